@@ -1,0 +1,48 @@
+"""The ``bridle`` command: one subcommand a module of this folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from bridle_fairseq import __version__
+from bridle_fairseq.errors import InputError
+
+# Each module offers HELP: str, add_arguments(parser) and run(args) -> int, and imports what is slow to import inside run().
+COMMANDS = ("manifest", "stats", "tokenize", "demo")
+
+
+def _exists(name: str) -> bool:
+    return importlib.util.find_spec(f"bridle_fairseq.cli.{name}") is not None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; the chosen subcommand's function is in ``args.run``."""
+    parser = argparse.ArgumentParser(
+        prog="bridle",
+        description="What fairseq has no command for. Training itself is fairseq-hydra-train's (see README.md).",
+    )
+    parser.add_argument("--version", action="version", version=f"bridle {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in filter(_exists, COMMANDS):
+        module = importlib.import_module(f"bridle_fairseq.cli.{name}")
+        subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand. Exit code 2 and one line on stderr for a user's mistake, 130 for an interrupt."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except InputError as error:
+        print(f"bridle: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bridle: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,51 @@
+"""Lets stock fairseq 0.12.2 (with its hydra-core 1.0.7) run on Python 3.10-3.13, NumPy >= 1.24 and torch >= 2.6.
+
+``fairseq_compat.pth`` in site-packages imports this package at every interpreter start (spawned and ``torchrun`` workers too), so
+this file stays tiny: it only puts one lazy finder on ``sys.meta_path``. Nothing is patched, and :mod:`fairseq_compat.patches` is not even
+read, until somebody imports one of the modules in ``WATCHED``. The package knows nothing of BRIDLE.
+"""
+
+import sys
+
+# The targets of fairseq_compat.patches.PATCHES, spelled out here so that interpreter start need not import them.
+WATCHED = frozenset(
+    {
+        "antlr4",
+        "fairseq",
+        "fairseq.data.data_utils",
+        "fairseq.distributed.utils",
+        "fairseq.modules.dynamic_crf_layer",
+        "hydra",
+        "hydra._internal.utils",
+        "hydra.core.plugins",
+        "torchaudio._extension.utils",
+    }
+)
+
+
+class PatchingFinder:
+    """A meta path finder that lets the others find a watched module and has its patches run around its execution."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in WATCHED:
+            return None
+        for finder in sys.meta_path:
+            if finder is cls or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                from fairseq_compat import patches
+
+                patches.patch_when_executed(spec)
+                return spec
+        return None
+
+
+def install() -> None:
+    """Put the finder first on ``sys.meta_path`` (idempotent)."""
+    if PatchingFinder not in sys.meta_path:
+        sys.meta_path.insert(0, PatchingFinder)
+
+
+install()
