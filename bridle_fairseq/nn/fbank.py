@@ -1,0 +1,126 @@
+"""Log-mel filter bank as Kaldi computes it, for a padded batch at once, on the batch's device."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PREEMPHASIS = 0.97
+LOW_HZ = 20.0
+Count = TypeVar("Count", int, Tensor)
+
+
+def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 160) -> Count:
+    """Frames that fit wholly into a clip (Kaldi's ``snip_edges``), at least 1: a clip shorter than a frame is zero-padded.
+
+    Args:
+        num_samples: length of the clip in samples, a number or a tensor of them.
+        frame_length: samples of a frame, 25 ms at 16 kHz by default.
+        frame_shift: samples from one frame's start to the next, 10 ms at 16 kHz by default.
+    """
+    if isinstance(num_samples, Tensor):
+        return 1 + (num_samples - frame_length).clamp(min=0).div(frame_shift, rounding_mode="floor")
+    return 1 + max(num_samples - frame_length, 0) // frame_shift
+
+
+def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
+    """Triangular filters, evenly spaced from 20 Hz to Nyquist on Kaldi's mel scale: num_mel_bins x (fft_length / 2 + 1).
+
+    The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has no weight.
+    """
+
+    def mel(hz: Tensor) -> Tensor:
+        return 1127.0 * (1.0 + hz / 700.0).log()
+
+    low, high = mel(torch.tensor([LOW_HZ, sample_rate / 2], dtype=torch.float64))
+    step = (high - low) / (num_mel_bins + 1)
+    left = low + torch.arange(num_mel_bins, dtype=torch.float64)[:, None] * step
+    bins = mel(torch.arange(fft_length // 2, dtype=torch.float64) * sample_rate / fft_length)
+    rising, falling = (bins - left) / step, (left + 2 * step - bins) / step
+    return F.pad(torch.minimum(rising, falling).clamp(min=0), (0, 1)).float()
+
+
+class LogMel(nn.Module):
+    """Log-mel frames of waveforms in [-1, 1], equal to Kaldi's of each clip alone.
+
+    The settings are those of AST and BEATs (``htk_compat``, no energy, Hanning window, no dither, DC removal and
+    pre-emphasis in every frame). Works in float32 without gradient, whatever the dtype of the surrounding model.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        num_mel_bins: int = 128,
+        frame_length_ms: float = 25.0,
+        frame_shift_ms: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.num_mel_bins = num_mel_bins
+        self.frame_length = int(sample_rate * frame_length_ms / 1000)
+        self.frame_shift = int(sample_rate * frame_shift_ms / 1000)
+        self.fft_length = 2 ** math.ceil(math.log2(self.frame_length))
+        window = torch.hann_window(self.frame_length, periodic=False)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", mel_filters(num_mel_bins, self.fft_length, sample_rate).T.contiguous(), False)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        for name, buffer in self._buffers.items():  # follow the module to its device, never to another dtype
+            assert buffer is not None
+            self._buffers[name] = buffer.to(fn(buffer).device)
+        return self
+
+    def frame_count(self, num_samples: Count) -> Count:
+        """Frames of a clip of so many samples: see :func:`frame_count`."""
+        return frame_count(num_samples, self.frame_length, self.frame_shift)
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Log-mel frames and which of them are padding.
+
+        Args:
+            waveform: B x S, in [-1, 1].
+            padding_mask: B x S, True at padding after a clip's end; None when nothing is padded.
+
+        Returns:
+            B x M x num_mel_bins float32, zero at padded frames; B x M, None when ``padding_mask`` is None.
+        """
+        with torch.autocast(waveform.device.type, enabled=False):
+            waveform, num_samples = self._centred(waveform.float(), padding_mask)
+            log_mel = self._log_mel(F.pad(waveform, (0, max(self.frame_length - waveform.shape[1], 0))))
+        if num_samples is None:
+            return log_mel, None
+        frames = torch.arange(log_mel.shape[1], device=log_mel.device)
+        frame_padding_mask = frames >= self.frame_count(num_samples)[:, None]
+        return log_mel.masked_fill_(frame_padding_mask[..., None], 0.0), frame_padding_mask
+
+    def _centred(self, waveform: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Each clip minus the mean of its own samples (zero at padding), and how many samples it has."""
+        if padding_mask is None:
+            return waveform - waveform.mean(1, keepdim=True), None
+        num_samples = (~padding_mask).sum(1)
+        mean = waveform.masked_fill(padding_mask, 0.0).sum(1) / num_samples.clamp(min=1)
+        return (waveform - mean[:, None]).masked_fill_(padding_mask, 0.0), num_samples
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
+        """B x S to B x M x num_mel_bins.
+
+        The arithmetic before the transform keeps Kaldi's order, rounding included: a narrow filter over a bin that
+        nearly cancels turns a last bit into 1e-3 of log energy. Only a frame's first sample, which Kaldi treats
+        otherwise, is left out: there the Hanning window is 0.
+        """
+        frames = waveform.unfold(1, self.frame_length, self.frame_shift)
+        frames = frames - frames.mean(-1, keepdim=True)
+        windowed = frames.new_zeros(*frames.shape[:2], self.fft_length)
+        inner = windowed[..., 1 : self.frame_length]
+        torch.sub(frames[..., 1:], frames[..., :-1] * PREEMPHASIS, out=inner)
+        inner.mul_(self.window[1:])
+        power = torch.fft.rfft(windowed).abs().square_()
+        return (power @ self.filters).clamp_(min=torch.finfo(torch.float32).eps).log_()
