@@ -33,15 +33,18 @@ def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
     The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has no weight.
     """
 
-    def mel(hz: Tensor) -> Tensor:
-        return 1127.0 * (1.0 + hz / 700.0).log()
+    def mel(hz: float) -> float:
+        return 1127.0 * math.log(1.0 + hz / 700.0)
 
-    low, high = mel(torch.tensor([LOW_HZ, sample_rate / 2], dtype=torch.float64))
-    step = (high - low) / (num_mel_bins + 1)
-    left = low + torch.arange(num_mel_bins, dtype=torch.float64)[:, None] * step
-    bins = mel(torch.arange(fft_length // 2, dtype=torch.float64) * sample_rate / fft_length)
-    rising, falling = (bins - left) / step, (left + 2 * step - bins) / step
-    return F.pad(torch.minimum(rising, falling).clamp(min=0), (0, 1)).float()
+    low = mel(LOW_HZ)
+    step = (mel(sample_rate / 2) - low) / (num_mel_bins + 1)
+    # In float32, in this order, as torchaudio has it: where a slope starts, the last bits are 1e-4 of a log energy.
+    bins = torch.arange(fft_length // 2) * (sample_rate / fft_length)
+    bins = 1127.0 * (1.0 + bins / 700.0).log()
+    filters = torch.arange(num_mel_bins)[:, None]
+    left, centre, right = (low + (filters + edge) * step for edge in (0.0, 1.0, 2.0))
+    slopes = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
+    return F.pad(slopes.clamp(min=0), (0, 1))
 
 
 class LogMel(nn.Module):
@@ -106,7 +109,11 @@ class LogMel(nn.Module):
         if padding_mask is None:
             return waveform - waveform.mean(1, keepdim=True), None
         num_samples = (~padding_mask).sum(1)
-        mean = waveform.masked_fill(padding_mask, 0.0).sum(1) / num_samples.clamp(min=1)
+        if waveform.device.type == "cpu":  # the clip's own sum, added up in the order in which it would be alone
+            clips = zip(waveform, num_samples.tolist(), strict=True)
+            mean = torch.stack([clip[: max(n, 1)].mean() for clip, n in clips])
+        else:
+            mean = waveform.masked_fill(padding_mask, 0.0).sum(1) / num_samples.clamp(min=1)
         return (waveform - mean[:, None]).masked_fill_(padding_mask, 0.0), num_samples
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
