@@ -15,7 +15,7 @@ Count = TypeVar("Count", int, Tensor)
 
 
 def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 160) -> Count:
-    """Frames that fit wholly into a clip (Kaldi's ``snip_edges``), at least 1: a clip shorter than a frame is zero-padded.
+    """Frames that fit wholly into a clip (Kaldi's ``snip_edges``), at least 1: a shorter clip is zero-padded to one.
 
     Args:
         num_samples: length of the clip in samples, a number or a tensor of them.
@@ -28,7 +28,7 @@ def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 
 
 
 def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
-    """Triangular filters, evenly spaced from 20 Hz to Nyquist on Kaldi's mel scale: num_mel_bins x (fft_length / 2 + 1).
+    """Triangular filters, evenly spaced from 20 Hz to Nyquist in mel: num_mel_bins x (fft_length / 2 + 1).
 
     The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has no weight.
     """

@@ -1,0 +1,84 @@
+"""fairseq criterion ``bridle``: the loss of the present stage, and what is logged about it."""
+
+from dataclasses import dataclass
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+
+
+@dataclass
+class BridleCriterionConfig(FairseqDataclass):
+    """Nothing to choose here: the losses follow from the stage."""
+
+
+@register_criterion("bridle", dataclass=BridleCriterionConfig)
+class BridleCriterion(FairseqCriterion):
+    """Sums over patches; fairseq divides by ``sample_size``, the patches of all ranks and micro-batches."""
+
+    def forward(self, model, sample, reduce=True):
+        """Return (loss, sample_size, logging output) of a batch."""
+        out = model(**sample["net_input"], codes=sample.get("codes"))
+        module = getattr(model, "module", model)
+        log = {
+            "loss": out.loss.detach(),
+            "sample_size": out.sample_size,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "batches": 1,
+            "stage": module.stage_index,
+        }
+        if out.encoder is not None:
+            log["masked"] = out.encoder.count
+            for k, (loss, correct) in enumerate(zip(out.encoder.per_level, out.encoder.correct, strict=True), 1):
+                log[f"loss_{k}"], log[f"acc_{k}"] = loss, correct
+        if out.tokenizer is not None:
+            log["patches"] = count = out.tokenizer.count
+            log["cosine"] = out.tokenizer.cosine
+            log["codebook_loss"] = out.tokenizer.quantized.codebook_loss.detach() * count
+            log["commitment_loss"] = out.tokenizer.quantized.commitment_loss.detach() * count
+            for k, energy in enumerate(out.tokenizer.quantized.residual_energy, 1):
+                log[f"residual_energy_{k}"] = energy * count
+        for k, (used, perplexity) in enumerate(zip(*_codebook_use(module.quantizer.usage), strict=True), 1):
+            log[f"used_{k}"], log[f"perplexity_{k}"] = used, perplexity
+        return out.loss, out.sample_size, log
+
+    @staticmethod
+    def reduce_metrics(logging_outputs) -> None:
+        """Average over ranks and micro-batches, each value by what it is a sum of."""
+
+        def total(key):
+            values = [log[key] for log in logging_outputs if key in log]
+            return sum(v.item() if torch.is_tensor(v) else v for v in values)
+
+        keys = {key for log in logging_outputs for key in log}
+        if not total("batches"):
+            return
+        metrics.log_scalar("loss", total("loss") / max(total("sample_size"), 1), total("sample_size"), round=4)
+        weights = {
+            "loss_": "masked",
+            "acc_": "masked",
+            "residual_energy_": "patches",
+            "used_": "batches",
+            "perplexity_": "batches",
+        }
+        weights |= {"cosine": "patches", "codebook_loss": "patches", "commitment_loss": "patches", "stage": "batches"}
+        for key in sorted(keys):
+            by = weights.get(key) or weights.get(key.rstrip("0123456789"))
+            if by and total(by):
+                metrics.log_scalar(key, total(key) / total(by), total(by), round=4)
+        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All values are sums."""
+        return True
+
+
+def _codebook_use(usage):
+    """Codes in use and perplexity of each level, K each, from running frequencies K x C (stays on their device)."""
+    share = usage / usage.sum(1, keepdim=True).clamp(min=1e-12)
+    perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum(1))
+    # A code counts as used with at least a hundredth of its even share.
+    return (share > 0.01 / usage.shape[1]).sum(1), perplexity

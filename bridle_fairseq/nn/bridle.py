@@ -1,0 +1,290 @@
+"""The method: encoder and decoder learn from codes, the tokenizer learns from the encoder (METHOD, sections 1 to 4)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bridle_fairseq.nn.decoder import Decoder
+from bridle_fairseq.nn.encoder import Encoder
+from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
+from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
+from bridle_fairseq.nn.masking import random_mask
+from bridle_fairseq.nn.schedule import Stage
+from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.nn.standardize import RunningStandardizer
+from bridle_fairseq.nn.tokenizer import RandomProjection, TokenizerEncoder, TokenizerEstimator
+from bridle_fairseq.quantization.residual import QuantizedResult, ResidualQuantizer
+
+
+class TokenizerLoss(NamedTuple):
+    """The tokenizer's side of an update."""
+
+    loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
+    cosine: Tensor  # sum over valid patches of the cosine
+    quantized: QuantizedResult
+    count: int  # valid patches
+
+
+class StepOutput(NamedTuple):
+    """One forward pass of training or validation."""
+
+    loss: Tensor  # scalar, a sum over `sample_size` patches
+    sample_size: int
+    encoder: CodeLoss | None
+    tokenizer: TokenizerLoss | None
+
+
+class Bridle(nn.Module):
+    """Encoder E, decoder D, tokenizer T, residual quantizer RQ and tokenizer estimator TE.
+
+    Args:
+        settings: sizes and choices.
+
+    Raises:
+        InputError: settings that cannot work.
+    """
+
+    tokenizer_ready: Tensor
+
+    def __init__(self, settings: BridleSettings) -> None:
+        check_settings(settings)
+        super().__init__()
+        s = self.settings = settings
+        self.front_end = AudioFrontEnd(s)
+        patch_dim, width = self.front_end.patch_dim, s.encoder_width
+        self.encoder = Encoder(patch_dim, width, s.encoder_depth, s.encoder_heads)
+        self.decoder = Decoder(
+            width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.num_codebooks, s.codebook_size, s.decoder_window
+        )
+        self.tokenizer = TokenizerEncoder(Encoder(patch_dim, width, s.tokenizer_depth, s.encoder_heads), s.codebook_dim)
+        self.quantizer = ResidualQuantizer(
+            s.codebook_dim,
+            s.num_codebooks,
+            s.codebook_size,
+            metric=s.codebook_metric,
+            decay=s.codebook_decay,
+            commitment_weight=s.commitment_weight,
+            init=s.codebook_init,
+            restart_threshold=s.restart_threshold,
+        )
+        self.estimator = TokenizerEstimator(s.codebook_dim, width, s.estimator_depth, s.encoder_heads, width)
+        self.projection = RandomProjection(patch_dim, width, s.codebook_dim, s.position_scale)
+        self.latent_norm = _standardizer(s.latents, s.codebook_dim)
+        self.teacher_norm = _standardizer(s.teacher, width)
+        # Whether a tokenizer stage has begun in this run or in the one it started from: then codes come from T.
+        self.register_buffer("tokenizer_ready", torch.tensor(False))
+        # A batch that only keeps this rank in step with the others: it takes part in collectives and brings no vector.
+        self.dummy_batch = False
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    def trained_parts(self, stage: Stage, num_updates: int | None = None) -> list[nn.Module]:
+        """The modules that learn in a stage, or in its update ``num_updates`` (counted from the stage's start)."""
+        parts: list[nn.Module] = []
+        if stage.trains_encoder:
+            parts += [self.encoder, self.decoder]
+        if stage.trains_tokenizer and (num_updates is None or self.uses_tokenizer_loss(stage, num_updates)):
+            parts += [self.tokenizer, self.estimator]
+        return parts
+
+    @staticmethod
+    def uses_tokenizer_loss(stage: Stage, num_updates: int) -> bool:
+        """Whether update ``num_updates`` of the stage (from 0) has the tokenizer's loss."""
+        if stage.kind == "joint":
+            return num_updates % stage.tokenizer_every == stage.tokenizer_every - 1
+        return stage.kind == "tokenizer"
+
+    @torch.no_grad()
+    def begin_stage(self, stage: Stage) -> None:
+        """What happens once, before the first update of a stage: new codebooks, and a new start of the tokenizer.
+
+        Random numbers come from the global generator, which must be in the same state on all ranks.
+        """
+        if stage.trains_tokenizer:
+            if stage.kind == "tokenizer":
+                self._start_tokenizer()
+            self.quantizer.reset()
+            self.tokenizer_ready.fill_(True)
+        elif not self._targets_from_tokenizer(stage):
+            self.quantizer.reset()
+
+    def _start_tokenizer(self) -> None:
+        how = self.settings.tokenizer_init
+        if how == "continue" and self.tokenizer_ready:
+            return
+        if how == "random":
+            self.tokenizer.start_anew()
+        else:
+            self.tokenizer.start_from(self.encoder)
+        self.estimator.start_anew()
+        for norm in (self.latent_norm, self.teacher_norm):
+            if norm is not None:
+                norm.reset()
+
+    def commit(self) -> None:
+        """After each optimizer update, on every rank: batch statistics become codebooks and averages. Collective."""
+        self.quantizer.commit()
+        for norm in (self.latent_norm, self.teacher_norm):
+            if norm is not None:
+                norm.commit()
+
+    def discard(self) -> None:
+        """Forget batch statistics of an update that did not take place."""
+        self.quantizer.discard()
+        for norm in (self.latent_norm, self.teacher_norm):
+            if norm is not None:
+                norm.discard()
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    # -- codes ----------------------------------------------------------------------------------------------------------
+
+    def _targets_from_tokenizer(self, stage: Stage) -> bool:
+        if stage.targets == "auto":
+            return bool(self.tokenizer_ready)
+        return stage.targets == "tokenizer"
+
+    def _statistics_padding(self, patches: Patches) -> Tensor | None:
+        if self.dummy_batch:
+            return torch.ones(patches.x.shape[:2], dtype=torch.bool, device=patches.x.device)
+        return patches.padding_mask
+
+    def latents(self, patches: Patches, from_tokenizer: bool, collect: bool = False) -> Tensor:
+        """What is quantized, B x N x codebook_dim: T's outputs, or the cold start's random projection.
+
+        ``collect``: the batch counts for the running statistics of T's outputs.
+        """
+        if not from_tokenizer:
+            with torch.autocast(patches.x.device.type, enabled=False):
+                return self.projection(patches.x, patches.grid)
+        x = self.tokenizer(patches.x, patches.grid, patches.padding_mask)
+        if self.latent_norm is not None:
+            x = self.latent_norm(x, self._statistics_padding(patches), collect=collect)
+        return x
+
+    @torch.no_grad()
+    def codes(self, patches: Patches, from_tokenizer: bool, codes_per_level: int = 1) -> Tensor:
+        """Codes of all patches, B x N x K (B x N x K x m for m > 1), without gradient."""
+        with self._autocast(patches.x.device):
+            latents = self.latents(patches, from_tokenizer)
+        return self.quantizer.encode(latents, self._statistics_padding(patches), codes_per_level=codes_per_level)
+
+    # -- losses ---------------------------------------------------------------------------------------------------------
+
+    def encoder_loss(self, patches: Patches, codes: Tensor, generator: torch.Generator | None = None) -> CodeLoss:
+        """Hide patches, encode the others, predict the codes of the hidden ones.
+
+        Args:
+            patches: the batch.
+            codes: B x N x K, or B x N x K x m.
+            generator: of the mask; None takes the global one.
+        """
+        mask = random_mask(
+            patches.x.shape[0],
+            patches.x.shape[1],
+            self.settings.mask_ratio,
+            padding_mask=patches.padding_mask,
+            device=patches.x.device,
+            generator=generator,
+        )
+        with self._autocast(patches.x.device):
+            x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
+            logits = self.decoder(x, mask, patches.grid, patches.padding_mask)
+        return code_loss(logits, codes[mask.masked])
+
+    def tokenizer_loss(self, patches: Patches) -> TokenizerLoss:
+        """Quantize T's outputs and estimate the encoder's features from them (E gets no gradient)."""
+        padding = self._statistics_padding(patches)
+        with self._autocast(patches.x.device):
+            with torch.no_grad():
+                target = self.encoder(patches.x, patches.grid, patches.padding_mask).x
+                if self.teacher_norm is not None:
+                    target = self.teacher_norm(target, padding, collect=True)
+            latents = self.latents(patches, from_tokenizer=True, collect=True)
+            quantized = self.quantizer(latents, padding)
+            estimate = self.estimator(quantized.quantized, patches.grid, patches.padding_mask)
+        distance = cosine_loss(estimate, target, patches.padding_mask)
+        count = valid_count(*patches.x.shape[:2], patches.padding_mask)
+        return TokenizerLoss(distance + count * quantized.loss, count - distance.detach(), quantized, count)
+
+    def forward(
+        self,
+        source: Tensor,
+        padding_mask: Tensor | None,
+        stage: Stage,
+        stage_update: int = 0,
+        codes: Tensor | None = None,
+    ) -> StepOutput:
+        """Loss of a batch in a stage.
+
+        Args:
+            source: what the front end takes (audio: B x S waveforms).
+            padding_mask: B x S, or None.
+            stage: the stage.
+            stage_update: number of this update within the stage, from 0 (joint: which updates train the tokenizer).
+            codes: B x N x K cached targets of an encoder stage; None asks the tokenizer.
+        """
+        patches = self.front_end(source, padding_mask)
+        tokenizer = self.tokenizer_loss(patches) if self.uses_tokenizer_loss(stage, stage_update) else None
+        if not stage.trains_encoder:
+            assert tokenizer is not None
+            return StepOutput(tokenizer.loss, tokenizer.count, None, tokenizer)
+        if codes is None:
+            if tokenizer is not None and self.settings.codes_per_level == 1:
+                codes = tokenizer.quantized.codes  # the same T and codebooks: nothing is computed twice
+            else:
+                from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
+                codes = self.codes(patches, from_tokenizer, self.settings.codes_per_level)
+        encoder = self.encoder_loss(patches, codes, generator=self._mask_generator(source.device))
+        loss = encoder.loss
+        if tokenizer is not None:
+            loss = loss + stage.tokenizer_weight * encoder.count * tokenizer.loss / max(tokenizer.count, 1)
+        return StepOutput(loss, encoder.count, encoder, tokenizer)
+
+    def _mask_generator(self, device: torch.device) -> torch.Generator | None:
+        """Training masks follow the global generator; validation masks are the same at every validation."""
+        return None if self.training else torch.Generator(device).manual_seed(0)
+
+    # -- use ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks of the encoder."""
+        return len(self.encoder.blocks)
+
+    @torch.no_grad()
+    def tokenize(
+        self, source: Tensor, padding_mask: Tensor | None = None, codes_per_level: int = 1
+    ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
+        """Codes of whole inputs: B x N x K (x m), the padding of patches (B x N or None), and the grid."""
+        patches = self.front_end(source, padding_mask)
+        codes = self.codes(patches, bool(self.tokenizer_ready), codes_per_level)
+        return codes, patches.padding_mask, patches.grid
+
+    @torch.no_grad()
+    def extract_features(
+        self, source: Tensor, padding_mask: Tensor | None = None, layer: int | None = None
+    ) -> dict[str, Tensor | tuple[int, ...] | None]:
+        """Features of all patches, nothing hidden.
+
+        Args:
+            source, padding_mask: as in :meth:`forward`.
+            layer: None for the normalised last layer, else the output of block 1 .. num_layers.
+
+        Returns:
+            ``x`` B x N x D, ``class_token`` B x D, ``padding_mask`` B x N or None, ``grid``.
+        """
+        patches = self.front_end(source, padding_mask)
+        with self._autocast(patches.x.device):
+            out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=layer is not None)
+        x = out.x if layer is None else out.layers[layer - 1]
+        return {"x": x, "class_token": out.class_token, "padding_mask": patches.padding_mask, "grid": patches.grid}
+
+
+def _standardizer(how: str, width: int) -> RunningStandardizer | None:
+    return None if how == "plain" else RunningStandardizer(width, scale=how == "standardize")

@@ -1,0 +1,78 @@
+"""The encoder: a vision transformer over the visible patches of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bridle_fairseq.nn.attention import Attention
+from bridle_fairseq.nn.patch import gather_patches
+from bridle_fairseq.nn.position import sincos_position
+from bridle_fairseq.nn.transformer import Block, init_weights
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder makes of its patches."""
+
+    x: Tensor  # B x V x D (B x N x D without a mask), normalised
+    class_token: Tensor  # B x D, normalised
+    layers: list[Tensor]  # after each block, B x V x D, not normalised; empty unless asked for
+
+
+class Encoder(nn.Module):
+    """ViT with a class token and fixed sin-cos positions of the actual grid; pre-norm.
+
+    Args:
+        patch_dim: values of a flattened patch.
+        width: D.
+        depth: blocks.
+        num_heads: H; must divide ``width``.
+    """
+
+    def __init__(self, patch_dim: int, width: int, depth: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.width = width
+        self.patch_embed = nn.Linear(patch_dim, width)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = nn.ModuleList([Block(width, Attention(width, num_heads), mlp_ratio) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.apply(init_weights)
+        nn.init.normal_(self.class_token, std=0.02)
+
+    def forward(
+        self,
+        patches: Tensor,
+        grid: Sequence[int],
+        padding_mask: Tensor | None = None,
+        visible: Tensor | None = None,
+        visible_padding: Tensor | None = None,
+        with_layers: bool = False,
+    ) -> EncoderOutput:
+        """Encode all patches, or the visible ones only.
+
+        Args:
+            patches: B x N x patch_dim.
+            grid: patches along each axis; their product is N.
+            padding_mask: B x N (used when all patches are encoded).
+            visible: B x V indices: only these are embedded and encoded.
+            visible_padding: B x V, True where ``visible`` is no patch.
+            with_layers: also return the output of each block.
+        """
+        position = sincos_position(grid, self.width, like=self.class_token)
+        if visible is not None:
+            patches, padding_mask = gather_patches(patches, visible), visible_padding
+            position = position[visible]
+        x = self.patch_embed(patches.to(self.patch_embed.weight.dtype)) + position
+        x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+        if padding_mask is not None:
+            padding_mask = torch.cat([padding_mask.new_zeros(x.shape[0], 1), padding_mask], dim=1)
+        layers = []
+        for block in self.blocks:
+            x = block(x, padding_mask)
+            if with_layers:
+                layers.append(x[:, 1:])
+        x = self.norm(x)
+        return EncoderOutput(x[:, 1:], x[:, 0], layers)

@@ -1,0 +1,45 @@
+"""Losses of the two stages. All are sums over patches, so that ranks and micro-batches of any size add up exactly."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional
+
+
+class CodeLoss(NamedTuple):
+    """Prediction of codes at masked patches, each level by itself."""
+
+    loss: Tensor  # scalar: sum over patches of the mean over levels
+    per_level: Tensor  # K: sum over patches
+    correct: Tensor  # K: patches whose nearest code was predicted
+    count: int  # patches
+
+
+def code_loss(logits: Tensor, codes: Tensor) -> CodeLoss:
+    """Cross-entropy between logits and codes (METHOD: the encoder stage).
+
+    Args:
+        logits: P x K x C.
+        codes: P x K, or P x K x m soft codes, nearest first: each of the m is a label of weight 1 / m.
+    """
+    logits = logits.float()
+    if codes.dim() == 2:
+        codes = codes.unsqueeze(-1)
+    loss = -functional.log_softmax(logits, dim=-1).gather(-1, codes).mean(-1)  # P x K
+    correct = (logits.detach().argmax(-1) == codes[..., 0]).sum(0)
+    return CodeLoss(loss.mean(1).sum(), loss.detach().sum(0), correct, logits.shape[0])
+
+
+def cosine_loss(estimate: Tensor, target: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """Sum over valid patches of 1 - cos(estimate, target); both B x N x D, in float32."""
+    distance = 1 - functional.cosine_similarity(estimate.float(), target.float(), dim=-1)
+    if padding_mask is not None:
+        distance = distance.masked_fill(padding_mask, 0.0)
+    return distance.sum()
+
+
+def valid_count(batch: int, num_patches: int, padding_mask: Tensor | None) -> int:
+    """Number of patches that are no padding."""
+    return batch * num_patches if padding_mask is None else int((~padding_mask).sum())

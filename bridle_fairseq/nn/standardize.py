@@ -1,0 +1,94 @@
+"""Running mean and deviation of feature channels, over valid vectors of all ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bridle_fairseq.nn.distributed import all_reduce_sum
+
+
+class RunningStandardizer(nn.Module):
+    """Subtracts a running mean and divides by a running deviation per channel; no gradient flows into either.
+
+    Statistics are only added up in :meth:`forward` and take effect in :meth:`commit`, which every rank calls once an update
+    (so several forwards an update, or a rank without data, are fine).
+
+    Args:
+        width: D.
+        scale: divide by the deviation too, not only subtract the mean.
+        decay: share of the old averages that an update keeps.
+        floor: deviations below it count as it (silent mel bins have none).
+    """
+
+    mean: Tensor
+    second: Tensor
+    started: Tensor
+
+    def __init__(self, width: int, scale: bool = True, decay: float = 0.99, floor: float = 1e-3) -> None:
+        super().__init__()
+        self.scale, self.decay, self.floor = scale, decay, floor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("second", torch.ones(width))  # running mean of squares
+        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("pending", torch.zeros(2 * width + 1, dtype=torch.float64), persistent=False)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        """Buffers follow the device but never the dtype: half precision would lose the averages."""
+        device = fn(torch.empty(0, device=self.mean.device)).device
+        for name, buffer in self._buffers.items():
+            self._buffers[name] = buffer.to(device)  # type: ignore[union-attr]
+        return self
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, collect: bool = True) -> Tensor:
+        """... x D -> ... x D float32.
+
+        Args:
+            x: vectors.
+            padding_mask: ..., True = padding, which does not count.
+            collect: in training mode the valid vectors count for the next commit (never in eval mode). The first
+                forward that collects starts the averages, from the vectors of all ranks: it is collective.
+        """
+        if collect and self.training:
+            self._collect(x.detach().float().flatten(0, -2), padding_mask)
+        out = x.float() - self.mean
+        if self.scale:
+            out = out / (self.second - self.mean.square()).clamp(min=0).sqrt().clamp(min=self.floor)
+        return out
+
+    @torch.no_grad()
+    def _collect(self, rows: Tensor, padding_mask: Tensor | None) -> None:
+        if padding_mask is not None:
+            rows = rows[~padding_mask.flatten()]
+        rows = rows.double()
+        total = torch.cat([rows.sum(0), rows.square().sum(0), rows.new_tensor([rows.shape[0]])])
+        if not self.started:
+            self._average(all_reduce_sum(total.clone()))
+        self.pending += total
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Take the pending statistics of all ranks into the averages. Collective."""
+        self._average(all_reduce_sum(self.pending.clone()))
+        self.pending.zero_()
+
+    def _average(self, total: Tensor) -> None:
+        """EMA step with the sums, sums of squares and count in ``total``; the first one sets the averages."""
+        count = total[-1]
+        mean, second = (total[:-1] / count.clamp(min=1)).float().chunk(2)
+        keep = torch.where(self.started, self.decay, 0.0)
+        keep = torch.where(count > 0, keep, 1.0).float()
+        self.mean.lerp_(mean, 1 - keep)
+        self.second.lerp_(second, 1 - keep)
+        self.started |= count > 0
+
+    def discard(self) -> None:
+        """Forget statistics that were not committed."""
+        self.pending.zero_()
+
+    def reset(self) -> None:
+        """As new: the next batch starts the averages."""
+        self.mean.zero_()
+        self.second.fill_(1.0)
+        self.started.fill_(False)
+        self.pending.zero_()

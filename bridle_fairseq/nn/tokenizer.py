@@ -1,0 +1,118 @@
+"""The parts around the quantizer: tokenizer encoder, tokenizer estimator, and the random projection of the cold start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bridle_fairseq.nn.attention import Attention
+from bridle_fairseq.nn.encoder import Encoder
+from bridle_fairseq.nn.position import sincos_position
+from bridle_fairseq.nn.transformer import Block, init_weights
+
+
+class TokenizerEncoder(nn.Module):
+    """A ViT over all patches, then Linear - Tanh - Linear to the width of the codes.
+
+    Args:
+        encoder: the ViT (its own, not the one that is pretrained).
+        codebook_dim: width of the codes.
+    """
+
+    def __init__(self, encoder: Encoder, codebook_dim: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(
+            nn.Linear(encoder.width, encoder.width), nn.Tanh(), nn.Linear(encoder.width, codebook_dim)
+        )
+        self.head.apply(init_weights)
+
+    def forward(self, patches: Tensor, grid: Sequence[int], padding_mask: Tensor | None = None) -> Tensor:
+        """B x N x patch_dim -> B x N x codebook_dim."""
+        return self.head(self.encoder(patches, grid, padding_mask).x)
+
+    def start_from(self, encoder: Encoder) -> None:
+        """Copy an encoder of the same width: patch embedding, class token, norm and the first blocks; the head starts anew."""
+        own = self.encoder
+        with torch.no_grad():
+            own.patch_embed.load_state_dict(encoder.patch_embed.state_dict())
+            own.class_token.copy_(encoder.class_token)
+            own.norm.load_state_dict(encoder.norm.state_dict())
+            for mine, theirs in zip(own.blocks, encoder.blocks, strict=False):
+                mine.load_state_dict(theirs.state_dict())
+        self.head.apply(init_weights)
+
+    def start_anew(self) -> None:
+        """A fresh random start of all weights."""
+        self.apply(init_weights)
+        nn.init.normal_(self.encoder.class_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+
+class TokenizerEstimator(nn.Module):
+    """Estimates the encoder's features from quantized vectors: Linear, positions, global blocks, LayerNorm, Linear.
+
+    Args:
+        codebook_dim: width of the codes.
+        width: D of its blocks.
+        depth: blocks.
+        num_heads: H; must divide ``width``.
+        target_width: width of the encoder whose features it estimates.
+    """
+
+    def __init__(self, codebook_dim: int, width: int, depth: int, num_heads: int, target_width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.embed = nn.Linear(codebook_dim, width)
+        self.blocks = nn.ModuleList([Block(width, Attention(width, num_heads)) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, target_width)
+        self.apply(init_weights)
+
+    def forward(self, quantized: Tensor, grid: Sequence[int], padding_mask: Tensor | None = None) -> Tensor:
+        """B x N x codebook_dim -> B x N x target_width."""
+        x = self.embed(quantized)
+        x = x + sincos_position(grid, self.width, like=x)
+        for block in self.blocks:
+            x = block(x, padding_mask)
+        return self.head(self.norm(x))
+
+    def start_anew(self) -> None:
+        """A fresh random start of all weights."""
+        self.apply(init_weights)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+
+class RandomProjection(nn.Module):
+    """The cold start's tokenizer: patch embedding plus positions, projected, all of it random and never trained.
+
+    Weights are buffers: no optimizer, no weight decay and no stage can touch them.
+
+    Args:
+        patch_dim: values of a flattened patch.
+        width: D between the two maps.
+        codebook_dim: width of the codes.
+        position_scale: factor on the positions; 0 leaves them out.
+    """
+
+    embed: Tensor
+    project: Tensor
+
+    def __init__(self, patch_dim: int, width: int, codebook_dim: int, position_scale: float = 1.0) -> None:
+        super().__init__()
+        self.width, self.position_scale = width, position_scale
+        self.register_buffer("embed", nn.init.xavier_uniform_(torch.empty(width, patch_dim)))
+        self.register_buffer("project", nn.init.xavier_uniform_(torch.empty(codebook_dim, width)))
+
+    def forward(self, patches: Tensor, grid: Sequence[int]) -> Tensor:
+        """B x N x patch_dim -> B x N x codebook_dim."""
+        x = nn.functional.linear(patches.to(self.embed.dtype), self.embed)
+        if self.position_scale:
+            x = x + self.position_scale * sincos_position(grid, self.width, like=x)
+        return nn.functional.linear(x, self.project)

@@ -1,0 +1,49 @@
+"""Pre-norm transformer blocks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Mlp(nn.Module):
+    """Linear - GELU - Linear with a hidden layer of ``ratio`` times the width."""
+
+    def __init__(self, width: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, int(width * ratio))
+        self.fc2 = nn.Linear(int(width * ratio), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x D -> ... x D."""
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on the normalised input and added to it.
+
+    Args:
+        width: D.
+        attention: a module called with (x, padding_mask).
+        mlp_ratio: hidden width of the MLP over D.
+    """
+
+    def __init__(self, width: int, attention: nn.Module, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, mlp_ratio)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """B x L x D -> B x L x D; ``padding_mask``: B x L."""
+        x = x + self.attention(self.norm1(x), padding_mask)
+        return x + self.mlp(self.norm2(x))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-uniform matrices and zero biases, as in MAE; to be used with ``module.apply``."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
