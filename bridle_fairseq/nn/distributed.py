@@ -1,0 +1,64 @@
+"""The collectives of the package, as plain functions that do nothing where there is no process group."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together: 1 without an initialised process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them: 0 without an initialised process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum ``tensor`` (any shape, the same on every rank) over the ranks, in place, and return it."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_reduce_sum_together(tensors: list[Tensor]) -> None:
+    """Sum each of ``tensors`` (one dtype, any shapes) over the ranks in place, with a single collective."""
+    if world_size() == 1:
+        return
+    summed = all_reduce_sum(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+    for tensor, part in zip(tensors, summed.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def gather_equal(tensor: Tensor) -> Tensor:
+    """Stack ``tensor``, of one shape on every rank, to R x ... in rank order (R ranks)."""
+    if world_size() == 1:
+        return tensor.unsqueeze(0)
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)
+
+
+def row_counts(rows: Tensor) -> list[int]:
+    """How many rows each rank brings, in rank order (waits for the device)."""
+    return gather_equal(torch.tensor(len(rows), device=rows.device)).tolist()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate ``rows`` (n x ..., n may differ between ranks and may be 0) of all ranks in rank order."""
+    if world_size() == 1:
+        return rows
+    counts = row_counts(rows)
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    return torch.cat([part[:count] for part, count in zip(gather_equal(padded), counts, strict=True)])
+
+
+def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
+    """Overwrite ``tensor`` (the same shape on every rank) with rank ``source``'s, and return it."""
+    if world_size() > 1:
+        dist.broadcast(tensor, source)
+    return tensor

@@ -1,0 +1,283 @@
+"""Residual quantization: a vector as the sum of one code of each of K codebooks. K = 1 is vector quantization."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bridle_fairseq.nn import distributed
+from bridle_fairseq.quantization.codebook import EmaCodebooks, RunningMean, nearest
+from bridle_fairseq.quantization.kmeans import kmeans
+from bridle_fairseq.quantization.statistics import LevelStatistics, level_statistics
+
+START_ROWS_PER_CODE = 64
+NORM_FLOOR = 1e-8
+
+
+class QuantizedResult(NamedTuple):
+    """What quantizing ``z`` (... x D) gives."""
+
+    quantized: Tensor  # ... x D, the sum of the levels' codes, one straight-through step, dtype of the input
+    codes: Tensor  # ... x K long, the nearest codes; valid indices without meaning at padding
+    codebook_loss: Tensor  # scalar float32, mean over levels of mse(sg[r], q); no gradient, the codes move by averages
+    commitment_loss: Tensor  # scalar float32, mean over levels of mse(r, sg[q])
+    residual_energy: Tensor  # K, mean |r_k|^2 / mean |r_0|^2 after each level
+    commitment_weight: float = 0.25
+
+    @property
+    def loss(self) -> Tensor:
+        """Codebook loss plus the weighted commitment loss."""
+        return self.codebook_loss.detach() + self.commitment_weight * self.commitment_loss
+
+
+class ResidualQuantizer(nn.Module):
+    """Residual quantizer with EMA codebooks; ``num_codebooks=1`` with ``metric="cosine"`` is the quantizer of BEATs.
+
+    ``r_0 = z / |z|``; at level k, ``c_k`` is the code nearest to ``r_{k-1}`` and ``r_k = r_{k-1} - e_{k,c_k}``.
+
+    Args:
+        dim: width D of the vectors.
+        num_codebooks: levels K.
+        codebook_size: codes C of a level.
+        metric: "euclidean"; or "cosine": codes are searched by direction. With one codebook the codes have unit norm;
+            with several they keep the residuals' own length, or subtracting them would make small residuals grow.
+        decay: of all moving averages, a step an update.
+        epsilon: Laplace smoothing of the count averages.
+        commitment_weight: weight of the commitment loss in ``QuantizedResult.loss``.
+        init: "kmeans" over the first training vectors of all ranks, or "uniform".
+        kmeans_iterations: iterations of that k-means.
+        restart_threshold: a code is dead when its count average is under this fraction of the even share.
+        center: subtract a running mean from z before it is normalised.
+        seed: of the start.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_codebooks: int = 4,
+        codebook_size: int = 256,
+        *,
+        metric: str = "euclidean",
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        commitment_weight: float = 0.25,
+        init: str = "kmeans",
+        kmeans_iterations: int = 10,
+        restart_threshold: float = 0.1,
+        center: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if metric not in ("euclidean", "cosine"):
+            raise ValueError(f"metric is {metric!r}, expected 'euclidean' or 'cosine'")
+        if init not in ("kmeans", "uniform"):
+            raise ValueError(f"init is {init!r}, expected 'kmeans' or 'uniform'")
+        self.dim, self.num_codebooks, self.codebook_size = dim, num_codebooks, codebook_size
+        self.cosine, self.init, self.kmeans_iterations, self.seed = metric == "cosine", init, kmeans_iterations, seed
+        self.commitment_weight = commitment_weight
+        self.codebooks = EmaCodebooks(
+            num_codebooks,
+            codebook_size,
+            dim,
+            decay=decay,
+            epsilon=epsilon,
+            restart_threshold=restart_threshold,
+            unit_codes=self.cosine and num_codebooks == 1,
+        )
+        self.running_mean = RunningMean(dim, decay) if center else None
+        self._known_started = False  # spares a look at the device's `started` in every forward
+
+    @property
+    def started(self) -> Tensor:
+        """Bool scalar: whether the codebooks have been started."""
+        return self.codebooks.started
+
+    @property
+    def usage(self) -> Tensor:
+        """K x C float32: moving average of code frequencies."""
+        return self.codebooks.usage
+
+    def forward(self, z: Tensor, padding_mask: Tensor | None = None) -> QuantizedResult:
+        """Quantize ``z`` (... x D) outside ``padding_mask`` (..., True = padding) with the present codebooks.
+
+        In training mode the codebooks are started if they are not (a collective: every rank must be here, if with
+        nothing), and the batch's statistics are kept for :meth:`commit`. In eval mode no state changes.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            rows, valid = self._valid_rows(z, padding_mask)
+            if self.training:
+                self._start_if_needed(rows.detach(), valid)
+            unit = self._normalise(rows, valid)
+            with torch.no_grad():
+                quantized, mean_quantized, codes, energies = self._quantize(unit.detach(), valid)
+            if self.training and self.running_mean is not None:
+                self.running_mean.add(rows.detach(), valid)
+            elements = valid.sum().clamp_min(1) * self.dim
+            loss = energies[1:].sum() / (elements * self.num_codebooks)
+            # sum_k |r_0 - sg[q_1 + .. + q_k]|^2 and K |r_0 - their mean|^2 differ by a constant: one gradient
+            pull = (unit - mean_quantized).square().sum() / elements
+            commitment = loss + (pull - pull.detach())
+            straight_through = quantized + (unit - unit.detach())
+        return QuantizedResult(
+            straight_through.to(z.dtype).view(z.shape),
+            codes.view(*z.shape[:-1], self.num_codebooks),
+            loss,
+            commitment,
+            energies[1:] / energies[0].clamp_min(NORM_FLOOR),
+            self.commitment_weight,
+        )
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, padding_mask: Tensor | None = None, codes_per_level: int = 1) -> Tensor:
+        """Codes of ``z`` (... x D): ... x K, or ... x K x m with the m nearest codes of each level, nearest first.
+
+        The codebooks stay as they are; in training mode they are started if they are not, and the codes are counted
+        for the usage statistics.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            rows, valid = self._valid_rows(z, padding_mask)
+            if self.training:
+                self._start_if_needed(rows, valid)
+            residual = self._normalise(rows, valid)
+            found = []
+            for level, codebook in enumerate(self.codebooks.codes):
+                codes = nearest(residual, codebook, self.cosine, codes_per_level)
+                first = codes if codes_per_level == 1 else codes[:, 0]
+                if self.training:
+                    self.codebooks.add_usage(level, first, valid)
+                residual = residual - F.embedding(first, codebook)
+                found.append(codes)
+        return torch.stack(found, dim=1).view(*z.shape[:-1], self.num_codebooks, *found[0].shape[1:])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Sum of the codes' vectors: ... x K long -> ... x D float32."""
+        vectors = [
+            F.embedding(index, codebook) for index, codebook in zip(codes.unbind(-1), self.codebooks.codes, strict=True)
+        ]
+        return torch.stack(vectors).sum(dim=0) if len(vectors) > 1 else vectors[0]
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Move the codebooks by what was collected since the last commit. Collective, once an update on every rank."""
+        self.codebooks.agree_on_candidates()
+        pending = self.codebooks.pending()
+        if self.running_mean is not None:
+            pending = pending + self.running_mean.pending()
+        distributed.all_reduce_sum_together(pending)
+        self.codebooks.update()
+        if self.running_mean is not None:
+            self.running_mean.update()
+        self.discard()
+
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Forget what was collected since the last commit (the update was thrown away)."""
+        self.codebooks.discard()
+        if self.running_mean is not None:
+            for tensor in self.running_mean.pending():
+                tensor.zero_()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget codebooks and statistics; the next training forward starts new ones."""
+        self.discard()
+        self.codebooks.reset()
+        if self.running_mean is not None:
+            self.running_mean.mean.zero_()
+        self._known_started = False
+
+    def statistics(self) -> list[LevelStatistics]:
+        """Use of each level's codes, from the moving average of their frequencies."""
+        return level_statistics(self.usage, self.codebooks.restart_threshold)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._known_started = False
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _valid_rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``z`` as n x D float32 rows, with 0 where not valid: padding, and rows that are not finite."""
+        rows = z.reshape(-1, self.dim).float()
+        valid = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
+        if padding_mask is not None:
+            valid = valid & ~padding_mask.reshape(-1)
+        return rows.masked_fill(~valid.unsqueeze(1), 0.0), valid
+
+    def _normalise(self, rows: Tensor, valid: Tensor) -> Tensor:
+        if self.running_mean is not None:
+            rows = (rows - self.running_mean.mean).masked_fill(~valid.unsqueeze(1), 0.0)
+        return F.normalize(rows, dim=1, eps=NORM_FLOOR)
+
+    def _quantize(self, unit: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Search all levels: sum of codes (n x D), mean of the partial sums (n x D), codes (n x K), energies (K + 1)."""
+        if self.training:
+            lots, drawn = self.codebooks.draw_lots(unit, valid)
+        residual, quantized, partial_sums = unit.clone(), torch.zeros_like(unit), torch.zeros_like(unit)
+        found, energies = [], [self._energy(residual, valid)]
+        for level, codebook in enumerate(self.codebooks.codes):
+            codes = nearest(residual, codebook, self.cosine)
+            if self.training:
+                self.codebooks.add(level, residual, codes, valid)
+                self.codebooks.add_candidates(level, lots, residual[drawn])
+            vectors = F.embedding(codes, codebook)
+            residual -= vectors
+            quantized += vectors
+            partial_sums += quantized
+            found.append(codes)
+            energies.append(self._energy(residual, valid))
+        mean = (partial_sums / self.num_codebooks).masked_fill(~valid.unsqueeze(1), 0.0)
+        return quantized, mean, torch.stack(found, dim=1), torch.stack(energies)
+
+    @staticmethod
+    def _energy(rows: Tensor, valid: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(rows, dim=1).square().masked_fill(~valid, 0.0).sum()
+
+    @torch.no_grad()
+    def _start_if_needed(self, rows: Tensor, valid: Tensor) -> None:
+        if self._known_started:
+            return
+        self._known_started = bool(self.started)
+        if not self._known_started:
+            self._known_started = self._start(rows[valid])
+
+    def _start(self, rows: Tensor) -> bool:
+        """Start all codebooks from the valid rows of all ranks; False where no rank has any."""
+        counts = distributed.row_counts(rows)
+        total = sum(counts)
+        if total == 0:
+            return False
+        if self.running_mean is not None:
+            mean = distributed.all_reduce_sum(rows.sum(dim=0)) / total
+            self.running_mean.mean.copy_(mean)
+        # an even choice from the joined rows: the same rows however they are spread over ranks
+        kept = min(total, START_ROWS_PER_CODE * self.codebook_size)
+        chosen = torch.arange(kept, device=rows.device) * total // kept
+        first = sum(counts[: distributed.rank()])
+        chosen = chosen[(chosen >= first) & (chosen < first + len(rows))] - first
+        rows = distributed.gather_rows(rows[chosen])
+        residual = self._normalise(rows, torch.ones(len(rows), dtype=torch.bool, device=rows.device))
+        for level in range(self.num_codebooks):
+            residual = residual - self._start_level(level, residual, total / kept)
+        for tensor in (self.codebooks.codes, self.codebooks.sizes, self.codebooks.sums):
+            distributed.broadcast(tensor)
+        self.codebooks.started.fill_(True)
+        return True
+
+    def _start_level(self, level: int, residual: Tensor, rows_per_row: float) -> Tensor:
+        """Start one level from the residuals before it, and return what it makes of them (n x D)."""
+        seed = self.seed + level
+        if self.init == "uniform":
+            draw = torch.Generator().manual_seed(seed)
+            codes = (torch.rand(self.codebook_size, self.dim, generator=draw) * 2 - 1) / self.codebook_size
+            codes = codes.to(residual.device)
+            sizes = residual.new_full((self.codebook_size,), len(residual) * rows_per_row / self.codebook_size)
+        else:
+            codes, counts = kmeans(
+                residual, self.codebook_size, iterations=self.kmeans_iterations, cosine=self.cosine, seed=seed
+            )
+            sizes = counts * rows_per_row
+        self.codebooks.set_level(level, codes, sizes)
+        codebook = self.codebooks.codes[level]
+        return F.embedding(nearest(residual, codebook, self.cosine), codebook)

@@ -1,0 +1,55 @@
+"""What a codebook is used for: shares, entropy, perplexity, dead codes, residual energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LevelStatistics:
+    """Use of one level's codebook, from counts or frequencies of its codes."""
+
+    level: int  # 1 is the first
+    codebook_size: int
+    used_codes: int  # codes with a count above 0
+    used_share: float  # used_codes / codebook_size
+    entropy_bits: float  # of the code frequencies; 0 where nothing was counted
+    perplexity: float  # 2 ** entropy_bits: the number of codes that, used evenly, would have this entropy
+    dead_codes: int  # codes below the threshold, as a fraction of the even share; 0 where nothing was counted
+
+
+def level_statistics(counts: Tensor, dead_threshold: float = 0.0) -> list[LevelStatistics]:
+    """Statistics of each level of ``counts`` (K x C, counts or frequencies, any real dtype).
+
+    A code is dead when its count is 0 or under ``dead_threshold`` x (the level's total / C).
+    """
+    if counts.dim() != 2:
+        raise ValueError(f"counts must be K x C (levels x codes), got shape {tuple(counts.shape)}")
+    counts = counts.detach().double().cpu()
+    size = counts.shape[1]
+    totals = counts.sum(dim=1)
+    frequencies = counts / totals.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(1)
+    entropies = -torch.xlogy(frequencies, frequencies).sum(dim=1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+    result = []
+    rows = zip(counts, frequencies, entropies.tolist(), strict=True)
+    for level, (row, frequency, entropy) in enumerate(rows, start=1):
+        used = int((row > 0).sum())
+        dead = int(((row <= 0) | (frequency < dead_threshold / size)).sum())
+        result.append(LevelStatistics(level, size, used, used / size, entropy, 2.0**entropy, dead if used else 0))
+    return result
+
+
+def code_counts(codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None) -> Tensor:
+    """Count each code of ``codes`` (... x K long) outside ``padding_mask`` (..., True = padding): K x C long.
+
+    Raises ValueError where a code is not within 0..C-1.
+    """
+    rows = codes.reshape(-1, codes.shape[-1])
+    if padding_mask is not None:
+        rows = rows[~padding_mask.reshape(-1)]
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < codebook_size:
+        raise ValueError(f"codes span {int(rows.min())}..{int(rows.max())}, expected 0..{codebook_size - 1}")
+    return torch.stack([torch.bincount(level, minlength=codebook_size) for level in rows.unbind(dim=1)])
