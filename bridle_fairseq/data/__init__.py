@@ -1,0 +1,1 @@
+"""From a manifest row to a batch: manifests, decoding, augmentation, labels, cached codes."""

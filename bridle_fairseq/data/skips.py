@@ -1,0 +1,115 @@
+"""Which clips of a manifest could not be used: counted over all worker processes, each listed once, never too many."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.errors import InputError
+
+
+class SkipLog:
+    """Skipped rows of one manifest, shared by the main process and its data loader workers.
+
+    Args:
+        manifest: the rows are its rows.
+        list_path: the list, tab-separated (row, path, reason), appended to; several processes, ranks and runs may share
+            it, and a row stands in it once. None: count only.
+    """
+
+    def __init__(self, manifest: Manifest, list_path: str | os.PathLike[str] | None = None) -> None:
+        self.manifest = manifest
+        self.list_path = None if list_path is None else os.fspath(list_path)
+        self._skipped = torch.zeros(len(manifest), dtype=torch.bool).share_memory_()
+        self._start = self._list_size()  # what earlier runs listed is not this run's
+        self._read_up_to = self._start
+
+    @property
+    def count(self) -> int:
+        """Rows skipped so far, by this process and its workers."""
+        return int(self._skipped.sum())
+
+    def __contains__(self, row: int) -> bool:
+        return bool(self._skipped[row])
+
+    def add(self, row: int, reason: str) -> None:
+        """Count a row as skipped, and list it unless it stands in the list already."""
+        if self._skipped[row]:
+            return
+        self._skipped[row] = True
+        if self.list_path is not None:
+            self._append(row, reason)
+
+    def check(self, max_ratio: float = 0.01) -> None:
+        """Stop when too much is missing. Rows that other ranks listed in this run count as well.
+
+        Raises:
+            InputError: more than ``max_ratio`` of the manifest's rows were skipped; says where they are listed, and the
+                first few of them with their reasons.
+        """
+        self._take_over_listed()
+        if self.count <= max_ratio * len(self.manifest):
+            return
+        first = "; ".join(f"{path} ({reason})" for _, path, reason in list(self._listed(self._start))[:3])
+        where = f"; all of them: {self.list_path}" if self.list_path else ""
+        raise InputError(
+            f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, more than the "
+            f"{max_ratio:.3g} allowed{', such as ' + first if first else ''}{where}"
+        )
+
+    def _append(self, row: int, reason: str) -> None:
+        assert self.list_path is not None
+        path = self.manifest.path(row)
+        line = f"{row}\t{path}\t{' '.join(reason.split())}\n".encode()
+        os.makedirs(os.path.dirname(os.path.abspath(self.list_path)), exist_ok=True)
+        with open(self.list_path, "ab", buffering=0) as file, _locked(file.fileno()):
+            if not any(listed == (row, path) for *listed, _ in self._listed(0)):
+                file.write(line)  # one write to a file opened for appending: lines of two processes never mix
+
+    def _listed(self, start: int) -> Iterator[tuple[int, str, str]]:
+        """(row, path, reason) of the list from a byte on."""
+        if self._list_size() <= start:
+            return
+        assert self.list_path is not None
+        with open(self.list_path, encoding="utf-8", errors="replace") as file:
+            file.seek(start)
+            for line in file:
+                row, path, reason = (line.rstrip("\n").split("\t") + ["", ""])[:3]
+                if row.isdigit():
+                    yield int(row), path, reason
+
+    def _take_over_listed(self) -> None:
+        size = self._list_size()
+        if size <= self._read_up_to:
+            return
+        for row, path, _ in self._listed(self._start):
+            if row < len(self.manifest) and path == self.manifest.path(row):
+                self._skipped[row] = True
+        self._read_up_to = size
+
+    def _list_size(self) -> int:
+        try:
+            return os.path.getsize(self.list_path) if self.list_path is not None else 0
+        except OSError:
+            return 0
+
+
+@contextmanager
+def _locked(handle: int) -> Iterator[None]:
+    """Hold the file's lock; go on without where the file system has none (a row may then be listed twice)."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        except OSError:
+            pass
