@@ -57,6 +57,20 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(gather_equal(padded), counts, strict=True)])
 
 
+def gather_sample(rows: Tensor, limit: int, seed: int) -> tuple[Tensor, int]:
+    """Draw at most ``limit`` of the rows (n x ..., n may differ between ranks) that all ranks have together.
+
+    Returns the drawn rows, in the order of :func:`gather_rows`, and how many there were to draw from. Which rows are
+    drawn depends on their place in that order alone, not on how they are spread over the ranks.
+    """
+    counts = row_counts(rows)
+    total, before = sum(counts), sum(counts[: rank()])
+    draw = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(total, generator=draw)[:limit].sort().values
+    mine = drawn[(drawn >= before) & (drawn < before + len(rows))] - before
+    return gather_rows(rows[mine.to(rows.device)]), total
+
+
 def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
     """Overwrite ``tensor`` (the same shape on every rank) with rank ``source``'s, and return it."""
     if world_size() > 1:

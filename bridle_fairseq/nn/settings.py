@@ -1,7 +1,7 @@
 """All settings of the model, in one dataclass: what fairseq's configuration, an exported model and the tests share."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, List
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.schedule import Schedule
@@ -26,14 +26,14 @@ class BridleSettings:
     fbank_mean: float = _setting(-4.4446, "audio: mean of the log-mel values (`bridle stats` measures it)")
     fbank_std: float = _setting(3.3216, "audio: deviation of the log-mel values; inputs are (x - mean) / (2 std)")
 
-    patch_size: list[int] = _setting([16, 16], "patch: frames and mel bins")
+    patch_size: List[int] = _setting([16, 16], "patch: frames and mel bins")
     encoder_width: int = _setting(768, "width of the encoder")
     encoder_depth: int = _setting(12, "blocks of the encoder")
     encoder_heads: int = _setting(12, "attention heads of the encoder")
     decoder_width: int = _setting(512, "width of the decoder")
     decoder_depth: int = _setting(16, "blocks of the decoder")
     decoder_heads: int = _setting(16, "attention heads of the decoder")
-    decoder_window: list[int] = _setting([4, 4], "local attention windows in patches; empty: global attention")
+    decoder_window: List[int] = _setting([4, 4], "local attention windows in patches; empty: global attention")
     tokenizer_depth: int = _setting(12, "blocks of the tokenizer, whose width and heads are the encoder's")
     estimator_depth: int = _setting(3, "blocks of the tokenizer estimator")
 

@@ -1,7 +1,7 @@
 """fairseq optimizer ``bridle_adamw``: torch's fused AdamW, without weight decay on one-dimensional parameters."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, List
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -18,7 +18,7 @@ class BridleAdamWConfig(FairseqDataclass):
     weight_decay: float = field(
         default=1e-4, metadata={"help": "decoupled weight decay; biases, norms and tokens have none"}
     )
-    lr: list[float] = II("optimization.lr")
+    lr: List[float] = II("optimization.lr")
 
 
 @register_optimizer("bridle_adamw", dataclass=BridleAdamWConfig)

@@ -1,7 +1,7 @@
 """fairseq learning rate scheduler ``bridle_interleaved``: warm-up and cosine in each stage."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, List
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
@@ -15,7 +15,7 @@ class BridleInterleavedConfig(FairseqDataclass):
     """Nothing of its own: the stages are the model's."""
 
     stages: Any = II("model.stages")
-    lr: list[float] = II("optimization.lr")
+    lr: List[float] = II("optimization.lr")
 
 
 @register_lr_scheduler("bridle_interleaved", dataclass=BridleInterleavedConfig)

@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass, field
+from typing import Optional
 
 from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
@@ -44,7 +45,7 @@ class BridlePretrainingConfig(FairseqDataclass):
         default=False,
         metadata={"help": "crop at multiples of max_sample_size only, as training from cached codes does"},
     )
-    codes: str | None = field(
+    codes: Optional[str] = field(
         default=None,
         metadata={"help": "folder with {split}.codes.* of `bridle tokenize`: targets, instead of running T"},
     )
@@ -82,7 +83,7 @@ class BridlePretrainingTask(FairseqTask):
         with exit_on_input_error():
             manifest = Manifest.read(os.path.join(cfg.data, f"{split}.tsv"))
             training = split.startswith("train")
-            self.skips[split] = SkipLog(len(manifest), "skipped.tsv", max_ratio=cfg.max_skipped, split=split)
+            self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
             augment = Augment(roll=cfg.roll, gain=cfg.gain) if training and (cfg.roll or cfg.gain) else None
             codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest) if cfg.codes else None
             self.datasets[split] = FairseqAudioDataset(
@@ -111,7 +112,7 @@ class BridlePretrainingTask(FairseqTask):
         )
         if patches < model.codebook_size:
             raise InputError(
-                f"{manifest.path} holds about {int(patches)} patches of sound, fewer than model.codebook_size "
+                f"{manifest.name} holds about {int(patches)} patches of sound, fewer than model.codebook_size "
                 f"{model.codebook_size}; expected more data or a smaller codebook"
             )
 
@@ -159,7 +160,7 @@ class BridlePretrainingTask(FairseqTask):
 
     def _check_skips(self) -> None:
         for log in self.skips.values():
-            log.check()
+            log.check(self.cfg.max_skipped)
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):

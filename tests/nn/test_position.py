@@ -1,0 +1,31 @@
+"""Sine-cosine positions."""
+
+import math
+
+import pytest
+import torch
+
+from bridle_fairseq.nn.position import sincos_position
+
+
+def test_values_of_a_two_dimensional_grid():
+    table = sincos_position((3, 2), 8)
+    assert table.shape == (6, 8)
+    t, f = 2, 1  # place n = t * 2 + f; four values for time, four for frequency, each two sines and two cosines
+    rate = [1.0, 1 / 100.0]
+    expected = [g(v * r) for v in (t, f) for g in (math.sin, math.cos) for r in rate]
+    torch.testing.assert_close(table[5], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("grid", [(1,), (7, 8), (64, 8), (8, 14, 14)])
+@pytest.mark.parametrize("width", [6, 64, 70, 192])
+def test_any_grid_and_width_gives_every_place_its_own(grid, width):
+    table = sincos_position(grid, width)
+    assert table.shape == (math.prod(grid), width)
+    if len(grid) < width // 2:
+        assert len(torch.unique(table, dim=0)) == math.prod(grid)
+
+
+def test_a_longer_grid_begins_like_a_shorter_one():
+    short, long = sincos_position((5, 8), 32), sincos_position((50, 8), 32)
+    assert torch.equal(long[: short.shape[0]], short)

@@ -1,0 +1,50 @@
+"""Stages and learning rates."""
+
+import math
+
+import pytest
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.schedule import Schedule
+
+STAGES = [
+    {"kind": "encoder", "updates": 10, "lr": 1.0, "warmup_updates": 4},
+    {"kind": "tokenizer", "updates": 5, "warmup_updates": 0},
+    {"kind": "joint", "updates": 20, "lr": 0.1, "warmup_updates": 2, "tokenizer_every": 3},
+]
+
+
+def test_updates_belong_to_stages():
+    schedule = Schedule(STAGES)
+    assert schedule.total_updates == 35
+    assert schedule.starts == (0, 10, 15)
+    assert [schedule.index_at(n) for n in (0, 9, 10, 14, 15, 34, 35, 1000)] == [0, 0, 1, 1, 2, 2, 2, 2]
+
+
+def test_learning_rate_warms_up_and_falls_to_zero_in_each_stage():
+    schedule = Schedule(STAGES)
+    assert [schedule.learning_rate(n, 9.0) for n in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert schedule.learning_rate(7, 9.0) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert schedule.learning_rate(10, 9.0) == 9.0  # no rate of its own: the default
+    assert schedule.learning_rate(15, 9.0) == pytest.approx(0.05)
+    assert schedule.learning_rate(35, 9.0) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ([], "empty"),
+        ([{"kind": "decoder", "updates": 3}], "'decoder'"),
+        ([{"kind": "encoder"}], "updates"),
+        ([{"kind": "encoder", "updates": 0}], "0 updates"),
+        ([{"kind": "encoder", "updates": 3, "speed": 1}], "'speed'"),
+        ([{"kind": "encoder", "updates": "many"}], "many"),
+        ([{"kind": "encoder", "updates": 3, "warmup_updates": 4}], "warmup_updates"),
+        ([{"kind": "encoder", "updates": 3, "targets": "moon"}], "'moon'"),
+        ([{"kind": "encoder", "updates": 3, "lr": -1}], "lr"),
+        ([{"kind": "encoder", "updates": 3}, {"kind": "joint", "updates": 3, "tokenizer_every": 0}], r"stages\[1\]"),
+    ],
+)
+def test_impossible_stages_are_named(stages, words):
+    with pytest.raises(InputError, match=words):
+        Schedule(stages)
