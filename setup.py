@@ -12,7 +12,7 @@ PTH = "fairseq_compat.pth"
 
 
 class build_py(_build_py):
-    """Puts fairseq_compat.pth at the top of the wheel (that is: into site-packages), for normal and for editable installs."""
+    """Puts fairseq_compat.pth at the top of the wheel, so into site-packages, for normal and for editable installs."""
 
     def _pth_folder(self):
         if getattr(self, "editable_mode", False):

@@ -1,8 +1,9 @@
 """Lets stock fairseq 0.12.2 (with its hydra-core 1.0.7) run on Python 3.10-3.13, NumPy >= 1.24 and torch >= 2.6.
 
-``fairseq_compat.pth`` in site-packages imports this package at every interpreter start (spawned and ``torchrun`` workers too), so
-this file stays tiny: it only puts one lazy finder on ``sys.meta_path``. Nothing is patched, and :mod:`fairseq_compat.patches` is not even
-read, until somebody imports one of the modules in ``WATCHED``. The package knows nothing of BRIDLE.
+``fairseq_compat.pth`` in site-packages imports this package at every interpreter start (in spawned and ``torchrun``
+workers too), so this file stays tiny: it only puts one lazy finder on ``sys.meta_path``. Nothing is patched, and
+:mod:`fairseq_compat.patches` is not even read, until somebody imports one of the modules in ``WATCHED``. The package
+knows nothing of BRIDLE.
 """
 
 import sys
@@ -10,6 +11,7 @@ import sys
 # The targets of fairseq_compat.patches.PATCHES, spelled out here so that interpreter start need not import them.
 WATCHED = frozenset(
     {
+        "_pytest.assertion.rewrite",
         "antlr4",
         "fairseq",
         "fairseq.data.data_utils",

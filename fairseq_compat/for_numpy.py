@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 from typing import Any
-
-import numpy
 
 
 class _NumPyWithBuiltins:
@@ -15,14 +14,13 @@ class _NumPyWithBuiltins:
     float = float
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(numpy, name)
+        return getattr(importlib.import_module("numpy"), name)
 
 
 def restore_builtin_aliases(module: ModuleType) -> None:
     """Needed on NumPy >= 1.24: ``np.int`` and ``np.float`` are gone, and two modules of fairseq still use them.
 
     They are ``fairseq.data.data_utils`` (span masks without overlap, as in wav2vec and HuBERT) and
-    ``fairseq.modules.dynamic_crf_layer``. Only the name ``np`` inside these two modules is replaced; numpy stays as it is.
+    ``fairseq.modules.dynamic_crf_layer``. Only the name ``np`` inside these two modules is replaced.
     """
-    if not hasattr(numpy, "int"):
-        module.np = _NumPyWithBuiltins()  # type: ignore[attr-defined]
+    module.np = _NumPyWithBuiltins()  # type: ignore[attr-defined]

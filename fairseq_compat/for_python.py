@@ -23,9 +23,10 @@ def _derives_from_config_packages(cls: type) -> bool:
 def allow_config_defaults(module: ModuleType) -> None:
     """Needed on Python >= 3.11: ``field: SomeConfig = SomeConfig()`` raises "mutable default ... use default_factory".
 
-    A default counts as mutable when its class has no ``__hash__``, and ``@dataclass`` removes it. Giving the config classes of
-    fairseq and hydra (and those derived from them) the identity hash back lets such defaults pass, and keeps ``Field.default``,
-    which fairseq's ``hydra_init`` reads and which ``default_factory`` would leave empty. No other class is touched.
+    A default counts as mutable when its class has no ``__hash__``, and ``@dataclass`` removes it. Giving the config
+    classes of fairseq and hydra (and those derived from them) the identity hash back lets such defaults pass, and keeps
+    ``Field.default``, which fairseq's ``hydra_init`` reads and which ``default_factory`` would leave empty. No other
+    class is touched.
     """
     original = dataclasses.dataclass
     if sys.version_info < (3, 11) or hasattr(original, "_fairseq_compat"):
@@ -56,8 +57,8 @@ def restore_typing_io(module: ModuleType) -> None:
 def mend_hydra_error_report(module: ModuleType) -> None:
     """Needed on Python >= 3.10: ``traceback.print_exception`` has no ``etype=`` any more.
 
-    hydra 1.0.7 reports an exception of the job with ``print_exception(etype=None, value=..., tb=...)``, so the user would read a
-    TypeError of hydra's in place of the error.
+    hydra 1.0.7 reports an exception of the job with ``print_exception(etype=None, value=..., tb=...)``, so the user
+    would read a TypeError of hydra's in place of the error.
     """
     report = module.print_exception
 

@@ -1,19 +1,19 @@
-"""Patches needed because of torch and torchaudio."""
+"""Patches needed because of torch and torchaudio. torch is imported inside them: hydra alone must not bring it in."""
 
 from __future__ import annotations
 
-import argparse
-import collections
 import functools
-import typing
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
 
-_BUILTINS = (dict, list, tuple, set, int, float, str, bool, collections.OrderedDict, collections.defaultdict)
-_DTYPE_CODES = "?bhilqBHILQefd"
+def _plain_types() -> list[Any]:
+    import argparse
+    import collections
+    import typing
+
+    containers = [dict, list, tuple, set, collections.OrderedDict, collections.defaultdict]
+    return [*containers, int, float, str, bool, argparse.Namespace, typing.Any]
 
 
 def _fairseq_types() -> list[Any]:
@@ -30,61 +30,65 @@ def _config_types() -> list[Any]:
     from omegaconf.dictconfig import DictConfig
     from omegaconf.listconfig import ListConfig
 
-    plain = [nodes.AnyNode, nodes.BooleanNode, nodes.EnumNode, nodes.FloatNode, nodes.IntegerNode, nodes.StringNode]
-    return [argparse.Namespace, DictConfig, ListConfig, ContainerMetadata, Metadata, *plain, typing.Any]
+    values = [nodes.AnyNode, nodes.BooleanNode, nodes.EnumNode, nodes.FloatNode, nodes.IntegerNode, nodes.StringNode]
+    return [DictConfig, ListConfig, ContainerMetadata, Metadata, *values]
 
 
 def _numpy_types() -> list[Any]:
+    import numpy as np
+    import torch
+
     multiarray = (getattr(np, "_core", None) or np.core).multiarray
-    types: list[Any] = [np.dtype, np.ndarray, multiarray.scalar, multiarray._reconstruct]
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7):  # torch 2.6 knows no (object, name) pairs
-        for package in ("numpy.core", "numpy._core"):  # a checkpoint names them as the NumPy that wrote it does: 1 or 2
-            types += [(getattr(multiarray, name), f"{package}.multiarray.{name}") for name in ("scalar", "_reconstruct")]
-    return types + sorted({type(np.dtype(code)) for code in _DTYPE_CODES}, key=repr)
+    functions = (multiarray.scalar, multiarray._reconstruct)
+    types: list[Any] = [np.dtype, np.ndarray, *functions, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7):  # torch 2.6 takes no (object, name)
+        for package in ("numpy.core", "numpy._core"):  # NumPy 1 and NumPy 2 write different names into a checkpoint
+            types += [(function, f"{package}.multiarray.{function.__name__}") for function in functions]
+    return types
 
 
 def allow_checkpoint_types(module: ModuleType) -> None:
     """Needed on torch >= 2.6: ``torch.load`` is ``weights_only`` and rejects what checkpoints of fairseq hold.
 
-    They hold dictionaries, meters, configurations and NumPy scalars; and what one rank broadcasts to the others on a restart holds
-    fairseq's placeholders for tensors. The patch is an allow-list of these types: loading stays ``weights_only``, and a checkpoint
-    with any other type in it is still rejected. For one that you trust, add its types with
-    ``torch.serialization.add_safe_globals``.
+    They hold dictionaries, meters, configurations and NumPy scalars; and what one rank broadcasts to the others on a
+    restart holds fairseq's placeholders for tensors. The patch is an allow-list of these types: loading stays
+    ``weights_only``, and a checkpoint with any other type in it is still rejected. For one that you trust, add its
+    types with ``torch.serialization.add_safe_globals``.
     """
-    torch.serialization.add_safe_globals([*_BUILTINS, *_fairseq_types(), *_config_types(), *_numpy_types()])
+    import torch
+
+    torch.serialization.add_safe_globals([*_plain_types(), *_fairseq_types(), *_config_types(), *_numpy_types()])
 
 
 def gather_lists_without_cuda(module: ModuleType) -> None:
-    """Needed on every version: ``all_gather_list`` of fairseq allocates its buffers on CUDA and pins memory, whatever the backend.
+    """Needed on every version: ``all_gather_list`` of fairseq allocates CUDA and pinned memory, whatever the backend.
 
-    Where the process group is not NCCL, it is handed CPU buffers of the right size, which it then uses as they are.
+    Where the process group is not NCCL's, it is handed CPU buffers of the right size, which it then uses as they are.
     """
+    import torch
+
     original = module.all_gather_list
 
     @functools.wraps(original)
     def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
         group = module.get_global_group() if group is None else group
         if not module.use_xla() and torch.distributed.get_backend(group) != "nccl":
-            _use_cpu_buffers(all_gather_list, max_size * module.get_world_size(group=group), max_size)
+            # fairseq keeps its buffers as attributes of the function that it finds under this name: this one.
+            all_gather_list._buffer = torch.empty(max_size * module.get_world_size(group=group), dtype=torch.uint8)
+            all_gather_list._cpu_buffer = torch.empty(max_size, dtype=torch.uint8)
         return original(data, group=group, max_size=max_size)
 
     module.all_gather_list = all_gather_list  # type: ignore[attr-defined]
 
 
-def _use_cpu_buffers(function: Any, total: int, own: int) -> None:
-    buffer, cpu_buffer = getattr(function, "_buffer", None), getattr(function, "_cpu_buffer", None)
-    if buffer is None or buffer.is_cuda or buffer.numel() < total:
-        function._buffer = torch.zeros(total, dtype=torch.uint8)
-    if cpu_buffer is None or cpu_buffer.numel() < own:
-        function._cpu_buffer = torch.zeros(own, dtype=torch.uint8)
-
-
 def import_torchaudio_beside_cpu_torch(module: ModuleType) -> None:
     """Needed on torchaudio 2.x of PyPI for Linux beside a CPU build of torch: its C++ part wants CUDA's libraries.
 
-    It then goes on without that part, as it does where the library file is missing; the Python part (``compliance.kaldi``,
-    ``functional.resample``, transforms) works.
+    It then goes on without that part, as it does where the library file is missing; the Python part
+    (``compliance.kaldi``, ``functional.resample``, transforms) works.
     """
+    import torch
+
     if torch.version.cuda is not None:
         return
     load = module._load_lib

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
-from fairseq_compat import for_numpy, for_python, for_torch
+from fairseq_compat import for_numpy, for_pytest, for_python, for_torch
 
 
 class Patch(NamedTuple):
@@ -27,6 +28,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.modules.dynamic_crf_layer", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
     Patch("fairseq", "after", for_torch.allow_checkpoint_types),
+    Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),
     Patch("torchaudio._extension.utils", "after", for_torch.import_torchaudio_beside_cpu_torch),
 )
 

@@ -1,0 +1,46 @@
+# make setup, demo, test, lint, bench; ARGS is passed on: make demo ARGS="--audio my/sounds", make test ARGS=tests/nn
+# PYTHON=python3.12 make setup chooses the interpreter; VENV is the environment's folder.
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+export VENV
+
+.PHONY: help setup demo test lint format bench lock matrix
+
+help:
+	@echo "make setup    the environment in $(VENV), from requirements.lock (done by the others when needed)"
+	@echo "make demo     train, tokenize and probe on sounds it makes, or on yours: ARGS='--audio FOLDER --labels CSV'"
+	@echo "make test     formatting, lint, types and tests"
+	@echo "make lint     formatting, lint and types"
+	@echo "make format   let ruff format and mend the code"
+	@echo "make bench    one training step against a reference model"
+	@echo "make matrix   the tests on every Python from 3.10 to 3.13 that is there"
+	@echo "make lock     choose new versions for requirements.lock"
+
+setup:
+	@sh scripts/setup.sh
+
+demo: setup
+	@$(BIN)/bridle demo $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff format --check --quiet . || { echo "lint: formatting differs, run: make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/python -m pytest -q $(ARGS)
+	@echo "make test: formatting, lint, types and tests passed"
+
+format: setup
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+bench: setup
+	@$(BIN)/python benchmarks/train_step.py $(ARGS)
+
+lock: setup
+	@sh scripts/lock.sh
+
+matrix:
+	@sh scripts/matrix.sh $(ARGS)

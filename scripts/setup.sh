@@ -1,0 +1,69 @@
+#!/bin/sh
+# Makes the environment (VENV, .venv unless said) with the locked packages, or brings it up to date; does nothing where it is.
+# PYTHON chooses the interpreter. Folders in PIP_FIND_LINKS are searched for wheels first, e.g. for a CPU build of torch.
+set -eu
+cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
+uv_version=0.13.8
+oldest=3.10 newest=3.13
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+supported() { # INTERPRETER: does it run, and is its version one of ours?
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+version_of() { # INTERPRETER: 3.12, or a word for one that does not run
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo missing
+}
+
+choose_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        supported "$PYTHON" && echo "$PYTHON" && return
+        fail "PYTHON=$PYTHON is Python $(version_of "$PYTHON"), but Python $oldest to $newest is needed."
+    fi
+    for candidate in python3 python3.12 python3.11 python3.13 python3.10; do
+        supported "$candidate" && echo "$candidate" && return
+    done
+    fail "no Python $oldest to $newest was found (python3 is $(version_of python3)); install one, or name it: PYTHON=/path/to/python make setup"
+}
+
+wanted_state() { # what the environment is made from: when this changes, it is brought up to date
+    pwd
+    cksum requirements.lock setup.py pyproject.toml fairseq_compat/fairseq_compat.pth
+}
+
+stamp=$venv/.bridle-setup
+if [ -x "$venv/bin/python" ] && [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; then
+    fail "$venv has Python $(version_of "$venv/bin/python"), but PYTHON=$PYTHON is $(version_of "$PYTHON"): remove $venv, or set VENV to another folder."
+fi
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_state)" ]; then
+    exit 0
+fi
+if [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" != "$(pwd)" ]; then
+    fail "$venv was made for $(head -n 1 "$stamp") and cannot be moved: remove $venv and run this again."
+fi
+
+if [ ! -x "$venv/bin/python" ]; then
+    python=$(choose_python)
+    "$python" scripts/check_build_tools.py
+    echo "setup: making $venv with Python $(version_of "$python")"
+    "$python" -m venv "$venv" || fail "'$python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv."
+fi
+supported "$venv/bin/python" ||
+    fail "$venv has Python $(version_of "$venv/bin/python"), but Python $oldest to $newest is needed: remove $venv and run this again."
+if ! "$venv/bin/python" -m uv --version >/dev/null 2>&1; then
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+fi
+
+set --
+for folder in ${PIP_FIND_LINKS:-}; do # uv does not read this variable by itself
+    set -- "$@" --find-links "$folder"
+done
+echo "setup: installing the locked packages (fairseq is built from source, about 20 s; torch is the large download)"
+VIRTUAL_ENV=$(pwd)/$venv "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@" -r requirements.lock -e '.[dev]'
+wanted_state >"$stamp"
+echo "setup: $venv is ready"

@@ -1,0 +1,44 @@
+"""What fairseq's ranks send each other on a restart: a whole checkpoint, broadcast by rank 0, over gloo on a CPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+RANK = """
+import argparse
+import numpy as np, torch
+import fairseq.distributed.utils as distributed
+from fairseq.data import Dictionary
+from fairseq.logging.meters import AverageMeter
+from omegaconf import OmegaConf
+
+rank = {rank}
+torch.distributed.init_process_group("gloo", init_method="file://{folder}/rendezvous", rank=rank, world_size=2)
+group = torch.distributed.group.WORLD
+state = None
+if rank == 0:
+    cfg = OmegaConf.create({{"task": {{"data": "d", "rates": [1.5, 2], "nothing": None}}}})
+    state = {{
+        "cfg": cfg, "args": argparse.Namespace(arch="x"), "model": {{"w": torch.arange(3.0), "h": torch.ones(2).half()}},
+        "task_state": {{"dictionary": Dictionary()}}, "best": np.float64(0.5), "meter": AverageMeter(),
+    }}
+state = distributed.broadcast_object(state, src_rank=0, group=group)
+gathered = distributed.all_gather_list([rank] * (rank + 1), group=group)
+report([state["cfg"].task.rates[0], state["args"].arch, state["model"]["w"].tolist(), str(state["model"]["h"].dtype),
+        len(state["task_state"]["dictionary"]), float(state["best"]), gathered])
+"""
+
+
+def run_two(run_python, folder, without=()):
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run_python, RANK.format(rank=rank, folder=folder), without) for rank in range(2)]
+        return [run.result() for run in runs]
+
+
+def test_a_checkpoint_reaches_the_other_rank(run_python, tmp_path):
+    for outcome, stderr in run_two(run_python, tmp_path):
+        assert outcome == [1.5, "x", [0.0, 1.0, 2.0], "torch.float16", 4, 0.5, [[0], [1, 1]]], stderr
+
+
+def test_a_checkpoint_does_not_reach_the_other_rank_without_the_patch(run_python, tmp_path):
+    (_, _), (outcome, stderr) = run_two(run_python, tmp_path, without=["allow_checkpoint_types"])
+    assert outcome is None
+    assert "UnpicklingError" in stderr

@@ -1,0 +1,162 @@
+"""The patches that need the whole of fairseq imported.
+
+The import is slow, so all cases run in two interpreters: one with every patch, and one without those tested here.
+"""
+
+import pytest
+
+CASES = """
+import argparse, io, os, tempfile, zipfile
+import numpy as np, torch
+import fairseq.checkpoint_utils, fairseq.data.data_utils, fairseq.distributed.utils
+from fairseq.data import Dictionary
+from fairseq.logging.meters import AverageMeter
+from fairseq.modules.dynamic_crf_layer import DynamicCRF
+from omegaconf import OmegaConf
+
+FOLDER = tempfile.mkdtemp()
+
+def span_mask():
+    np.random.seed(0)
+    mask = fairseq.data.data_utils.compute_mask_indices((2, 50), None, 0.5, 4, no_overlap=True)
+    return [str(mask.dtype), bool(mask.any())]
+
+def conditional_random_field():
+    crf = DynamicCRF(num_embedding=6, low_rank=2, beam_size=3)
+    loss = crf(torch.zeros(2, 4, 6), torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool))
+    return list(loss.shape)
+
+def save(name, **more):
+    meter = AverageMeter()
+    meter.update(np.float64(3.0))
+    state = {
+        "args": None, "cfg": {"task": {"data": "d"}}, "model": {"w": torch.ones(2)},
+        "extra_state": {"train_iterator": {"epoch": 1}}, "optimizer_history": [{"num_updates": 1, "best_loss": 1.0}],
+        "task_state": {"dictionary": Dictionary()}, "options": argparse.Namespace(arch="x"), "meter": meter,
+        "best": np.float64(0.5), "rows": np.arange(3), **more,
+    }
+    path = os.path.join(FOLDER, name)
+    torch.save(state, path)
+    return path
+
+def load(path):
+    state = fairseq.checkpoint_utils.load_checkpoint_to_cpu(path)
+    return [state["options"].arch, state["cfg"].task.data, len(state["task_state"]["dictionary"]),
+            float(state["meter"].avg), float(state["best"]), state["rows"].tolist()]
+
+def checkpoint():
+    return load(save("plain.pt"))
+
+def checkpoint_with_configuration():
+    cfg = OmegaConf.create({"task": {"data": "d", "rates": [1.5, 2], "flag": True, "nothing": None}})
+    return load(save("cfg.pt", cfg=cfg))
+
+def checkpoint_of_the_other_numpy():
+    path, other = save("plain2.pt"), os.path.join(FOLDER, "other.pt")
+    mine, theirs = b"numpy._core.multiarray", b"numpy.core.multiarray"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl"):
+                assert mine in content or theirs in content
+                content = content.replace(mine, theirs) if mine in content else content.replace(theirs, mine)
+            target.writestr(name, content)
+    return load(other)
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, (os.path.join(FOLDER, "evil"),)
+
+def checkpoint_that_runs_code():
+    try:
+        load(save("evil.pt", extra=Evil()))
+    finally:
+        assert not os.path.exists(os.path.join(FOLDER, "evil"))
+
+def gathered_lists():
+    torch.distributed.init_process_group("gloo", init_method="file://" + FOLDER + "/rendezvous", rank=0, world_size=1)
+    gather = fairseq.distributed.utils.all_gather_list
+    group = torch.distributed.group.WORLD
+    return [gather({"loss": 1.5}, group=group), gather(list(range(9000)), group=group, max_size=60000)[0][-1],
+            gather("small again", group=group)]
+
+outcomes = {}
+for case in (span_mask, conditional_random_field, checkpoint, checkpoint_with_configuration,
+             checkpoint_of_the_other_numpy, checkpoint_that_runs_code, gathered_lists):
+    try:
+        outcomes[case.__name__] = case()
+    except Exception as error:
+        outcomes[case.__name__] = type(error).__name__ + ": " + str(error)
+report(outcomes)
+"""
+
+CHECKPOINT = ["x", "d", 4, 3.0, 0.5, [0, 1, 2]]
+EXPECTED = {
+    "span_mask": ["bool", True],
+    "conditional_random_field": [2],
+    "checkpoint": CHECKPOINT,
+    "checkpoint_with_configuration": CHECKPOINT,
+    "checkpoint_of_the_other_numpy": CHECKPOINT,
+    "gathered_lists": [[{"loss": 1.5}], 8999, ["small again"]],
+}
+TROUBLE = {
+    "span_mask": "AttributeError: module 'numpy' has no attribute 'int'",
+    "conditional_random_field": "AttributeError: module 'numpy' has no attribute 'float'",
+    "checkpoint": "UnpicklingError",
+    "checkpoint_with_configuration": "UnpicklingError",
+    "checkpoint_of_the_other_numpy": "UnpicklingError",
+    "gathered_lists": "",  # its words depend on the build of torch
+}
+
+
+@pytest.fixture(scope="module")
+def patched(run_python):
+    outcome, stderr = run_python(CASES)
+    assert outcome, stderr
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def unpatched(run_python):
+    names = ["restore_builtin_aliases", "allow_checkpoint_types", "gather_lists_without_cuda"]
+    outcome, stderr = run_python(CASES, without=names)
+    assert outcome, stderr
+    return outcome
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_works_with_the_patch(patched, case):
+    assert patched[case] == EXPECTED[case]
+
+
+@pytest.mark.parametrize("case", TROUBLE)
+def test_fails_without_the_patch(unpatched, case):
+    assert isinstance(unpatched[case], str)
+    assert TROUBLE[case] in unpatched[case]
+
+
+def test_a_checkpoint_that_runs_code_is_still_rejected(patched):
+    assert patched["checkpoint_that_runs_code"].startswith("UnpicklingError")
+
+
+def test_every_console_script_of_fairseq_answers_help(run_python):
+    code = """
+    import contextlib, io
+    from importlib.metadata import distribution
+    answers = {}
+    scripts = [e for e in distribution("fairseq").entry_points if e.group == "console_scripts"]
+    for script in sorted(scripts, key=lambda e: "hydra" in e.name):
+        function, sys.argv = script.load(), [script.name, "--help"]
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            try:
+                function()
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+        answers[script.name] = [code, "powered by Hydra" in printed.getvalue() or "usage:" in printed.getvalue()]
+    report(answers)
+    """
+    answers, stderr = run_python(code)
+    assert answers, stderr
+    assert "fairseq-hydra-train" in answers and "fairseq-validate" in answers
+    assert {name: answer for name, answer in answers.items() if answer != [0, True]} == {}
