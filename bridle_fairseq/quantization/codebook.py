@@ -74,9 +74,8 @@ class RunningMean(Float32Module):
 
     def add(self, rows: Tensor, valid: Tensor) -> None:
         """Remember the valid ones of ``rows`` (n x D; n bool) for the next update."""
-        weight = valid.to(rows.dtype)
-        self.pending_sum += weight @ rows
-        self.pending_count += weight.sum()
+        self.pending_sum += rows.masked_fill(~valid.unsqueeze(1), 0.0).sum(dim=0)
+        self.pending_count += valid.sum()
 
     def update(self) -> None:
         """Move by the pending sums, which are those of all ranks by now."""
@@ -189,7 +188,7 @@ class EmaCodebooks(Float32Module):
         best = everyone.topk(slots, dim=1, largest=False)
         mine = best.indices // slots == distributed.rank()
         index = (best.indices % slots).unsqueeze(2).expand_as(self.pending_rows)
-        self.pending_rows.copy_(self.pending_rows.gather(1, index) * mine.unsqueeze(2))
+        self.pending_rows.copy_(self.pending_rows.gather(1, index).masked_fill(~mine.unsqueeze(2), 0.0))
         self.pending_lots.copy_(best.values)
 
     def pending(self) -> list[Tensor]:

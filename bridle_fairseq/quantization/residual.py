@@ -105,20 +105,21 @@ class ResidualQuantizer(nn.Module):
 
         In training mode the codebooks are started if they are not (a collective: every rank must be here, if with
         nothing), and the batch's statistics are kept for :meth:`commit`. In eval mode no state changes.
+
+        Vectors that are not finite stay out of all statistics, but not out of the result: the loss shows them.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, valid = self._valid_rows(z, padding_mask)
+            rows, padding, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows.detach(), valid)
-            unit = self._normalise(rows, valid)
+                self._collect_mean(rows.detach(), valid)
+            unit = self._normalise(rows, padding)
             with torch.no_grad():
-                quantized, mean_quantized, codes, energies = self._quantize(unit.detach(), valid)
-            if self.training and self.running_mean is not None:
-                self.running_mean.add(rows.detach(), valid)
+                quantized, mean_quantized, codes, energies = self._quantize(unit.detach(), rows.detach(), valid)
             elements = valid.sum().clamp_min(1) * self.dim
             loss = energies[1:].sum() / (elements * self.num_codebooks)
             # sum_k |r_0 - sg[q_1 + .. + q_k]|^2 and K |r_0 - their mean|^2 differ by a constant: one gradient
-            pull = (unit - mean_quantized).square().sum() / elements
+            pull = _without(unit - mean_quantized, padding).square().sum() / elements
             commitment = loss + (pull - pull.detach())
             straight_through = quantized + (unit - unit.detach())
         return QuantizedResult(
@@ -138,10 +139,10 @@ class ResidualQuantizer(nn.Module):
         for the usage statistics.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, valid = self._valid_rows(z, padding_mask)
+            rows, padding, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows, valid)
-            residual = self._normalise(rows, valid)
+            residual = self._normalise(rows, padding)
             found = []
             for level, codebook in enumerate(self.codebooks.codes):
                 codes = nearest(residual, codebook, self.cosine, codes_per_level)
@@ -197,25 +198,25 @@ class ResidualQuantizer(nn.Module):
         self._known_started = False
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _valid_rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``z`` as n x D float32 rows, with 0 where not valid: padding, and rows that are not finite."""
+    def _rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """``z`` as n x D float32 rows that are 0 at padding, the padding (n bool), and which rows count (n bool)."""
         rows = z.reshape(-1, self.dim).float()
-        valid = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
-        if padding_mask is not None:
-            valid = valid & ~padding_mask.reshape(-1)
-        return rows.masked_fill(~valid.unsqueeze(1), 0.0), valid
+        padding = None if padding_mask is None else padding_mask.reshape(-1)
+        rows = _without(rows, padding)
+        finite = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
+        return rows, padding, finite if padding is None else finite & ~padding
 
-    def _normalise(self, rows: Tensor, valid: Tensor) -> Tensor:
+    def _normalise(self, rows: Tensor, padding: Tensor | None = None) -> Tensor:
         if self.running_mean is not None:
-            rows = (rows - self.running_mean.mean).masked_fill(~valid.unsqueeze(1), 0.0)
+            rows = _without(rows - self.running_mean.mean, padding)
         return F.normalize(rows, dim=1, eps=NORM_FLOOR)
 
-    def _quantize(self, unit: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Search all levels: sum of codes (n x D), mean of the partial sums (n x D), codes (n x K), energies (K + 1)."""
+    def _quantize(self, unit: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Search all levels: sum of codes (n x D), mean of partial sums (n x D), codes (n x K), energies (K + 1)."""
         if self.training:
-            lots, drawn = self.codebooks.draw_lots(unit, valid)
+            lots, drawn = self.codebooks.draw_lots(rows, valid)
         residual, quantized, partial_sums = unit.clone(), torch.zeros_like(unit), torch.zeros_like(unit)
-        found, energies = [], [self._energy(residual, valid)]
+        found, energies = [], [_energy(residual, valid)]
         for level, codebook in enumerate(self.codebooks.codes):
             codes = nearest(residual, codebook, self.cosine)
             if self.training:
@@ -226,13 +227,12 @@ class ResidualQuantizer(nn.Module):
             quantized += vectors
             partial_sums += quantized
             found.append(codes)
-            energies.append(self._energy(residual, valid))
-        mean = (partial_sums / self.num_codebooks).masked_fill(~valid.unsqueeze(1), 0.0)
-        return quantized, mean, torch.stack(found, dim=1), torch.stack(energies)
+            energies.append(_energy(residual, valid))
+        return quantized, partial_sums / self.num_codebooks, torch.stack(found, dim=1), torch.stack(energies)
 
-    @staticmethod
-    def _energy(rows: Tensor, valid: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(rows, dim=1).square().masked_fill(~valid, 0.0).sum()
+    def _collect_mean(self, rows: Tensor, valid: Tensor) -> None:
+        if self.running_mean is not None:
+            self.running_mean.add(rows, valid)
 
     @torch.no_grad()
     def _start_if_needed(self, rows: Tensor, valid: Tensor) -> None:
@@ -244,22 +244,14 @@ class ResidualQuantizer(nn.Module):
 
     def _start(self, rows: Tensor) -> bool:
         """Start all codebooks from the valid rows of all ranks; False where no rank has any."""
-        counts = distributed.row_counts(rows)
-        total = sum(counts)
+        sample, total = distributed.gather_sample(rows, START_ROWS_PER_CODE * self.codebook_size, self.seed)
         if total == 0:
             return False
         if self.running_mean is not None:
-            mean = distributed.all_reduce_sum(rows.sum(dim=0)) / total
-            self.running_mean.mean.copy_(mean)
-        # an even choice from the joined rows: the same rows however they are spread over ranks
-        kept = min(total, START_ROWS_PER_CODE * self.codebook_size)
-        chosen = torch.arange(kept, device=rows.device) * total // kept
-        first = sum(counts[: distributed.rank()])
-        chosen = chosen[(chosen >= first) & (chosen < first + len(rows))] - first
-        rows = distributed.gather_rows(rows[chosen])
-        residual = self._normalise(rows, torch.ones(len(rows), dtype=torch.bool, device=rows.device))
+            self.running_mean.mean.copy_(distributed.all_reduce_sum(rows.sum(dim=0)) / total)
+        residual = self._normalise(sample)
         for level in range(self.num_codebooks):
-            residual = residual - self._start_level(level, residual, total / kept)
+            residual = residual - self._start_level(level, residual, total / len(sample))
         for tensor in (self.codebooks.codes, self.codebooks.sizes, self.codebooks.sums):
             distributed.broadcast(tensor)
         self.codebooks.started.fill_(True)
@@ -281,3 +273,12 @@ class ResidualQuantizer(nn.Module):
         self.codebooks.set_level(level, codes, sizes)
         codebook = self.codebooks.codes[level]
         return F.embedding(nearest(residual, codebook, self.cosine), codebook)
+
+
+def _without(rows: Tensor, padding: Tensor | None) -> Tensor:
+    """``rows`` (n x D) with 0, and no gradient, at padding (n bool)."""
+    return rows if padding is None else rows.masked_fill(padding.unsqueeze(1), 0.0)
+
+
+def _energy(rows: Tensor, valid: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1).square().masked_fill(~valid, 0.0).sum()
