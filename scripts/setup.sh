@@ -64,6 +64,6 @@ for folder in ${PIP_FIND_LINKS:-}; do # uv does not read this variable by itself
     set -- "$@" --find-links "$folder"
 done
 echo "setup: installing the locked packages (fairseq is built from source, about 20 s; torch is the large download)"
-VIRTUAL_ENV=$(pwd)/$venv "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@" -r requirements.lock -e '.[dev]'
+"$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@" -r requirements.lock -e '.[dev]'
 wanted_state >"$stamp"
 echo "setup: $venv is ready"

@@ -36,12 +36,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit code 2 and one line on stderr for a user's mistake, 130 for an interrupt."""
+    """Run one subcommand.
+
+    Exit code 2 and one line on stderr for a user's mistake (:class:`InputError`, or a file that cannot be read or
+    written), 130 for an interrupt.
+    """
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
     except InputError as error:
         print(f"bridle: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"bridle: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bridle: interrupted", file=sys.stderr)

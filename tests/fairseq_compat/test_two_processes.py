@@ -17,8 +17,8 @@ state = None
 if rank == 0:
     cfg = OmegaConf.create({{"task": {{"data": "d", "rates": [1.5, 2], "nothing": None}}}})
     state = {{
-        "cfg": cfg, "args": argparse.Namespace(arch="x"), "model": {{"w": torch.arange(3.0), "h": torch.ones(2).half()}},
-        "task_state": {{"dictionary": Dictionary()}}, "best": np.float64(0.5), "meter": AverageMeter(),
+        "cfg": cfg, "args": argparse.Namespace(arch="x"), "best": np.float64(0.5), "meter": AverageMeter(),
+        "task_state": {{"dictionary": Dictionary()}}, "model": {{"w": torch.arange(3.0), "h": torch.ones(2).half()}},
     }}
 state = distributed.broadcast_object(state, src_rank=0, group=group)
 gathered = distributed.all_gather_list([rank] * (rank + 1), group=group)

@@ -1,0 +1,85 @@
+"""The frame of the bridle command: subcommands, exit codes, one line for a user's mistake, a quick --help."""
+
+import subprocess
+import sys
+import types
+from importlib.machinery import ModuleSpec
+
+import pytest
+
+from bridle_fairseq.cli import main
+from bridle_fairseq.errors import InputError
+
+
+@pytest.fixture
+def sample(monkeypatch):
+    """A subcommand "sample" whose run() is ``sample.action``."""
+    name = "bridle_fairseq.cli.sample"
+    module = types.ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    module.HELP = "A sample."
+    module.add_arguments = lambda parser: parser.add_argument("--count", type=int, default=1)
+    module.action = lambda args: 0
+    module.run = lambda args: module.action(args)
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(main, "COMMANDS", ("sample",))
+    return module
+
+
+def test_a_subcommand_gets_its_arguments_and_gives_the_exit_code(sample):
+    sample.action = lambda args: args.count + 3
+    assert main.main(["sample", "--count", "4"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("x.tsv: row 3 has 1 column, expected 2"), "bridle: error: x.tsv: row 3 has 1 column, expected 2\n"),
+        (PermissionError(13, "Permission denied", "out/x"), "bridle: error: out/x: Permission denied\n"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(sample, capsys, error, line):
+    def fail(args):
+        raise error
+
+    sample.action = fail
+    assert main.main(["sample"]) == 2
+    assert capsys.readouterr().err == line
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(sample):
+    def fail(args):
+        raise OSError("no file is named")
+
+    sample.action = fail
+    with pytest.raises(OSError, match="no file is named"):
+        main.main(["sample"])
+
+
+def test_an_interrupt_is_exit_code_130(sample, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    sample.action = interrupt
+    assert main.main(["sample"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["no-such-command"], ["sample", "--count", "many"]])
+def test_a_wrong_command_line_is_exit_code_2(sample, argv):
+    with pytest.raises(SystemExit) as end:
+        main.main(argv)
+    assert end.value.code == 2
+
+
+def test_help_lists_every_command_and_imports_nothing_slow():
+    code = (
+        "import sys\n"
+        "from bridle_fairseq.cli import main\n"
+        "text = main.build_parser().format_help()\n"
+        "assert all(f'\\n    {name}' in text for name in main.COMMANDS), text\n"
+        "slow = {'torch', 'fairseq', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
