@@ -44,11 +44,16 @@ def nearest(rows: Tensor, codes: Tensor, cosine: bool = False, count: int = 1) -
     return found.squeeze(1) if count == 1 else found
 
 
-class Float32Module(nn.Module):
-    """A module whose buffers keep their dtype under ``half()``, ``bfloat16()`` and ``to(dtype)``, but do move.
+class Averages(nn.Module):
+    """A module of running averages: persistent buffers are its state, the others what is pending for the next update.
 
-    fp16 training casts every buffer of a model; averages that gain a hundredth a step do not survive that.
+    Buffers keep their dtype under ``half()``, ``bfloat16()`` and ``to(dtype)``, and when loaded from another: fp16
+    training casts every buffer of a model, and averages that gain a hundredth an update do not survive that.
     """
+
+    def discard(self) -> None:
+        """Forget what is pending."""
+        raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def move_only(tensor: Tensor) -> Tensor:
@@ -57,8 +62,18 @@ class Float32Module(nn.Module):
 
         return super()._apply(move_only, recurse)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        own = dict(self.named_buffers(recurse=False))
+        saved = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
+        state_dict.update({prefix + name: tensor.to(own[name].dtype) for name, tensor in saved.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        device = next(self.buffers()).device  # with assign=True the state's, which pending tensors have to follow
+        for name in self._non_persistent_buffers_set:
+            setattr(self, name, torch.empty_like(own[name], device=device))
+        self.discard()
 
-class RunningMean(Float32Module):
+
+class RunningMean(Averages):
     """Running mean of vectors (D), of all ranks, moved once an update; zero until started."""
 
     mean: Tensor
@@ -77,17 +92,27 @@ class RunningMean(Float32Module):
         self.pending_sum += rows.masked_fill(~valid.unsqueeze(1), 0.0).sum(dim=0)
         self.pending_count += valid.sum()
 
+    def pending(self) -> list[Tensor]:
+        """What has to be summed over the ranks before :meth:`update`."""
+        return [self.pending_sum, self.pending_count]
+
     def update(self) -> None:
         """Move by the pending sums, which are those of all ranks by now."""
         target = self.pending_sum / self.pending_count.clamp_min(1)
         usable = (self.pending_count > 0) & target.isfinite().all()
         self.mean.copy_(torch.where(usable, torch.lerp(target, self.mean, self.decay), self.mean))
 
-    def pending(self) -> list[Tensor]:
-        return [self.pending_sum, self.pending_count]
+    def discard(self) -> None:
+        for tensor in self.pending():
+            tensor.zero_()
+
+    def reset(self) -> None:
+        """Back to the state of a new module."""
+        self.discard()
+        self.mean.zero_()
 
 
-class EmaCodebooks(Float32Module):
+class EmaCodebooks(Averages):
     """K codebooks of C codes: state, statistics of the update at hand, and the update itself. No gradient reaches it.
 
     ``add`` only collects, on this rank. ``commit`` sums over the ranks and moves the codes; it is a collective. All of
@@ -192,6 +217,7 @@ class EmaCodebooks(Float32Module):
         self.pending_lots.copy_(best.values)
 
     def pending(self) -> list[Tensor]:
+        """What has to be summed over the ranks before :meth:`update`."""
         return [self.pending_sizes, self.pending_sums, self.pending_usage, self.pending_rows]
 
     def update(self) -> None:
@@ -237,7 +263,6 @@ class EmaCodebooks(Float32Module):
         sizes.scatter_(1, weakest.indices, new_sizes)
 
     def discard(self) -> None:
-        """Forget the pending statistics."""
         for tensor in self.pending():
             tensor.zero_()
         self.pending_lots.fill_(math.inf)

@@ -164,31 +164,26 @@ class ResidualQuantizer(nn.Module):
     def commit(self) -> None:
         """Move the codebooks by what was collected since the last commit. Collective, once an update on every rank."""
         self.codebooks.agree_on_candidates()
-        pending = self.codebooks.pending()
-        if self.running_mean is not None:
-            pending = pending + self.running_mean.pending()
-        distributed.all_reduce_sum_together(pending)
-        self.codebooks.update()
-        if self.running_mean is not None:
-            self.running_mean.update()
-        self.discard()
+        distributed.all_reduce_sum_together([tensor for part in self._averages() for tensor in part.pending()])
+        for part in self._averages():
+            part.update()
+            part.discard()
 
     @torch.no_grad()
     def discard(self) -> None:
         """Forget what was collected since the last commit (the update was thrown away)."""
-        self.codebooks.discard()
-        if self.running_mean is not None:
-            for tensor in self.running_mean.pending():
-                tensor.zero_()
+        for part in self._averages():
+            part.discard()
 
     @torch.no_grad()
     def reset(self) -> None:
         """Forget codebooks and statistics; the next training forward starts new ones."""
-        self.discard()
-        self.codebooks.reset()
-        if self.running_mean is not None:
-            self.running_mean.mean.zero_()
+        for part in self._averages():
+            part.reset()
         self._known_started = False
+
+    def _averages(self) -> list[EmaCodebooks | RunningMean]:
+        return [self.codebooks] if self.running_mean is None else [self.codebooks, self.running_mean]
 
     def statistics(self) -> list[LevelStatistics]:
         """Use of each level's codes, from the moving average of their frequencies."""
