@@ -1,0 +1,74 @@
+"""Running mean and deviation."""
+
+import torch
+
+from bridle_fairseq.nn.standardize import RunningStandardizer
+
+
+def test_values_follow_the_averages_of_all_vectors():
+    torch.manual_seed(0)
+    norm = RunningStandardizer(3, decay=0.9)
+    first, second = torch.randn(5, 4, 3) * 2 + 1, torch.randn(2, 4, 3) * 3 - 1
+    norm(first)
+    norm.commit()
+    norm(second)
+    norm.commit()
+    mean = 0.9 * first.view(-1, 3).mean(0) + 0.1 * second.view(-1, 3).mean(0)
+    square = 0.9 * first.view(-1, 3).square().mean(0) + 0.1 * second.view(-1, 3).square().mean(0)
+    x = torch.randn(7, 3)
+    torch.testing.assert_close(norm.eval()(x), (x - mean) / (square - mean.square()).sqrt(), atol=1e-5, rtol=1e-5)
+
+
+def test_two_forwards_and_one_commit_equal_the_joined_batch():
+    parts = torch.randn(3, 4, 6), torch.randn(1, 4, 6)
+    a, b = RunningStandardizer(6), RunningStandardizer(6)
+    for norm in (a, b):
+        norm(torch.zeros(2, 6) + 1)
+        norm.commit()
+    for part in parts:
+        a(part)
+    b(torch.cat(parts))
+    a.commit()
+    b.commit()
+    torch.testing.assert_close(a.mean, b.mean)
+    torch.testing.assert_close(a.second, b.second)
+
+
+def test_eval_padding_and_discard_change_nothing():
+    norm = RunningStandardizer(4)
+    norm(torch.randn(8, 4))
+    norm.commit()
+    before = {k: v.clone() for k, v in norm.state_dict().items()}
+    norm.eval()(torch.randn(8, 4))
+    norm.train()(torch.randn(8, 4), torch.ones(8, dtype=torch.bool))
+    norm(torch.randn(8, 4), collect=False)
+    norm.commit()
+    norm(torch.randn(8, 4))
+    norm.discard()
+    norm.commit()
+    assert all(torch.equal(v, before[k]) for k, v in norm.state_dict().items())
+
+
+def test_constant_channels_stay_finite_and_gradients_pass():
+    norm = RunningStandardizer(2)
+    x = torch.stack([torch.full((9,), 3.0), torch.randn(9)], 1).requires_grad_()
+    out = norm(x)
+    assert torch.isfinite(out).all()
+    out.sum().backward()
+    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+
+
+def test_half_precision_spares_the_averages():
+    norm = RunningStandardizer(4)
+    norm(torch.randn(100, 4))
+    norm.commit()
+    before = norm.mean.clone()
+    norm.half()
+    assert norm.mean.dtype == torch.float32 and torch.equal(norm.mean, before)
+
+
+def test_center_only_keeps_the_scale():
+    norm = RunningStandardizer(2, scale=False)
+    x = torch.randn(50, 2) * 5 + 2
+    norm(x)
+    torch.testing.assert_close(norm(x), x - x.mean(0), atol=1e-5, rtol=1e-5)
