@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from bridle_fairseq.data.augment import Augment
-from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.codes import CachedCodes, segment_count
 from bridle_fairseq.data.collate import collate_audio
 from bridle_fairseq.data.decode import DecodeError, crop_of, open_sound, read_info, resampled_length
 from bridle_fairseq.data.manifest import Manifest
@@ -21,12 +21,6 @@ from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
 
 PROBED_FILES = 32
-
-
-def segment_count(num_samples: int, segment_samples: int, min_segment_samples: int) -> int:
-    """Pieces of ``segment_samples`` in a clip; a last piece under the minimum counts only when it is alone."""
-    full, rest = divmod(num_samples, segment_samples)
-    return max(1, full + (rest >= max(1, min_segment_samples)))
 
 
 class AudioDataset(Dataset):
@@ -103,7 +97,12 @@ class AudioDataset(Dataset):
             return
         if self.augment is not None:
             raise InputError("cached codes are of clips as they are; expected no augmentation (roll, gain) with them")
-        self.codes.check_audio(self.manifest, self.sample_rate, int(self.max_sample_size or 0), self.min_sample_size)
+        self.codes.check(
+            manifest_sha256=self.manifest.fingerprint(),
+            sample_rate=self.sample_rate,
+            segment_samples=self.max_sample_size,
+            min_segment_samples=self.min_sample_size,
+        )
 
     def _lowest_rate(self) -> int:
         rows = np.unique(np.linspace(0, len(self.manifest) - 1, PROBED_FILES).astype(np.int64))
@@ -147,6 +146,8 @@ class AudioDataset(Dataset):
         item: dict[str, Any] = {"id": row, "source": torch.from_numpy(np.ascontiguousarray(samples))}
         if self.codes is not None:
             item["codes"] = torch.from_numpy(self.codes.segment(row, segment))
+            if item["codes"].numel() == 0:
+                raise DecodeError("no cached codes")
         return item
 
     def _crop(self, num_samples: int, random: np.random.Generator) -> tuple[int, int]:

@@ -1,11 +1,17 @@
-"""Cached codes of a corpus: ``{split}.codes.{bin,idx,json}``, fairseq's memory-mapped indexed dataset in uint16."""
+"""Cached codes of a corpus: ``{split}.codes.{bin,idx,json}``.
+
+``.bin`` and ``.idx`` are fairseq's memory-mapped indexed dataset in uint16, one item a manifest row: the codes of the
+row's segments one after the other, N x K flattened row by row, N time-major. A clip is tokenised in consecutive
+segments of the training's crop length, so that a crop at a segment's boundary has its codes in one piece. A row that
+could not be read has an empty item. ``.json`` (:class:`CodesInfo`) is written last: the codes are complete where it is.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +28,9 @@ class CodesInfo:
     Attributes:
         num_codebooks: K.
         codebook_size: C, at most 65536.
-        frequency_patches: F, patches of a time step; a time step's F patches stand together.
+        frequency_patches: F, patches of one time step.
         patch_frames: spectrogram frames of a patch.
-        segment_samples: a clip is tokenised in consecutive segments of so many samples (the crop length).
+        segment_samples: a clip is tokenised in consecutive segments of so many samples, the crop length of training.
         min_segment_samples: a shorter last segment is left out unless it is the only one.
         patches_per_segment: N of a full segment.
         sample_rate: of the samples, in Hz.
@@ -46,12 +52,55 @@ class CodesInfo:
     version: int = VERSION
 
 
+# Fields that describe which samples a patch's codes stand for: together under "grid" in the json.
+GRID = (
+    "frequency_patches",
+    "patch_frames",
+    "segment_samples",
+    "min_segment_samples",
+    "patches_per_segment",
+    "sample_rate",
+)
+
+
+def read_info(prefix: str | os.PathLike[str]) -> CodesInfo:
+    """Read ``{prefix}.json``.
+
+    Raises:
+        InputError: missing, damaged, or of another version.
+    """
+    path = f"{os.fspath(prefix)}.json"
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+        if fields.get("version") != VERSION:
+            raise InputError(f"{path}: version {fields.get('version')!r}; expected {VERSION}")
+        return CodesInfo(**fields.pop("grid"), **fields)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: cannot read this description of codes: {error!r}") from None
+
+
+def write_info(prefix: str | os.PathLike[str], info: CodesInfo) -> None:
+    """Write ``{prefix}.json``, all of it or nothing."""
+    fields: dict[str, Any] = dataclasses.asdict(info)
+    grid = {name: fields.pop(name) for name in GRID}
+    with atomic_text(f"{os.fspath(prefix)}.json") as file:
+        json.dump({**fields, "grid": grid}, file, indent=2)
+        file.write("\n")
+
+
+def segment_count(num_samples: int, segment_samples: int, min_segment_samples: int) -> int:
+    """Pieces of ``segment_samples`` in a clip; a last piece under the minimum counts only when it is alone."""
+    full, rest = divmod(num_samples, segment_samples)
+    return max(1, full + (rest >= max(1, min_segment_samples)))
+
+
 class CachedCodes:
-    """Codes of a manifest's rows, one item a row: its segments one after the other, N x K each, row by row.
+    """Codes of a manifest's rows, read from the memory map.
 
     Args:
         prefix: path up to and with ``{split}.codes``.
-        manifest: the manifest they must belong to.
+        manifest: to which they must belong.
 
     Raises:
         InputError: files missing or damaged, another version, or codes of another manifest.
@@ -60,64 +109,44 @@ class CachedCodes:
     def __init__(self, prefix: str | os.PathLike[str], manifest: Manifest) -> None:
         self.prefix = os.fspath(prefix)
         self.info = read_info(self.prefix)
-        if self.info.manifest_sha256 != manifest.fingerprint():
+        fingerprint = manifest.fingerprint()
+        if self.info.manifest_sha256 != fingerprint:
             raise InputError(
-                f"{self.prefix}.json: codes of another manifest (sha256 {self.info.manifest_sha256[:12]}); "
-                f"expected those of {manifest.name} ({manifest.fingerprint()[:12]}), the same rows and sizes"
+                f"{self.prefix}.json: codes of another manifest (sha256 {self.info.manifest_sha256[:12]}); expected "
+                f"those of {manifest.name} ({fingerprint[:12]}), the same rows and sizes"
             )
-        self._items = open_items(self.prefix)
+        self._items = _open_items(self.prefix)
         if len(self._items) != len(manifest):
             raise InputError(f"{self.prefix}.idx: {len(self._items)} items; expected {len(manifest)}, one a row")
 
-    def check_audio(self, manifest: Manifest, sample_rate: int, segment_samples: int, min_segment_samples: int) -> None:
-        """See that crops of these settings are the segments that were tokenised."""
-        wanted = {
-            "manifest_sha256": manifest.fingerprint(),
-            "sample_rate": sample_rate,
-            "segment_samples": segment_samples,
-            "min_segment_samples": min_segment_samples,
-        }
-        self.check(wanted)
-
-    def check(self, wanted: dict[str, object]) -> None:
-        """Raise InputError when a field of the json differs from what is wanted."""
+    def check(self, **wanted: object) -> None:
+        """See that the codes are what training needs, such as ``num_codebooks=4, segment_samples=163840``."""
         for field, value in wanted.items():
             found = getattr(self.info, field)
             if found != value:
-                raise InputError(f"{self.prefix}.json: {field} {found!r}; expected {value!r}")
+                raise InputError(f"{self.prefix}.json: codes with {field} {found!r}; expected {value!r}")
 
     def __len__(self) -> int:
         return len(self._items)
 
     def item(self, row: int) -> np.ndarray:
-        """All codes of a row: n x K int64, n = 0 when the row was skipped."""
+        """All codes of a row: n x K int64; n = 0 when the row could not be tokenised."""
         return self._items[row].numpy().reshape(-1, self.info.num_codebooks)
 
     def segment(self, row: int, number: int) -> np.ndarray:
         """Codes of one segment of a row: n x K int64."""
-        size = self.info.patches_per_segment
+        size = self.info.grid.patches_per_segment
         return self.item(row)[number * size : (number + 1) * size]
 
 
-def read_info(prefix: str) -> CodesInfo:
-    """Read ``{prefix}.json``."""
-    path = f"{prefix}.json"
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-        return CodesInfo(**fields)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot read the description of these codes: {error}") from None
-
-
-def open_items(prefix: str):  # type: ignore[no-untyped-def]
-    """fairseq's MMapIndexedDataset of ``{prefix}.{bin,idx}``."""
+def _open_items(prefix: str) -> Any:
     from fairseq.data.indexed_dataset import MMapIndexedDataset
 
-    return MMapIndexedDataset(prefix)
-
-
-def write_info(prefix: str, info: CodesInfo) -> None:
-    """Write ``{prefix}.json``."""
-    with atomic_text(Path(f"{prefix}.json")) as file:
-        json.dump(dataclasses.asdict(info), file, indent=2)
+    try:
+        items = MMapIndexedDataset(prefix)
+        num_bytes = int(items.sizes.sum(dtype=np.int64)) * np.dtype(np.uint16).itemsize
+        if items._index.dtype != np.uint16 or os.path.getsize(f"{prefix}.bin") != num_bytes:
+            raise InputError(f"{prefix}.bin: not the {num_bytes} bytes of uint16 that its .idx describes")
+        return items
+    except (OSError, AssertionError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{prefix}.idx: cannot read these codes: {error!r}") from None

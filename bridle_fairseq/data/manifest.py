@@ -2,8 +2,8 @@
 
 A manifest is fairseq's ``{split}.tsv``: line 1 the root folder, then a row ``relative/path<TAB>size`` for each file.
 The size counts samples **at the file's own rate** for audio, frames for video, 1 for images. Only the tab separates;
-spaces belong to names. A path may be a slice of a stored zip archive, ``x.zip:offset:length``. An empty or relative root
-is meant from the folder in which the manifest lies, so that a folder of manifests and media can be moved as one.
+spaces belong to names. A path may be a slice of a stored zip archive, ``x.zip:offset:length``. An empty or relative
+root is meant from the folder in which the manifest lies: a folder of manifests and media can be moved as one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,56 @@
+"""``bridle manifest``: list the sound files of a folder or a stored zip archive, for training and validation."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "list the sound files of a folder (or a stored .zip) in train.tsv and valid.tsv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bridle manifest``."""
+    parser.add_argument("source", metavar="DIR_OR_ZIP", help="folder, searched with its subfolders, or stored archive")
+    parser.add_argument(
+        "--dest", required=True, metavar="DIR", help="folder for the manifests; made if it is not there"
+    )
+    parser.add_argument("--ext", nargs="+", metavar="EXT", help="extensions (default: wav flac ogg opus mp3)")
+    parser.add_argument(
+        "--valid-percent", type=float, default=0.05, metavar="SHARE", help="validation share, 0 to 1 (0.05)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
+    parser.add_argument("--path-must-contain", metavar="TEXT", help="only files with this text in their path")
+    parser.add_argument("--workers", type=int, default=8, help="threads that read headers (8)")
+    labels = parser.add_argument_group(
+        "labels", "write {split}.lbl and labels.csv as well; files without a label are left out"
+    )
+    labels.add_argument(
+        "--labels", nargs="+", metavar="CSV", help="tables with a header that name a file and its class"
+    )
+    labels.add_argument("--name-column", metavar="NAME", help="default: path, filename, file, name or fname")
+    labels.add_argument("--label-column", metavar="NAME", help="default: label, labels, category, class or keyword")
+    labels.add_argument(
+        "--label-separator", metavar="TEXT", help="between several classes in one cell (default: one class)"
+    )
+    labels.add_argument("--split-column", metavar="NAME", help="split of each file (default: split, if there is one)")
+    labels.add_argument("--fold-column", metavar="NAME", help="also write fold*/train.tsv and fold*/valid.tsv")
+    labels.add_argument("--classes", metavar="CSV", help="an existing labels.csv (index,mid,display_name) to keep to")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the manifests and say what was found."""
+    from bridle_fairseq.data.labels import Classes
+    from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, scan_source
+    from bridle_fairseq.data.tables import Entry, match, read_table
+
+    columns = {what: getattr(args, f"{what}_column") for what in ("name", "label", "split", "fold")}
+    entries: dict[str, Entry] = {}
+    for path in args.labels or ():
+        entries.update(read_table(path, columns, args.label_separator))
+    classes = Classes.read(args.classes) if args.classes else None
+    scan = scan_source(args.source, args.dest, args.ext, args.path_must_contain, args.workers)
+    if entries:
+        corpus = labelled_corpus(scan, match(scan, entries), args.valid_percent, args.seed, classes)
+    else:
+        corpus = Corpus(scan, random_split(len(scan.files), args.valid_percent, args.seed))
+    corpus.write(args.dest)
+    return 0

@@ -1,0 +1,165 @@
+"""Classes of a data set (``labels.csv``) and the classes of each row (``{split}.lbl``)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.errors import InputError
+
+HEADER = ["index", "mid", "display_name"]
+
+
+class Classes:
+    """The classes of a data set in the order of its ``labels.csv`` (``index,mid,display_name``, as AudioSet has it).
+
+    Attributes:
+        ids: ``mid`` of each class, as it stands in ``.lbl`` files.
+        names: ``display_name`` of each class.
+    """
+
+    def __init__(self, ids: Sequence[str], names: Sequence[str], source: str = "labels.csv") -> None:
+        self.ids, self.names, self.source = list(ids), list(names), source
+        self._numbers = {class_id: number for number, class_id in enumerate(self.ids)}
+        if len(self._numbers) != len(self.ids):
+            twice = next(class_id for number, class_id in enumerate(self.ids) if self._numbers[class_id] != number)
+            raise InputError(f"{source}: class {twice!r} stands there twice; expected each once")
+
+    @classmethod
+    def from_names(cls, names: Iterable[str]) -> Classes:
+        """Classes of free names, sorted (numbers by value). The id is the name, with commas made underscores."""
+        ordered = sorted(set(names), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+        return cls([" ".join(name.split()).replace(",", "_") for name in ordered], ordered)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def number(self, class_id: str) -> int | None:
+        """Number of the class with this id, None when there is no such class."""
+        return self._numbers.get(class_id)
+
+    def find(self, text: str) -> int | None:
+        """Number of the class with this id or, failing that, this name."""
+        number = self.number(text)
+        return self.names.index(text) if number is None and text in self.names else number
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Classes:
+        """Read ``labels.csv``.
+
+        Raises:
+            InputError: missing, another header, no class, or a row whose index is not its place.
+        """
+        path = os.fspath(path)
+        rows = read_csv(path)
+        header = [cell.strip() for cell in rows[0]] if rows else []
+        if header != HEADER:
+            raise InputError(f"{path}, line 1: {','.join(header)!r}; expected {','.join(HEADER)!r}")
+        if len(rows) < 2:
+            raise InputError(f"{path}: no class; expected a line for each after the header")
+        for number, row in enumerate(rows[1:]):
+            if len(row) != 3 or row[0].strip() != str(number):
+                raise InputError(f"{path}, class {number}: {','.join(row)!r}; expected '{number},mid,display_name'")
+        return cls([row[1].strip() for row in rows[1:]], [row[2].strip() for row in rows[1:]], path)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write ``labels.csv``."""
+        with atomic_text(path) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HEADER)
+            writer.writerows([number, *row] for number, row in enumerate(zip(self.ids, self.names, strict=True)))
+
+
+class Labels:
+    """Class numbers of each row of a manifest, any number a row.
+
+    Args:
+        rows: class numbers of each row.
+        classes: what the numbers mean.
+    """
+
+    def __init__(self, rows: Iterable[Iterable[int]], classes: Classes) -> None:
+        self.classes = classes
+        self._numbers, self._ends = array("i"), array("q", [0])
+        for row in rows:
+            self._numbers.extend(row)
+            self._ends.append(len(self._numbers))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> list[int]:
+        """Class numbers of a row."""
+        return self._numbers[self._ends[row] : self._ends[row + 1]].tolist()
+
+    @property
+    def single(self) -> bool:
+        """Whether every row has exactly one class."""
+        return bool((np.diff(np.asarray(self._ends)) == 1).all())
+
+    def multi_hot(self, row: int) -> np.ndarray:
+        """A float32 vector over all classes, 1 at those of the row."""
+        target = np.zeros(len(self.classes), dtype=np.float32)
+        target[self[row]] = 1.0
+        return target
+
+    def counts(self) -> np.ndarray:
+        """Rows of each class, int64."""
+        return np.bincount(np.asarray(self._numbers), minlength=len(self.classes))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], manifest: Manifest, classes: Classes) -> Labels:
+        """Read ``{split}.lbl``: line i has the class ids of the manifest's row i, separated by commas; empty: no class.
+
+        Raises:
+            InputError: missing, another number of lines than the manifest has rows, or an unknown class.
+        """
+        path = os.fspath(path)
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = [line.rstrip("\r\n") for line in file]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot read these labels: {getattr(error, 'strerror', None) or error}") from None
+        if len(lines) != len(manifest):
+            raise InputError(
+                f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
+            )
+        return cls((_numbers(line, path, line_number, classes) for line_number, line in enumerate(lines, 1)), classes)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write ``{split}.lbl``."""
+        with atomic_text(path) as file:
+            for row in range(len(self)):
+                file.write(",".join(self.classes.ids[number] for number in self[row]) + "\n")
+
+
+def _numbers(line: str, path: str, line_number: int, classes: Classes) -> list[int]:
+    numbers = []
+    for class_id in filter(None, (part.strip() for part in line.split(","))):
+        number = classes.number(class_id)
+        if number is None:
+            raise InputError(
+                f"{path}, line {line_number}: unknown class {class_id!r}; expected one of the {len(classes)} ids "
+                f"in {classes.source}"
+            )
+        numbers.append(number)
+    return numbers
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[list[str]]:
+    """Rows of a comma-separated file, empty ones left out.
+
+    Raises:
+        InputError: missing, not UTF-8, or not csv.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{os.fspath(path)}: cannot read this csv file: {reason}") from None

@@ -1,0 +1,175 @@
+"""From sound files, with or without labels, to the files of a data set: manifests, labels, folds.
+
+``bridle manifest`` and the scripts in ``manifests/`` are a few lines over this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.data.scan import EXTENSIONS, Scan, find_files, read_sizes
+from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.errors import InputError
+
+FAILURES_SHOWN = 20
+
+
+@dataclass
+class Corpus:
+    """Scanned files, ready to be written as manifests, with labels where there are some.
+
+    Attributes:
+        scan: the files.
+        splits: name (which may have a folder, ``fold1/train``) to row numbers of the scan.
+        classes: None without labels.
+        labels: class numbers of each file of the scan; empty for files that no split uses.
+    """
+
+    scan: Scan
+    splits: dict[str, np.ndarray]
+    classes: Classes | None = None
+    labels: list[list[int]] = field(default_factory=list)
+
+    def write(self, dest: str | os.PathLike[str]) -> None:
+        """Write ``{split}.tsv``, and with labels ``{split}.lbl`` and a ``labels.csv`` beside them; say so on stdout."""
+        for split, rows in self.splits.items():
+            path = Path(dest) / f"{split}.tsv"
+            sizes = [self.scan.sizes[row] for row in rows]
+            Manifest(self.scan.root, (self.scan.files[row].path for row in rows), sizes).write(path)
+            classes = ""
+            if self.classes is not None:
+                Labels((self.labels[row] for row in rows), self.classes).write(path.with_suffix(".lbl"))
+                self.classes.write(path.with_name("labels.csv"))
+                classes = f", {len(self.classes)} classes"
+            print(f"{path}: {len(rows)} clips{classes}")
+        unused = len(self.scan.files) - len(set().union(*(rows.tolist() for rows in self.splits.values())))
+        if unused:
+            print(f"{unused} files have no label and were left out", file=sys.stderr)
+
+
+def scan_source(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    extensions: Collection[str] | None = None,
+    path_must_contain: str | None = None,
+    workers: int = 8,
+) -> Scan:
+    """Find sound files and read their headers, with a progress bar; unreadable ones go to ``skipped.tsv`` and stderr.
+
+    Raises:
+        InputError: no file found, or none that can be read.
+    """
+    from tqdm import tqdm
+
+    root, files = find_files(source, extensions or EXTENSIONS, path_must_contain)
+    with tqdm(total=len(files), unit=" files", desc="reading headers", disable=not sys.stderr.isatty()) as bar:
+        scan = read_sizes(root, files, workers, bar.update)
+    for path, reason in scan.failures[:FAILURES_SHOWN]:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    if scan.failures:
+        listed = Path(dest) / "skipped.tsv"
+        with atomic_text(listed) as file:
+            file.writelines(f"{path!r}\t{reason}\n" for path, reason in scan.failures)
+        print(f"{len(scan.failures)} of {len(files)} files cannot be read; all of them: {listed}", file=sys.stderr)
+    if not scan.files:
+        raise InputError(f"{root}: none of {len(files)} files can be read, such as {' '.join(scan.failures[0])}")
+    return scan
+
+
+def random_split(num_rows: int, valid_percent: float, seed: int) -> dict[str, np.ndarray]:
+    """Row numbers for ``train`` and ``valid``, each in order, one at least; no ``valid`` at all for a share of 0.
+
+    Args:
+        num_rows: to be split.
+        valid_percent: share of rows, 0 to under 1 (fairseq's name for it).
+        seed: of the choice.
+
+    Raises:
+        InputError: a share out of range, or a single row to be split.
+    """
+    if not 0 <= valid_percent < 1:
+        raise InputError(f"share for validation {valid_percent}; expected 0 to under 1, such as 0.05")
+    if valid_percent == 0:
+        return {"train": np.arange(num_rows)}
+    if num_rows < 2:
+        raise InputError(f"{num_rows} usable file; expected at least 2, one to train and one to validate")
+    num_valid = min(max(1, round(num_rows * valid_percent)), num_rows - 1)
+    valid = np.zeros(num_rows, dtype=bool)
+    valid[np.random.default_rng(seed).permutation(num_rows)[:num_valid]] = True
+    return {"train": np.flatnonzero(~valid), "valid": np.flatnonzero(valid)}
+
+
+def labelled_corpus(
+    scan: Scan,
+    entries: Sequence[Entry | None],
+    valid_percent: float = 0.05,
+    seed: int = 42,
+    classes: Classes | None = None,
+) -> Corpus:
+    """Labels and splits of the files that have an entry: the entries' split where they have one, else at random.
+
+    Where entries have folds, ``fold{f}/train`` and ``fold{f}/valid`` are made as well for every fold f.
+
+    Raises:
+        InputError: a class that is not among ``classes``, or a split in some entries only.
+    """
+    used = np.array([row for row, entry in enumerate(entries) if entry is not None], dtype=np.int64)
+    kept = [entry for entry in entries if entry is not None]
+    classes = classes or Classes.from_names(label for entry in kept for label in entry.labels)
+    labels = [[] if entry is None else _numbers(entry, classes) for entry in entries]
+    column = np.array([entry.split for entry in kept])
+    names = sorted(set(column.tolist()))
+    if names == [""]:
+        splits = {name: used[rows] for name, rows in random_split(len(used), valid_percent, seed).items()}
+    elif "" in names:
+        row = used[column == ""][0]
+        raise InputError(
+            f"{scan.files[row].name}: no split in the label table; expected one for every file or for none"
+        )
+    else:
+        splits = {name: used[column == name] for name in names}
+    folds = np.array([entry.fold for entry in kept])
+    for fold in sorted(set(folds.tolist()) - {""}):
+        splits[f"fold{fold}/train"], splits[f"fold{fold}/valid"] = used[folds != fold], used[folds == fold]
+    return Corpus(scan, splits, classes, labels)
+
+
+def _numbers(entry: Entry, classes: Classes) -> list[int]:
+    numbers = [classes.find(label) for label in entry.labels]
+    if None in numbers:
+        label = entry.labels[numbers.index(None)]
+        raise InputError(f"unknown class {label!r} in the label table; expected one of those in {classes.source}")
+    return [number for number in numbers if number is not None]
+
+
+def script_parser(description: str) -> argparse.ArgumentParser:
+    """Arguments that every script in ``manifests/`` has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("source", metavar="DIR_OR_ZIP", help="folder with the sound files, or stored .zip archive")
+    parser.add_argument(
+        "--dest", required=True, metavar="DIR", help="folder for the manifests; made if it is not there"
+    )
+    parser.add_argument(
+        "--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation, 0 to 1 (0.05)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
+    return parser
+
+
+def run_script(function: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Exit code of a script's work: 2 and one line on stderr for a user's mistake."""
+    try:
+        function(args)
+    except InputError as error:
+        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,106 @@
+"""Find the sound files of a folder or a stored zip archive and read how long each is (from headers only)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+from bridle_fairseq.data.archive import members
+from bridle_fairseq.data.decode import DecodeError, read_info
+from bridle_fairseq.data.manifest import is_writable
+from bridle_fairseq.errors import InputError
+
+EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
+CHUNK = 4096
+
+
+class SoundFile(NamedTuple):
+    """A file that was found.
+
+    ``name`` is what people and label tables call it: the path below the folder, or in the archive. ``path`` is what
+    stands in the manifest: the same for a folder, ``x.zip:offset:length`` for an archive.
+    """
+
+    name: str
+    path: str
+
+
+class Scan(NamedTuple):
+    """Readable files of a source, their sizes (samples at the file's own rate), and (path, reason) of the others."""
+
+    root: str
+    files: list[SoundFile]
+    sizes: list[int]
+    failures: list[tuple[str, str]]
+
+
+def find_files(
+    source: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS, path_must_contain: str | None = None
+) -> tuple[str, list[SoundFile]]:
+    """Root folder and sound files of a folder (with its subfolders and links) or a zip archive, sorted by name.
+
+    Raises:
+        InputError: no such source, a compressed archive, or no file with one of the extensions.
+    """
+    source = os.path.abspath(os.fspath(source))
+    endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
+    if os.path.isdir(source):
+        root, found = source, [SoundFile(name, name) for name in _walk(source)]
+    elif os.path.isfile(source) and source.lower().endswith(".zip"):
+        root, archive = os.path.split(source)
+        found = [SoundFile(name, f"{archive}:{offset}:{size}") for name, offset, size in members(source)]
+    else:
+        raise InputError(f"{source}: no such folder or .zip archive")
+    files = sorted(
+        file
+        for file in found
+        if file.name.lower().endswith(endings) and (path_must_contain is None or path_must_contain in file.name)
+    )
+    if not files:
+        more = f" and {path_must_contain!r} in the path" if path_must_contain else ""
+        raise InputError(f"{source}: no file found with extension {', '.join(endings)}{more}")
+    return root, files
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Relative paths of all files; a link back to a folder above is followed no further."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below = os.path.relpath(parent, folder)
+        yield from names if below == "." else (os.path.join(below, name) for name in names)
+
+
+def read_sizes(
+    root: str, files: Sequence[SoundFile], workers: int = 8, progress: Callable[[int], object] | None = None
+) -> Scan:
+    """Size of each file, headers read by several threads; what cannot be read is collected with its reason."""
+
+    def size_or_reason(file: SoundFile) -> int | str:
+        if not is_writable(file.path):
+            return "name with a tab, a line break or bytes that are not UTF-8"
+        try:
+            return read_info(os.path.join(root, file.path)).num_frames
+        except DecodeError as error:
+            return str(error)
+
+    scan = Scan(root, [], [], [])
+    remaining = iter(files)
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        while chunk := list(islice(remaining, CHUNK)):
+            for file, result in zip(chunk, pool.map(size_or_reason, chunk), strict=True):
+                if isinstance(result, int):
+                    scan.files.append(file)
+                    scan.sizes.append(result)
+                else:
+                    scan.failures.append((os.path.join(root, file.path), result))
+            if progress is not None:
+                progress(len(chunk))
+    return scan

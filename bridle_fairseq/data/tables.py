@@ -1,0 +1,106 @@
+"""Label tables: csv files that name sound files and their classes, and finding those files among the ones there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bridle_fairseq.data.labels import read_csv
+from bridle_fairseq.data.scan import Scan
+from bridle_fairseq.errors import InputError
+
+USUAL_COLUMNS = {
+    "name": ("path", "filename", "file", "name", "fname"),
+    "label": ("label", "labels", "category", "class", "keyword"),
+    "split": ("split",),
+    "fold": (),
+}
+SPLIT_NAMES = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a table says of one file: its class names (or ids), and its split and fold where the table has them."""
+
+    labels: Sequence[str]
+    split: str = ""
+    fold: str = ""
+
+
+def read_table(
+    path: str | os.PathLike[str], columns: Mapping[str, str | None] | None = None, separator: str | None = None
+) -> dict[str, Entry]:
+    """Read a csv file with a header and a line for each sound file.
+
+    Args:
+        path: of the file.
+        columns: the columns to take for ``name``, ``label``, ``split`` and ``fold``. Where None, the usual names are
+            tried (``filename``, ``category``...); splits are optional, folds only read when asked for.
+        separator: between several classes in one cell; without it a cell is one class.
+
+    Raises:
+        InputError: a column is missing, a line is short, or a file stands there twice with different contents.
+    """
+    path = os.fspath(path)
+    rows = read_csv(path)
+    if len(rows) < 2:
+        raise InputError(f"{path}: no rows; expected a header and a line for each sound file")
+    header = [cell.strip() for cell in rows[0]]
+    at = {what: _column(path, header, what, (columns or {}).get(what)) for what in USUAL_COLUMNS}
+    entries: dict[str, Entry] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number}: {len(row)} columns; expected {len(header)} as in the header")
+        name, cell, split, fold = (row[place].strip() if place is not None else "" for place in at.values())
+        labels = [part.strip() for part in (cell.split(separator) if separator else [cell]) if part.strip()]
+        entry = Entry(labels, SPLIT_NAMES.get(split, split), fold)
+        if entries.setdefault(name, entry) != entry:
+            raise InputError(f"{path}, row {number}: {name!r} stands there twice with different contents")
+    return entries
+
+
+def _column(path: str, header: list[str], what: str, wanted: str | None) -> int | None:
+    """Where the column for a name, label, split or fold is; None where there need not be one."""
+    for name in [wanted] if wanted else USUAL_COLUMNS[what]:
+        if name in header:
+            return header.index(name)
+    if wanted is None and what in ("split", "fold"):
+        return None
+    expected = repr(wanted) if wanted else f"one of {', '.join(USUAL_COLUMNS[what])}, or --{what}-column"
+    raise InputError(f"{path}: columns {', '.join(header)}; expected for the {what} {expected}")
+
+
+def match(
+    scan: Scan, entries: Mapping[str, Entry], candidates: Callable[[str], Iterable[str]] | None = None
+) -> list[Entry | None]:
+    """The table's entry for each file of a scan, None where it has none.
+
+    A file answers to its path below the source and to its bare name, both also without extension; a bare name that two
+    files share names neither.
+
+    Args:
+        candidates: names under which an entry's file may go, when it is not its own.
+
+    Raises:
+        InputError: no entry fits any file.
+    """
+    rows: dict[str, int] = {}
+    for row, file in enumerate(scan.files):
+        name = file.name.replace(os.sep, "/")
+        bare = name.rpartition("/")[2]
+        for key in {name, os.path.splitext(name)[0], bare, os.path.splitext(bare)[0]}:
+            rows[key] = -1 if key in rows else row
+    found: list[Entry | None] = [None] * len(scan.files)
+    for name, entry in entries.items():
+        for key in candidates(name) if candidates else [name.removeprefix("./")]:
+            row = rows.get(key, -1)
+            if row >= 0:
+                found[row] = entry
+                break
+    if not any(found):
+        raise InputError(
+            f"{scan.root}: no file is named in the label table; it has names such as {next(iter(entries), '')!r}, the "
+            f"folder such as {scan.files[0].name!r}"
+        )
+    return found
