@@ -135,7 +135,7 @@ class CachedCodes:
 
     def segment(self, row: int, number: int) -> np.ndarray:
         """Codes of one segment of a row: n x K int64."""
-        size = self.info.grid.patches_per_segment
+        size = self.info.patches_per_segment
         return self.item(row)[number * size : (number + 1) * size]
 
 
