@@ -1,0 +1,43 @@
+"""Reading fairseq's JSON log lines."""
+
+from __future__ import annotations
+
+from bridle_fairseq.demo import log
+
+LINES = [
+    "[2025-01-01 10:00:00,000][fairseq_cli.train][INFO] - {'not': 'json'}",
+    '[2025-01-01 10:00:01,000][train_inner][INFO] - {"epoch": 1, "update": 0.4, "loss": "5.1", "acc_1": "0.1", "acc_2": "0.05", "num_updates": "20", "gb_free": null}',
+    '[2025-01-01 10:00:02,000][train_inner][INFO] - {"epoch": 1, "update": 0.8, "loss": "4.2", "acc_1": "0.2", "acc_2": "0.06", "num_updates": "40"}',
+    '[2025-01-01 10:00:02,500][valid][INFO] - {"epoch": 1, "valid_loss": "4.5", "valid_acc_1": "0.15", "valid_num_updates": "40"}',
+    '[2025-01-01 10:00:03,000][train][INFO] - {"epoch": 1, "train_loss": "4.7", "train_num_updates": "40"}',
+    '[2025-01-01 10:01:00,000][train_inner][INFO] - {"epoch": 2, "loss": "4.1", "num_updates": "40"}',
+    "Traceback (most recent call last):",
+]  # fmt: skip
+
+
+def test_takes_running_and_validation_values() -> None:
+    records = log.parse(LINES)
+    assert log.series(records, "loss") == [(20, 5.1), (40, 4.1)]  # the resumed run's value stands
+    assert log.series(records, "loss", "valid") == [(40, 4.5)]
+    assert log.series(records, "acc_1", "valid") == [(40, 0.15)]
+    assert log.series(records, "nothing") == []
+    assert "gb_free" not in records[0].values
+
+
+def test_counts_levels() -> None:
+    assert log.count_levels(log.parse(LINES)) == 2
+    assert log.count_levels([]) == 0
+
+
+def test_last_error_is_the_sentence_of_the_last_exception() -> None:
+    failed = [
+        *LINES,
+        '  File "x.py", line 1',
+        "bridle_fairseq.errors.InputError: no rows in train.tsv",
+        "",
+        "Set HYDRA_FULL_ERROR=1",
+    ]
+    assert log.last_error(failed) == "no rows in train.tsv"
+    assert log.last_error(["a", "bridle_fairseq: error: mask is 1", ""]) == "mask is 1"
+    assert log.last_error(["Killed"]) == "Killed"
+    assert log.last_error([]) == "it printed nothing"

@@ -1,0 +1,148 @@
+"""The demo's page and its pictures."""
+
+from __future__ import annotations
+
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+
+from bridle_fairseq.demo import charts, report
+from bridle_fairseq.demo.charts import Band, Line
+from bridle_fairseq.demo.log import Record
+
+
+def decode(data: bytes) -> np.ndarray:
+    from matplotlib import image
+
+    return (image.imread(io.BytesIO(data), format="png")[..., :3] * 255).round().astype(np.uint8)
+
+
+def test_png_holds_the_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(decode(charts.png(pixels)), pixels)
+
+
+def test_like_codes_get_like_colours_and_all_differ() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(8, 16)) * 5
+    codebook = np.concatenate([centres + 0.01 * rng.normal(size=(8, 16)) for _ in range(2)])
+    colours = charts.code_colours(codebook).astype(float)
+    near = np.abs(colours[:8] - colours[8:]).mean()
+    far = np.abs(colours[:8, None] - colours[None, 8:]).mean()
+    assert near < far / 2
+    assert len({tuple(colour) for colour in colours}) > 12
+
+
+@pytest.mark.parametrize("codes,width", [(1024, 64), (2, 1), (3, 2)])
+def test_colours_for_any_codebook(codes: int, width: int) -> None:
+    assert charts.code_colours(np.random.default_rng(0).normal(size=(codes, width))).shape == (codes, 3)
+
+
+def test_ticks_are_round_and_within() -> None:
+    assert charts.ticks(0, 1000) == [0, 250, 500, 750, 1000]
+    assert charts.ticks(0, 0.62) == [0, 0.2, 0.4, 0.6]
+    assert charts.ticks(3, 3) == [3]
+
+
+def test_a_line_is_not_drawn_across_the_end_of_a_stage() -> None:
+    line = Line("x", [(10, 1.0), (20, 2.0), (30, 5.0), (40, 6.0)], 0)
+    svg = charts.line_chart([line], [Band("one", "1", 0, 20), Band("two", "2", 20, 40)], label="x")
+    assert len(re.findall("<polyline", svg)) == 2
+    assert len(re.findall("<polyline", charts.line_chart([line], label="x"))) == 1
+
+
+def test_values_that_are_not_finite_leave_a_chart_whole() -> None:
+    svg = charts.line_chart([Line("x", [(1, float("nan")), (2, 1.0), (3, float("inf"))], 0)], label="x")
+    assert "nan" not in svg and "inf" not in svg.replace("info", "")
+    assert "nothing was logged" in charts.line_chart([Line("x", [], 0)], label="x")
+
+
+def make_page(**changes) -> report.Page:
+    rng = np.random.default_rng(0)
+    values = {"loss": 2.0, **{f"{name}_{k}": 0.5 for name in ("acc", "perplexity", "used") for k in (1, 2)}}
+    clip = report.Clip(
+        name="a <b>.wav",
+        label="",
+        fbank=rng.normal(size=(37, 128)).astype(np.float32),
+        codes=rng.integers(0, 16, (3, 8, 2)),
+        patch_frames=16,
+        waveform=np.zeros(6000, np.float32),
+        sample_rate=16000,
+    )
+    page = dict(
+        headline="It works",
+        summary="s",
+        facts=[("12", "clips")],
+        records=[Record("train", u, values) for u in (10, 20, 30)],
+        bands=[Band("encoder", "E", 0, 30)],
+        rows=[report.Row("pretrained", {"mean": 0.75}, best=True), report.Row("untrained", {"mean": 0.5})],
+        columns=["mean"],
+        table_note="n",
+        clips=[clip],
+        codebooks=[rng.normal(size=(16, 4)) for _ in range(2)],
+        codebook_size=16,
+        places=[("Codes", "x/y")],
+        commands=[("Next", "ls -l <here>")],
+    )
+    return report.Page(**{**page, **changes})
+
+
+class Structure(html.parser.HTMLParser):
+    """Tags opened and not closed, and addresses outside the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        pass
+
+
+def test_page_is_well_formed_and_needs_nothing_else() -> None:
+    text = report.render(make_page())
+    structure = Structure()
+    structure.feed(text)
+    assert structure.open == []
+    assert len(structure.addresses) == 4  # spectrogram, two maps, sound
+    assert all(address.startswith("data:") for address in structure.addresses)
+    assert "@import" not in text and "url(" not in text
+    assert "a &lt;b&gt;.wav" in text and "ls -l &lt;here&gt;" in text
+
+
+def test_page_shows_the_numbers_and_a_map_for_each_level() -> None:
+    text = report.render(make_page())
+    assert "<b>0.750</b>" in text and "<b>0.500</b>" in text
+    assert text.count('alt="codes of level') == 2
+    assert text.count('<svg class="chart"') >= 4
+
+
+def test_page_without_labels_says_so() -> None:
+    text = report.render(make_page(rows=[], table_note="No labels were given."))
+    assert "No labels were given." in text and "<table>" not in text
+
+
+def test_maps_are_as_wide_in_time_as_the_spectrogram() -> None:
+    page = make_page()
+    colours = [charts.code_colours(codebook) for codebook in page.codebooks]
+    import base64
+
+    images = [
+        decode(base64.b64decode(data))
+        for data in re.findall('image/png;base64,([^"]+)', report._clip(page.clips[0], colours))
+    ]
+    assert images[0].shape[:2] == (128, 48)  # 3 steps of 16 frames
+    assert images[1].shape[:2] == (8, 3)
+    # low frequencies are at the bottom of both
+    np.testing.assert_array_equal(images[1][-1], colours[0][page.clips[0].codes[:, 0, 0]])

@@ -1,0 +1,72 @@
+"""The synthetic set: its formats, and that nothing but movement tells the members of a group apart."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.demo import synthesize
+
+
+def test_same_arguments_same_clip_other_seed_other_clip() -> None:
+    one, rate = synthesize.synthesize_clip("siren", 3, seed=1)
+    again, again_rate = synthesize.synthesize_clip("siren", 3, seed=1)
+    other, _ = synthesize.synthesize_clip("siren", 3, seed=2)
+    assert rate == again_rate
+    np.testing.assert_array_equal(one, again)
+    assert one.shape != other.shape or not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", synthesize.CLASSES)
+def test_clips_are_sound_of_the_promised_lengths(name: str) -> None:
+    for index in range(4):
+        wave, rate = synthesize.synthesize_clip(name, index, seed=0)
+        assert wave.dtype == np.float32 and wave.shape[1] in (1, 2)
+        assert synthesize.MIN_SECONDS - 0.001 <= len(wave) / rate <= synthesize.MAX_SECONDS
+        assert np.isfinite(wave).all() and 0.01 < np.abs(wave).max() <= 1.0
+
+
+def test_writes_every_format_rate_and_channel_count_with_its_label(tmp_path) -> None:
+    labels = synthesize.synthesize(tmp_path, clips_per_class=8, seed=0)
+    with open(labels, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 * 12
+    assert {row["label"] for row in rows} == set(synthesize.CLASSES)
+    infos = [soundfile.info(str(tmp_path / row["file"])) for row in rows]
+    assert {(info.format, info.subtype) for info in infos} >= {
+        ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"),
+    }  # fmt: skip
+    assert {info.samplerate for info in infos} == set(synthesize.SAMPLE_RATES_HZ)
+    assert {info.channels for info in infos} == {1, 2}
+
+
+def spectrum(name: str, clips: int = 40) -> np.ndarray:
+    """Mean power in eight octave bands, as shares, over clips of a class."""
+    total = np.zeros(8)
+    for index in range(clips):
+        wave, rate = synthesize.synthesize_clip(name, index, seed=5)
+        power = np.abs(np.fft.rfft(wave[:, 0])) ** 2
+        band = np.clip(np.log2(np.fft.rfftfreq(len(wave), 1 / rate)[1:] / 60), 0, 7).astype(int)
+        shares = np.bincount(band, power[1:], minlength=8)
+        total += shares / shares.sum()
+    return total / clips
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("sweep_up", "sweep_down"), ("notes_up", "notes_down"), ("pluck", "swell"), ("pulses_hurrying", "pulses_slowing")],
+)
+def test_a_pair_shares_its_spectrum(one: str, other: str) -> None:
+    assert np.abs(spectrum(one) - spectrum(other)).max() < 0.15
+    assert np.abs(spectrum(one) - spectrum("tremolo_slow")).max() > 0.15 or "pulses" in one
+
+
+def test_pitch_rises_in_one_sweep_and_falls_in_the_other() -> None:
+    time = np.arange(16000) / 16000
+    cycle = synthesize._cycle_position(np.random.default_rng(0), time)
+    up = synthesize.CLASSES["sweep_up"].keywords["shape"](cycle)
+    down = synthesize.CLASSES["sweep_down"].keywords["shape"](cycle)
+    assert np.median(np.diff(up)) > 0 > np.median(np.diff(down))
