@@ -1,0 +1,63 @@
+"""Loading a ``bridle`` checkpoint for a command: what a user may get wrong becomes one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from typing import Any
+
+from bridle_fairseq.errors import InputError
+
+
+def load_model(path: str, device: str = "cpu") -> tuple[Any, Any]:
+    """A checkpoint's model, in eval mode on a device, and its task.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or of another model.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+    import fairseq.checkpoint_utils
+
+    import bridle_fairseq
+
+    bridle_fairseq.register()
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    try:
+        models, _, task = fairseq.checkpoint_utils.load_model_ensemble_and_task([path])
+    except InputError:
+        raise
+    except Exception as error:  # unpickling what is no checkpoint fails in any way there is
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason[:160]})") from None
+    model = models[0]
+    if not hasattr(model, "quantizer"):
+        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model 'bridle'")
+    return model.to(device).eval(), task
+
+
+def file_sha256(path: str) -> str:
+    """sha256 of a file's bytes, hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def choose_device(name: str | None) -> str:
+    """The device a user named, else this process's GPU where there is one, else the CPU.
+
+    Raises:
+        InputError: a device that torch does not have here.
+    """
+    import torch
+
+    if name is None:
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: torch cannot use it here ({str(error).splitlines()[0]})") from None
+    return name
