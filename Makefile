@@ -1,8 +1,9 @@
 # make setup, demo, test, lint, bench; ARGS is passed on: make demo ARGS="--audio my/sounds", make test ARGS=tests/nn
-# PYTHON=python3.12 make setup chooses the interpreter; VENV is the environment's folder.
+# PYTHON=python3.12 make setup chooses the interpreter; VENV is the environment's folder; WORKERS run the tests side by side.
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 export VENV
 
 .PHONY: help setup demo test lint format bench lock matrix
@@ -29,7 +30,7 @@ lint: setup
 	@$(BIN)/mypy
 
 test: lint
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 	@echo "make test: formatting, lint, types and tests passed"
 
 format: setup
@@ -43,4 +44,4 @@ lock: setup
 	@sh scripts/lock.sh
 
 matrix:
-	@sh scripts/matrix.sh $(ARGS)
+	@WORKERS=$(WORKERS) sh scripts/matrix.sh $(ARGS)

@@ -37,7 +37,7 @@ def readme():
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-TEST = ["pytest>=8", "torchaudio>=2.6"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
