@@ -164,7 +164,7 @@ class BridlePretrainingTask(FairseqTask):
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):
-            text = f"stage {module.stage_index + 1} ends: level {level} uses {use.used} codes, perplexity {use.perplexity:.1f}"
+            text = f"stage {module.stage_index + 1} ends: level {level} uses {use.used_codes} codes, perplexity {use.perplexity:.1f}"
             logger.info(text)
             if use.perplexity < module.settings.codebook_size / 10:
                 logger.warning(
