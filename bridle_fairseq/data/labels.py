@@ -151,15 +151,15 @@ def _numbers(line: str, path: str, line_number: int, classes: Classes) -> list[i
     return numbers
 
 
-def read_csv(path: str | os.PathLike[str]) -> list[list[str]]:
-    """Rows of a comma-separated file, empty ones left out.
+def read_csv(path: str | os.PathLike[str], skipinitialspace: bool = False) -> list[list[str]]:
+    """Rows of a comma-separated file, empty ones left out; ``skipinitialspace``: a space may follow the comma.
 
     Raises:
         InputError: missing, not UTF-8, or not csv.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            return [row for row in csv.reader(file) if row]
+            return [row for row in csv.reader(file, skipinitialspace=skipinitialspace) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{os.fspath(path)}: cannot read this csv file: {reason}") from None

@@ -132,9 +132,7 @@ def labelled_corpus(
         splits = {name: used[rows] for name, rows in random_split(len(used), valid_percent, seed).items()}
     elif "" in names:
         row = used[column == ""][0]
-        raise InputError(
-            f"{scan.files[row].name}: no split in the label table; expected one for every file or for none"
-        )
+        raise InputError(f"{scan.files[row].name}: no split in the label table; expected one for every file or none")
     else:
         splits = {name: used[column == name] for name in names}
     folds = np.array([entry.fold for entry in kept])
@@ -151,17 +149,19 @@ def _numbers(entry: Entry, classes: Classes) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def script_parser(description: str) -> argparse.ArgumentParser:
-    """Arguments that every script in ``manifests/`` has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("source", metavar="DIR_OR_ZIP", help="folder with the sound files, or stored .zip archive")
-    parser.add_argument(
-        "--dest", required=True, metavar="DIR", help="folder for the manifests; made if it is not there"
-    )
-    parser.add_argument(
-        "--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation, 0 to 1 (0.05)"
-    )
-    parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
+def script_parser(description: str, random_split: bool = True) -> argparse.ArgumentParser:
+    """Arguments that every script in ``manifests/`` has.
+
+    Args:
+        description: what the script says of itself.
+        random_split: whether it draws the clips for validation at random.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="DIR", help="folder with the sound files, or a stored .zip of them")
+    parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; made if missing")
+    if random_split:
+        parser.add_argument("--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation (0.05)")
+        parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
     return parser
 
 

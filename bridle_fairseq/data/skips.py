@@ -45,6 +45,10 @@ class SkipLog:
         if self.list_path is not None:
             self._append(row, reason)
 
+    def listed(self) -> list[tuple[int, str, str]]:
+        """(row, path, reason) of what this run's processes and ranks have listed so far."""
+        return list(self._listed(self._start))
+
     def check(self, max_ratio: float = 0.01) -> None:
         """Stop when too much is missing. Rows that other ranks listed in this run count as well.
 
@@ -55,7 +59,7 @@ class SkipLog:
         self._take_over_listed()
         if self.count <= max_ratio * len(self.manifest):
             return
-        first = "; ".join(f"{path} ({reason})" for _, path, reason in list(self._listed(self._start))[:3])
+        first = "; ".join(f"{path} ({reason})" for _, path, reason in self.listed()[:3])
         where = f"; all of them: {self.list_path}" if self.list_path else ""
         raise InputError(
             f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, more than the "

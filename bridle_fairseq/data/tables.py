@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bridle_fairseq.data.labels import read_csv
 from bridle_fairseq.data.scan import Scan
@@ -16,6 +17,7 @@ USUAL_COLUMNS = {
     "split": ("split",),
     "fold": (),
 }
+Key = TypeVar("Key", bound=Hashable)
 SPLIT_NAMES = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
 
 
@@ -71,8 +73,39 @@ def _column(path: str, header: list[str], what: str, wanted: str | None) -> int 
     raise InputError(f"{path}: columns {', '.join(header)}; expected for the {what} {expected}")
 
 
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """Lines of a list of files, empty ones left out.
+
+    Raises:
+        InputError: the list is missing or not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read this list: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_segments(path: str | os.PathLike[str]) -> dict[tuple[str, float, float], list[str]]:
+    """AudioSet's segment list: (YouTube id, start, end in seconds) to class ids. Lines that begin with # are comments.
+
+    Raises:
+        InputError: missing, or a line that is not ``id, start, end, "class,class"``.
+    """
+    segments = {}
+    for row in read_csv(path, skipinitialspace=True):
+        if row[0].startswith("#"):
+            continue
+        try:
+            name, start, end, labels = row
+            segments[name, float(start), float(end)] = [label for label in labels.split(",") if label]
+        except ValueError:
+            raise InputError(f"{path}: {', '.join(row)!r}; expected 'id, start, end, \"class,class\"'") from None
+    return segments
+
+
 def match(
-    scan: Scan, entries: Mapping[str, Entry], candidates: Callable[[str], Iterable[str]] | None = None
+    scan: Scan, entries: Mapping[Key, Entry], candidates: Callable[[Key], Iterable[str]] | None = None
 ) -> list[Entry | None]:
     """The table's entry for each file of a scan, None where it has none.
 
@@ -85,22 +118,40 @@ def match(
     Raises:
         InputError: no entry fits any file.
     """
-    rows: dict[str, int] = {}
-    for row, file in enumerate(scan.files):
-        name = file.name.replace(os.sep, "/")
-        bare = name.rpartition("/")[2]
-        for key in {name, os.path.splitext(name)[0], bare, os.path.splitext(bare)[0]}:
-            rows[key] = -1 if key in rows else row
+    rows = _rows_by_name(scan)
     found: list[Entry | None] = [None] * len(scan.files)
-    for name, entry in entries.items():
-        for key in candidates(name) if candidates else [name.removeprefix("./")]:
-            row = rows.get(key, -1)
-            if row >= 0:
-                found[row] = entry
-                break
+    for key, entry in entries.items():
+        names = candidates(key) if candidates else [str(key).removeprefix("./")]
+        row = next((rows[name] for name in names if rows.get(name, -1) >= 0), None)
+        if row is not None:
+            found[row] = entry
     if not any(found):
         raise InputError(
             f"{scan.root}: no file is named in the label table; it has names such as {next(iter(entries), '')!r}, the "
             f"folder such as {scan.files[0].name!r}"
         )
     return found
+
+
+def _rows_by_name(scan: Scan) -> dict[str, int]:
+    """Every name a file answers to; -1 where two files do. A more exact name of one file goes before a looser one."""
+    rows: dict[str, int] = {}
+    for shorten in (_bare_stem, _bare, _stem, str):
+        level: dict[str, int] = {}
+        for row, file in enumerate(scan.files):
+            name = shorten(file.name.replace(os.sep, "/"))
+            level[name] = -1 if name in level else row
+        rows.update(level)
+    return rows
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _bare_stem(name: str) -> str:
+    return _stem(_bare(name))

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""AudioSet: manifests and labels from its csv files and whichever clips you have.
+
+Takes the folder with the clips, ``class_labels_indices.csv``, and segment lists such as
+``balanced_train_segments.csv`` and ``eval_segments.csv``. A clip's file may be named after its YouTube id alone, with a
+``Y`` in front, or with the start (and end) of the segment in seconds or milliseconds behind: ``ID``, ``YID``,
+``ID_30``, ``ID_30.000``, ``ID_30000``, ``ID_30_40``, ``ID_30.000_40.000``, ``ID_30000_40000``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.prepare import labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.data.tables import Entry, match, read_segments
+
+
+def file_names(segment):
+    name, start, end = segment
+    ends = [""]
+    for write in ("{:.0f}".format, "{:.3f}".format, lambda seconds: f"{1000 * seconds:.0f}"):
+        ends += [f"_{write(start)}", f"_{write(start)}_{write(end)}"]
+    return [prefix + name + end for end in ends for prefix in ("", "Y")]
+
+
+def main(args):
+    entries = {}
+    for split, tables in (("train", args.train), ("valid", args.valid)):
+        for table in tables:
+            entries.update({segment: Entry(labels, split) for segment, labels in read_segments(table).items()})
+    classes = Classes.read(args.classes)
+    scan = scan_source(args.source, args.dest)
+    labelled_corpus(scan, match(scan, entries, file_names), classes=classes).write(args.dest)
+
+
+if __name__ == "__main__":
+    parser = script_parser(__doc__, random_split=False)
+    parser.add_argument("--classes", required=True, metavar="CSV", help="class_labels_indices.csv")
+    parser.add_argument("--train", required=True, nargs="+", metavar="CSV", help="segment lists for training")
+    parser.add_argument("--valid", required=True, nargs="+", metavar="CSV", help="segment lists for validation")
+    sys.exit(run_script(main, parser.parse_args()))

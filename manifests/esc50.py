@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""ESC-50: manifests of its five folds (``fold1/train.tsv``, ``fold1/valid.tsv``...) and of all clips for pretraining.
+
+Takes the folder of the data set as it is distributed, with ``audio/`` and ``meta/esc50.csv``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bridle_fairseq.data.prepare import labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.data.tables import match, read_table
+
+
+def main(args):
+    table = os.path.join(args.source, "meta", "esc50.csv")
+    entries = read_table(table, {"name": "filename", "label": "category", "fold": "fold"})
+    scan = scan_source(os.path.join(args.source, "audio"), args.dest)
+    labelled_corpus(scan, match(scan, entries), args.valid_percent, args.seed).write(args.dest)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, script_parser(__doc__).parse_args()))
