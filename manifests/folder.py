@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Manifests and labels of a folder (or stored .zip) with a subfolder for each class, as in ``dog/1.wav``, ``cat/7.wav``.
+"""Manifests and labels of a folder (or stored .zip) with a subfolder a class, as in ``dog/1.wav``, ``cat/7.wav``.
 
 Without labels use ``bridle manifest``, which needs no particular layout.
 """

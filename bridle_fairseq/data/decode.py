@@ -18,7 +18,6 @@ import soxr
 from bridle_fairseq.data.archive import read_slice, split_slice
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # what soxr's HQ filter sees on either side of a sample, several times over
-BLOCK_FRAMES = 1 << 20
 
 
 class DecodeError(Exception):
@@ -116,30 +115,15 @@ def _resampled(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 
 def _read_frames(sound: Sound, start: int, count: int) -> np.ndarray:
-    """Mono frames ``start`` to ``start + count``."""
+    """Mono frames ``start`` to ``start + count``. In the last page of a Vorbis file they may be some 50 frames late."""
     try:
         if start > 0:
             sound.seek(start)
-        samples = _mono(sound, count)
-        if len(samples) == count:
-            return samples
-        sound.seek(0)  # Vorbis may seek past its aim near the end: go there on foot, to be sure
-        position = 0
-        while position < start:
-            read = len(sound.read(min(BLOCK_FRAMES, start - position), dtype="float32", always_2d=True))
-            position += read
-            if read == 0:
-                break
-        samples = _mono(sound, count)
+        samples = sound.read(count, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise DecodeError(f"corrupt: {error.error_string}") from None
     if len(samples) < count:
-        raise DecodeError(f"ends after {position + len(samples)} of {sound.frames} samples")
-    return samples
-
-
-def _mono(sound: Sound, count: int) -> np.ndarray:
-    samples = sound.read(count, dtype="float32", always_2d=True)
+        raise DecodeError(f"ends before its {sound.frames} samples")
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
 
 

@@ -72,7 +72,7 @@ class SkipLog:
         line = f"{row}\t{path}\t{' '.join(reason.split())}\n".encode()
         os.makedirs(os.path.dirname(os.path.abspath(self.list_path)), exist_ok=True)
         with open(self.list_path, "ab", buffering=0) as file, _locked(file.fileno()):
-            if not any(listed == (row, path) for *listed, _ in self._listed(0)):
+            if not any(entry[:2] == (row, path) for entry in self._listed(0)):
                 file.write(line)  # one write to a file opened for appending: lines of two processes never mix
 
     def _listed(self, start: int) -> Iterator[tuple[int, str, str]]:

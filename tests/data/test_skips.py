@@ -1,0 +1,97 @@
+"""The log of skipped clips, across processes and runs."""
+
+import multiprocessing
+import os
+
+import pytest
+import torch
+
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.errors import InputError
+
+
+@pytest.fixture
+def manifest():
+    return Manifest("/r", [f"{row}.wav" for row in range(200)], [10] * 200)
+
+
+def test_a_row_is_counted_and_listed_once(manifest, tmp_path):
+    skips = SkipLog(manifest, tmp_path / "new" / "skipped.tsv")
+    assert skips.count == 0 and 7 not in skips and not os.path.exists(skips.list_path)
+    for _ in range(2):
+        skips.add(7, "two\tlines\nof reason")
+        skips.add(3, "corrupt")
+    assert skips.count == 2 and 7 in skips and 8 not in skips
+    with open(skips.list_path) as file:
+        assert file.read() == "7\t/r/7.wav\ttwo lines of reason\n3\t/r/3.wav\tcorrupt\n"
+    assert skips.listed() == [(7, "/r/7.wav", "two lines of reason"), (3, "/r/3.wav", "corrupt")]
+
+
+def test_without_a_list_it_counts(manifest):
+    skips = SkipLog(manifest)
+    skips.add(7, "corrupt")
+    assert skips.count == 1 and skips.listed() == []
+    with pytest.raises(InputError, match="1 of 200 clips"):
+        skips.check(0)
+
+
+def test_more_than_the_allowed_share_stops_with_the_first_reasons(manifest, tmp_path):
+    skips = SkipLog(manifest, tmp_path / "skipped.tsv")
+    for row in (5, 6):
+        skips.add(row, "corrupt")
+        skips.check(0.01)
+    skips.add(7, "empty")
+    skips.check(0.02)
+    with pytest.raises(InputError) as error:
+        skips.check(0.01)
+    said = str(error.value)
+    assert "3 of 200 clips" in said and "/r/5.wav (corrupt)" in said and "/r/7.wav (empty)" in said
+    assert skips.list_path in said and "\n" not in said
+
+
+def test_other_ranks_count_and_earlier_runs_do_not(manifest, tmp_path):
+    path = tmp_path / "skipped.tsv"
+    earlier = SkipLog(manifest, path)
+    for row in range(3):
+        earlier.add(row, "corrupt")
+    first, second = SkipLog(manifest, path), SkipLog(manifest, path)
+    first.check(0)
+    first.add(1, "corrupt")
+    second.add(5, "corrupt")
+    second.add(6, "corrupt")
+    with pytest.raises(InputError, match="3 of 200"):
+        first.check(0.01)
+    assert first.count == 3
+    listed = path.read_text().splitlines()
+    assert len(listed) == 5 and len(set(listed)) == 5  # row 1, known from before, does not stand there again
+
+
+def test_two_manifests_share_a_list(manifest, tmp_path):
+    other = Manifest("/other", [f"{row}.wav" for row in range(200)], [10] * 200)
+    first, second = SkipLog(manifest, tmp_path / "s.tsv"), SkipLog(other, tmp_path / "s.tsv")
+    first.add(1, "corrupt")
+    second.add(1, "corrupt")
+    first.check(0.005)
+    assert (first.count, second.count) == (1, 1) and len(second.listed()) == 2
+
+
+def _skip(skips, rows):
+    for row in rows:
+        skips.add(row, f"reason {row} " + "x" * 500)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_share_the_count_and_their_lines_never_mix(manifest, tmp_path, method):
+    skips = SkipLog(manifest, tmp_path / "skipped.tsv")
+    context = torch.multiprocessing.get_context(method)
+    workers = [context.Process(target=_skip, args=(skips, range(100))) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0] and skips.count == 100
+    lines = (tmp_path / "skipped.tsv").read_text().splitlines()
+    assert sorted(int(line.split("\t")[0]) for line in lines) == list(range(100))
+    assert all(line.endswith("x" * 500) for line in lines)
+    assert multiprocessing.active_children() == []
