@@ -28,8 +28,8 @@ def load_model(path: str, device: str = "cpu") -> tuple[Any, Any]:
         models, _, task = fairseq.checkpoint_utils.load_model_ensemble_and_task([path])
     except InputError:
         raise
-    except Exception as error:  # unpickling what is no checkpoint fails in any way there is
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # what is no checkpoint fails in any way there is
+        reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason[:160]})") from None
     model = models[0]
     if not hasattr(model, "quantizer"):

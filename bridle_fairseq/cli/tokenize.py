@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="stop above this share of unusable clips (0.01)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace codes of another checkpoint or manifest")
     parser.add_argument(
         "--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read sound files"
     )

@@ -116,7 +116,7 @@ class Parts:
         return [entry for number in there for entry in self.read(number).skipped]
 
     def join(self) -> Summary | None:
-        """Make the codes' files from all chunks and remove those; None when chunks are missing, or others have done it."""
+        """Make the codes' files of all chunks and remove those; None if chunks are missing or others have done it."""
         with self._lock() as held:
             if not held or self.missing():
                 return None
