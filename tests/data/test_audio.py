@@ -1,0 +1,183 @@
+"""The data set: items, crops, order, skipped clips, cached codes; and as fairseq and a data loader use it."""
+
+import numpy as np
+import pytest
+import torch
+
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.augment import Augment
+from bridle_fairseq.data.decode import read_crop
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.errors import InputError
+
+
+def sources(dataset, rows=None):
+    return [dataset[row]["source"] for row in (range(len(dataset)) if rows is None else rows)]
+
+
+def test_an_item_is_the_resampled_clip(make_manifest):
+    manifest = make_manifest([4000, 5512], rate=11025)
+    for row, item in enumerate(sources(AudioDataset(manifest))):
+        assert item.dtype == torch.float32 and len(item) == (5805, 7999)[row]
+        assert np.array_equal(item.numpy(), read_crop(manifest.path(row), 16000))
+
+
+def test_validation_takes_the_beginning_and_training_any_part(make_manifest):
+    manifest = make_manifest([16000])
+    whole = read_crop(manifest.path(0), 16000)
+    valid = AudioDataset(manifest, max_sample_size=4000, augment=Augment())
+    assert np.array_equal(valid[0]["source"].numpy(), whole[:4000])
+    training = AudioDataset(manifest, max_sample_size=4000, training=True)
+    starts = set()
+    for epoch in range(1, 30):
+        training.set_epoch(epoch)
+        crop = training[0]["source"].numpy()
+        [start] = [n for n in np.flatnonzero(whole == crop[0]) if np.array_equal(whole[n : n + 4000], crop)]
+        starts.add(int(start))
+    assert len(starts) > 25 and min(starts) < 3000 and max(starts) > 9000
+
+
+def test_randomness_hangs_on_seed_epoch_and_row_only(make_manifest):
+    manifest = make_manifest([9000, 9000, 9000])
+    settings = {"max_sample_size": 4000, "training": True, "augment": Augment()}
+    first, second = AudioDataset(manifest, seed=5, **settings), AudioDataset(manifest, seed=5, **settings)
+    forwards, backwards = sources(first), sources(second, [2, 1, 0])[::-1]
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert all(map(torch.equal, forwards, backwards)) and all(map(torch.equal, forwards, sources(first)))
+    second.set_epoch(2)
+    others = [*sources(second), *sources(AudioDataset(manifest, seed=6, **settings))]
+    assert not any(torch.equal(a, b) for a in forwards for b in others)
+
+
+def test_a_data_loader_gives_the_same_batches_with_and_without_workers(make_manifest, tmp_path):
+    manifest = make_manifest([9000, 300, 5000, 7000])
+    dataset = AudioDataset(manifest, max_sample_size=4000, training=True, augment=Augment())
+    batches = [
+        [
+            batch["net_input"]["source"]
+            for batch in torch.utils.data.DataLoader(
+                dataset, batch_sampler=[[0, 1], [2, 3]], collate_fn=dataset.collater, num_workers=workers
+            )
+        ]
+        for workers in (0, 2)
+    ]
+    assert all(map(torch.equal, *batches))
+
+
+def test_unusable_clips_are_listed_and_leave_their_batch(make_manifest, tmp_path, write_sound):
+    manifest = make_manifest([4000] * 6)
+    (tmp_path / "0.wav").write_bytes(b"junk")
+    (tmp_path / "1.wav").write_bytes((tmp_path / "1.wav").read_bytes()[:3000])
+    (tmp_path / "2.wav").write_bytes(b"")
+    write_sound("3.wav", samples=np.full(4000, np.nan), subtype="FLOAT")
+    (tmp_path / "4.wav").unlink()
+    write_sound("4.wav", 4001)
+    skips = SkipLog(manifest, tmp_path / "skipped.tsv")
+    dataset = AudioDataset(manifest, skips=skips)
+    for _ in range(2):
+        batch = dataset.collater([dataset[row] for row in range(6)])
+        assert batch["id"].tolist() == [5]
+        assert dataset.collater([dataset[row] for row in range(5)]) == {}
+    assert skips.count == 5
+    reasons = {row: reason for row, _, reason in skips.listed()}
+    said = ["not readable", "the manifest says 4000", "empty file", "NaN", "4001 samples, the manifest says 4000"]
+    assert sorted(reasons) == list(range(5)) and all(text in reasons[row] for row, text in enumerate(said))
+
+
+def test_workers_report_what_they_skip(make_manifest, tmp_path):
+    manifest = make_manifest([4000] * 4)
+    (tmp_path / "2.wav").write_bytes(b"junk")
+    skips = SkipLog(manifest, tmp_path / "skipped.tsv")
+    dataset = AudioDataset(manifest, skips=skips)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=1, collate_fn=dataset.collater, num_workers=2)
+    assert [bool(batch) for batch in loader] == [True, True, False, True]
+    assert skips.count == 1 and skips.listed()[0][0] == 2
+    with pytest.raises(InputError, match="1 of 4 clips"):
+        skips.check()
+
+
+def test_short_clips_are_left_out_without_being_counted(make_manifest):
+    manifest = make_manifest([399, 400, 5000])
+    dataset = AudioDataset(manifest, min_sample_size=400, training=True)
+    assert sorted(dataset.ordered_indices()) == [1, 2]
+    assert dataset[0]["source"] is None and dataset[1]["source"] is not None and dataset.skips.count == 0
+
+
+def test_mistakes_that_can_be_known_are_told_at_once(make_manifest, tmp_path):
+    manifest = make_manifest([4000, 4000])
+    with pytest.raises(InputError, match="max_sample_size 100 is under min_sample_size 400"):
+        AudioDataset(manifest, max_sample_size=100, min_sample_size=400)
+    with pytest.raises(InputError, match="need max_sample_size"):
+        AudioDataset(manifest, segment_crops=True)
+    for row in range(2):
+        (tmp_path / f"{row}.wav").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"none of 2 files tried can be read, such as .*0\.wav \(not readable"):
+        AudioDataset(manifest)
+    (tmp_path / "1.wav").unlink()
+    with pytest.raises(InputError, match="line 3: no such file"):
+        AudioDataset(manifest)
+
+
+def test_sizes_are_exact_for_one_rate_and_an_upper_bound_for_several(make_manifest, write_sound, tmp_path):
+    dataset = AudioDataset(make_manifest([8000, 4000], rate=8000), max_sample_size=12000)
+    assert dataset.sizes.tolist() == [12000, 8000]
+    assert (dataset.num_tokens(1), dataset.size(1)) == (8000, 8000)
+    assert dataset.num_tokens_vec(np.array([1, 0])).tolist() == [8000, 12000]
+    write_sound("fast.wav", 48000, 48000)
+    dataset = AudioDataset(Manifest(tmp_path, ["0.wav", "fast.wav"], [8000, 48000]))
+    assert dataset.sizes.tolist() == [16000, 96000] and len(dataset[1]["source"]) == 16000
+
+
+def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
+    sizes = [1000 + 10 * number for number in range(60)]
+    dataset = AudioDataset(make_manifest(sizes), training=True, num_buckets=4, seed=3)
+    order = dataset.ordered_indices()
+    assert sorted(order) == list(range(60)) and np.array_equal(order, dataset.ordered_indices())
+    for number, bucket in enumerate(np.split(order, 4)):
+        expected = np.arange(60)[::-1].reshape(4, 15)[number]
+        assert set(bucket) == set(expected) and not np.array_equal(bucket, np.sort(bucket))
+    dataset.set_epoch(2)
+    assert not np.array_equal(order, dataset.ordered_indices())
+    valid = AudioDataset(dataset.manifest)
+    assert np.array_equal(valid.ordered_indices(), np.arange(60))
+    assert valid.can_reuse_epoch_itr_across_epochs and not dataset.can_reuse_epoch_itr_across_epochs
+
+
+def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
+    manifest = make_manifest([10500])
+    whole = read_crop(manifest.path(0), 16000)
+    dataset = AudioDataset(manifest, max_sample_size=4000, min_sample_size=1000, training=True, segment_crops=True)
+    seen = set()
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        crop = dataset[0]["source"].numpy()
+        start = next(s for s in (0, 4000, 8000) if np.array_equal(whole[s : s + 4000], crop))
+        seen.add(start)
+    assert seen == {0, 4000, 8000}
+    dataset = AudioDataset(manifest, max_sample_size=4000, min_sample_size=2501, training=True, segment_crops=True)
+    lengths = set()
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        lengths.add(len(dataset[0]["source"]))
+    assert lengths == {4000}
+
+
+def test_fairseq_batches_it(make_manifest):
+    fairseq_data = pytest.importorskip("fairseq.data")
+
+    class FairseqAudioDataset(AudioDataset, fairseq_data.FairseqDataset):
+        pass
+
+    dataset = FairseqAudioDataset(make_manifest([4000, 500, 3900, 600, 550]), training=True, num_buckets=2)
+    order = dataset.ordered_indices()
+    by_tokens = dataset.batch_by_size(order, max_tokens=8000)
+    assert sorted(np.concatenate(by_tokens)) == list(range(5)) and [len(batch) for batch in by_tokens] == [2, 3]
+    assert [len(batch) for batch in dataset.batch_by_size(order, max_sentences=4)] == [4, 1]
+    kept, left_out = dataset.filter_indices_by_size(order, 1000)
+    assert sorted(kept) == [1, 3, 4] and sorted(left_out) == [0, 2]
+    iterator = fairseq_data.iterators.EpochBatchIterator(dataset, dataset.collater, by_tokens, num_workers=1)
+    batches = list(iterator.next_epoch_itr())
+    assert sorted(sum((batch["id"].tolist() for batch in batches), [])) == list(range(5))
+    assert dataset.epoch == 1 and not dataset.supports_prefetch and dataset.supports_fetch_outside_dataloader

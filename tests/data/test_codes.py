@@ -1,0 +1,148 @@
+"""Cached codes: the format, what is refused, and training items that carry their slice."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.augment import Augment
+from bridle_fairseq.data.codes import CachedCodes, CodesInfo, read_info, segment_count, write_info
+from bridle_fairseq.errors import InputError
+
+indexed_dataset = pytest.importorskip("fairseq.data.indexed_dataset")
+
+SEGMENT, MINIMUM, PATCHES, LEVELS = 4000, 1000, 6, 3
+
+
+@pytest.fixture
+def cached(make_manifest, tmp_path):
+    """A manifest of clips with 1, 3, 3 and 2 segments, and the prefix of codes whose values name row and patch."""
+    manifest = make_manifest([3000, 10500, 12000, 8999])
+    builder = indexed_dataset.MMapIndexedDatasetBuilder(f"{tmp_path}/train.codes.bin", dtype=np.uint16)
+    for row, patches in enumerate([5, 16, 18, 12]):
+        codes = 10000 * row + 10 * np.arange(patches)[:, None] + np.arange(LEVELS)
+        builder.add_item(torch.from_numpy(codes.ravel()))
+    builder.finalize(f"{tmp_path}/train.codes.idx")
+    info = CodesInfo(LEVELS, 65536, 2, 16, SEGMENT, MINIMUM, PATCHES, 16000, "abc", manifest.fingerprint())
+    write_info(tmp_path / "train.codes", info)
+    return manifest, tmp_path / "train.codes"
+
+
+def dataset_of(manifest, codes, **settings):
+    settings = {"max_sample_size": SEGMENT, "min_sample_size": MINIMUM, "training": True, **settings}
+    return AudioDataset(manifest, codes=codes, **settings)
+
+
+def test_the_description_comes_back_and_keeps_the_grid_together(cached):
+    _, prefix = cached
+    info = read_info(prefix)
+    assert (info.num_codebooks, info.segment_samples, info.checkpoint_sha256) == (LEVELS, SEGMENT, "abc")
+    fields = json.loads(prefix.with_suffix(".codes.json").read_text())
+    assert fields["version"] == 1 and fields["grid"]["patches_per_segment"] == PATCHES
+    assert fields["grid"]["frequency_patches"] == 2
+
+
+def test_segments_of_a_clip():
+    assert [segment_count(n, 4000, 1000) for n in (1, 999, 3999, 4000, 4999, 5000, 8000, 8999, 9000)] == [
+        *(1, 1, 1, 1, 1, 2, 2, 2, 3)
+    ]
+    assert segment_count(4001, 4000, 1) == 2 and segment_count(8000, 4000, 0) == 2
+
+
+def test_codes_are_read_by_row_and_by_segment(cached):
+    manifest, prefix = cached
+    codes = CachedCodes(prefix, manifest)
+    assert len(codes) == 4 and codes.item(1).shape == (16, LEVELS) and codes.item(1).dtype == np.int64
+    assert codes.item(3)[2].tolist() == [30020, 30021, 30022]
+    assert [codes.segment(1, number)[:, 0].tolist()[0] for number in range(3)] == [10000, 10060, 10120]
+    assert [len(codes.segment(1, number)) for number in range(3)] == [6, 6, 4]
+
+
+def test_an_item_has_the_codes_of_its_crop(cached):
+    manifest, prefix = cached
+    dataset = dataset_of(manifest, CachedCodes(prefix, manifest))
+    plain = AudioDataset(manifest, max_sample_size=SEGMENT, min_sample_size=MINIMUM, training=True, segment_crops=True)
+    seen = set()
+    for epoch in range(1, 15):
+        dataset.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        for row in range(4):
+            item, without = dataset[row], plain[row]
+            assert item["source"].equal(without["source"]) and "codes" not in without
+            whole = AudioDataset(manifest)[row]["source"]
+            first = int(item["codes"][0, 0])
+            segment = (first - 10000 * row) // (10 * PATCHES)
+            assert item["source"].equal(whole[segment * SEGMENT :][:SEGMENT])
+            seen.add((row, segment))
+    assert seen == {(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1)}
+    batch = dataset.collater([dataset[0], dataset[2]])
+    assert batch["codes"].shape == (2, 6, LEVELS) and (batch["codes"][0, 5:] == 0).all()
+
+
+def test_a_row_without_codes_is_skipped(cached, tmp_path):
+    manifest, prefix = cached
+    builder = indexed_dataset.MMapIndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
+    for patches in (5, 0, 18, 12):
+        builder.add_item(torch.zeros(patches * LEVELS, dtype=torch.long))
+    builder.finalize(f"{prefix}.idx")
+    dataset = dataset_of(manifest, CachedCodes(prefix, manifest))
+    assert dataset[1]["source"] is None and dataset.skips.count == 1
+    assert dataset.collater([dataset[0], dataset[1]])["id"].tolist() == [0]
+
+
+def test_codes_of_another_manifest_are_refused(cached, make_manifest):
+    manifest, prefix = cached
+    other = manifest.select([1, 0, 2, 3])
+    with pytest.raises(InputError, match=r"train\.codes\.json: codes of another manifest"):
+        CachedCodes(prefix, other)
+
+
+@pytest.mark.parametrize(
+    "settings,field",
+    [
+        ({"max_sample_size": 5000}, "segment_samples 4000; expected 5000"),
+        ({"min_sample_size": 500}, "min_segment_samples 1000; expected 500"),
+        ({"sample_rate": 8000}, "sample_rate 16000; expected 8000"),
+        ({"augment": Augment()}, "no augmentation"),
+    ],
+)
+def test_other_crops_and_augmentation_are_refused(cached, settings, field):
+    manifest, prefix = cached
+    with pytest.raises(InputError, match=field):
+        dataset_of(manifest, CachedCodes(prefix, manifest), **settings)
+
+
+def test_another_grid_is_refused(cached):
+    manifest, prefix = cached
+    codes = CachedCodes(prefix, manifest)
+    codes.check(num_codebooks=LEVELS, patches_per_segment=PATCHES)
+    with pytest.raises(InputError, match="codes with num_codebooks 3; expected 4"):
+        codes.check(num_codebooks=4)
+
+
+def test_missing_and_damaged_files_are_one_sentence(cached, tmp_path):
+    manifest, prefix = cached
+    with pytest.raises(InputError, match=r"none\.codes\.json: cannot read"):
+        CachedCodes(tmp_path / "none.codes", manifest)
+    info = read_info(prefix)
+    write_info(prefix, dataclasses.replace(info, version=2))
+    with pytest.raises(InputError, match="version 2; expected 1"):
+        CachedCodes(prefix, manifest)
+    write_info(prefix, info)
+    data = (tmp_path / "train.codes.bin").read_bytes()
+    (tmp_path / "train.codes.bin").write_bytes(data[:-2])
+    with pytest.raises(InputError, match=r"train\.codes\.bin: 304 bytes; expected the 306"):
+        CachedCodes(prefix, manifest)
+    (tmp_path / "train.codes.bin").write_bytes(data)
+    index = (tmp_path / "train.codes.idx").read_bytes()
+    for content in (b"", b"junk" * 20, index[:-1], index.replace(b"\x08", b"\x04", 1)):
+        (tmp_path / "train.codes.idx").write_bytes(content)
+        with pytest.raises(InputError, match=r"train\.codes\.idx: "):
+            CachedCodes(prefix, manifest)
+    for content in ("", "{}", "[]", '{"version": 1, "grid": {}}'):
+        (tmp_path / "train.codes.json").write_text(content)
+        with pytest.raises(InputError, match=r"train\.codes\.json"):
+            CachedCodes(prefix, manifest)
