@@ -73,7 +73,8 @@ class AudioDataset(Dataset):
         self.min_sample_size = max(1, min_sample_size or 1)
         self.training = training
         self.seed = seed
-        self.epoch = 1
+        # Shared with data loader workers, which fairseq keeps from epoch to epoch.
+        self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
         self.augment = augment if training else None
         self.skips = skips if skips is not None else SkipLog(manifest)
         self.num_buckets = num_buckets
@@ -164,16 +165,25 @@ class AudioDataset(Dataset):
         """Items to a batch: see :func:`bridle_fairseq.data.collate.collate_audio`."""
         return collate_audio(samples)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose crops and augmentation items have."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """From now on, the crops, augmentation and order of this epoch."""
-        self.epoch = epoch
+        """From now on, the crops and augmentation of this epoch, in worker processes too."""
+        self._epoch.fill_(epoch)
 
     def ordered_indices(self) -> np.ndarray:
-        """Rows in the order in which they are batched: by buckets of like length while training, else as they stand."""
+        """Rows in the order in which they are batched: by buckets of like length while training, else as they stand.
+
+        The same in every epoch (fairseq shuffles the batches): batches and workers live on, which saves a start of all
+        workers in every epoch, and fairseq never ends the old ones.
+        """
         rows = np.flatnonzero(self._long_enough)
         if not self.training or len(rows) == 0:
             return rows
-        rows = np.random.default_rng((self.seed, self.epoch)).permutation(rows)
+        rows = np.random.default_rng(self.seed).permutation(rows)
         edges = np.unique(np.quantile(self.sizes[rows], np.linspace(0, 1, self.num_buckets + 1)[1:-1]))
         buckets = np.searchsorted(edges, self.sizes[rows], side="left")
         return rows[np.argsort(-buckets, kind="stable")]
@@ -208,5 +218,5 @@ class AudioDataset(Dataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Batches of another epoch are other batches, while training."""
-        return not self.training
+        """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
+        return True

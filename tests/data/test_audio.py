@@ -139,10 +139,23 @@ def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
         expected = np.arange(60)[::-1].reshape(4, 15)[number]
         assert set(bucket) == set(expected) and not np.array_equal(bucket, np.sort(bucket))
     dataset.set_epoch(2)
-    assert not np.array_equal(order, dataset.ordered_indices())
-    valid = AudioDataset(dataset.manifest)
-    assert np.array_equal(valid.ordered_indices(), np.arange(60))
-    assert valid.can_reuse_epoch_itr_across_epochs and not dataset.can_reuse_epoch_itr_across_epochs
+    assert np.array_equal(order, dataset.ordered_indices()) and dataset.can_reuse_epoch_itr_across_epochs
+    other = AudioDataset(dataset.manifest, training=True, num_buckets=4, seed=4)
+    assert not np.array_equal(order, other.ordered_indices())
+    assert np.array_equal(AudioDataset(dataset.manifest).ordered_indices(), np.arange(60))
+
+
+def test_workers_that_live_on_follow_the_epoch(make_manifest):
+    dataset = AudioDataset(make_manifest([9000, 9000]), max_sample_size=4000, training=True)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=2, collate_fn=dataset.collater, num_workers=1, persistent_workers=True
+    )
+    for epoch in (1, 2, 3):
+        dataset.set_epoch(epoch)
+        (batch,) = loader
+        assert torch.equal(
+            batch["net_input"]["source"], dataset.collater([dataset[0], dataset[1]])["net_input"]["source"]
+        )
 
 
 def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
