@@ -22,6 +22,8 @@ if rank == 0:
     }}
 state = distributed.broadcast_object(state, src_rank=0, group=group)
 gathered = distributed.all_gather_list([rank] * (rank + 1), group=group)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # gloo's threads must not outlive the interpreter
 report([state["cfg"].task.rates[0], state["args"].arch, state["model"]["w"].tolist(), str(state["model"]["h"].dtype),
         len(state["task_state"]["dictionary"]), float(state["best"]), gathered])
 """

@@ -77,8 +77,11 @@ def gathered_lists():
     torch.distributed.init_process_group("gloo", init_method="file://" + FOLDER + "/rendezvous", rank=0, world_size=1)
     gather = fairseq.distributed.utils.all_gather_list
     group = torch.distributed.group.WORLD
-    return [gather({"loss": 1.5}, group=group), gather(list(range(9000)), group=group, max_size=60000)[0][-1],
-            gather("small again", group=group)]
+    try:
+        return [gather({"loss": 1.5}, group=group), gather(list(range(9000)), group=group, max_size=60000)[0][-1],
+                gather("small again", group=group)]
+    finally:
+        torch.distributed.destroy_process_group()
 
 outcomes = {}
 for case in (span_mask, conditional_random_field, checkpoint, checkpoint_with_configuration,
