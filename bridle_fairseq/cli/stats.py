@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value}; expected more than 0")
+    if args.workers < 0:
+        raise InputError(f"--workers {args.workers}; expected 0 or more")
     manifest = Manifest.read(args.manifest)
     if args.max_clips is not None and args.max_clips < len(manifest):
         chosen = np.random.default_rng(args.seed).choice(len(manifest), args.max_clips, replace=False)

@@ -1,0 +1,94 @@
+"""bridle manifest, as a user calls it."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.cli.main import main
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """A folder with 10 wav files, a flac file in a subfolder and one that is no sound."""
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    for number in range(10):
+        soundfile.write(tmp_path / "in" / f"clip {number}.wav", np.zeros(100 + number), 8000)
+    soundfile.write(tmp_path / "in" / "more" / "x.flac", np.zeros(500), 44100)
+    (tmp_path / "in" / "broken.wav").write_bytes(b"junk")
+    return tmp_path / "in"
+
+
+def test_a_folder(sounds, tmp_path, capsys):
+    assert main(["manifest", str(sounds), "--dest", str(tmp_path / "out"), "--valid-percent", "0.2"]) == 0
+    train, valid = (Manifest.read(tmp_path / "out" / f"{split}.tsv") for split in ("train", "valid"))
+    assert (len(train), len(valid)) == (9, 2) and train.root == valid.root == str(sounds)
+    rows = dict([*train, *valid])
+    assert rows == {**{f"clip {number}.wav": 100 + number for number in range(10)}, "more/x.flac": 500}
+    said = capsys.readouterr()
+    assert "9 clips" in said.out and "broken.wav: not readable" in said.err
+    assert "broken.wav" in (tmp_path / "out" / "skipped.tsv").read_text()
+
+
+def test_the_seed_and_the_filters_count(sounds, tmp_path):
+    valid = []
+    for seed in ("1", "1", "2"):
+        arguments = ["--dest", str(tmp_path / "out"), "--valid-percent", "0.3", "--seed", seed]
+        assert main(["manifest", str(sounds), *arguments, "--path-must-contain", "clip"]) == 0
+        valid.append((tmp_path / "out" / "valid.tsv").read_text())
+    assert valid[0] == valid[1] != valid[2] and "x.flac" not in valid[0]
+    assert main(["manifest", str(sounds), "--dest", str(tmp_path / "f"), "--ext", "flac", "--valid-percent", "0"]) == 0
+    assert list(Manifest.read(tmp_path / "f" / "train.tsv")) == [("more/x.flac", 500)]
+    assert not (tmp_path / "f" / "valid.tsv").exists()
+
+
+def test_a_stored_archive(sounds, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for path in sorted(sounds.glob("*.wav")):
+            archive.write(path, path.name)
+    assert main(["manifest", str(tmp_path / "x.zip"), "--dest", str(tmp_path / "out")]) == 0
+    dataset = AudioDataset(Manifest.read(tmp_path / "out" / "train.tsv"), sample_rate=8000)
+    assert sorted(len(dataset[row]["source"]) for row in range(len(dataset)))[-1] >= 108
+
+
+def test_labels_splits_and_folds(sounds, tmp_path):
+    lines = [f"clip {number},{'dog' if number % 2 else 'cat'},{number % 3}" for number in range(10)]
+    (tmp_path / "t.csv").write_text("\n".join(["what,kind,part", *lines]))
+    columns = ["--name-column", "what", "--label-column", "kind", "--fold-column", "part"]
+    out = tmp_path / "out"
+    assert main(["manifest", str(sounds), "--dest", str(out), "--labels", str(tmp_path / "t.csv"), *columns]) == 0
+    classes = Classes.read(out / "labels.csv")
+    valid = Manifest.read(out / "fold0" / "valid.tsv")
+    labels = Labels.read(out / "fold0" / "valid.lbl", valid, classes)
+    found = {name: classes.names[labels[row][0]] for row, (name, _) in enumerate(valid)}
+    assert found == {f"clip {n}.wav": "dog" if n % 2 else "cat" for n in (0, 3, 6, 9)}
+    assert len(Manifest.read(out / "train.tsv")) + len(Manifest.read(out / "valid.tsv")) == 10
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        (["{in}/none"], "none: no such folder or .zip archive"),
+        (["{in}/more", "--ext", "mp3"], "no file found with extension .mp3"),
+        (["{in}", "--valid-percent", "1.5"], "share for validation 1.5"),
+        (["{in}", "--labels", "{in}/none.csv"], "none.csv: cannot read this csv file: No such file"),
+        (["{in}", "--classes", "{in}/none.csv"], "none.csv: cannot read"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(sounds, tmp_path, capsys, arguments, said):
+    arguments = [argument.replace("{in}", str(sounds)) for argument in arguments]
+    assert main(["manifest", *arguments, "--dest", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("bridle: error: ") and said in lines[-1]
+    assert not (tmp_path / "out" / "train.tsv").exists()
+
+
+def test_a_compressed_archive_is_one_line(sounds, tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(sounds / "clip 0.wav", "a.wav")
+    assert main(["manifest", str(tmp_path / "x.zip"), "--dest", str(tmp_path / "out")]) == 2
+    assert "'a.wav' is compressed" in capsys.readouterr().err

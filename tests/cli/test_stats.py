@@ -1,0 +1,82 @@
+"""bridle stats: the two numbers, and what is left out."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from bridle_fairseq.cli.main import main
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.nn.fbank import LogMel
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Path of a manifest of 5 clips of 0.03 to 1 s, from quiet to loud."""
+    random = np.random.default_rng(0)
+    sizes = [480, 5000, 16000, 9000, 12345]
+    for number, size in enumerate(sizes):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1**number * random.standard_normal(size), 16000, subtype="FLOAT")
+    Manifest(tmp_path, [f"{number}.wav" for number in range(5)], sizes).write(tmp_path / "train.tsv")
+    return tmp_path / "train.tsv"
+
+
+def numbers(text):
+    found = re.fullmatch(r"model\.fbank_mean=(-?\d+\.\d{4}) model\.fbank_std=(\d+\.\d{4})\n", text)
+    return [float(number) for number in found.groups()]
+
+
+def test_the_numbers_are_those_of_all_valid_frames(manifest, capsys):
+    assert main(["stats", str(manifest), "--workers", "0", "--batch-size", "2"]) == 0
+    frames = []
+    for number in range(5):
+        samples, _ = soundfile.read(manifest.parent / f"{number}.wav", dtype="float32")
+        frames.append(LogMel()(torch.from_numpy(samples)[None])[0][0].double())
+    expected = torch.cat(frames)
+    said = capsys.readouterr()
+    assert numbers(said.out) == pytest.approx([float(expected.mean()), float(expected.std(correction=0))], abs=1e-4)
+    assert f"5 clips, {len(expected)} frames; 0 skipped" in said.err
+
+
+def test_workers_batches_and_seed(manifest, capsys):
+    printed = []
+    for arguments in (["--workers", "0"], ["--workers", "2", "--batch-size", "3"]):
+        assert main(["stats", str(manifest), *arguments]) == 0
+        printed.append(numbers(capsys.readouterr().out))
+    assert printed[0] == pytest.approx(printed[1], abs=1e-4)
+    chosen = set()
+    for seed in ("1", "1", "2", "3", "4"):
+        assert main(["stats", str(manifest), "--workers", "0", "--max-clips", "2", "--seed", seed]) == 0
+        said = capsys.readouterr()
+        assert "2 clips, " in said.err
+        chosen.add(said.out)
+    assert 1 < len(chosen) < 5
+
+
+def test_other_settings_of_the_model(manifest, capsys):
+    arguments = ["--sample-rate", "8000", "--num-mel-bins", "40", "--max-seconds", "0.1"]
+    assert main(["stats", str(manifest), "--workers", "0", *arguments]) == 0
+    assert " 33 frames" in capsys.readouterr().err  # 1 frame of 0.03 s, 4 times 8 of 0.1 s
+
+
+def test_unreadable_clips_are_told_and_too_many_are_an_error(manifest, capsys):
+    soundfile.write(manifest.parent / "1.wav", np.full(5000, np.nan), 16000, subtype="FLOAT")
+    assert main(["stats", str(manifest), "--workers", "0", "--max-skipped", "0.3"]) == 0
+    said = capsys.readouterr()
+    assert "1.wav: NaN" in said.err and "4 clips" in said.err and np.isfinite(numbers(said.out)).all()
+    assert main(["stats", str(manifest), "--workers", "2"]) == 2
+    said = capsys.readouterr()
+    assert "1.wav: NaN" in said.err and "1 of 5 clips cannot be read" in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("option", ["--max-clips 0", "--max-seconds 0.0", "--batch-size 0", "--workers -1"])
+def test_impossible_numbers_are_refused(manifest, capsys, option):
+    assert main(["stats", str(manifest), *option.split()]) == 2
+    assert f"bridle: error: {option}; expected" in capsys.readouterr().err
+
+
+def test_a_missing_manifest_is_one_line(tmp_path, capsys):
+    assert main(["stats", str(tmp_path / "none.tsv")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

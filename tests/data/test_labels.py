@@ -1,0 +1,77 @@
+"""Classes and labels of rows."""
+
+import numpy as np
+import pytest
+
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.errors import InputError
+
+MANIFEST = Manifest("/r", ["a", "b", "c"], [1, 1, 1])
+ANIMALS = Classes(["/m/1", "/m/2", "/m/3"], ["Dog", "Cat, wild", "Cow"])
+
+
+def test_classes_come_back_as_audioset_writes_them(tmp_path):
+    ANIMALS.write(tmp_path / "labels.csv")
+    assert (tmp_path / "labels.csv").read_text().splitlines()[:3] == [
+        "index,mid,display_name",
+        "0,/m/1,Dog",
+        '1,/m/2,"Cat, wild"',
+    ]
+    read = Classes.read(tmp_path / "labels.csv")
+    assert (read.ids, read.names, len(read)) == (ANIMALS.ids, ANIMALS.names, 3)
+    assert [read.number("/m/3"), read.number("Cow"), read.find("Cow"), read.find("/m/1"), read.find("?")] == [
+        *(2, None, 2, 0, None)
+    ]
+
+
+def test_classes_of_free_names_are_sorted_and_fit_into_a_line():
+    classes = Classes.from_names(["10", "9", "b, c", "a", "9"])
+    assert classes.names == ["9", "10", "a", "b, c"] and classes.ids == ["9", "10", "a", "b_ c"]
+    with pytest.raises(InputError, match="'b_ c' stands there twice"):
+        Classes.from_names(["b, c", "b_ c"])
+
+
+@pytest.mark.parametrize(
+    "content,said",
+    [
+        ("", "line 1: ''; expected 'index,mid,display_name'"),
+        ("index,mid\n0,a\n", "line 1: 'index,mid'"),
+        ("index,mid,display_name\n", "no class"),
+        ("index,mid,display_name\n0,a,A\n2,b,B\n", "class 1: '2,b,B'; expected '1,mid,display_name'"),
+        ("index,mid,display_name\n0,a\n", "class 0"),
+        ("index,mid,display_name\n0,a,A\n1,a,B\n", "class 'a' stands there twice"),
+    ],
+)
+def test_bad_classes_are_one_sentence(tmp_path, content, said):
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(InputError) as error:
+        Classes.read(tmp_path / "labels.csv")
+    assert said in str(error.value) and str(tmp_path) in str(error.value)
+    with pytest.raises(InputError, match="none.csv: cannot read this csv file: No such file"):
+        Classes.read(tmp_path / "none.csv")
+
+
+def test_labels_come_back_and_say_what_they_are(tmp_path):
+    Labels([[0], [2, 1], []], ANIMALS).write(tmp_path / "train.lbl")
+    assert (tmp_path / "train.lbl").read_text() == "/m/1\n/m/3,/m/2\n\n"
+    labels = Labels.read(tmp_path / "train.lbl", MANIFEST, ANIMALS)
+    assert [labels[row] for row in range(len(labels))] == [[0], [2, 1], []]
+    assert labels.multi_hot(1).tolist() == [0, 1, 1] and labels.multi_hot(1).dtype == np.float32
+    assert labels.counts().tolist() == [1, 1, 1] and not labels.single
+    assert Labels([[0], [2], [2]], ANIMALS).single
+
+
+def test_labels_out_of_line_or_of_no_class_are_refused(tmp_path):
+    path = tmp_path / "train.lbl"
+    path.write_text("/m/1\n/m/2\n")
+    with pytest.raises(InputError, match=r"train\.lbl: 2 lines; expected 3, one for each row"):
+        Labels.read(path, MANIFEST, ANIMALS)
+    path.write_text("/m/1\n/m/2, /m/9\n/m/1\n")
+    with pytest.raises(InputError, match=r"train\.lbl, line 2: unknown class '/m/9'; expected one of the 3 ids"):
+        Labels.read(path, MANIFEST, ANIMALS)
+    with pytest.raises(InputError, match=r"none\.lbl: cannot read these labels: No such file"):
+        Labels.read(tmp_path / "none.lbl", MANIFEST, ANIMALS)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="cannot read these labels"):
+        Labels.read(path, MANIFEST, ANIMALS)

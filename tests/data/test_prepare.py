@@ -1,0 +1,104 @@
+"""Splits, folds and what is written."""
+
+import numpy as np
+import pytest
+
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, run_script, scan_source
+from bridle_fairseq.data.scan import Scan, SoundFile
+from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.errors import InputError
+
+SCAN = Scan("/r", [SoundFile(f"{row}.wav", f"{row}.wav") for row in range(6)], list(range(10, 16)), [])
+
+
+def test_random_split():
+    splits = random_split(1000, 0.05, seed=1)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 950, "valid": 50}
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(1000))
+    assert all((np.diff(rows) > 0).all() for rows in splits.values()) and splits["valid"].max() > 500
+    again, other = random_split(1000, 0.05, seed=1), random_split(1000, 0.05, seed=2)
+    assert np.array_equal(splits["valid"], again["valid"]) and not np.array_equal(splits["valid"], other["valid"])
+
+
+def test_random_split_at_its_limits():
+    assert len(random_split(2, 0.001, 1)["valid"]) == 1 and len(random_split(2, 0.99, 1)["train"]) == 1
+    assert list(random_split(3, 0, 1)) == ["train"] and len(random_split(1, 0, 1)["train"]) == 1
+    for share in (1, -0.1, 5):
+        with pytest.raises(InputError, match="share for validation"):
+            random_split(10, share, 1)
+    with pytest.raises(InputError, match="1 usable file"):
+        random_split(1, 0.05, 1)
+
+
+def test_manifests_labels_and_classes_are_written_in_line(tmp_path, capsys):
+    entries = [
+        Entry(["dog"], "train"),
+        None,
+        Entry(["cat", "dog"], "valid"),
+        Entry([], "train"),
+        None,
+        Entry(["cat"], "test"),
+    ]
+    labelled_corpus(SCAN, entries).write(tmp_path)
+    classes = Classes.read(tmp_path / "labels.csv")
+    assert classes.names == ["cat", "dog"]
+    expected = {"train": ([0, 3], [[1], []]), "valid": ([2], [[0, 1]]), "test": ([5], [[0]])}
+    for split, (rows, labels) in expected.items():
+        manifest = Manifest.read(tmp_path / f"{split}.tsv")
+        assert list(manifest) == [(f"{row}.wav", 10 + row) for row in rows] and manifest.root == "/r"
+        read = Labels.read(tmp_path / f"{split}.lbl", manifest, classes)
+        assert [read[row] for row in range(len(read))] == labels
+    said = capsys.readouterr()
+    assert "train.tsv: 2 clips, 2 classes" in said.out and "2 files have no label" in said.err
+
+
+def test_without_labels_there_are_manifests_only(tmp_path):
+    Corpus(SCAN, {"train": np.arange(6)}).write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
+
+
+def test_every_fold_is_validated_once(tmp_path):
+    entries = [Entry(["a"], fold=str(row % 3)) for row in range(6)]
+    corpus = labelled_corpus(SCAN, entries, valid_percent=0.5)
+    assert sorted(corpus.splits) == sorted(
+        ["train", "valid", *(f"fold{fold}/{split}" for fold in range(3) for split in ("train", "valid"))]
+    )
+    assert corpus.splits["fold1/valid"].tolist() == [1, 4] and corpus.splits["fold1/train"].tolist() == [0, 2, 3, 5]
+    corpus.write(tmp_path)
+    assert (tmp_path / "fold1" / "valid.lbl").read_text() == "a\na\n" and (tmp_path / "fold1" / "labels.csv").exists()
+
+
+def test_given_classes_are_kept_to_by_id_or_name():
+    classes = Classes(["/m/1", "/m/2"], ["Dog", "Cat"], "given.csv")
+    corpus = labelled_corpus(SCAN, [Entry(["/m/2"]), Entry(["Dog"]), *[None] * 4], classes=classes)
+    assert corpus.classes is classes and corpus.labels == [[1], [0], [], [], [], []]
+    with pytest.raises(InputError, match="unknown class 'Cow'.*given.csv"):
+        labelled_corpus(SCAN, [Entry(["Cow"]), *[None] * 5], classes=classes)
+
+
+def test_a_split_in_some_rows_only_is_an_error():
+    with pytest.raises(InputError, match=r"1\.wav: no split"):
+        labelled_corpus(SCAN, [Entry(["a"], "train"), Entry(["a"]), *[None] * 4])
+
+
+def test_unreadable_files_are_listed_and_counted(tmp_path, write_sound, capsys):
+    write_sound("in/a.wav")
+    (tmp_path / "in" / "b.wav").write_bytes(b"junk")
+    scan = scan_source(tmp_path / "in", tmp_path / "out")
+    assert len(scan.files) == 1
+    assert "b.wav'\tnot readable" in (tmp_path / "out" / "skipped.tsv").read_text()
+    said = capsys.readouterr().err
+    assert "left out:" in said and "1 of 2 files cannot be read" in said and "skipped.tsv" in said
+    (tmp_path / "in" / "a.wav").write_bytes(b"")
+    with pytest.raises(InputError, match="none of 2 files can be read"):
+        scan_source(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_mistake_in_a_script_is_one_line_and_exit_code_2(capsys):
+    def fail(args):
+        raise InputError("no such thing")
+
+    assert run_script(fail, None) == 2 and capsys.readouterr().err.endswith("error: no such thing\n")
+    assert run_script(lambda args: None, None) == 0

@@ -1,0 +1,120 @@
+"""The scripts in manifests/, on small copies of the layouts they are for."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+
+SCRIPTS = Path(__file__).parents[2] / "manifests"
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Make sound files of these names below tmp_path / "in"."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / "in" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.zeros(200), 16000)
+        return tmp_path / "in"
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a script as a user would and give its exit code; what it writes is in tmp_path / "out"."""
+
+    def script(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--dest", str(tmp_path / "out")])
+        spec = importlib.util.spec_from_file_location("__main__", SCRIPTS / f"{name}.py")
+        with pytest.raises(SystemExit) as end:
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        return end.value.code
+
+    return script
+
+
+def labelled(folder, split):
+    """File name to class names of a split."""
+    classes = Classes.read(folder / "labels.csv")
+    manifest = Manifest.read(folder / f"{split}.tsv")
+    labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
+    return {name: [classes.names[number] for number in labels[row]] for row, (name, _) in enumerate(manifest)}
+
+
+def test_a_folder_for_each_class(sounds, run, tmp_path):
+    source = sounds(*(f"{word}/{n}.wav" for word in ("dog", "cat") for n in range(4)), "loose.wav")
+    assert run("folder", source, "--valid-percent", "0.25") == 0
+    train, valid = (labelled(tmp_path / "out", split) for split in ("train", "valid"))
+    assert len(train) == 6 and len(valid) == 2
+    assert all(classes == [name.split("/")[0]] for name, classes in {**train, **valid}.items())
+
+
+def test_a_table(sounds, run, tmp_path):
+    source = sounds("a.wav", "b.wav", "c.wav")
+    (tmp_path / "t.csv").write_text("file,tags,split\na.wav,x;y,train\nb.wav,,valid\n")
+    assert run("table", source, tmp_path / "t.csv", "--label-column", "tags", "--label-separator", ";") == 0
+    assert labelled(tmp_path / "out", "train") == {"a.wav": ["x", "y"]}
+    assert labelled(tmp_path / "out", "valid") == {"b.wav": []}
+    assert run("table", source, tmp_path / "none.csv") == 2
+
+
+def test_esc50(sounds, run, tmp_path):
+    source = sounds(*(f"audio/{fold}-100-A-{target}.wav" for fold in range(1, 6) for target in (0, 7)))
+    (source / "meta").mkdir()
+    lines = [f"{f}-100-A-{t}.wav,{f},{t},{'dog' if t == 0 else 'sea'},True,100,A" for f in range(1, 6) for t in (0, 7)]
+    (source / "meta" / "esc50.csv").write_text("\n".join(["filename,fold,target,category,esc10,src_file,take", *lines]))
+    assert run("esc50", source) == 0
+    for fold in range(1, 6):
+        valid = labelled(tmp_path / "out" / f"fold{fold}", "valid")
+        assert valid == {f"{fold}-100-A-0.wav": ["dog"], f"{fold}-100-A-7.wav": ["sea"]}
+        assert len(labelled(tmp_path / "out" / f"fold{fold}", "train")) == 8
+    assert len(labelled(tmp_path / "out", "train")) == 9
+    assert run("esc50", tmp_path / "none") == 2
+
+
+def test_speech_commands(sounds, run, tmp_path):
+    source = sounds(
+        *(f"{word}/{n}_nohash_0.wav" for word in ("yes", "no") for n in range(3)), "_background_noise_/x.wav"
+    )
+    (source / "validation_list.txt").write_text("yes/1_nohash_0.wav\n")
+    (source / "testing_list.txt").write_text("no/2_nohash_0.wav\nyes/2_nohash_0.wav\n")
+    assert run("speech_commands", source) == 0
+    assert labelled(tmp_path / "out", "valid") == {"yes/1_nohash_0.wav": ["yes"]}
+    assert labelled(tmp_path / "out", "test") == {"no/2_nohash_0.wav": ["no"], "yes/2_nohash_0.wav": ["yes"]}
+    assert sorted(labelled(tmp_path / "out", "train")) == [f"{w}_nohash_0.wav" for w in ("no/0", "no/1", "yes/0")]
+    (source / "testing_list.txt").unlink()
+    assert run("speech_commands", source) == 2
+
+
+def test_audioset(sounds, run, tmp_path):
+    source = sounds(
+        "-a1.wav", "train/Yb2.flac", "c3_30.wav", "d4_30000_40000.wav", "e5_30.000.wav", "e5_70.000.wav", "z.wav"
+    )
+    (tmp_path / "classes.csv").write_text('index,mid,display_name\n0,/m/1,Speech\n1,/m/2,"Dog, small"\n')
+    lines = [f'{name}, 30.000, 40.000, "/m/1,/m/2"' for name in ("-a1", "b2", "c3", "d4", "not here")]
+    (tmp_path / "train.csv").write_text("\n".join(["# Segments csv", *lines]))
+    (tmp_path / "eval.csv").write_text('e5, 70.000, 80.000, "/m/2"\n')
+    arguments = [
+        "--classes",
+        tmp_path / "classes.csv",
+        "--train",
+        tmp_path / "train.csv",
+        "--valid",
+        tmp_path / "eval.csv",
+    ]
+    assert run("audioset", source, *arguments) == 0
+    train = labelled(tmp_path / "out", "train")
+    assert sorted(train) == ["-a1.wav", "c3_30.wav", "d4_30000_40000.wav", "train/Yb2.flac"]
+    assert all(classes == ["Speech", "Dog, small"] for classes in train.values())
+    assert labelled(tmp_path / "out", "valid") == {"e5_70.000.wav": ["Dog, small"]}
+    (tmp_path / "eval.csv").write_text('e5, 70.000, 80.000, "/m/9"\n')
+    assert run("audioset", source, *arguments) == 2
