@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 # On a CPU the fused kernel pays off in float32 from this many tokens on; below, and in bfloat16 (whose backward pass it
 # has no fast code for), plain products were 1.5 to 7 times faster at the sizes of `tiny` and of the decoder's windows.
 # Above the second number its memory is worth more than its time.

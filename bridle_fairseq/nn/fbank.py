@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from bridle_fairseq.nn.precision import KeepsDtype
 
 PREEMPHASIS = 0.97
 LOW_HZ = 20.0
@@ -57,7 +59,7 @@ def _band(filters: Tensor, first: int) -> tuple[slice, slice]:
     return mels, slice(int(used.min()), int(used.max()) + 1) if len(used) else slice(0, 0)
 
 
-class LogMel(nn.Module):
+class LogMel(KeepsDtype):
     """Log-mel frames of waveforms in [-1, 1], equal to Kaldi's of each clip alone.
 
     The settings are those of AST and BEATs (``htk_compat``, no energy, Hanning window, no dither, DC removal and
@@ -85,12 +87,6 @@ class LogMel(nn.Module):
         filters = mel_filters(num_mel_bins, self.fft_length, sample_rate)
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
         self._bands = [_band(filters, first) for first in range(0, num_mel_bins, MELS_OF_BAND)]
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        for name, buffer in self._buffers.items():  # follow the module to its device, never to another dtype
-            assert buffer is not None
-            self._buffers[name] = buffer.to(fn(buffer).device)
-        return self
 
     def frame_count(self, num_samples: Count) -> Count:
         """Frames of a clip of so many samples: see :func:`frame_count`."""

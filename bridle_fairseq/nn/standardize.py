@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridle_fairseq.nn.distributed import all_reduce_sum
+from bridle_fairseq.nn.precision import KeepsDtype
 
 
-class RunningStandardizer(nn.Module):
+class RunningStandardizer(KeepsDtype):
     """Subtracts a running mean and divides by a running deviation per channel; no gradient flows into either.
 
     Statistics are only added up in :meth:`forward` and take effect in :meth:`commit`, which every rank calls once an update
@@ -32,13 +33,6 @@ class RunningStandardizer(nn.Module):
         self.register_buffer("second", torch.ones(width))  # running mean of squares
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("pending", torch.zeros(2 * width + 1, dtype=torch.float64), persistent=False)
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        """Buffers follow the device but never the dtype: half precision would lose the averages."""
-        device = fn(torch.empty(0, device=self.mean.device)).device
-        for name, buffer in self._buffers.items():
-            self._buffers[name] = buffer.to(device)  # type: ignore[union-attr]
-        return self
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, collect: bool = True) -> Tensor:
         """... x D -> ... x D float32.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bridle_fairseq.nn.attention import Attention
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.position import sincos_position
+from bridle_fairseq.nn.precision import KeepsDtype
 from bridle_fairseq.nn.transformer import Block, init_weights
 
 
@@ -75,7 +76,7 @@ class TokenizerEstimator(nn.Module):
 
     def forward(self, quantized: Tensor, grid: Sequence[int], padding_mask: Tensor | None = None) -> Tensor:
         """B x N x codebook_dim -> B x N x target_width."""
-        x = self.embed(quantized)
+        x = self.embed(quantized.to(self.embed.weight.dtype))
         x = x + sincos_position(grid, self.width, like=x)
         for block in self.blocks:
             x = block(x, padding_mask)
@@ -89,7 +90,7 @@ class TokenizerEstimator(nn.Module):
                 module.reset_parameters()
 
 
-class RandomProjection(nn.Module):
+class RandomProjection(KeepsDtype):
     """The cold start's tokenizer: patch embedding plus positions, projected, all of it random and never trained.
 
     Weights are buffers: no optimizer, no weight decay and no stage can touch them.

@@ -1,0 +1,303 @@
+"""The method as a whole: stages, frozen parts, targets, padding, settings that cannot work."""
+
+import copy
+
+import pytest
+import torch
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.schedule import Stage
+from bridle_fairseq.nn.settings import BridleSettings
+
+TINY = {
+    "num_mel_bins": 32,
+    "patch_size": [8, 8],
+    "encoder_width": 32,
+    "encoder_depth": 2,
+    "encoder_heads": 4,
+    "decoder_width": 16,
+    "decoder_depth": 2,
+    "decoder_heads": 2,
+    "tokenizer_depth": 2,
+    "estimator_depth": 1,
+    "num_codebooks": 2,
+    "codebook_size": 8,
+    "codebook_dim": 8,
+    "mask_ratio": 0.5,
+}
+ENCODER, TOKENIZER = Stage("encoder", 10), Stage("tokenizer", 10)
+JOINT = Stage("joint", 10, tokenizer_every=2)
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return Bridle(BridleSettings(**{**TINY, **changes})).train()
+
+
+def clips(*lengths):
+    """Noise of several lengths with a tone in it, padded to a batch, and the padding."""
+    source, padding = torch.zeros(len(lengths), max(lengths)), torch.ones(len(lengths), max(lengths), dtype=torch.bool)
+    for i, length in enumerate(lengths):
+        time = torch.arange(length) / 16000
+        source[i, :length] = 0.1 * torch.randn(length) + torch.sin(2 * torch.pi * (200 + 300 * i) * time)
+        padding[i, :length] = False
+    return source, padding if padding.any() else None
+
+
+def step(model, stage, batch, number=0, optimizer=None):
+    out = model(*batch, stage, number)
+    (out.loss / max(out.sample_size, 1)).backward()
+    if optimizer is not None:
+        optimizer.step()
+        optimizer.zero_grad()
+    model.commit()
+    return out
+
+
+@pytest.mark.parametrize("stage", [ENCODER, TOKENIZER, JOINT], ids=lambda s: s.kind)
+@pytest.mark.parametrize("lengths", [(16000,), (4000, 9000, 2600), (300,), (40000, 400)])
+def test_every_stage_takes_any_length(stage, lengths):
+    model = make()
+    model.begin_stage(stage)
+    for number in range(2):
+        out = step(model, stage, clips(*lengths), number)
+        assert torch.isfinite(out.loss) and out.sample_size > 0
+    for part in model.trained_parts(stage, 1):
+        grads = [p.grad for p in part.parameters()]
+        assert all(g is not None and torch.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize(("stage", "frozen"), [(ENCODER, "tokenizer estimator"), (TOKENIZER, "encoder decoder")])
+def test_parts_of_the_other_stage_stay_without_gradient(stage, frozen):
+    model = make()
+    model.begin_stage(stage)
+    step(model, stage, clips(9000, 5000))
+    for name in frozen.split():
+        assert all(p.grad is None for p in getattr(model, name).parameters())
+
+
+def test_codebooks_stand_still_in_an_encoder_stage_and_move_in_a_tokenizer_stage():
+    model = make()
+    model.begin_stage(ENCODER)
+    step(model, ENCODER, clips(16000, 16000))
+    before = model.quantizer.codebooks.codes.clone()
+    step(model, ENCODER, clips(12000, 9000))
+    assert torch.equal(model.quantizer.codebooks.codes, before)
+    model.begin_stage(TOKENIZER)
+    step(model, TOKENIZER, clips(16000, 16000))
+    started = model.quantizer.codebooks.codes.clone()
+    assert not torch.equal(started, before)
+    step(model, TOKENIZER, clips(12000, 9000))
+    assert not torch.equal(model.quantizer.codebooks.codes, started)
+
+
+def test_joint_updates_codebooks_only_with_the_tokenizers_part():
+    model = make()
+    model.begin_stage(JOINT)
+    step(model, JOINT, clips(16000, 16000), 1)
+    moved = model.quantizer.codebooks.codes.clone()
+    out = step(model, JOINT, clips(12000, 9000), 2)
+    assert out.tokenizer is None and torch.equal(model.quantizer.codebooks.codes, moved)
+    out = step(model, JOINT, clips(12000, 9000), 3)
+    assert out.tokenizer is not None and out.encoder is not None
+    assert not torch.equal(model.quantizer.codebooks.codes, moved)
+    expected = out.encoder.loss + 0.2 * out.encoder.count * out.tokenizer.loss / out.tokenizer.count
+    torch.testing.assert_close(out.loss, expected)
+
+
+def test_a_dummy_batch_leaves_no_trace():
+    model = make()
+    model.begin_stage(TOKENIZER)
+    step(model, TOKENIZER, clips(16000, 16000))
+    before = copy.deepcopy(model.state_dict())
+    model.dummy_batch = True
+    model(*clips(9000), TOKENIZER)
+    model.commit()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_validation_changes_nothing_and_repeats_itself():
+    model = make()
+    model.begin_stage(ENCODER)
+    step(model, ENCODER, clips(16000, 16000))
+    before = copy.deepcopy(model.state_dict())
+    model.eval()
+    batch = clips(9000, 4000)
+    losses = [model(*batch, stage).loss for stage in (ENCODER, TOKENIZER, ENCODER)]
+    assert torch.equal(losses[0], losses[2])
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_tokenizer_takes_over_the_targets_once_it_has_been_trained():
+    model = make()
+    batch = clips(16000, 9000)
+    model.begin_stage(ENCODER)
+    step(model, ENCODER, batch)
+    patches = model.front_end(*batch)
+    model.eval()
+    cold = model.codes(patches, from_tokenizer=False)
+    assert torch.equal(model.tokenize(*batch)[0], cold)
+    model.train().begin_stage(TOKENIZER)
+    step(model, TOKENIZER, batch)
+    model.begin_stage(ENCODER)
+    kept = model.quantizer.codebooks.codes.clone()
+    model(*batch, ENCODER)
+    assert torch.equal(model.quantizer.codebooks.codes, kept)
+    model.eval()
+    assert torch.equal(model.tokenize(*batch)[0], model.codes(patches, from_tokenizer=True))
+    assert not torch.equal(model.tokenize(*batch)[0], cold)
+
+
+def test_tokenizer_starts_from_the_encoder():
+    model = make()
+    with torch.no_grad():
+        model.encoder.patch_embed.weight.normal_()
+    model.begin_stage(TOKENIZER)
+    assert torch.equal(model.tokenizer.encoder.patch_embed.weight, model.encoder.patch_embed.weight)
+    random = make(tokenizer_init="random")
+    random.begin_stage(TOKENIZER)
+    assert not torch.equal(random.tokenizer.encoder.patch_embed.weight, random.encoder.patch_embed.weight)
+    kept = make(tokenizer_init="continue")
+    kept.begin_stage(TOKENIZER)
+    with torch.no_grad():
+        kept.tokenizer.head[0].weight.fill_(2.0)
+    kept.begin_stage(TOKENIZER)
+    assert (kept.tokenizer.head[0].weight == 2.0).all() and not kept.quantizer.started
+
+
+@pytest.mark.parametrize("from_tokenizer", [False, True])
+def test_a_clip_alone_equals_the_clip_padded_in_a_batch(from_tokenizer):
+    model = make()
+    stage = TOKENIZER if from_tokenizer else ENCODER
+    model.begin_stage(stage)
+    step(model, stage, clips(16000, 16000, 9000))
+    model.eval()
+    source, padding = clips(16000, 5130, 2600)
+    codes, patch_padding, _ = model.tokenize(source, padding)
+    features = model.extract_features(source, padding)
+    for i, length in enumerate((16000, 5130, 2600)):
+        alone, _, grid = model.tokenize(source[i : i + 1, :length])
+        valid = ~patch_padding[i]
+        assert valid.sum() == grid[0] * grid[1]
+        assert torch.equal(codes[i][valid], alone[0])
+        single = model.extract_features(source[i : i + 1, :length])
+        torch.testing.assert_close(features["x"][i][valid], single["x"][0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(features["class_token"][i], single["class_token"][0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_ignores_codes_of_visible_and_padded_patches():
+    model = make()
+    model.begin_stage(ENCODER)
+    batch = clips(16000, 6000)
+    step(model, ENCODER, batch)
+    model.eval()
+    patches = model.front_end(*batch)
+    codes = model.codes(patches, from_tokenizer=False)
+
+    def loss(codes):
+        return model.encoder_loss(patches, codes, torch.Generator().manual_seed(1)).loss
+
+    reference = loss(codes)
+    matters = torch.tensor([not torch.equal(loss(changed(codes, 0, n)), reference) for n in range(codes.shape[1])])
+    assert 0.4 < matters.float().mean() < 0.6
+    padded = patches.padding_mask[1].nonzero().flatten()
+    assert len(padded) and all(torch.equal(loss(changed(codes, 1, n)), reference) for n in padded)
+
+
+def changed(codes, clip, patch):
+    codes = codes.clone()
+    codes[clip, patch] = (codes[clip, patch] + 1) % 8
+    return codes
+
+
+def test_the_loss_ignores_what_padding_holds():
+    model = make()
+    model.begin_stage(ENCODER)
+    source, padding = clips(16000, 6000)
+    step(model, ENCODER, (source, padding))
+    model.eval()
+    noise = torch.where(padding, torch.randn_like(source), source)
+    for stage in (ENCODER, TOKENIZER):
+        torch.testing.assert_close(model(source, padding, stage).loss, model(noise, padding, stage).loss)
+
+
+def test_cached_codes_give_the_loss_of_live_codes():
+    model = make()
+    model.begin_stage(ENCODER)
+    batch = clips(16000, 6000)
+    step(model, ENCODER, batch)
+    model.eval()
+    codes = model.tokenize(*batch)[0]
+    assert torch.equal(model(*batch, ENCODER, codes=codes).loss, model(*batch, ENCODER).loss)
+    assert not torch.equal(model(*batch, ENCODER, codes=(codes + 1) % 8).loss, model(*batch, ENCODER).loss)
+
+
+def test_soft_codes_are_targets_too():
+    model = make(codes_per_level=3)
+    model.begin_stage(JOINT)
+    for number in range(2):
+        assert torch.isfinite(step(model, JOINT, clips(16000, 9000), number).loss)
+    assert model.tokenize(*clips(9000), codes_per_level=3)[0].shape[2:] == (2, 3)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("num_codebooks", [1, 2])
+def test_training_lowers_the_loss_of_each_stage(metric, num_codebooks):
+    model = make(codebook_metric=metric, num_codebooks=num_codebooks)
+    batch = clips(16000, 12000, 16000, 9000)
+    for stage in (ENCODER, TOKENIZER):
+        model.begin_stage(stage)
+        optimizer = torch.optim.AdamW([p for part in model.trained_parts(stage) for p in part.parameters()], lr=3e-3)
+        losses = [float(o.loss / o.sample_size) for o in (step(model, stage, batch, 0, optimizer) for _ in range(25))]
+        assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_spares_codebooks_and_front_end(dtype):
+    model = make()
+    model.begin_stage(TOKENIZER)
+    batch = clips(16000, 9000)
+    step(model, TOKENIZER, batch)
+    codes = model.quantizer.codebooks.codes.clone()
+    fbank = model.front_end.fbank(*batch)[0]
+    model.to(dtype)
+    assert model.quantizer.codebooks.codes.dtype == torch.float32
+    assert torch.equal(model.quantizer.codebooks.codes, codes)
+    half_fbank = model.front_end.fbank(*batch)[0]
+    assert half_fbank.dtype == torch.float32 and torch.equal(half_fbank, fbank)
+    for stage in (TOKENIZER, ENCODER):
+        assert torch.isfinite(model(*batch, stage).loss)
+
+
+def test_bfloat16_autocast_follows_float32():
+    batch = clips(16000, 9000)
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        model = make(precision=precision)
+        model.begin_stage(ENCODER)
+        step(model, ENCODER, batch)
+        model.eval()
+        losses.append(model(*batch, ENCODER).loss)
+    torch.testing.assert_close(losses[0], losses[1], atol=0, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mask_ratio": 1.0}, "mask_ratio is 1.0"),
+        ({"encoder_heads": 5}, "encoder_heads is 5"),
+        ({"decoder_heads": 3}, "decoder_heads is 3"),
+        ({"stages": []}, "stages is empty"),
+        ({"codebook_size": 1}, "codebook_size is 1"),
+        ({"patch_size": [16]}, "patch_size"),
+        ({"decoder_window": [4]}, "decoder_window"),
+        ({"latents": "whiten"}, "latents is 'whiten'"),
+        ({"codes_per_level": 9}, "codes_per_level is 9"),
+        ({"fbank_std": 0.0}, "fbank_std"),
+        ({"modality": "smell"}, "modality is 'smell'"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(change, words):
+    with pytest.raises(InputError, match=words):
+        make(**change)
