@@ -30,11 +30,11 @@ class BridleCriterion(FairseqCriterion):
             "stage": module.stage_index,
         }
         if out.encoder is not None:
-            log["masked"] = out.encoder.count
+            log["masked"] = out.encoder.num_patches
             for k, (loss, correct) in enumerate(zip(out.encoder.per_level, out.encoder.correct, strict=True), 1):
                 log[f"loss_{k}"], log[f"acc_{k}"] = loss, correct
         if out.tokenizer is not None:
-            log["patches"] = count = out.tokenizer.count
+            log["patches"] = count = out.tokenizer.num_patches
             log["cosine"] = out.tokenizer.cosine
             log["codebook_loss"] = out.tokenizer.quantized.codebook_loss.detach() * count
             log["commitment_loss"] = out.tokenizer.quantized.commitment_loss.detach() * count

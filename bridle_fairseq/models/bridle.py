@@ -20,7 +20,7 @@ class BridleConfig(BridleSettings, FairseqDataclass):
 
 
 def settings_from(cfg) -> BridleSettings:
-    """The settings in a fairseq configuration (or its plain dictionary), as the dataclass of the layer without fairseq."""
+    """The settings in a fairseq configuration, as the dataclass of the layer without fairseq."""
     plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(vars(cfg))
     return BridleSettings(**{f.name: plain[f.name] for f in fields(BridleSettings) if f.name in plain})
 
@@ -29,8 +29,8 @@ def settings_from(cfg) -> BridleSettings:
 class BridleModel(Bridle, BaseFairseqModel):
     """:class:`Bridle` driven by fairseq's update numbers.
 
-    Each update belongs to a stage. A stage's start is due exactly before its first update, so nothing about it needs to be
-    remembered: a checkpoint written at a boundary, by an uninterrupted run or not, has the start still before it.
+    Each update belongs to a stage. A stage's start is due exactly before its first update, so nothing about it needs
+    to be remembered: a checkpoint written at a boundary, by an uninterrupted run or not, has the start still before it.
     """
 
     def __init__(self, cfg):
@@ -73,7 +73,7 @@ class BridleModel(Bridle, BaseFairseqModel):
         return self.num_updates - self.schedule.starts[self.stage_index]
 
     def begin_update(self, num_updates: int) -> bool:
-        """Before the forward passes of update ``num_updates``: begin its stage if it is the first one. True if it was."""
+        """Before the forward passes of an update: begin its stage if it is the first one; True if it was."""
         self.num_updates = num_updates
         if num_updates not in self.schedule.starts or self._began_at == num_updates:
             return False

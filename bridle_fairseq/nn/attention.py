@@ -63,10 +63,10 @@ class Attention(nn.Module):
 class WindowAttention(nn.Module):
     """Attention within windows of a two-dimensional patch grid, the windows optionally shifted in time.
 
-    Tokens come in *band order* (:class:`BandLayout`): a band is one window wide in frequency, and within a band tokens run
-    in time. A window is then a run of consecutive tokens, a shifted window another run of the same tokens: both are views
-    of one tensor, and no block rolls or permutes anything. At both ends a shift leaves a shorter window, as a cyclic shift
-    with masks (Swin, arXiv 2103.14030, section 3.2) would.
+    Tokens come in *band order* (:class:`BandLayout`): a band is one window wide in frequency, and within a band
+    tokens run in time. A window is then a run of consecutive tokens, a shifted window another run of the same tokens:
+    both are views of one tensor, and no block rolls or permutes anything. At both ends a shift leaves a shorter
+    window, as a cyclic shift with masks (Swin, arXiv 2103.14030, section 3.2) would.
 
     Args:
         width: D.
@@ -107,7 +107,8 @@ class BandLayout:
 
     Args:
         grid: T and F.
-        window: patches of a window in time and in frequency; a grid that is no multiple of it is padded, the padding masked.
+        window: patches of a window in time and in frequency; a grid that is no multiple of it is padded, the padding
+            masked.
     """
 
     def __init__(self, grid: Sequence[int], window: Sequence[int]) -> None:

@@ -26,7 +26,7 @@ class TokenizerLoss(NamedTuple):
     loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
     cosine: Tensor  # sum over valid patches of the cosine
     quantized: QuantizedResult
-    count: int  # valid patches
+    num_patches: int  # valid ones
 
 
 class StepOutput(NamedTuple):
@@ -80,7 +80,7 @@ class Bridle(nn.Module):
         # A batch that only keeps this rank in step with the others: it takes part in collectives and brings no vector.
         self.dummy_batch = False
 
-    # -- parts ----------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------------------------
 
     def trained_parts(self, stage: Stage, num_updates: int | None = None) -> list[nn.Module]:
         """The modules that learn in a stage, or in its update ``num_updates`` (counted from the stage's start)."""
@@ -142,7 +142,7 @@ class Bridle(nn.Module):
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
-    # -- codes ----------------------------------------------------------------------------------------------------------
+    # -- codes -------------------------------------------------------------------------------------------------------
 
     def _targets_from_tokenizer(self, stage: Stage) -> bool:
         if stage.targets == "auto":
@@ -174,7 +174,7 @@ class Bridle(nn.Module):
             latents = self.latents(patches, from_tokenizer)
         return self.quantizer.encode(latents, self._statistics_padding(patches), codes_per_level=codes_per_level)
 
-    # -- losses ---------------------------------------------------------------------------------------------------------
+    # -- losses ------------------------------------------------------------------------------------------------------
 
     def encoder_loss(self, patches: Patches, codes: Tensor, generator: torch.Generator | None = None) -> CodeLoss:
         """Hide patches, encode the others, predict the codes of the hidden ones.
@@ -209,7 +209,7 @@ class Bridle(nn.Module):
             quantized = self.quantizer(latents, padding)
             estimate = self.estimator(quantized.quantized, patches.grid, patches.padding_mask)
         distance = cosine_loss(estimate, target, patches.padding_mask)
-        count = valid_count(*patches.x.shape[:2], patches.padding_mask)
+        count = valid_count(patches.x.shape[0], patches.x.shape[1], patches.padding_mask)
         return TokenizerLoss(distance + count * quantized.loss, count - distance.detach(), quantized, count)
 
     def forward(
@@ -233,7 +233,7 @@ class Bridle(nn.Module):
         tokenizer = self.tokenizer_loss(patches) if self.uses_tokenizer_loss(stage, stage_update) else None
         if not stage.trains_encoder:
             assert tokenizer is not None
-            return StepOutput(tokenizer.loss, tokenizer.count, None, tokenizer)
+            return StepOutput(tokenizer.loss, tokenizer.num_patches, None, tokenizer)
         if codes is None:
             if tokenizer is not None and self.settings.codes_per_level == 1:
                 codes = tokenizer.quantized.codes  # the same T and codebooks: nothing is computed twice
@@ -243,14 +243,14 @@ class Bridle(nn.Module):
         encoder = self.encoder_loss(patches, codes, generator=self._mask_generator(source.device))
         loss = encoder.loss
         if tokenizer is not None:
-            loss = loss + stage.tokenizer_weight * encoder.count * tokenizer.loss / max(tokenizer.count, 1)
-        return StepOutput(loss, encoder.count, encoder, tokenizer)
+            loss = loss + stage.tokenizer_weight * encoder.num_patches * tokenizer.loss / max(tokenizer.num_patches, 1)
+        return StepOutput(loss, encoder.num_patches, encoder, tokenizer)
 
     def _mask_generator(self, device: torch.device) -> torch.Generator | None:
         """Training masks follow the global generator; validation masks are the same at every validation."""
         return None if self.training else torch.Generator(device).manual_seed(0)
 
-    # -- use ------------------------------------------------------------------------------------------------------------
+    # -- use ---------------------------------------------------------------------------------------------------------
 
     @property
     def num_layers(self) -> int:

@@ -148,6 +148,7 @@ class LogMel(KeepsDtype):
         torch.sub(frames[..., 1:], frames[..., :-1] * PREEMPHASIS, out=inner)
         inner.mul_(self.window[1:])
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
-        power = squares[..., 0] + squares[..., 1]
+        power = (squares[..., 0] + squares[..., 1]).flatten(0, 1)
+        energies = energies.view(-1, self.num_mel_bins)
         for mels, bins in self._bands:
-            torch.matmul(power[..., bins], self.filters[bins, mels], out=energies[..., mels])
+            torch.mm(power[:, bins], self.filters[bins, mels], out=energies[:, mels])

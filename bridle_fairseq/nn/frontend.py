@@ -21,7 +21,7 @@ class Patches(NamedTuple):
 
 
 class AudioFrontEnd(nn.Module):
-    """Waveforms -> normalised log-mel -> patches, on the device of the batch, always in float32 and without gradient."""
+    """Waveforms -> normalised log-mel -> patches, on the batch's device, always in float32 and without gradient."""
 
     def __init__(self, settings: BridleSettings) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ class CodeLoss(NamedTuple):
     loss: Tensor  # scalar: sum over patches of the mean over levels
     per_level: Tensor  # K: sum over patches
     correct: Tensor  # K: patches whose nearest code was predicted
-    count: int  # patches
+    num_patches: int
 
 
 def code_loss(logits: Tensor, codes: Tensor) -> CodeLoss:

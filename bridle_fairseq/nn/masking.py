@@ -38,8 +38,7 @@ def random_mask(
         device = padding_mask.device
     score = torch.rand(batch, num_patches, device=device, generator=generator)
     if padding_mask is None:
-        keep = _num_visible(num_patches, mask_ratio)
-        visible = score.argsort(1)[:, :keep].sort(1).values
+        visible = score.argsort(1)[:, : _num_visible(num_patches, mask_ratio)].sort(1).values
         masked = torch.ones_like(score, dtype=torch.bool).scatter_(1, visible, False)
         return Mask(visible, None, masked)
     valid = (~padding_mask).sum(1)

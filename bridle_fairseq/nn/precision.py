@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class KeepsDtype(nn.Module):
     """A module that follows its model to another device but not to another dtype.
 
-    fairseq's ``fp16`` and ``bf16`` cast the whole model, buffers too; averages, codebooks and filter banks would be ruined.
+    fairseq's ``fp16`` and ``bf16`` cast the whole model, buffers too; averages, codebooks and filter banks would be
+    ruined.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

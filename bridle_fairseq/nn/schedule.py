@@ -18,7 +18,8 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        kind: what learns: ``encoder`` (with the decoder), ``tokenizer`` (with quantizer and estimator) or ``joint`` (both).
+        kind: what learns: ``encoder`` (with the decoder), ``tokenizer`` (with quantizer and estimator) or ``joint``
+            (both).
         updates: optimizer updates of the stage.
         lr: peak learning rate; None takes ``optimization.lr``.
         warmup_updates: updates of linear warm-up, then cosine to 0.

@@ -12,8 +12,8 @@ from bridle_fairseq.nn.precision import KeepsDtype
 class RunningStandardizer(KeepsDtype):
     """Subtracts a running mean and divides by a running deviation per channel; no gradient flows into either.
 
-    Statistics are only added up in :meth:`forward` and take effect in :meth:`commit`, which every rank calls once an update
-    (so several forwards an update, or a rank without data, are fine).
+    Statistics are only added up in :meth:`forward` and take effect in :meth:`commit`, which every rank calls once an
+    update (so several forwards an update, or a rank without data, are fine).
 
     Args:
         width: D.
@@ -25,6 +25,7 @@ class RunningStandardizer(KeepsDtype):
     mean: Tensor
     second: Tensor
     started: Tensor
+    pending: Tensor
 
     def __init__(self, width: int, scale: bool = True, decay: float = 0.99, floor: float = 1e-3) -> None:
         super().__init__()

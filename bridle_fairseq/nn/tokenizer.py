@@ -1,4 +1,4 @@
-"""The parts around the quantizer: tokenizer encoder, tokenizer estimator, and the random projection of the cold start."""
+"""The parts around the quantizer: tokenizer encoder, tokenizer estimator, and the cold start's random projection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TokenizerEncoder(nn.Module):
         return self.head(self.encoder(patches, grid, padding_mask).x)
 
     def start_from(self, encoder: Encoder) -> None:
-        """Copy an encoder of the same width: patch embedding, class token, norm and the first blocks; the head starts anew."""
+        """Copy patch embedding, class token, norm and the first blocks of an encoder; the head starts anew."""
         own = self.encoder
         with torch.no_grad():
             own.patch_embed.load_state_dict(encoder.patch_embed.state_dict())

@@ -23,7 +23,7 @@ class BridleAdamWConfig(FairseqDataclass):
 
 @register_optimizer("bridle_adamw", dataclass=BridleAdamWConfig)
 class BridleAdamW(FairseqOptimizer):
-    """AdamW (arXiv 1711.05101) on two groups of parameters. fairseq's own Adam walks through them in Python one by one."""
+    """AdamW (arXiv 1711.05101) on two groups of parameters; fairseq's own Adam walks through them one by one."""
 
     def __init__(self, cfg, params):
         super().__init__(cfg)

@@ -75,7 +75,7 @@ class BridlePretrainingTask(FairseqTask):
         super().__init__(cfg, **kwargs)
         self.skips = {}
 
-    # -- data -----------------------------------------------------------------------------------------------------------
+    # -- data --------------------------------------------------------------------------------------------------------
 
     def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
         """Read ``{data}/{split}.tsv``."""
@@ -130,7 +130,7 @@ class BridlePretrainingTask(FairseqTask):
         """None: clips are cropped, never refused for their length."""
         return None
 
-    # -- training -------------------------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch; the first one of a stage begins it."""
@@ -164,7 +164,8 @@ class BridlePretrainingTask(FairseqTask):
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):
-            text = f"stage {module.stage_index + 1} ends: level {level} uses {use.used_codes} codes, perplexity {use.perplexity:.1f}"
+            text = f"stage {module.stage_index + 1} ends: level {level} uses {use.used_codes} codes"
+            text += f", perplexity {use.perplexity:.1f}"
             logger.info(text)
             if use.perplexity < module.settings.codebook_size / 10:
                 logger.warning(

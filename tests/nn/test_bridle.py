@@ -102,7 +102,7 @@ def test_joint_updates_codebooks_only_with_the_tokenizers_part():
     out = step(model, JOINT, clips(12000, 9000), 3)
     assert out.tokenizer is not None and out.encoder is not None
     assert not torch.equal(model.quantizer.codebooks.codes, moved)
-    expected = out.encoder.loss + 0.2 * out.encoder.count * out.tokenizer.loss / out.tokenizer.count
+    expected = out.encoder.loss + 0.2 * out.encoder.num_patches * out.tokenizer.loss / out.tokenizer.num_patches
     torch.testing.assert_close(out.loss, expected)
 
 

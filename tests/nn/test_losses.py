@@ -8,11 +8,13 @@ from bridle_fairseq.nn.losses import code_loss, cosine_loss, valid_count
 def test_code_loss_is_cross_entropy_per_level():
     logits, codes = torch.randn(7, 3, 5, dtype=torch.float64), torch.randint(0, 5, (7, 3))
     out = code_loss(logits, codes)
-    expected = torch.stack([torch.nn.functional.cross_entropy(logits[:, k], codes[:, k], reduction="sum") for k in range(3)])
+    expected = torch.stack(
+        [torch.nn.functional.cross_entropy(logits[:, k], codes[:, k], reduction="sum") for k in range(3)]
+    )
     torch.testing.assert_close(out.per_level.double(), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(out.loss.double(), expected.mean(), atol=1e-5, rtol=1e-5)
     assert out.correct.tolist() == (logits.argmax(-1) == codes).sum(0).tolist()
-    assert out.count == 7
+    assert out.num_patches == 7
 
 
 def test_soft_codes_share_the_weight_and_only_the_nearest_counts_as_correct():
@@ -26,6 +28,9 @@ def test_soft_codes_share_the_weight_and_only_the_nearest_counts_as_correct():
 def test_cosine_loss_leaves_padding_out():
     a, b = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
     padding = torch.tensor([[False, False, True, True], [False] * 4])
-    expected = sum(1 - torch.nn.functional.cosine_similarity(a[i, n], b[i, n], dim=0) for i, n in [(0, 0), (0, 1), *[(1, n) for n in range(4)]])
+    expected = sum(
+        1 - torch.nn.functional.cosine_similarity(a[i, n], b[i, n], dim=0)
+        for i, n in [(0, 0), (0, 1), *[(1, n) for n in range(4)]]
+    )
     torch.testing.assert_close(cosine_loss(a, b, padding), expected)
     assert valid_count(2, 4, padding) == 6 and valid_count(2, 4, None) == 8

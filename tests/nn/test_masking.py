@@ -6,7 +6,9 @@ import torch
 from bridle_fairseq.nn.masking import random_mask
 
 
-@pytest.mark.parametrize(("num_patches", "ratio", "hidden"), [(512, 0.8, 410), (10, 0.5, 5), (2, 0.01, 1), (2, 0.99, 1), (3, 0.5, 2)])
+@pytest.mark.parametrize(
+    ("num_patches", "ratio", "hidden"), [(512, 0.8, 410), (10, 0.5, 5), (2, 0.01, 1), (2, 0.99, 1), (3, 0.5, 2)]
+)
 def test_share_of_hidden_patches(num_patches, ratio, hidden):
     mask = random_mask(3, num_patches, ratio)
     assert mask.masked.sum(1).tolist() == [hidden] * 3
