@@ -1,7 +1,7 @@
 """Linear probe of frozen features: standardised logistic regression, all choices made on validation data.
 
-Features go in as ``n x d`` arrays. They come from a frozen encoder (patches pooled as a plain mean, or with the frequency
-rows kept apart) or from statistics of the log-mel spectrogram, the baseline to beat.
+Features go in as ``n x d`` arrays. They come from a frozen encoder (patches pooled as a plain mean, or with the
+frequency rows kept apart) or from statistics of the log-mel spectrogram, the baseline to beat.
 """
 
 from __future__ import annotations
@@ -124,3 +124,28 @@ def _unpadded(fbank: Tensor, padding_mask: Tensor | None) -> Iterable[Tensor]:
     if padding_mask is None:
         return iter(fbank)
     return (clip[~padding] for clip, padding in zip(fbank, padding_mask, strict=True))
+
+
+@torch.inference_mode()
+def encoder_features(
+    model: Any, source: Tensor, padding_mask: Tensor | None = None, poolings: Sequence[str] = POOLINGS
+) -> dict[tuple[str, int], Tensor]:
+    """Pooled features after every block of a frozen encoder, in one pass.
+
+    Args:
+        model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode.
+        source: B x S waveforms.
+        padding_mask: B x S, or None.
+        poolings: see :func:`pool`.
+
+    Returns:
+        (pooling, layer from 1) -> B x d; the last layer's are normalised.
+    """
+    patches = model.front_end(source, padding_mask)
+    out = model.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
+    layers = [*out.layers[:-1], out.x]
+    return {
+        (pooling, number): pool(x, patches.padding_mask, patches.grid, pooling)
+        for number, x in enumerate(layers, start=1)
+        for pooling in poolings
+    }

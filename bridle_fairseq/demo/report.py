@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,12 +32,12 @@ class Clip:
 
 @dataclass
 class Row:
-    """A line of the result table: accuracies by column name."""
+    """A line of the result table."""
 
     name: str
-    accuracies: dict[str, float]
+    accuracy: float
+    chosen: str = ""  # what validation chose
     best: bool = False
-    note: str = ""
 
 
 @dataclass
@@ -57,7 +57,6 @@ class Page:
     places: list[tuple[str, str]]  # what, path
     commands: list[tuple[str, str]]  # what it does, command
     footer: str = ""
-    columns: list[str] = field(default_factory=list)
 
 
 def render(page: Page) -> str:
@@ -93,28 +92,26 @@ def _result(page: Page) -> str:
     title = "<h2>What the frozen encoder knows</h2>"
     if not page.rows:
         return f'{title}<p class="soft">{html.escape(page.table_note)}</p>'
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in page.columns)
-    rows = []
-    for row in page.rows:
-        cells = "".join(f'<td class="value">{_meter(row.accuracies.get(column))}</td>' for column in page.columns)
-        note = f'<br><span class="note">{html.escape(row.note)}</span>' if row.note else ""
-        rows.append(f"<tr{' class=best' if row.best else ''}><th>{html.escape(row.name)}{note}</th>{cells}</tr>")
+    rows = "".join(
+        f"<tr{' class=best' if row.best else ''}><th>{html.escape(row.name)}</th>"
+        f'<td class="value">{_meter(row.accuracy)}</td><td class="note">{html.escape(row.chosen)}</td></tr>'
+        for row in page.rows
+    )
     return (
-        f'{title}<p class="soft">{html.escape(page.table_note)}</p><div class="card scroll"><table><thead><tr><th>Features</th>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'{title}<p class="soft">{html.escape(page.table_note)}</p><div class="card scroll"><table><thead><tr>'
+        f"<th>Features</th><th>Accuracy</th><th>Chosen</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _meter(accuracy: float | None) -> str:
-    if accuracy is None:
-        return ""
+def _meter(accuracy: float) -> str:
     return f'<b>{accuracy:.3f}</b><span class="meter"><i style="width:{100 * accuracy:.1f}%"></i></span>'
 
 
 def _chart(title: str, text: str, lines: list[Line], bands: list[Band], top: float | None = None) -> str:
     return (
-        f'<div class="card"><h3>{html.escape(title)}</h3><div class="note">{html.escape(text)}</div>{charts.legend(lines)}'
-        f'{charts.line_chart(lines, bands, label=f"{title}: {text}", top=top)}<p class="readout" aria-live="off"></p></div>'
+        f'<div class="card"><h3>{html.escape(title)}</h3><div class="note">{html.escape(text)}</div>'
+        f"{charts.legend(lines)}{charts.line_chart(lines, bands, label=f'{title}: {text}', top=top)}"
+        '<p class="readout" aria-live="off"></p></div>'
     )
 
 
@@ -167,8 +164,8 @@ def _clips(page: Page) -> str:
     colours = [charts.code_colours(codebook) for codebook in page.codebooks]
     figures = "".join(_clip(clip, colours) for clip in page.clips)
     return (
-        "<h2>Sound and its codes</h2><p class=soft>Each clip's spectrogram above the codes of its patches, one map a level. "
-        "Codes that lie close together in a level's codebook have similar colours.</p>"
+        "<h2>Sound and its codes</h2><p class=soft>Each clip's spectrogram above the codes of its patches, one map a "
+        "level. Codes that lie close together in a level's codebook have similar colours.</p>"
         f'<div class="grid2">{figures}</div>'
     )
 
@@ -192,8 +189,8 @@ def _clip(clip: Clip, colours: list[np.ndarray]) -> str:
     audio = charts.data_uri("audio/wav", _wav(clip.waveform, clip.sample_rate))
     caption = f"<span><b>{name}</b><br>{html.escape(clip.name)}</span>" if clip.label else f"<b>{name}</b>"
     return (
-        f'<figure class="clip card"><figcaption>{caption}<audio controls preload="none" src="{audio}"></audio></figcaption>'
-        f'<div class="maps">{"".join(parts)}</div></figure>'
+        f'<figure class="clip card"><figcaption>{caption}<audio controls preload="none" src="{audio}"></audio>'
+        f'</figcaption><div class="maps">{"".join(parts)}</div></figure>'
     )
 
 

@@ -2,7 +2,8 @@
 
 The classes come in groups that share notes, timbres and loudness and differ only in *how the sound moves*: a rising
 against a falling sweep, a pluck against its time reversal, pulses that hurry against pulses that slow down. All of it
-repeats from a random point on, so neither the mean spectrum of a clip nor its coarse outline tells a group's members apart.
+repeats from a random point on, so neither the mean spectrum of a clip nor its coarse outline tells a group's members
+apart.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ def synthesize_clip(class_name: str, index: int, seed: int) -> tuple[np.ndarray,
     """One clip: S x channels float32 in [-1, 1] and its sample rate; the same arguments give the same clip."""
     rng = np.random.default_rng((seed, list(CLASSES).index(class_name), index))
     rate = int(rng.choice(SAMPLE_RATES_HZ))
-    time = np.arange(int(rng.uniform(MIN_SECONDS, MAX_SECONDS) * rate)) / rate
+    seconds = np.exp(rng.uniform(np.log(MIN_SECONDS), np.log(MAX_SECONDS)))  # short clips are as frequent as long ones
+    time = np.arange(int(seconds * rate)) / rate
     wave = CLASSES[class_name](rng, time, rate)
     wave = wave / (np.abs(wave).max() + 1e-9)
     wave = wave + 10 ** (-rng.uniform(25, 45) / 20) * _noise(rng, len(time), rate)

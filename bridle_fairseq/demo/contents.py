@@ -1,0 +1,121 @@
+"""What the demo's page says: its headline, its numbers, the stages, the clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.demo.charts import Band
+from bridle_fairseq.demo.probing import Comparison
+from bridle_fairseq.demo.report import Clip
+from bridle_fairseq.demo.training import Stage
+
+
+def headline(found: Comparison | None) -> str:
+    """One sentence: who won, as it is."""
+    if found is None:
+        return "A trained encoder and tokenizer"
+    best = max(found.untrained, found.log_mel)
+    mine = f"{found.pretrained:.2f}"
+    if found.pretrained > best:
+        others = f"Untrained: {found.untrained:.2f}, log-mel: {found.log_mel:.2f}."
+        return f"Pretrained: {mine} of the test clips right. {others}"
+    who = "the untrained encoder" if found.untrained >= found.log_mel else "the log-mel"
+    return f"This run did not beat {who}: {mine} of the test clips right, against {best:.2f}."
+
+
+def summary(found: Comparison | None, synthetic: bool) -> str:
+    """What was compared, in two sentences."""
+    what = (
+        "synthetic sounds, which differ in how they move rather than in their spectrum" if synthetic else "your sounds"
+    )
+    if found is None:
+        return f"Pretrained without labels on {what}, then turned into codes."
+    return (
+        f"{found.classes} classes of {what}. The encoder learned without labels; a linear classifier on its frozen "
+        f"features then names the class of {found.test_clips} held-out clips."
+    )
+
+
+def table_note(found: Comparison | None) -> str:
+    """How to read the table."""
+    if found is None:
+        return (
+            "No labels were given, so there is nothing to probe. Run the demo with --labels CSV (columns file, label)."
+        )
+    error = (found.pretrained * (1 - found.pretrained) / max(found.test_clips, 1)) ** 0.5
+    return (
+        "Logistic regression on standardised features. The layer and the regularisation C were chosen on the "
+        f"validation clips alone. With {found.test_clips} test clips an accuracy is good to about ±{2 * error:.2f}."
+    )
+
+
+def bands(plan: Sequence[Stage]) -> list[Band]:
+    """The stages as stretches of updates."""
+    found, start, iteration = [], 0, 0
+    for stage in plan:
+        iteration += stage.kind == "encoder"
+        number = iteration if stage.kind == "encoder" else iteration + 1
+        name = "cold start" if start == 0 else f"{stage.kind} {number}"
+        found.append(Band(name, f"{stage.kind[0].upper()}{number}", start, start + stage.updates))
+        start += stage.updates
+    return found
+
+
+def sound_seconds(manifests: Path, splits: Sequence[str]) -> tuple[int, float]:
+    """Clips and seconds of sound in all splits."""
+    from bridle_fairseq.data.decode import read_info
+
+    clips, seconds = 0, 0.0
+    for split in splits:
+        manifest = Manifest.read(manifests / f"{split}.tsv")
+        rates = [read_info(manifest.path(row)).sample_rate for row in range(len(manifest))]
+        clips += len(manifest)
+        seconds += float((manifest.sizes / np.array(rates)).sum())
+    return clips, seconds
+
+
+def clips_with_codes(model: Any, manifests: Path, codes_folder: Path, split: str, count: int) -> list[Clip]:
+    """A few clips, of different classes where there are labels, that are neither very short nor cut."""
+    manifest = Manifest.read(manifests / f"{split}.tsv")
+    codes = CachedCodes(codes_folder / f"{split}.codes", manifest)
+    info = codes.info
+    dataset = AudioDataset(manifest, sample_rate=info.sample_rate, max_sample_size=info.segment_samples)
+    labels = None
+    if (manifests / f"{split}.lbl").exists():
+        classes = Classes.read(manifests / "labels.csv")
+        labels = Labels.read(manifests / f"{split}.lbl", manifest, classes)
+    steps_wanted = 1.8 * info.sample_rate / 160 / info.patch_frames
+    steps = np.array([len(codes.segment(row, 0)) / info.frequency_patches for row in range(len(manifest))])
+    shown: dict[Any, Clip] = {}
+    for row in np.argsort(np.abs(steps - steps_wanted), kind="stable").tolist():
+        label = labels.classes.names[labels[row][0]] if labels is not None else ""
+        source = dataset[row]["source"]
+        if len(shown) == count or source is None or steps[row] == 0:
+            continue
+        shown.setdefault(label or row, _clip(model, manifest, row, label, source, codes))
+    return list(shown.values())
+
+
+@torch.inference_mode()
+def _clip(model: Any, manifest: Manifest, row: int, label: str, source: torch.Tensor, codes: CachedCodes) -> Clip:
+    device = next(model.parameters()).device
+    fbank, _ = model.front_end.log_mel(source[None].to(device))
+    frequency, levels = codes.info.frequency_patches, codes.info.num_codebooks
+    return Clip(
+        name=manifest.relative_path(row),
+        label=label,
+        fbank=fbank[0].cpu().numpy(),
+        codes=codes.segment(row, 0).reshape(-1, frequency, levels),
+        patch_frames=codes.info.patch_frames,
+        waveform=source.numpy(),
+        sample_rate=codes.info.sample_rate,
+    )

@@ -1,0 +1,69 @@
+"""From a folder of sound, with or without labels, to the demo's manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, scan_source
+from bridle_fairseq.data.tables import Entry, match, read_table
+from bridle_fairseq.errors import InputError
+
+VALID_SHARE, TEST_SHARE = 0.15, 0.2
+UNLABELLED_VALID_SHARE = 0.1
+
+
+def write_manifests(audio: str, labels: str | None, dest: Path, seed: int) -> list[str]:
+    """Write train.tsv and valid.tsv, and with labels test.tsv, ``{split}.lbl`` and labels.csv as well.
+
+    Splits are those of the label table, if it has a column for them, else each class is divided at random.
+
+    Returns:
+        The names of the splits.
+
+    Raises:
+        InputError: nothing readable, labels that fit no file, fewer than two classes, or too little for three parts.
+    """
+    scan = scan_source(audio, dest)
+    if labels is None:
+        corpus = Corpus(scan, random_split(len(scan.files), UNLABELLED_VALID_SHARE, seed))
+    else:
+        entries = [entry if entry is not None and entry.labels else None for entry in match(scan, read_table(labels))]
+        corpus = labelled_corpus(scan, _with_splits(entries, labels, seed))
+        assert corpus.classes is not None
+        if len(corpus.classes) < 2:
+            raise InputError(f"{labels}: all files are of class {corpus.classes.names}; expected at least two classes")
+        for split in ("train", "valid", "test"):
+            if split not in corpus.splits:
+                raise InputError(f"{labels}: no file is left for {split}; expected at least 7 files of a class")
+    corpus.write(dest)
+    return list(corpus.splits)
+
+
+def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> list[Entry | None]:
+    """The entries with a split each: train, valid or test."""
+    given = {entry.split for entry in entries if entry is not None}
+    rows = [row for row, entry in enumerate(entries) if entry is not None]
+    split = {row: entries[row].split for row in rows}  # type: ignore[union-attr]
+    if given == {""}:
+        shares = {"test": TEST_SHARE, "valid": VALID_SHARE}
+        split = dict.fromkeys(rows, "train")
+    elif not {"train", "test"} <= given:
+        raise InputError(f"{labels}: splits {', '.join(sorted(given))}; expected train and test, and valid if you like")
+    else:
+        shares = {} if "valid" in given else {"valid": VALID_SHARE}
+    random = np.random.default_rng(seed)
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        if split[row] == "train":
+            groups.setdefault(entries[row].labels[0], []).append(row)  # type: ignore[union-attr]
+    for _, group in sorted(groups.items()):
+        order, first = random.permutation(group).tolist(), 0
+        for name, share in shares.items():
+            count = round(share * len(group))
+            split.update(dict.fromkeys(order[first : first + count], name))
+            first += count
+    return [None if entry is None else replace(entry, split=split[row]) for row, entry in enumerate(entries)]

@@ -1,0 +1,162 @@
+"""The demo's pretraining: stock fairseq-hydra-train in a process of its own, with its progress as a bar."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridle_fairseq.demo import log
+from bridle_fairseq.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+CONFIGS = PACKAGE.parent / "examples" / "audio" / "config" / "pretraining"
+
+
+class Stage(NamedTuple):
+    """A stage of the demo's run."""
+
+    kind: str
+    updates: int
+    lr: float
+    warmup_updates: int
+
+
+# What the updates are spent on: a good teacher first, then one turn of tokenizer and encoder.
+SHARES = (("encoder", 0.6), ("tokenizer", 0.12), ("encoder", 0.28))
+LEARNING_RATE = 1e-3
+
+
+def stages(updates: int) -> list[Stage]:
+    """The demo's stages; together they have about ``updates`` updates, each a multiple of 10."""
+    rounded = [max(10, 10 * round(share * updates / 10)) for _, share in SHARES]
+    return [
+        Stage(kind, count, LEARNING_RATE, max(1, count // 10)) for (kind, _), count in zip(SHARES, rounded, strict=True)
+    ]
+
+
+def find_script() -> str:
+    """fairseq-hydra-train of this environment.
+
+    Raises:
+        InputError: it is not there.
+    """
+    beside = Path(sys.executable).with_name("fairseq-hydra-train")
+    found = str(beside) if beside.exists() else shutil.which("fairseq-hydra-train")
+    if found is None:
+        raise InputError(
+            "fairseq-hydra-train was not found; expected it beside this Python: install bridle_fairseq there"
+        )
+    if not CONFIGS.is_dir():
+        raise InputError(f"{CONFIGS}: no such folder; expected the configurations of a checkout (pip install -e .)")
+    return found
+
+
+def common_overrides(manifests: Path, statistics: Sequence[str]) -> list[str]:
+    """What any training on these manifests needs, whatever its configuration."""
+    overrides = [f"common.user_dir={PACKAGE}", f"task.data={manifests}", *statistics]
+    if not _has_gpu():
+        overrides += ["common.cpu=true", f"model.precision={'bfloat16' if bfloat16_is_faster() else 'float32'}"]
+    return overrides
+
+
+def command(
+    folder: Path, manifests: Path, statistics: Sequence[str], plan: Sequence[Stage], seed: int, crop_samples: int
+) -> list[str]:
+    """The command that pretrains ``tiny`` in these stages; a run that was killed goes on where it was saved last."""
+    total = sum(stage.updates for stage in plan)
+    often = max(10, total // 8)
+    listed = ",".join(
+        f"{{kind:{s.kind},updates:{s.updates},lr:{s.lr},warmup_updates:{s.warmup_updates}}}" for s in plan
+    )
+    return [
+        find_script(),
+        *("--config-dir", str(CONFIGS), "--config-name", "tiny"),
+        *common_overrides(manifests, statistics),
+        f"model.stages=[{listed}]",
+        f"task.max_sample_size={crop_samples}",
+        f"common.seed={seed}",
+        "common.log_format=json",
+        f"common.log_interval={10 if total < 2000 else 50}",
+        f"checkpoint.save_dir={folder / 'checkpoints'}",
+        f"checkpoint.save_interval_updates={often}",
+        f"dataset.validate_interval_updates={often}",
+        f"hydra.run.dir={folder / 'hydra'}",
+    ]
+
+
+def train(arguments: Sequence[str], log_path: Path, total_updates: int) -> list[log.Record]:
+    """Run the command to its end, with a bar of its updates; what it prints goes to ``log_path``.
+
+    Raises:
+        InputError: it failed; says why and where all that it printed is.
+    """
+    from tqdm import tqdm
+
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert process.stdout is not None
+    interactive = sys.stderr.isatty()
+    bar = tqdm(total=total_updates, unit=" updates", desc="pretraining", mininterval=0.2 if interactive else 20.0)
+    try:
+        with bar, open(log_path, "a", encoding="utf-8") as file:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                record = log.parse_line(line)
+                if record is not None and record.split == "train":
+                    bar.set_postfix_str(_progress(record), refresh=False)
+                    bar.update(record.update - bar.n)
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    lines = log_path.read_text(encoding="utf-8").splitlines()
+    if code != 0:
+        raise InputError(f"pretraining failed: {log.last_error(lines)} (all that it printed: {log_path})")
+    return log.parse(lines)
+
+
+def _progress(record: log.Record) -> str:
+    shown = {"loss": "loss", "acc_1": "accuracy", "cosine": "cosine"}
+    values = [f"{text} {record.values[name]:.3g}" for name, text in shown.items() if name in record.values]
+    return ", ".join([f"stage {int(record.values.get('stage', 0)) + 1}", *values])
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def bfloat16_is_faster() -> bool:
+    """Whether this CPU multiplies matrices faster in bfloat16 than in float32; many take ten times as long."""
+    import torch
+
+    def seconds(dtype: Any) -> float:
+        a = torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    return seconds(torch.bfloat16) < seconds(torch.float32)
+
+
+def newest_checkpoint(folder: Path) -> str:
+    """The checkpoint with which a finished run ended.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = folder / "checkpoints" / "checkpoint_last.pt"
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: pretraining ended without a checkpoint; expected one")
+    return str(path)
