@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -34,17 +35,27 @@ def _config_types() -> list[Any]:
     return [DictConfig, ListConfig, ContainerMetadata, Metadata, *values]
 
 
+def _named_in(module: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under another module's name; torch 2.6 takes no (object, name) pairs on its allow-list."""
+
+    def alias(*args: Any) -> Any:
+        return function(*args)
+
+    alias.__module__, alias.__name__, alias.__qualname__ = module, function.__name__, function.__name__
+    return alias
+
+
 def _numpy_types() -> list[Any]:
     import numpy as np
-    import torch
 
     multiarray = (getattr(np, "_core", None) or np.core).multiarray
-    functions = (multiarray.scalar, multiarray._reconstruct)
-    types: list[Any] = [np.dtype, np.ndarray, *functions, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7):  # torch 2.6 takes no (object, name)
-        for package in ("numpy.core", "numpy._core"):  # NumPy 1 and NumPy 2 write different names into a checkpoint
-            types += [(function, f"{package}.multiarray.{function.__name__}") for function in functions]
-    return types
+    packages = ("numpy.core", "numpy._core")  # as NumPy 1 and as NumPy 2 name it in a checkpoint
+    functions = [
+        _named_in(f"{package}.multiarray", function)
+        for package in packages
+        for function in (multiarray.scalar, multiarray._reconstruct)
+    ]
+    return [np.dtype, np.ndarray, *functions, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
 
 
 def allow_checkpoint_types(module: ModuleType) -> None:
