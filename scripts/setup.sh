@@ -59,11 +59,14 @@ if ! "$venv/bin/python" -m uv --version >/dev/null 2>&1; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
 fi
 
-set --
-for folder in ${PIP_FIND_LINKS:-}; do # uv does not read this variable by itself
-    set -- "$@" --find-links "$folder"
+set -- -r requirements.lock -e '.[dev]'
+for place in ${PIP_FIND_LINKS:-}; do # uv does not read this variable by itself, and stops where a folder is not there
+    case $place in
+    *://*) set -- "$@" --find-links "$place" ;;
+    *) [ ! -e "$place" ] || set -- "$@" --find-links "$place" ;;
+    esac
 done
 echo "setup: installing the locked packages (fairseq is built from source, about 20 s; torch is the large download)"
-"$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@" -r requirements.lock -e '.[dev]'
+"$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@"
 wanted_state >"$stamp"
 echo "setup: $venv is ready"
