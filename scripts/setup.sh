@@ -56,7 +56,8 @@ fi
 supported "$venv/bin/python" ||
     fail "$venv has Python $(version_of "$venv/bin/python"), but Python $oldest to $newest is needed: remove $venv and run this again."
 if ! "$venv/bin/python" -m uv --version >/dev/null 2>&1; then
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version" ||
+        fail "uv could not be installed into $venv (see above); where pip itself is missing, remove $venv and install python3-venv."
 fi
 
 set -- -r requirements.lock -e '.[dev]'

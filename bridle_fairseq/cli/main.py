@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -15,10 +14,6 @@ from bridle_fairseq.errors import InputError
 COMMANDS = ("manifest", "stats", "tokenize", "demo")
 
 
-def _exists(name: str) -> bool:
-    return importlib.util.find_spec(f"bridle_fairseq.cli.{name}") is not None
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; the chosen subcommand's function is in ``args.run``."""
     parser = argparse.ArgumentParser(
@@ -27,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"bridle {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in filter(_exists, COMMANDS):
+    for name in COMMANDS:
         module = importlib.import_module(f"bridle_fairseq.cli.{name}")
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)

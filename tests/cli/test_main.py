@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import types
-from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -16,7 +15,6 @@ def sample(monkeypatch):
     """A subcommand "sample" whose run() is ``sample.action``."""
     name = "bridle_fairseq.cli.sample"
     module = types.ModuleType(name)
-    module.__spec__ = ModuleSpec(name, None)
     module.HELP = "A sample."
     module.add_arguments = lambda parser: parser.add_argument("--count", type=int, default=1)
     module.action = lambda args: 0
