@@ -116,13 +116,14 @@ class LogMel(KeepsDtype):
         """Each clip minus the mean of its own samples (zero at padding), and how many samples it has."""
         if padding_mask is None:
             return waveform - waveform.mean(1, keepdim=True), None
-        num_samples = (~padding_mask).sum(1)
-        if waveform.device.type == "cpu":  # the clip's own sum, added up in the order in which it would be alone
-            clips = zip(waveform, num_samples.tolist(), strict=True)
-            mean = torch.stack([clip[: max(n, 1)].mean() for clip, n in clips])
-        else:
-            mean = waveform.masked_fill(padding_mask, 0.0).sum(1) / num_samples.clamp(min=1)
-        return (waveform - mean[:, None]).masked_fill_(padding_mask, 0.0), num_samples
+        num_samples = waveform.shape[1] - padding_mask.sum(1, dtype=torch.int32)
+        if waveform.device.type == "cpu":  # each clip's sum added up in the order in which it would be alone
+            centred = torch.zeros_like(waveform)
+            for clip, into, n in zip(waveform, centred, num_samples.tolist(), strict=True):
+                torch.sub(clip[:n], clip[:n].mean(), out=into[:n])
+            return centred, num_samples
+        mean = torch.where(padding_mask, 0.0, waveform).sum(1) / num_samples.clamp(min=1)
+        return torch.where(padding_mask, 0.0, waveform - mean[:, None]), num_samples
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """B x S to B x M x num_mel_bins."""
