@@ -37,7 +37,7 @@ def readme():
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
@@ -58,7 +58,6 @@ setup(
         "soundfile>=0.12.1",
         "soxr>=0.3.7",
         "scikit-learn>=1.3",
-        "matplotlib>=3.7",
         "tensorboardX>=2.6",
         "tqdm>=4.64",
     ],
