@@ -73,8 +73,8 @@ class Bridle(nn.Module):
         )
         self.estimator = TokenizerEstimator(s.codebook_dim, width, s.estimator_depth, s.encoder_heads, width)
         self.projection = RandomProjection(patch_dim, width, s.codebook_dim, s.position_scale)
-        self.latent_norm = _standardizer(s.latents, s.codebook_dim)
-        self.teacher_norm = _standardizer(s.teacher, width)
+        self.latent_norm = RunningStandardizer(s.codebook_dim, s.latents)
+        self.teacher_norm = RunningStandardizer(width, s.teacher)
         # Whether a tokenizer stage has begun in this run or in the one it started from: then codes come from T.
         self.register_buffer("tokenizer_ready", torch.tensor(False))
         # A batch that only keeps this rank in step with the others: it takes part in collectives and brings no vector.
@@ -121,23 +121,20 @@ class Bridle(nn.Module):
         else:
             self.tokenizer.start_from(self.encoder)
         self.estimator.start_anew()
-        for norm in (self.latent_norm, self.teacher_norm):
-            if norm is not None:
-                norm.reset()
+        self.latent_norm.reset()
+        self.teacher_norm.reset()
 
     def commit(self) -> None:
         """After each optimizer update, on every rank: batch statistics become codebooks and averages. Collective."""
         self.quantizer.commit()
-        for norm in (self.latent_norm, self.teacher_norm):
-            if norm is not None:
-                norm.commit()
+        self.latent_norm.commit()
+        self.teacher_norm.commit()
 
     def discard(self) -> None:
         """Forget batch statistics of an update that did not take place."""
         self.quantizer.discard()
-        for norm in (self.latent_norm, self.teacher_norm):
-            if norm is not None:
-                norm.discard()
+        self.latent_norm.discard()
+        self.teacher_norm.discard()
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
@@ -163,9 +160,7 @@ class Bridle(nn.Module):
             with torch.autocast(patches.x.device.type, enabled=False):
                 return self.projection(patches.x, patches.grid)
         x = self.tokenizer(patches.x, patches.grid, patches.padding_mask)
-        if self.latent_norm is not None:
-            x = self.latent_norm(x, self._statistics_padding(patches), collect=collect)
-        return x
+        return self.latent_norm(x, self._statistics_padding(patches), collect=collect)
 
     @torch.no_grad()
     def codes(self, patches: Patches, from_tokenizer: bool, codes_per_level: int = 1) -> Tensor:
@@ -203,8 +198,7 @@ class Bridle(nn.Module):
         with self._autocast(patches.x.device):
             with torch.no_grad():
                 target = self.encoder(patches.x, patches.grid, patches.padding_mask).x
-                if self.teacher_norm is not None:
-                    target = self.teacher_norm(target, padding, collect=True)
+                target = self.teacher_norm(target, padding, collect=True)
             latents = self.latents(patches, from_tokenizer=True, collect=True)
             quantized = self.quantizer(latents, padding)
             estimate = self.estimator(quantized.quantized, patches.grid, patches.padding_mask)
@@ -284,7 +278,3 @@ class Bridle(nn.Module):
             out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=layer is not None)
         x = out.x if layer is None else out.layers[layer - 1]
         return {"x": x, "class_token": out.class_token, "padding_mask": patches.padding_mask, "grid": patches.grid}
-
-
-def _standardizer(how: str, width: int) -> RunningStandardizer | None:
-    return None if how == "plain" else RunningStandardizer(width, scale=how == "standardize")

@@ -9,6 +9,9 @@ from bridle_fairseq.nn.distributed import all_reduce_sum
 from bridle_fairseq.nn.precision import KeepsDtype
 
 
+HOW = ("standardize", "center", "plain")
+
+
 class RunningStandardizer(KeepsDtype):
     """Subtracts a running mean and divides by a running deviation per channel; no gradient flows into either.
 
@@ -17,7 +20,8 @@ class RunningStandardizer(KeepsDtype):
 
     Args:
         width: D.
-        scale: divide by the deviation too, not only subtract the mean.
+        how: ``standardize``; ``center`` subtracts the mean only; ``plain`` leaves vectors as they are (the averages
+            are kept all the same, so that a checkpoint fits every choice).
         decay: share of the old averages that an update keeps.
         floor: deviations below it count as it (silent mel bins have none).
     """
@@ -27,9 +31,9 @@ class RunningStandardizer(KeepsDtype):
     started: Tensor
     pending: Tensor
 
-    def __init__(self, width: int, scale: bool = True, decay: float = 0.99, floor: float = 1e-3) -> None:
+    def __init__(self, width: int, how: str = "standardize", decay: float = 0.99, floor: float = 1e-3) -> None:
         super().__init__()
-        self.scale, self.decay, self.floor = scale, decay, floor
+        self.how, self.decay, self.floor = how, decay, floor
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("second", torch.ones(width))  # running mean of squares
         self.register_buffer("started", torch.tensor(False))
@@ -46,8 +50,10 @@ class RunningStandardizer(KeepsDtype):
         """
         if collect and self.training:
             self._collect(x.detach().float().flatten(0, -2), padding_mask)
+        if self.how == "plain":
+            return x.float()
         out = x.float() - self.mean
-        if self.scale:
+        if self.how == "standardize":
             out = out / (self.second - self.mean.square()).clamp(min=0).sqrt().clamp(min=self.floor)
         return out
 

@@ -67,8 +67,14 @@ def test_half_precision_spares_the_averages():
     assert norm.mean.dtype == torch.float32 and torch.equal(norm.mean, before)
 
 
+def test_plain_leaves_vectors_as_they_are_and_fits_the_same_checkpoint():
+    norm, x = RunningStandardizer(2, "plain"), torch.randn(50, 2) * 5 + 2
+    assert torch.equal(norm(x), x)
+    RunningStandardizer(2).load_state_dict(norm.state_dict())
+
+
 def test_center_only_keeps_the_scale():
-    norm = RunningStandardizer(2, scale=False)
+    norm = RunningStandardizer(2, "center")
     x = torch.randn(50, 2) * 5 + 2
     norm(x)
     torch.testing.assert_close(norm(x), x - x.mean(0), atol=1e-5, rtol=1e-5)
