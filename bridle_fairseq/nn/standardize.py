@@ -9,9 +9,6 @@ from bridle_fairseq.nn.distributed import all_reduce_sum
 from bridle_fairseq.nn.precision import KeepsDtype
 
 
-HOW = ("standardize", "center", "plain")
-
-
 class RunningStandardizer(KeepsDtype):
     """Subtracts a running mean and divides by a running deviation per channel; no gradient flows into either.
 
