@@ -1,0 +1,133 @@
+"""What the tasks on sound share: where the data are, reading a split, and what happens to clips that are no good."""
+
+import os
+from dataclasses import dataclass, field
+
+from fairseq.data import FairseqDataset
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask
+from omegaconf import II, MISSING, MissingMandatoryValue
+
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.augment import Augment
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.tasks.user_errors import exit_on_input_error
+
+
+class FairseqAudioDataset(AudioDataset, FairseqDataset):
+    """:class:`AudioDataset`, which knows nothing of fairseq, as a dataset that fairseq accepts."""
+
+
+@dataclass
+class AudioDataConfig(FairseqDataclass):
+    """Where the data are and how clips are drawn from them."""
+
+    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv manifests"})
+    sample_rate: int = field(default=16000, metadata={"help": "samples a second; other files are resampled"})
+    max_sample_size: int = field(
+        default=163840,
+        metadata={"help": "longest clip in samples: a random crop in training, the first ones in validation"},
+    )
+    roll: bool = field(default=True, metadata={"help": "augment: roll the clip by a random number of samples"})
+    gain: bool = field(default=True, metadata={"help": "augment: multiply the clip by Beta(10, 10) + 0.5"})
+    num_buckets: int = field(default=16, metadata={"help": "buckets of like length from which batches are drawn"})
+    max_skipped: float = field(
+        default=0.01, metadata={"help": "stop when more than this share of the clips is unreadable"}
+    )
+    seed: int = II("common.seed")
+
+
+class AudioTask(FairseqTask):
+    """Reads manifests, counts skipped clips, and turns a user's mistake into one sentence and exit code 2."""
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """Check what can be checked before anything is built; a user's mistake ends here."""
+        with exit_on_input_error():
+            root = cfg._get_root() if hasattr(cfg, "_get_root") else None
+            if root is not None and "model" in root and root.model is not None:
+                cls.complete(root)
+        return cls(cfg, **kwargs)
+
+    @classmethod
+    def complete(cls, root) -> None:
+        """Fill in what follows from other settings of a run, and refuse what cannot work."""
+        if getattr(root.model, "_name", None) == "bridle_tokenizer":
+            raise InputError(
+                "model bridle_tokenizer is taken from a checkpoint and not trained by itself; "
+                "expected model bridle with a stage of kind tokenizer"
+            )
+        if "common" in root and root.common.fp16:
+            # A flattened copy of all parameters can neither keep some frozen nor tell matrices from biases.
+            root.common.fp16_no_flatten_grads = True
+
+    def __init__(self, cfg, **kwargs):
+        super().__init__(cfg, **kwargs)
+        self.skips = {}
+
+    @staticmethod
+    def data_folder(cfg) -> str:
+        """``task.data``, which must be set."""
+        try:
+            folder = cfg.data
+        except MissingMandatoryValue:
+            folder = MISSING
+        if folder in (MISSING, None):
+            raise InputError("task.data is not set; expected the folder of {split}.tsv manifests")
+        return folder
+
+    def audio_dataset(self, split, cfg, manifest=None, kind=FairseqAudioDataset, **options) -> FairseqAudioDataset:
+        """The sounds of ``{data}/{split}.tsv``; splits whose names begin with "train" are cropped and augmented.
+
+        Args:
+            split: name of the split.
+            cfg: an :class:`AudioDataConfig`.
+            manifest: the split's, where it has been read already.
+            kind: class of the data set.
+            options: what it takes besides.
+
+        Raises:
+            InputError: as :class:`Manifest` and :class:`AudioDataset` do.
+        """
+        if manifest is None:
+            manifest = self.manifest(split, cfg)
+        training = split.startswith("train")
+        self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
+        return kind(
+            manifest,
+            sample_rate=cfg.sample_rate,
+            max_sample_size=cfg.max_sample_size,
+            training=training,
+            seed=cfg.seed,
+            augment=Augment(roll=cfg.roll, gain=cfg.gain) if training and (cfg.roll or cfg.gain) else None,
+            skips=self.skips[split],
+            num_buckets=cfg.num_buckets,
+            **options,
+        )
+
+    def manifest(self, split, cfg) -> Manifest:
+        """The rows of ``{data}/{split}.tsv``."""
+        return Manifest.read(os.path.join(self.data_folder(cfg), f"{split}.tsv"))
+
+    @property
+    def source_dictionary(self):
+        """None: there are no words."""
+        return None
+
+    @property
+    def target_dictionary(self):
+        """None: there are no words."""
+        return None
+
+    def max_positions(self):
+        """None: clips are cropped, never refused for their length."""
+        return None
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Forward and backward of one micro-batch, unless too many clips had to be skipped."""
+        with exit_on_input_error():
+            for log in self.skips.values():
+                log.check(self.cfg.max_skipped)
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
