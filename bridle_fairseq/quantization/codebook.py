@@ -128,8 +128,8 @@ class EmaCodebooks(Averages):
     pending_sizes: Tensor  # K x (C + 1), the last row is for what must not count
     pending_sums: Tensor  # K x (C + 1) x D
     pending_usage: Tensor  # K x (C + 1), from searches that leave the codes alone
-    pending_lots: Tensor  # K x P, lots of the vectors that dead codes may restart from; inf where there is none
-    pending_rows: Tensor  # K x P x D, these vectors
+    pending_lots: Tensor  # K x P, lots of the places that dead codes may restart from; inf where there is none
+    pending_rows: Tensor  # K x P x D, these places
 
     def __init__(
         self,
@@ -139,16 +139,13 @@ class EmaCodebooks(Averages):
         *,
         decay: float = 0.99,
         epsilon: float = 1e-5,
-        restart_threshold: float = 0.1,
+        restart_threshold: float = 0.25,
+        restart_step: float = 0.2,
         unit_codes: bool = False,
     ) -> None:
         super().__init__()
-        self.decay, self.epsilon, self.restart_threshold, self.unit_codes = (
-            decay,
-            epsilon,
-            restart_threshold,
-            unit_codes,
-        )
+        self.decay, self.epsilon, self.unit_codes = decay, epsilon, unit_codes
+        self.restart_threshold, self.restart_step = restart_threshold, restart_step
         levels, size, restarts = num_codebooks, codebook_size, min(codebook_size, 64)
         self.register_buffer("codes", torch.zeros(levels, size, dim))
         self.register_buffer("sizes", torch.zeros(levels, size))
@@ -196,10 +193,10 @@ class EmaCodebooks(Averages):
         drawn = lots.topk(min(len(lots), self.pending_lots.shape[1]), largest=False)
         return drawn.values, drawn.indices
 
-    def add_candidates(self, level: int, lots: Tensor, rows: Tensor) -> None:
-        """Keep the best P of the pending candidates and of these (lots p, rows p x D)."""
+    def add_candidates(self, level: int, lots: Tensor, rows: Tensor, vectors: Tensor) -> None:
+        """Keep the best P of the pending candidates and of these: lots p, rows p x D and the codes they fell on."""
         all_lots = torch.cat([self.pending_lots[level], lots])
-        all_rows = torch.cat([self.pending_rows[level], rows])
+        all_rows = torch.cat([self.pending_rows[level], torch.lerp(vectors, rows, self.restart_step)])
         best = all_lots.topk(self.pending_lots.shape[1], largest=False)
         self.pending_lots[level] = best.values
         self.pending_rows[level] = all_rows[best.indices]

@@ -49,7 +49,10 @@ class ResidualQuantizer(nn.Module):
         commitment_weight: weight of the commitment loss in ``QuantizedResult.loss``.
         init: "kmeans" over the first training vectors of all ranks, or "uniform".
         kmeans_iterations: iterations of that k-means.
-        restart_threshold: a code is dead when its count average is under this fraction of the even share.
+        restart_threshold: a code is dead, and restarts, when its count average is under this fraction of the even share.
+        restart_step: a dead code restarts beside the code that a vector of the batch fell on, this fraction of the way
+            to the vector, and so shares that code's vectors. 1 restarts on the vector itself, which in many dimensions
+            is far from all others.
         center: subtract a running mean from z before it is normalised.
         seed: of the start.
     """
@@ -66,7 +69,8 @@ class ResidualQuantizer(nn.Module):
         commitment_weight: float = 0.25,
         init: str = "kmeans",
         kmeans_iterations: int = 10,
-        restart_threshold: float = 0.1,
+        restart_threshold: float = 0.25,
+        restart_step: float = 0.2,
         center: bool = False,
         seed: int = 0,
     ) -> None:
@@ -85,6 +89,7 @@ class ResidualQuantizer(nn.Module):
             decay=decay,
             epsilon=epsilon,
             restart_threshold=restart_threshold,
+            restart_step=restart_step,
             unit_codes=self.cosine and num_codebooks == 1,
         )
         self.running_mean = RunningMean(dim, decay) if center else None
@@ -214,10 +219,10 @@ class ResidualQuantizer(nn.Module):
         found, energies = [], [_energy(residual, valid)]
         for level, codebook in enumerate(self.codebooks.codes):
             codes = nearest(residual, codebook, self.cosine)
+            vectors = F.embedding(codes, codebook)
             if self.training:
                 self.codebooks.add(level, residual, codes, valid)
-                self.codebooks.add_candidates(level, lots, residual[drawn])
-            vectors = F.embedding(codes, codebook)
+                self.codebooks.add_candidates(level, lots, residual[drawn], vectors[drawn])
             residual -= vectors
             quantized += vectors
             partial_sums += quantized
