@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from bridle_fairseq.data.manifest import Manifest
@@ -32,7 +33,7 @@ class SkipLog:
     @property
     def count(self) -> int:
         """Rows skipped so far, by this process and its workers."""
-        return int(self._skipped.sum())
+        return int(np.count_nonzero(self._skipped.numpy()))
 
     def __contains__(self, row: int) -> bool:
         return bool(self._skipped[row])
