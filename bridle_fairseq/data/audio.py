@@ -84,6 +84,11 @@ class AudioDataset(Dataset):
         manifest.check_files()
         lengths = np.ceil(manifest.sizes * (sample_rate / self._lowest_rate())).astype(np.int64)
         self._long_enough = lengths >= self.min_sample_size
+        if not self._long_enough.any():
+            raise InputError(
+                f"{manifest.name}: the longest of {len(manifest)} clips has {lengths.max()} samples; expected "
+                f"min_sample_size {self.min_sample_size} at least"
+            )
         self.sizes: np.ndarray = lengths if max_sample_size is None else np.minimum(lengths, max_sample_size)
 
     def _check_settings(self) -> None:

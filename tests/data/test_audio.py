@@ -111,6 +111,8 @@ def test_mistakes_that_can_be_known_are_told_at_once(make_manifest, tmp_path):
         AudioDataset(manifest, max_sample_size=100, min_sample_size=400)
     with pytest.raises(InputError, match="need max_sample_size"):
         AudioDataset(manifest, segment_crops=True)
+    with pytest.raises(InputError, match="the longest of 2 clips has 4000 samples; expected min_sample_size 5000"):
+        AudioDataset(manifest, min_sample_size=5000)
     for row in range(2):
         (tmp_path / f"{row}.wav").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"none of 2 files tried can be read, such as .*0\.wav \(not readable"):
