@@ -49,7 +49,7 @@ class ResidualQuantizer(nn.Module):
         commitment_weight: weight of the commitment loss in ``QuantizedResult.loss``.
         init: "kmeans" over the first training vectors of all ranks, or "uniform".
         kmeans_iterations: iterations of that k-means.
-        restart_threshold: a code is dead, and restarts, when its count average is under this fraction of the even share.
+        restart_threshold: a code whose count average is under this fraction of the even share is dead and restarts.
         restart_step: a dead code restarts beside the code that a vector of the batch fell on, this fraction of the way
             to the vector, and so shares that code's vectors. 1 restarts on the vector itself, which in many dimensions
             is far from all others.
@@ -164,6 +164,18 @@ class ResidualQuantizer(nn.Module):
             F.embedding(index, codebook) for index, codebook in zip(codes.unbind(-1), self.codebooks.codes, strict=True)
         ]
         return torch.stack(vectors).sum(dim=0) if len(vectors) > 1 else vectors[0]
+
+    @torch.no_grad()
+    def start(self, z: Tensor, padding_mask: Tensor | None = None) -> None:
+        """Start new codebooks from these vectors (... x D) of all ranks, in place of the first training forward's.
+
+        For when one batch is small: 64 vectors for each code and more make codebooks that fit other vectors too.
+        A collective; without a valid vector on any rank the codebooks are left not started.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            rows, _, valid = self._rows(z, padding_mask)
+            self.reset()
+            self._known_started = self._start(rows[valid])
 
     @torch.no_grad()
     def commit(self) -> None:

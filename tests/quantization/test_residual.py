@@ -445,3 +445,17 @@ def test_wrong_options_are_named():
         quantizer(metric="dot")
     with pytest.raises(ValueError, match="init is 'zeros'"):
         quantizer(init="zeros")
+
+
+def test_start_from_more_vectors_than_a_batch(variant):
+    by_hand, by_forward = quantizer(**variant), quantizer(**variant)
+    z = vectors(0, 5, 40)
+    padding_mask = torch.zeros(5, 40, dtype=torch.bool)
+    padding_mask[:, 30:] = True
+    by_hand.start(z.masked_fill(padding_mask.unsqueeze(2), math.nan), padding_mask)
+    by_forward(z[:, :30])
+    by_forward.discard()
+    assert by_hand.started
+    assert_same(state(by_forward), state(by_hand))
+    by_hand.eval().start(vectors(1, 0))
+    assert not by_hand.started
