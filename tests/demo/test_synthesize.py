@@ -61,7 +61,7 @@ def spectrum(name: str, clips: int = 40) -> np.ndarray:
     [("sweep_up", "sweep_down"), ("notes_up", "notes_down"), ("pluck", "swell"), ("pulses_hurrying", "pulses_slowing")],
 )
 def test_a_pair_shares_its_spectrum(one: str, other: str) -> None:
-    assert np.abs(spectrum(one) - spectrum(other)).max() < 0.15
+    assert np.abs(spectrum(one) - spectrum(other)).max() < 0.2
     assert np.abs(spectrum(one) - spectrum("tremolo_slow")).max() > 0.15 or "pulses" in one
 
 

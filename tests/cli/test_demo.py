@@ -1,0 +1,122 @@
+"""``bridle demo`` on a handful of sounds, from beginning to end; what it refuses; how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.cli import main as bridle
+
+KINDS = {"hum": 0.04, "whistle": 0.4}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> tuple[Path, Path]:
+    """Forty short clips of two kinds, and their table."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        label = list(KINDS)[number % 2]
+        wave = 0.3 * np.sin(KINDS[label] * rng.uniform(0.8, 1.2) * np.arange(6000)) + 0.01 * rng.normal(size=6000)
+        soundfile.write(folder / f"a clip {number}.wav", wave, 16000)
+        rows.append((f"a clip {number}.wav", label))
+    table = folder / "table.csv"
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *rows])
+    return folder, table
+
+
+@pytest.fixture(scope="module")
+def demo(sounds, tmp_path_factory) -> tuple[Path, str]:
+    """A finished demo's folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, "-m", "bridle_fairseq.cli.main"]
+    arguments = ["demo", "--audio", str(sounds[0]), "--labels", str(sounds[1]), "--dir", str(folder), "--updates", "30"]
+    code = "import sys; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_everything_is_where_it_says(demo) -> None:
+    folder, printed = demo
+    for name in ("manifests/test.tsv", "checkpoints/checkpoint_last.pt", "codes/train.codes.bin", "report.html"):
+        assert (folder / name).is_file()
+    for name in ("manifests", "checkpoints/checkpoint_last.pt", "codes", "train.log", "report.html"):
+        assert str(folder / name) in printed
+
+
+def test_one_table_of_all_features(demo) -> None:
+    _, printed = demo
+    table = dict(re.findall(r"^  (\S.*?) {2,}(\d\.\d{3})", printed, re.MULTILINE))
+    assert len([name for name in table if "pretrained" in name]) == 2
+    assert len([name for name in table if "untrained" in name]) == 2
+    assert float(table["log-mel: mean and deviation"]) == 1.0  # a hum and a whistle
+    assert 0.3 <= float(table["always the most frequent class"]) <= 0.7
+
+
+def test_page_shows_what_was_trained(demo) -> None:
+    folder, printed = demo
+    page = (folder / "report.html").read_text()
+    assert page.count('class="chart"') >= 4 and page.count('class="clip card"') == 2
+    assert page.count('alt="codes of level') == 2 * 4
+    accuracy = re.search(r"log-mel: mean and deviation +(\d\.\d+)", printed)
+    assert accuracy and f"<b>{accuracy[1]}</b>" in page
+
+
+def test_the_commands_it_names_exist(demo) -> None:
+    _, printed = demo
+    commands = printed.split("what to run next")[1].splitlines()
+    programs = {line.split()[0] for line in commands if line.startswith("  /")}
+    assert {os.path.basename(program) for program in programs} == {"bridle", "fairseq-hydra-train"}
+    assert all(os.access(program, os.X_OK) for program in programs)
+
+
+def test_the_codes_command_works_as_it_stands(demo, capsys) -> None:
+    import shlex
+
+    folder, printed = demo
+    line = next(line for line in printed.splitlines() if " tokenize " in line)
+    assert bridle.main(shlex.split(line)[1:]) == 0
+    assert (folder / "codes_of_other_sounds" / "valid.codes.json").is_file()
+
+
+def test_other_settings_need_another_folder(demo, sounds, capsys) -> None:
+    folder, _ = demo
+    before = (folder / "demo.json").read_text()
+    assert bridle.main(["demo", "--audio", str(sounds[0]), "--dir", str(folder), "--updates", "40"]) == 2
+    assert "updates 30" in capsys.readouterr().err
+    assert (folder / "demo.json").read_text() == before
+    assert json.loads(before)["seconds"].keys() >= {"sounds", "stats", "training", "codes", "probe"}
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path, sounds, capsys) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert bridle.main(["demo", "--audio", str(sounds[0]), "--dir", str(tmp_path)]) == 2
+    assert "no demo" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--labels", "x.csv"], "--labels without --audio"),
+        (["--audio", "no/such/folder"], "no such folder"),
+        (["--updates", "3"], "--updates is 3"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, sentence) -> None:
+    assert bridle.main(["demo", "--dir", str(tmp_path / "out"), *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

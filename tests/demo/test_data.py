@@ -1,0 +1,83 @@
+"""The demo's splits: stratified, the table's own where it has some, and mistakes in a sentence."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.demo.data import write_manifests
+from bridle_fairseq.errors import InputError
+
+
+def make_sounds(folder, rows) -> tuple[str, str]:
+    """One file a row (file, label, ...), and the table of them."""
+    for row in rows:
+        soundfile.write(folder / row[0], np.zeros(800, np.float32), 16000)
+    table = folder / "table.csv"
+    with open(table, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "split"][: len(rows[0])])
+        writer.writerows(rows)
+    return str(folder), str(table)
+
+
+def read(folder, split: str) -> tuple[list[str], list[str]]:
+    manifest = Manifest.read(folder / f"{split}.tsv")
+    classes = Classes.read(folder / "labels.csv")
+    labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
+    return [name for name, _ in manifest], [classes.names[labels[row][0]] for row in range(len(manifest))]
+
+
+def test_each_class_is_divided_by_itself_and_every_file_is_used_once(tmp_path) -> None:
+    audio, table = make_sounds(tmp_path, [(f"{n}.wav", "rare" if n % 5 == 0 else "common") for n in range(100)])
+    assert set(write_manifests(audio, table, tmp_path / "m", seed=1)) == {"train", "valid", "test"}
+    parts = {split: read(tmp_path / "m", split) for split in ("train", "valid", "test")}
+    assert {split: labels.count("rare") for split, (_, labels) in parts.items()} == {"train": 13, "valid": 3, "test": 4}
+    assert {split: labels.count("common") for split, (_, labels) in parts.items()} == {
+        "train": 52,
+        "valid": 12,
+        "test": 16,
+    }
+    names = [name for files, _ in parts.values() for name in files]
+    assert sorted(names) == sorted(f"{n}.wav" for n in range(100))
+
+
+def test_same_seed_same_splits_other_seed_others(tmp_path) -> None:
+    audio, table = make_sounds(tmp_path, [(f"{n}.wav", "ab"[n % 2]) for n in range(40)])
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        write_manifests(audio, table, tmp_path / name, seed)
+    test = {name: read(tmp_path / name, "test")[0] for name in ("one", "again", "other")}
+    assert test["one"] == test["again"] != test["other"]
+
+
+def test_the_tables_own_splits_are_kept(tmp_path) -> None:
+    rows = [(f"{n}.wav", "ab"[n % 2], "test" if n < 6 else "train") for n in range(40)]
+    audio, table = make_sounds(tmp_path, rows)
+    write_manifests(audio, table, tmp_path / "m", seed=1)
+    assert sorted(read(tmp_path / "m", "test")[0]) == [f"{n}.wav" for n in range(6)]
+    assert len(read(tmp_path / "m", "valid")[0]) > 0
+
+
+def test_without_labels_there_is_no_test_part(tmp_path) -> None:
+    audio, _ = make_sounds(tmp_path, [(f"{n}.wav", "a") for n in range(20)])
+    assert write_manifests(audio, None, tmp_path / "m", seed=1) == ["train", "valid"]
+    assert len(Manifest.read(tmp_path / "m" / "valid.tsv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([(f"{n}.wav", "a") for n in range(20)], "expected at least two classes"),
+        ([(f"{n}.wav", "ab"[n % 2]) for n in range(4)], "no file is left for"),
+        ([(f"{n}.wav", "ab"[n % 2], "train") for n in range(20)], "expected train and test"),
+    ],
+)
+def test_labels_that_cannot_be_probed_are_refused(tmp_path, rows, sentence) -> None:
+    audio, table = make_sounds(tmp_path, rows)
+    with pytest.raises(InputError, match=sentence):
+        write_manifests(audio, table, tmp_path / "m", seed=1)
