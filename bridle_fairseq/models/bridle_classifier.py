@@ -1,0 +1,59 @@
+"""fairseq model ``bridle_classifier``: the encoder of a ``bridle`` checkpoint, pooling, and a linear head."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.models.from_bridle import load_weights, read_bridle
+from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.settings import BridleSettings
+
+
+@dataclass
+class BridleClassifierConfig(FairseqDataclass):
+    """What is put on top of the encoder, and whether the encoder learns too."""
+
+    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
+    pooling: str = field(
+        default="mean",
+        metadata={"help": "mean of all patches, frequency (mean over time, rows kept apart) or class_token"},
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "train norm and head only: a linear probe"})
+    settings: Any = field(
+        default=None, metadata={"help": "written by the run: the checkpoint's settings, so that its file can go"}
+    )
+
+
+@register_model("bridle_classifier", dataclass=BridleClassifierConfig)
+class BridleClassifierModel(Classifier, BaseFairseqModel):
+    """:class:`Classifier` for as many classes as the task has."""
+
+    def __init__(self, cfg, settings: BridleSettings, num_classes: int):
+        super().__init__(settings, num_classes, cfg.pooling, cfg.freeze_encoder)
+        self.cfg = cfg
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """A new classifier from ``cfg.checkpoint``; with ``cfg.settings``, one whose weights are loaded afterwards.
+
+        Raises:
+            InputError: the checkpoint cannot be used, or was trained at another sample rate than the task's.
+        """
+        weights = None
+        if cfg.settings is None:
+            settings, weights = read_bridle(cfg.checkpoint)
+        else:
+            settings = settings_from(cfg.settings)
+        if settings.sample_rate != task.cfg.sample_rate:
+            raise InputError(
+                f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"
+            )
+        model = cls(cfg, settings, len(task.classes))
+        if weights is not None:
+            encoder = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
+            load_weights(model.encoder, encoder, cfg.checkpoint)
+        return model

@@ -1,0 +1,112 @@
+"""fairseq model ``bridle_tokenizer``: from sound to codes and back to features, by parts of a ``bridle`` checkpoint."""
+
+from dataclasses import dataclass, field, replace
+from typing import Optional, Tuple
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.models.from_bridle import load_weights, read_bridle
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.settings import BridleSettings
+
+ENCODER_PARTS = ("encoder.", "decoder.")
+
+
+@dataclass
+class BridleTokenizerConfig(FairseqDataclass):
+    """Everything else is in the checkpoint."""
+
+    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
+
+
+@register_model("bridle_tokenizer", dataclass=BridleTokenizerConfig)
+class BridleTokenizerModel(BaseFairseqModel):
+    """What makes codes of sound and estimates features from codes; for use, not for training.
+
+    Args:
+        settings: of the model ``bridle`` whose parts these are.
+    """
+
+    def __init__(self, settings: BridleSettings):
+        super().__init__()
+        self.settings = settings
+        # Encoder and decoder are left out, so they are built as small as can be.
+        self.bridle = Bridle(replace(settings, encoder_depth=1, decoder_depth=1))
+        self.bridle.encoder = self.bridle.decoder = None
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def build_model(cls, cfg, task=None):
+        """The tokenizer of ``cfg.checkpoint``."""
+        return cls.from_checkpoint(cfg.checkpoint)
+
+    @classmethod
+    def from_checkpoint(cls, path: Optional[str]) -> "BridleTokenizerModel":
+        """The tokenizer in a checkpoint of the model ``bridle``.
+
+        Raises:
+            InputError: missing, no checkpoint, of another model, or one whose codebooks have not been started.
+        """
+        settings, weights = read_bridle(path)
+        model = cls(settings)
+        weights = {name: value for name, value in weights.items() if not name.startswith(ENCODER_PARTS)}
+        load_weights(model.bridle, weights, path)
+        if not model.bridle.quantizer.started:
+            raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
+        return model
+
+    def train(self, mode: bool = True):
+        """Only ``train(False)`` can be had.
+
+        Raises:
+            InputError: for ``train(True)``.
+        """
+        if mode:
+            raise InputError("a bridle_tokenizer is not trained by itself; expected the model 'bridle' to be trained")
+        return super().train(mode)
+
+    @torch.no_grad()
+    def encode(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Optional[Tensor], Tuple[int, ...]]:
+        """Codes of waveforms; until a tokenizer stage has begun, those of the cold start's random projection.
+
+        Args:
+            source: B x S.
+            padding_mask: B x S or None.
+
+        Returns:
+            Codes B x N x K, the padding of patches (B x N or None), and the grid (T, F).
+        """
+        return self.bridle.tokenize(source, padding_mask)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, grid: Tuple[int, ...], padding_mask: Optional[Tensor] = None) -> Tensor:
+        """Estimated encoder features, B x N x D, as the tokenizer's loss compares them with the encoder's.
+
+        That is by direction only, and with ``model.teacher`` "standardize" or "center" they are features from which a
+        running mean was subtracted (and which were divided by a running deviation).
+
+        Args:
+            codes: B x N x K, as :meth:`encode` gives them.
+            grid: (T, F) with T * F = N.
+            padding_mask: B x N or None.
+
+        Raises:
+            InputError: the checkpoint is from before the first tokenizer stage: nothing has learned to estimate.
+        """
+        if not self.bridle.tokenizer_ready:
+            raise InputError("no tokenizer stage has begun in this checkpoint; expected one in which it has, to decode")
+        quantized = self.bridle.quantizer.decode(codes)
+        bfloat16 = self.settings.precision == "bfloat16"
+        with torch.autocast(quantized.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            return self.bridle.estimator(quantized, grid, padding_mask)
+
+    def forward(self, source: Tensor, padding_mask: Optional[Tensor] = None):
+        """The same as :meth:`encode`."""
+        return self.encode(source, padding_mask)

@@ -1,0 +1,51 @@
+"""Settings and weights out of a checkpoint of the model ``bridle``, for the models that take parts of it."""
+
+import os
+from typing import Dict, Optional, Tuple
+
+from fairseq import checkpoint_utils
+from torch import Tensor, nn
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.nn.settings import BridleSettings, check_settings
+
+
+def read_bridle(path: Optional[str]) -> Tuple[BridleSettings, Dict[str, Tensor]]:
+    """The settings and the weights in a checkpoint of the model ``bridle``.
+
+    Raises:
+        InputError: no path, no such file, not a checkpoint, or one of another model.
+    """
+    if not path:
+        raise InputError("model.checkpoint is not set; expected the path of a checkpoint of the model 'bridle'")
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such checkpoint; expected one of the model 'bridle'")
+    try:
+        state = checkpoint_utils.load_checkpoint_to_cpu(path)
+        cfg, weights = state["cfg"].model, state["model"]
+        name = cfg._name
+    except Exception as error:  # what is no checkpoint fails in any way there is
+        raise InputError(f"{path}: not a checkpoint that fairseq can load ({_reason(error)})") from None
+    if name != "bridle":
+        raise InputError(f"{path}: a checkpoint of the model {name!r}; expected one of 'bridle'")
+    settings = settings_from(cfg)
+    check_settings(settings)
+    return settings, weights
+
+
+def load_weights(module: nn.Module, weights: Dict[str, Tensor], path: str) -> None:
+    """Load weights from the checkpoint at ``path`` into a module; all of them, and no others.
+
+    Raises:
+        InputError: weights are missing, or of other sizes than the checkpoint's settings say.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: its weights do not fit its settings ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).split(". ")[0]
+    return text[:160] or type(error).__name__

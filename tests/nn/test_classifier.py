@@ -1,0 +1,85 @@
+"""The classifier: pooling without padding, whatever the length, and an encoder that is frozen or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
+from bridle_fairseq.nn.encoder import EncoderOutput
+from bridle_fairseq.nn.settings import BridleSettings
+
+SETTINGS = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=40, patch_size=[8, 16])
+
+
+def classifier(pooling: str = "mean", **options) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(SETTINGS, num_classes=5, pooling=pooling, **options)
+
+
+def clips() -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [0.1 * torch.randn(length) for length in (900, 8000, 5000)]
+
+
+def padded(waves: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    source = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True, padding_value=7.0)
+    return source, torch.arange(source.shape[1]) >= torch.tensor([len(wave) for wave in waves])[:, None]
+
+
+def test_pooling_is_the_mean_of_what_it_says() -> None:
+    x, grid = torch.randn(2, 6, 4), (3, 2)
+    out = EncoderOutput(x, torch.randn(2, 4), [])
+    padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+    rows = x.view(2, 3, 2, 4)
+    expected = {
+        "mean": torch.stack([x[0].mean(0), x[1, :4].mean(0)]),
+        "frequency": torch.stack([rows[0].mean(0).flatten(), rows[1, :2].mean(0).flatten()]),
+        "class_token": out.class_token,
+    }
+    for pooling in POOLINGS:
+        torch.testing.assert_close(pool_patches(out, grid, padding, pooling), expected[pooling])
+        whole = pool_patches(out, grid, None, pooling)
+        torch.testing.assert_close(whole, pool_patches(out, grid, torch.zeros_like(padding), pooling))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_clip_gets_the_same_logits_alone_and_in_a_padded_batch(pooling) -> None:
+    model = classifier(pooling).eval()
+    logits = model(*padded(clips()))
+    assert logits.shape == (3, 5) and logits.dtype == torch.float32
+    torch.testing.assert_close(logits, torch.cat([model(wave[None]) for wave in clips()]), atol=1e-5, rtol=1e-4)
+
+
+def test_rows_kept_apart_need_a_wider_head() -> None:
+    assert classifier("mean").head.in_features == 16
+    assert classifier("frequency").head.in_features == 3 * 16  # 40 mel bins in patches of 16
+
+
+def gradients(model: Classifier) -> set[str]:
+    model.train()
+    model(*padded(clips())).square().sum().backward()
+    return {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_encoder_learns_unless_it_is_frozen() -> None:
+    assert gradients(classifier()) == {"encoder", "norm", "head"}
+    frozen = classifier(freeze_encoder=True)
+    assert gradients(frozen) == {"norm", "head"}
+    assert not frozen.encoder.training and frozen.head.training
+    assert not any(p.requires_grad for p in frozen.encoder.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_cast_to_half_precision_gives_float32_logits(dtype) -> None:
+    model = classifier().eval()
+    expected = model(*padded(clips()))
+    logits = model.to(dtype)(*padded(clips()))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.1)
+
+
+def test_unknown_pooling_is_named() -> None:
+    with pytest.raises(InputError, match="model.pooling is 'max'; expected one of mean, frequency, class_token"):
+        classifier("max")
