@@ -67,6 +67,17 @@ class AudioTask(FairseqTask):
         super().__init__(cfg, **kwargs)
         self.skips = {}
 
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model; before training the data must be there, of which fairseq is sure without a look."""
+        if not from_checkpoint:
+            with exit_on_input_error():
+                folder = self.data_folder(self.cfg)
+                if not os.path.isdir(folder):
+                    raise InputError(
+                        f"task.data is {folder}, which is no folder; expected one with {{split}}.tsv manifests"
+                    )
+        return super().build_model(cfg, from_checkpoint)
+
     @staticmethod
     def data_folder(cfg) -> str:
         """``task.data``, which must be set."""
