@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,7 @@ class RunningStandardizer(KeepsDtype):
     def __init__(self, width: int, how: str = "standardize", decay: float = 0.99, floor: float = 1e-3) -> None:
         super().__init__()
         self.how, self.decay, self.floor = how, decay, floor
+        self._known_started = False  # spares a look at the device's `started` in every forward
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("second", torch.ones(width))  # running mean of squares
         self.register_buffer("started", torch.tensor(False))
@@ -42,11 +45,12 @@ class RunningStandardizer(KeepsDtype):
         Args:
             x: vectors.
             padding_mask: ..., True = padding, which does not count.
-            collect: in training mode the valid vectors count for the next commit (never in eval mode). The first
-                forward that collects starts the averages, from the vectors of all ranks: it is collective.
+            collect: in training mode the valid vectors count for the next commit. The first forward in training mode
+                starts the averages whether it collects or not, from the vectors of all ranks: it is collective.
+                In eval mode nothing changes.
         """
-        if collect and self.training:
-            self._collect(x.detach().float().flatten(0, -2), padding_mask)
+        if self.training and (collect or not self._known_started):
+            self._collect(x.detach().float().flatten(0, -2), padding_mask, collect)
         if self.how == "plain":
             return x.float()
         out = x.float() - self.mean
@@ -55,14 +59,17 @@ class RunningStandardizer(KeepsDtype):
         return out
 
     @torch.no_grad()
-    def _collect(self, rows: Tensor, padding_mask: Tensor | None) -> None:
+    def _collect(self, rows: Tensor, padding_mask: Tensor | None, keep: bool) -> None:
         if padding_mask is not None:
             rows = rows[~padding_mask.flatten()]
         rows = rows.double()
         total = torch.cat([rows.sum(0), rows.square().sum(0), rows.new_tensor([rows.shape[0]])])
-        if not self.started:
-            self._average(all_reduce_sum(total.clone()))
-        self.pending += total
+        if not self._known_started:
+            if not self.started:
+                self._average(all_reduce_sum(total.clone()))
+            self._known_started = bool(self.started)
+        if keep:
+            self.pending += total
 
     @torch.no_grad()
     def commit(self) -> None:
@@ -89,4 +96,9 @@ class RunningStandardizer(KeepsDtype):
         self.mean.zero_()
         self.second.fill_(1.0)
         self.started.fill_(False)
+        self._known_started = False
         self.pending.zero_()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._known_started = False
+        super()._load_from_state_dict(*args, **kwargs)

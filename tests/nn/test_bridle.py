@@ -106,6 +106,16 @@ def test_joint_updates_codebooks_only_with_the_tokenizers_part():
     torch.testing.assert_close(out.loss, expected)
 
 
+def test_joint_standardises_latents_from_its_first_update_on():
+    model = make()
+    model.begin_stage(JOINT)
+    step(model, JOINT, clips(16000, 16000), 0)  # an update without the tokenizer's part
+    assert model.latent_norm.started and model.quantizer.started
+    model.eval()
+    latents = model.latents(model.front_end(*clips(16000, 16000)), from_tokenizer=True)
+    assert 0.5 < latents.std() < 2
+
+
 def test_a_dummy_batch_leaves_no_trace():
     model = make()
     model.begin_stage(TOKENIZER)

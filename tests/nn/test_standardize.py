@@ -78,3 +78,17 @@ def test_center_only_keeps_the_scale():
     x = torch.randn(50, 2) * 5 + 2
     norm(x)
     torch.testing.assert_close(norm(x), x - x.mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_the_first_forward_in_training_starts_the_averages():
+    norm, x = RunningStandardizer(3), torch.randn(50, 3) * 4 + 1
+    norm.eval()(x)
+    assert not norm.started
+    first = norm.train()(x, collect=False)
+    assert norm.started
+    torch.testing.assert_close(first, (x - x.mean(0)) / x.std(0, unbiased=False), atol=1e-4, rtol=1e-4)
+    norm.commit()
+    torch.testing.assert_close(norm.mean, x.mean(0))
+    norm.reset()
+    assert not norm.started
+    torch.testing.assert_close(norm(x - 5), first, atol=1e-4, rtol=1e-4)
