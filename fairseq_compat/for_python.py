@@ -42,6 +42,7 @@ def allow_config_defaults(module: ModuleType) -> None:
 
         return decorate if cls is None else decorate(cls)
 
+    dataclass.__kwdefaults__ = original.__kwdefaults__  # torch 2.6 asks them which options there are
     dataclass._fairseq_compat = True  # type: ignore[attr-defined]
     dataclasses.dataclass = dataclass  # type: ignore[assignment]
 

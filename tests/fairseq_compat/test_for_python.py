@@ -47,6 +47,25 @@ def test_config_defaults_of_fairseq_and_of_its_users_are_accepted(run_python):
     assert outcome == ["CommonConfig", 7, others], stderr
 
 
+OPTIONS = """
+import dataclasses, inspect
+before = inspect.signature(dataclasses.dataclass), dataclasses.dataclass.__kwdefaults__
+import hydra
+after = inspect.signature(dataclasses.dataclass), dataclasses.dataclass.__kwdefaults__
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    x: int = 0
+
+report([before == after, hash(Point(x=1)) == hash(Point(x=1)), Point(x=1) == Point(x=1)])
+"""
+
+
+def test_dataclass_offers_and_takes_its_options_as_before(run_python):
+    outcome, stderr = run_python(OPTIONS)
+    assert outcome == [True, True, True], stderr
+
+
 IMPORT_PARSER = "from hydra.grammar.gen.OverrideLexer import OverrideLexer; report('imported')"
 
 
