@@ -30,6 +30,15 @@ def test_a_member_reads_as_the_file_does(tmp_path, write_sound, name):
     assert np.array_equal(read_crop(sliced, 16000, 100, 800), read_crop(str(tmp_path / name), 16000, 100, 800))
 
 
+def test_a_member_with_an_extra_field_begins_behind_it(tmp_path):
+    member = zipfile.ZipInfo("a.wav")
+    member.extra = b"\x99\x99\x04\x00abcd"
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(member, b"the sound")
+    [(_, offset, length)] = members(tmp_path / "x.zip")
+    assert read_slice(tmp_path / "x.zip", offset, length) == b"the sound"
+
+
 def test_fairseq_reads_the_same_slice(tmp_path, write_sound):
     audio_utils = pytest.importorskip("fairseq.data.audio.audio_utils")
     write_sound("a.wav")

@@ -51,6 +51,15 @@ def test_randomness_hangs_on_seed_epoch_and_row_only(make_manifest):
     assert not any(torch.equal(a, b) for a in forwards for b in others)
 
 
+def test_every_row_has_its_own_randomness(make_manifest, write_sound):
+    manifest = make_manifest([9000, 9000])
+    for row in range(2):
+        write_sound(f"{row}.wav", 9000, subtype="FLOAT", seed=7)
+    assert torch.equal(*sources(AudioDataset(manifest)))
+    assert not torch.equal(*sources(AudioDataset(manifest, max_sample_size=4000, training=True)))
+    assert not torch.equal(*sources(AudioDataset(manifest, training=True, augment=Augment(roll=False))))
+
+
 def test_a_data_loader_gives_the_same_batches_with_and_without_workers(make_manifest, tmp_path):
     manifest = make_manifest([9000, 300, 5000, 7000])
     dataset = AudioDataset(manifest, max_sample_size=4000, training=True, augment=Augment())

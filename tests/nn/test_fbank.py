@@ -119,6 +119,8 @@ def test_stays_in_float32_in_a_model_of_half_precision(dtype):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fbank, _ = halved(waveform)
     assert fbank.dtype == torch.float32 and torch.equal(fbank, expected)
+    coarse = waveform.to(dtype)  # fairseq casts the batch too
+    assert torch.equal(halved(coarse)[0], LogMel()(coarse.float())[0])
     assert copy.deepcopy(halved)(waveform)[0].equal(expected)
 
 
