@@ -20,6 +20,8 @@ from bridle_fairseq.nn import distributed
 SCORES_AT_ONCE_CPU = 1 << 18
 SCORES_AT_ONCE = 1 << 26
 
+RESTARTS_AT_ONCE = 64  # of a level in an update, at most
+
 
 def nearest(rows: Tensor, codes: Tensor, cosine: bool = False, count: int = 1) -> Tensor:
     """Index of the code nearest to each row: n x D, C x D -> n long, or n x count, nearest first, for ``count`` > 1.
@@ -146,7 +148,7 @@ class EmaCodebooks(Averages):
         super().__init__()
         self.decay, self.epsilon, self.unit_codes = decay, epsilon, unit_codes
         self.restart_threshold, self.restart_step = restart_threshold, restart_step
-        levels, size, restarts = num_codebooks, codebook_size, min(codebook_size, 64)
+        levels, size, restarts = num_codebooks, codebook_size, min(codebook_size, RESTARTS_AT_ONCE)
         self.register_buffer("codes", torch.zeros(levels, size, dim))
         self.register_buffer("sizes", torch.zeros(levels, size))
         self.register_buffer("sums", torch.zeros(levels, size, dim))

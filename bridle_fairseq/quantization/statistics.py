@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -53,3 +54,16 @@ def code_counts(codes: Tensor, codebook_size: int, padding_mask: Tensor | None =
     if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < codebook_size:
         raise ValueError(f"codes span {int(rows.min())}..{int(rows.max())}, expected 0..{codebook_size - 1}")
     return torch.stack([torch.bincount(level, minlength=codebook_size) for level in rows.unbind(dim=1)])
+
+
+def corpus_residual_energy(batches: Iterable[tuple[Tensor, int]]) -> Tensor:
+    """Residual energy after each level (K, float64 on the CPU) over a corpus.
+
+    ``batches``: the ``residual_energy`` (K) of each batch with its number of valid vectors. All vectors start at unit
+    length, so the corpus has the mean over its vectors. Raises ValueError where there is no vector.
+    """
+    weighted = [(energy.detach().double().cpu(), count) for energy, count in batches]
+    total = sum(count for _, count in weighted)
+    if total == 0:
+        raise ValueError("residual energy of no vector is not defined")
+    return torch.stack([energy * count for energy, count in weighted]).sum(dim=0) / total

@@ -83,7 +83,7 @@ class Reference:
             return float((residual / residual.norm() - code / code.norm()).square().sum())
         return float((residual - code).square().sum())
 
-    def update(self, z: torch.Tensor, decay: float = 0.99, epsilon: float = 1e-5) -> None:
+    def update(self, z: torch.Tensor, decay: float = 0.99, epsilon: float = 0.1) -> None:
         codes, residuals, _ = self.quantize(z)
         levels, size, dim = self.codes.shape
         for k in range(levels):
@@ -106,7 +106,7 @@ class Reference:
 
 
 def test_ten_updates_equal_the_float64_reference(variant):
-    module = quantizer(restart_threshold=0.0, **variant)
+    module = quantizer(restart_threshold=0.0, epsilon=0.1, **variant)
     module(vectors(0, 60))
     module.commit()
     reference = Reference(module, **variant)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bridle_fairseq.quantization import ResidualQuantizer, code_counts, level_statistics
+from bridle_fairseq.quantization import ResidualQuantizer, code_counts, corpus_residual_energy, level_statistics
 
 
 def test_even_use_of_half_the_codes():
@@ -61,3 +61,13 @@ def test_statistics_while_training_follow_the_frequencies():
     for live, corpus in zip(module.statistics(), level_statistics(counts), strict=True):
         assert live.perplexity == pytest.approx(corpus.perplexity, rel=1e-4)
         assert math.isclose(live.perplexity, 2**live.entropy_bits) and 1 < live.perplexity <= 8
+
+
+def test_residual_energy_of_a_corpus_is_that_of_all_vectors_together():
+    module = ResidualQuantizer(4, 3, 8).train()
+    z = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
+    together = module(z).residual_energy
+    batches = [(module(part).residual_energy, len(part)) for part in (z[:10], z[10:10], z[10:80], z[80:])]
+    torch.testing.assert_close(corpus_residual_energy(iter(batches)), together.double(), atol=1e-6, rtol=1e-6)
+    with pytest.raises(ValueError, match="no vector"):
+        corpus_residual_energy([(together, 0)])
