@@ -59,7 +59,7 @@ def test_a_name_of_two_files_means_neither_but_its_exact_path_means_one():
     one, two = Entry(["1"]), Entry(["2"])
     assert match(scan, {"a": one, "b": two}) == [one, None, None, two]  # the stem of a.wav is its path but for the end
     assert match(scan, {"a.wav": one}) == [one, None, None, None]
-    assert match(scan, {"x/a": one, "x/a.flac": two}) == [None, None, two, None]
+    assert match(scan, {"x/a.flac": two, "x/a": one}) == [None, None, two, None]
 
 
 def test_names_of_no_file_are_told_with_examples():
