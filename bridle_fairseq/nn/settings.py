@@ -43,7 +43,7 @@ class BridleSettings:
     codebook_metric: str = _setting("euclidean", "euclidean or cosine (with one codebook: the VQ of BEATs)")
     codebook_decay: float = _setting(0.99, "decay of the codebooks' moving averages")
     codebook_init: str = _setting("kmeans", "start of new codebooks: kmeans or uniform")
-    restart_threshold: float = _setting(0.1, "codes below this share of even use restart; 0: never")
+    restart_threshold: float = _setting(0.25, "codes below this share of even use restart; 0: never")
     commitment_weight: float = _setting(0.25, "weight of the commitment loss")
     codes_per_level: int = _setting(1, "soft codes: the nearest m codes of a level are the target of a patch")
 
@@ -85,6 +85,10 @@ def check_settings(s: BridleSettings) -> None:
     for name, allowed in CHOICES.items():
         if getattr(s, name) not in allowed:
             raise InputError(f"model.{name} is {getattr(s, name)!r}; expected one of {', '.join(allowed)}")
+    if s.sample_rate < 100 or s.num_mel_bins < 1:
+        raise InputError(
+            f"sample_rate is {s.sample_rate} and num_mel_bins {s.num_mel_bins}; expected at least 100 Hz and 1 bin"
+        )
     if not 0 < s.mask_ratio < 1:
         raise InputError(f"model.mask_ratio is {s.mask_ratio}; expected a share above 0 and below 1")
     if len(s.patch_size) != 2 or min(s.patch_size) < 1:
