@@ -2,8 +2,8 @@
 
     python benchmarks/fbank.py [--device cuda] [--threads 1]
 
-torchaudio is what others call, a clip at a time. Both run in turn in one process, and the best of several rounds counts:
-CPU time on a CPU, so that what else runs on the machine counts little, else the time until the device has finished.
+torchaudio is what others call, a clip at a time. Both run in turn in one process, and the best of several rounds
+counts: CPU time on a CPU, so that what else runs there counts little, else the time until the device has finished.
 """
 
 from __future__ import annotations

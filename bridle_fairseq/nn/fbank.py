@@ -103,53 +103,69 @@ class LogMel(KeepsDtype):
         Returns:
             B x M x num_mel_bins float32, zero at padded frames; B x M, None when ``padding_mask`` is None.
         """
+        num_clips, longest = waveform.shape
+        num_samples = torch.full((num_clips,), longest, device=waveform.device)
+        if padding_mask is not None:
+            num_samples -= padding_mask.sum(1, dtype=torch.int32)
+        num_frames = torch.arange(self.frame_count(longest), device=waveform.device)
+        frame_padding_mask = num_frames >= self.frame_count(num_samples)[:, None]
         with torch.autocast(waveform.device.type, enabled=False):
-            waveform, num_samples = self._centred(waveform.float(), padding_mask)
-            log_mel = self._log_mel(F.pad(waveform, (0, max(self.frame_length - waveform.shape[1], 0))))
-        if num_samples is None:
-            return log_mel, None
-        frames = torch.arange(log_mel.shape[1], device=log_mel.device)
-        frame_padding_mask = frames >= self.frame_count(num_samples)[:, None]
-        return log_mel.masked_fill_(frame_padding_mask[..., None], 0.0), frame_padding_mask
+            if waveform.device.type == "cpu":
+                log_mel = self._clip_by_clip(waveform.float(), num_samples.tolist())
+            else:
+                log_mel = self._together(waveform.float(), padding_mask, num_samples)
+                log_mel.masked_fill_(frame_padding_mask[..., None], 0.0)
+        return log_mel, None if padding_mask is None else frame_padding_mask
 
-    def _centred(self, waveform: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Each clip minus the mean of its own samples (zero at padding), and how many samples it has."""
-        if padding_mask is None:
-            return waveform - waveform.mean(1, keepdim=True), None
-        num_samples = waveform.shape[1] - padding_mask.sum(1, dtype=torch.int32)
-        if waveform.device.type == "cpu":  # each clip's sum added up in the order in which it would be alone
-            centred = torch.zeros_like(waveform)
-            for clip, into, n in zip(waveform, centred, num_samples.tolist(), strict=True):
-                torch.sub(clip[:n], clip[:n].mean(), out=into[:n])
-            return centred, num_samples
-        mean = torch.where(padding_mask, 0.0, waveform).sum(1) / num_samples.clamp(min=1)
-        return torch.where(padding_mask, 0.0, waveform - mean[:, None]), num_samples
+    def _clip_by_clip(self, waveform: Tensor, num_samples: list[int]) -> Tensor:
+        """B x S to B x M x num_mel_bins on a CPU: no padding is computed, and what is stays in a core's cache.
 
-    def _log_mel(self, waveform: Tensor) -> Tensor:
-        """B x S to B x M x num_mel_bins."""
-        frames = waveform.unfold(1, self.frame_length, self.frame_shift)
-        log_mel = waveform.new_empty(*frames.shape[:2], self.num_mel_bins)
-        at_once = CPU_FRAMES_AT_ONCE if waveform.device.type == "cpu" else DEVICE_FRAMES_AT_ONCE
-        clips = max(1, at_once // frames.shape[1])
-        for some, into in zip(frames.split(clips), log_mel.split(clips), strict=True):
-            for piece, part in zip(some.split(at_once, 1), into.split(at_once, 1), strict=True):
-                self._mel_energies(piece, part)
-        return log_mel.clamp_(min=torch.finfo(torch.float32).eps).log_()
+        The sum of a clip is added up in the order in which it would be alone: its mean, and then its frames, are the
+        same to the last bit.
+        """
+        log_mel = waveform.new_zeros(len(waveform), self.frame_count(waveform.shape[1]), self.num_mel_bins)
+        group = max(1, CPU_FRAMES_AT_ONCE // log_mel.shape[1])  # of short clips, to call fewer functions
+        for first in range(0, len(waveform), group):
+            sizes = num_samples[first : first + group]
+            centred = waveform.new_zeros(len(sizes), max(self.frame_length, *sizes))
+            for clip, into, size in zip(waveform[first:], centred, sizes):  # noqa: B905 (ends with the group)
+                torch.sub(clip[:size], clip[:size].mean(), out=into[:size])
+            frames = centred.unfold(1, self.frame_length, self.frame_shift)
+            into = log_mel[first : first + group, : frames.shape[1]]
+            for some, part in zip(frames.split(CPU_FRAMES_AT_ONCE, 1), into.split(CPU_FRAMES_AT_ONCE, 1), strict=True):
+                part.copy_(self._log_mel_of_frames(some))
+            for part, size in zip(into, sizes, strict=True):
+                part[self.frame_count(size) :] = 0.0
+        return log_mel
 
-    def _mel_energies(self, frames: Tensor, energies: Tensor) -> None:
-        """Frames b x m x frame_length to ``energies`` b x m x num_mel_bins.
+    def _together(self, waveform: Tensor, padding_mask: Tensor | None, num_samples: Tensor) -> Tensor:
+        """B x S to B x M x num_mel_bins on a device: many clips at once, padding too, without asking for lengths."""
+        if padding_mask is not None:
+            waveform = waveform.masked_fill(padding_mask, 0.0)
+        centred = waveform - (waveform.sum(1) / num_samples.clamp(min=1))[:, None]
+        if padding_mask is not None:
+            centred.masked_fill_(padding_mask, 0.0)
+        centred = F.pad(centred, (0, max(self.frame_length - centred.shape[1], 0)))
+        frames = centred.unfold(1, self.frame_length, self.frame_shift)
+        group = max(1, DEVICE_FRAMES_AT_ONCE // frames.shape[1])
+        return torch.cat([self._log_mel_of_frames(some) for some in frames.split(group)])
+
+    def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
+        """b x m x frame_length to b x m x num_mel_bins.
 
         The arithmetic before the transform keeps Kaldi's order, rounding included: a narrow filter over a bin that
         nearly cancels turns a last bit into 1e-3 of log energy. Only a frame's first sample, which Kaldi treats
         otherwise, is left out: there the Hanning window is 0.
         """
-        frames = frames - frames.mean(-1, keepdim=True)
-        windowed = frames.new_zeros(*frames.shape[:2], self.fft_length)
-        inner = windowed[..., 1 : self.frame_length]
-        torch.sub(frames[..., 1:], frames[..., :-1] * PREEMPHASIS, out=inner)
+        shape = frames.shape[:2]
+        frames = (frames - frames.mean(-1, keepdim=True)).flatten(0, 1)
+        windowed = frames.new_zeros(len(frames), self.fft_length)
+        inner = windowed[:, 1 : self.frame_length]
+        torch.sub(frames[:, 1:], frames[:, :-1] * PREEMPHASIS, out=inner)
         inner.mul_(self.window[1:])
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
-        power = (squares[..., 0] + squares[..., 1]).flatten(0, 1)
-        energies = energies.view(-1, self.num_mel_bins)
+        power = squares[..., 0] + squares[..., 1]
+        energies = frames.new_empty(len(frames), self.num_mel_bins)
         for mels, bins in self._bands:
             torch.mm(power[:, bins], self.filters[bins, mels], out=energies[:, mels])
+        return energies.clamp_(min=torch.finfo(torch.float32).eps).log_().view(*shape, -1)

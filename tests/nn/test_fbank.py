@@ -103,6 +103,21 @@ def test_a_clip_alone_has_the_same_frames_as_in_any_batch():
             torch.testing.assert_close(log_mel(clip[None])[0][0], row, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("frames_at_once", [10, 2**16])
+def test_a_device_computes_what_the_cpu_does(monkeypatch, frames_at_once):
+    """Many clips at once, as on an accelerator; only the rounding of the mean differs."""
+    monkeypatch.setattr("bridle_fairseq.nn.fbank.DEVICE_FRAMES_AT_ONCE", frames_at_once)
+    log_mel = LogMel()
+    for waveforms in ([torch.randn(5000), torch.randn(300), torch.randn(9000)], [torch.randn(200)]):
+        source, mask = padded(waveforms, value=math.nan)
+        expected, frame_mask = log_mel(source, mask)
+        fbank = log_mel._together(source, mask, (~mask).sum(1))
+        torch.testing.assert_close(fbank[~frame_mask], expected[~frame_mask], atol=1e-3, rtol=0)
+    source = torch.randn(2, 2000)
+    fbank = log_mel._together(source, None, torch.full((2,), 2000))
+    torch.testing.assert_close(fbank, log_mel(source)[0], atol=1e-3, rtol=0)
+
+
 def test_an_all_padding_row_gives_no_nan():
     source, mask = torch.zeros(2, 800), torch.zeros(2, 800, dtype=torch.bool)
     mask[1] = True
