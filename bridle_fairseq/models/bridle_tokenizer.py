@@ -74,7 +74,7 @@ class BridleTokenizerModel(BaseFairseqModel):
     def encode(
         self, source: Tensor, padding_mask: Optional[Tensor] = None
     ) -> Tuple[Tensor, Optional[Tensor], Tuple[int, ...]]:
-        """Codes of waveforms; until a tokenizer stage has begun, those of the cold start's random projection.
+        """Codes of waveforms; in a cold start, those of its random projection.
 
         Args:
             source: B x S.
@@ -98,10 +98,10 @@ class BridleTokenizerModel(BaseFairseqModel):
             padding_mask: B x N or None.
 
         Raises:
-            InputError: the checkpoint is from before the first tokenizer stage: nothing has learned to estimate.
+            InputError: the codes are those of the cold start's projection, from which nothing has learned to estimate.
         """
         if not self.bridle.tokenizer_ready:
-            raise InputError("no tokenizer stage has begun in this checkpoint; expected one in which it has, to decode")
+            raise InputError("this checkpoint's codes are of the cold start; expected one of a later stage, to decode")
         quantized = self.bridle.quantizer.decode(codes)
         bfloat16 = self.settings.precision == "bfloat16"
         with torch.autocast(quantized.device.type, dtype=torch.bfloat16, enabled=bfloat16):

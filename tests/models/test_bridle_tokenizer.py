@@ -110,7 +110,7 @@ def test_a_run_that_would_train_it_ends_before_it_begins(capsys) -> None:
 def test_nothing_is_decoded_before_anything_has_learned_to(tmp_path) -> None:
     tokenizer = BridleTokenizerModel.from_checkpoint(save(tmp_path / "bridle.pt", "encoder"))
     codes, padding, grid = tokenizer.encode(*batch())
-    with pytest.raises(InputError, match="no tokenizer stage has begun"):
+    with pytest.raises(InputError, match="codes are of the cold start; expected"):
         tokenizer.decode(codes, grid, padding)
 
 
