@@ -85,16 +85,14 @@ def iterations(checkpoints: Path) -> dict[str, Path]:
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
     state = load_checkpoint_to_cpu(str(checkpoints / "checkpoint_last.pt"))
-    found, end, number = {}, 0, 0
+    finished = state["optimizer_history"][-1]["num_updates"]
+    paths, end, number = {}, 0, 0
     for stage in state["cfg"]["model"]["stages"]:
         end += stage["updates"]
-        if stage["kind"] == "encoder":
+        if stage["kind"] == "encoder" and end <= finished:
             number += 1
-            found[f"iteration {number}"] = end
-    paths = {}
-    for name, updates in found.items():
-        matches = list(checkpoints.glob(f"checkpoint_*_{updates}.pt"))
-        paths[name] = matches[0] if matches else checkpoints / "checkpoint_last.pt"
+            saved = list(checkpoints.glob(f"checkpoint_*_{end}.pt"))
+            paths[f"iteration {number}"] = saved[0] if saved else checkpoints / "checkpoint_last.pt"
     return paths
 
 
