@@ -1,5 +1,6 @@
 """fairseq model ``bridle``: encoder, decoder, tokenizer, quantizer, estimator, and the stages in which they learn."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from fairseq.dataclass import FairseqDataclass
@@ -39,6 +40,7 @@ class BridleModel(Bridle, BaseFairseqModel):
         self.schedule = self.settings.schedule()
         self.num_updates = 0
         self._began_at = None
+        self._within_update = False
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -52,9 +54,18 @@ class BridleModel(Bridle, BaseFairseqModel):
 
     def train(self, mode: bool = True):
         """fairseq calls this at the start of every update: statistics of an update that was thrown away go here."""
-        if mode:
+        if mode and not self._within_update:
             self.discard()
         return super().train(mode)
+
+    @contextmanager
+    def within_update(self):
+        """While a micro-batch is trained: fairseq's tasks call ``train()`` for each of them, the update goes on."""
+        self._within_update = True
+        try:
+            yield
+        finally:
+            self._within_update = False
 
     @property
     def stage_index(self) -> int:
@@ -82,9 +93,13 @@ class BridleModel(Bridle, BaseFairseqModel):
         return True
 
     def newly_trained_parameters(self) -> set:
-        """Parameters that learn in this stage and did not in the one before: their optimizer state starts fresh."""
+        """Parameters that learn in this stage and did not in the one before, or that it set anew.
+
+        Their optimizer state starts fresh.
+        """
         now = _parameters(self.trained_parts(self.stage))
-        if self.stage_index == 0:
+        set_anew = self.stage.kind == "tokenizer" and self.settings.tokenizer_init != "continue"
+        if self.stage_index == 0 or set_anew:
             return now
         return now - _parameters(self.trained_parts(self.schedule.stages[self.stage_index - 1]))
 

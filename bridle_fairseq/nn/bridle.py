@@ -75,7 +75,7 @@ class Bridle(nn.Module):
         self.projection = RandomProjection(patch_dim, width, s.codebook_dim, s.position_scale)
         self.latent_norm = RunningStandardizer(s.codebook_dim, s.latents)
         self.teacher_norm = RunningStandardizer(width, s.teacher)
-        # Whether a tokenizer stage has begun in this run or in the one it started from: then codes come from T.
+        # Whether the codebooks are of T's outputs, in this run or in the one it started from; else of the projection's.
         self.register_buffer("tokenizer_ready", torch.tensor(False))
         # A batch that only keeps this rank in step with the others: it takes part in collectives and brings no vector.
         self.dummy_batch = False
@@ -109,8 +109,11 @@ class Bridle(nn.Module):
                 self._start_tokenizer()
             self.quantizer.reset()
             self.tokenizer_ready.fill_(True)
-        elif not self._targets_from_tokenizer(stage):
-            self.quantizer.reset()
+        else:
+            from_tokenizer = self._targets_from_tokenizer(stage)
+            if not (from_tokenizer and self.tokenizer_ready):
+                self.quantizer.reset()
+            self.tokenizer_ready.fill_(from_tokenizer)
 
     def _start_tokenizer(self) -> None:
         how = self.settings.tokenizer_init
@@ -224,7 +227,9 @@ class Bridle(nn.Module):
             codes: B x N x K cached targets of an encoder stage; None asks the tokenizer.
         """
         patches = self.front_end(source, padding_mask)
-        tokenizer = self.tokenizer_loss(patches) if self.uses_tokenizer_loss(stage, stage_update) else None
+        # Validation of a joint stage sees both losses, whichever update it follows.
+        both = self.uses_tokenizer_loss(stage, stage_update) or (stage.kind == "joint" and not self.training)
+        tokenizer = self.tokenizer_loss(patches) if both else None
         if not stage.trains_encoder:
             assert tokenizer is not None
             return StepOutput(tokenizer.loss, tokenizer.num_patches, None, tokenizer)

@@ -59,7 +59,9 @@ class Schedule:
     """
 
     def __init__(self, stages: Iterable[Mapping[str, Any]]) -> None:
-        self.stages = tuple(_parse(i, dict(stage)) for i, stage in enumerate(stages))
+        if isinstance(stages, str) or not isinstance(stages, Iterable):
+            raise InputError(f"model.stages is {stages!r}; expected a list of {{kind: .., updates: ..}}")
+        self.stages = tuple(_parse(i, stage) for i, stage in enumerate(stages))
         if not self.stages:
             raise InputError(
                 "model.stages is empty; expected a list with at least one stage, such as {kind: encoder, updates: 1000}"
@@ -82,8 +84,10 @@ class Schedule:
         return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def _parse(index: int, values: dict[str, Any]) -> Stage:
+def _parse(index: int, values: Any) -> Stage:
     where = f"model.stages[{index}]"
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} is {values!r}; expected {{kind: .., updates: ..}}")
     known = {f.name for f in fields(Stage)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -19,6 +19,19 @@ from bridle_fairseq.tasks.user_errors import exit_on_input_error
 class FairseqAudioDataset(AudioDataset, FairseqDataset):
     """:class:`AudioDataset`, which knows nothing of fairseq, as a dataset that fairseq accepts."""
 
+    def batch_by_size(self, indices, **limits):
+        """Batches of rows; the first one has clips that can be read.
+
+        fairseq makes its dummy batch of the first one, which stands in for batches without a readable clip.
+        """
+        batches = super().batch_by_size(indices, **limits)
+        for number, batch in enumerate(batches):
+            if self.collater([self[row] for row in batch]):
+                return [*batches[number:], *batches[:number]]
+        with exit_on_input_error():
+            self.skips.check(0.0)
+        return batches
+
 
 @dataclass
 class AudioDataConfig(FairseqDataclass):

@@ -5,11 +5,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Optional
 
+from fairseq import checkpoint_utils
 from fairseq.tasks import register_task
 
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
 from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask
@@ -57,17 +59,34 @@ class BridlePretrainingTask(AudioTask):
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
-            codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest) if cfg.codes else None
+            codes = self._cached_codes(split, cfg, manifest) if cfg.codes else None
             self.datasets[split] = self.audio_dataset(
                 split, cfg, manifest, segment_crops=cfg.segment_crops, codes=codes
             )
             if self.datasets[split].training:
                 self._check_enough_patches(manifest)
 
-    def _check_enough_patches(self, manifest) -> None:
+    def _model_settings(self):
+        """Settings of the run's model ``bridle``; None where the task is used without one."""
         root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else None
         model = root.model if root is not None and "model" in root else None
-        if model is None or "codebook_size" not in model:
+        return None if model is None or "codebook_size" not in model else settings_from(model)
+
+    def _cached_codes(self, split, cfg, manifest) -> CachedCodes:
+        codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest)
+        model = self._model_settings()
+        if model is not None:
+            codes.check(
+                num_codebooks=model.num_codebooks,
+                codebook_size=model.codebook_size,
+                patch_frames=model.patch_size[0],
+                frequency_patches=grid_size((1, model.num_mel_bins), model.patch_size)[1],
+            )
+        return codes
+
+    def _check_enough_patches(self, manifest) -> None:
+        model = self._model_settings()
+        if model is None:
             return
         samples = int(manifest.sizes.sum())
         patches = (
@@ -86,10 +105,12 @@ class BridlePretrainingTask(AudioTask):
         module = getattr(model, "module", model)
         if module.begin_update(update_num):
             start_fresh(optimizer, module.newly_trained_parameters())
+            vars(checkpoint_utils.save_checkpoint).pop("best", None)  # another stage's loss is another scale
             stage = module.stage
             logger.info(f"stage {module.stage_index + 1} of {len(module.schedule.stages)} begins: {stage}")
         module.dummy_batch = ignore_grad
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        with module.within_update():
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def optimizer_step(self, optimizer, model, update_num):
         """Step what learns in this update, then take the batch statistics into the codebooks; every rank comes here."""
