@@ -1,0 +1,46 @@
+"""The scheduler hands the stages' learning rates to the optimizer."""
+
+import pytest
+import torch
+from fairseq.optim import build_optimizer
+from fairseq.optim.lr_scheduler import build_lr_scheduler
+from omegaconf import OmegaConf
+
+import bridle_fairseq
+
+bridle_fairseq.register()
+
+STAGES = [{"kind": "encoder", "updates": 4, "lr": 1.0, "warmup_updates": 2}, {"kind": "tokenizer", "updates": 2}]
+
+
+@pytest.fixture
+def optimizer():
+    cfg = {"_name": "bridle_adamw", "adam_betas": [0.9, 0.95], "adam_eps": 1e-8, "weight_decay": 0.0, "lr": [9.0]}
+    return build_optimizer(OmegaConf.create(cfg), [torch.nn.Parameter(torch.ones(2, 2))])
+
+
+@pytest.fixture(params=["from a configuration", "from a list"])
+def scheduler(request, optimizer):
+    cfg = OmegaConf.create({"_name": "bridle_interleaved", "stages": STAGES, "lr": [0.2]})
+    if request.param == "from a list":
+        cfg._set_flag("allow_objects", True)
+        cfg.stages = STAGES
+    return build_lr_scheduler(cfg, optimizer)
+
+
+def test_the_first_rate_is_set_before_the_first_update(scheduler, optimizer):
+    assert optimizer.get_lr() == 0.5
+
+
+def test_rates_follow_the_stages(scheduler, optimizer):
+    rates = []
+    for update in range(7):
+        assert scheduler.step_update(update) == optimizer.get_lr()
+        rates.append(optimizer.get_lr())
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.2, 0.1, 0.0])
+
+
+def test_epochs_change_nothing(scheduler, optimizer):
+    scheduler.step_update(3)
+    scheduler.step_begin_epoch(7)
+    assert scheduler.step(7, val_loss=1.0) == optimizer.get_lr() == pytest.approx(0.5)

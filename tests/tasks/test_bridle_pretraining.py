@@ -1,0 +1,300 @@
+"""The task by itself: what it completes and refuses, its data sets, and one update as the trainer makes it."""
+
+import copy
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq import checkpoint_utils, tasks
+from fairseq.optim import build_optimizer
+from omegaconf import OmegaConf
+
+import bridle_fairseq
+
+bridle_fairseq.register()
+
+from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
+from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig  # noqa: E402
+
+SMALL = {"num_mel_bins": 32, "patch_size": [8, 8], "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2}
+SMALL |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "tokenizer_depth": 1, "estimator_depth": 1}
+SMALL |= {"num_codebooks": 2, "codebook_size": 8, "codebook_dim": 4}
+STAGES = [{"kind": "encoder", "updates": 3}, {"kind": "tokenizer", "updates": 4}]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """12 clips to train on and 3 to validate, of 0.3 to 0.9 s."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("valid", 3)):
+        sizes = random.integers(5000, 15000, count).tolist()
+        for number, size in enumerate(sizes):
+            soundfile.write(tmp_path / f"{split}-{number}.wav", 0.3 * random.standard_normal(size), 16000)
+        Manifest("", [f"{split}-{number}.wav" for number in range(count)], sizes).write(tmp_path / f"{split}.tsv")
+    return tmp_path
+
+
+@pytest.fixture
+def configure(data, monkeypatch):
+    """``configure(model={...}, common={...}, **task)`` -> a run's whole configuration."""
+    monkeypatch.chdir(data)
+
+    def make(model=None, common=None, optimization=None, **task):
+        model = {**vars(BridleSettings(**SMALL)), "stages": STAGES, "_name": "bridle", **(model or {})}
+        changes = {"_name": "bridle_pretraining", "data": str(data), "max_sample_size": 8000, "seed": 1, **task}
+        task = {**vars(BridlePretrainingConfig()), **changes}
+        common = {"fp16": False, "fp16_no_flatten_grads": False, **(common or {})}
+        optimization = {"max_update": 0, **(optimization or {})}
+        return OmegaConf.create({"task": task, "model": model, "common": common, "optimization": optimization})
+
+    return make
+
+
+def test_max_update_defaults_to_the_stages_sum(configure):
+    cfg = configure()
+    tasks.setup_task(cfg.task)
+    assert cfg.optimization.max_update == 7
+    cfg = configure(optimization={"max_update": 5})
+    tasks.setup_task(cfg.task)
+    assert cfg.optimization.max_update == 5
+
+
+def test_half_precision_leaves_parameters_apart(configure):
+    cfg = configure(common={"fp16": True})
+    tasks.setup_task(cfg.task)
+    assert cfg.common.fp16_no_flatten_grads
+
+
+def said(capsys, action, *arguments):
+    """The one sentence with which ``action`` ends the process."""
+    with pytest.raises(SystemExit) as ended:
+        action(*arguments)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bridle_fairseq: error: ")
+    return line
+
+
+SETTINGS = {
+    "mask everything": ({"mask_ratio": 1.0}, "model.mask_ratio is 1.0"),
+    "mask nothing": ({"mask_ratio": 0.0}, "model.mask_ratio is 0.0"),
+    "heads of the encoder": ({"encoder_heads": 3}, "model.encoder_heads is 3; expected a divisor"),
+    "heads of the decoder": ({"decoder_heads": 3}, "model.decoder_heads is 3; expected a divisor"),
+    "one code": ({"codebook_size": 1}, "model.codebook_size is 1"),
+    "patches of one axis": ({"patch_size": [8]}, "model.patch_size is [8]"),
+    "metric": ({"codebook_metric": "manhattan"}, "model.codebook_metric is 'manhattan'"),
+    "modality": ({"modality": "smell"}, "model.modality is 'smell'"),
+    "no rate": ({"sample_rate": 0}, "sample_rate is 0"),
+    "no stage": ({"stages": []}, "model.stages is empty"),
+    "a word for stages": ({"stages": "encoder"}, "model.stages is 'encoder'"),
+    "a word for a stage": ({"stages": ["encoder"]}, "model.stages[0] is 'encoder'"),
+    "unknown field": ({"stages": [{**STAGES[0], "speed": 1}]}, "model.stages[0] has the unknown field 'speed'"),
+    "unknown kind": ({"stages": [STAGES[0], {"kind": "decoder", "updates": 3}]}, "model.stages[1] has kind 'decoder'"),
+    "no updates": ({"stages": [{"kind": "encoder"}]}, "model.stages[0] has no 'updates'"),
+    "updates in words": ({"stages": [{"kind": "encoder", "updates": "many"}]}, "a value that is no number"),
+    "model for use only": ({"_name": "bridle_tokenizer"}, "bridle_tokenizer is taken from a checkpoint"),
+}
+
+
+@pytest.mark.parametrize("mistake", SETTINGS)
+def test_impossible_settings(configure, capsys, mistake):
+    model, words = SETTINGS[mistake]
+    assert words in said(capsys, tasks.setup_task, configure(model=model).task)
+
+
+MANIFESTS = {
+    "no manifest": (None, "train.tsv: cannot read this manifest: No such file"),
+    "empty": ("", "train.tsv: no rows"),
+    "no rows": ("\n", "train.tsv: no rows"),
+    "no root": ("train-0.wav\t5000\n", "line 1: 'train-0.wav\\t5000'; expected the root folder"),
+    "spaces for tabs": ("\ntrain-0.wav 5000\n", "line 2: 1 column in"),
+    "three columns": ("\ntrain-0.wav\t5000\tdog\n", "line 2: 3 columns in"),
+    "no number": ("\ntrain-0.wav\tlong\n", "line 2: size 'long'; expected a whole number"),
+    "nothing": ("\ntrain-0.wav\t0\n", "line 2: size '0'; expected a whole number"),
+    "missing file": ("\ntrain-0.wav\t5000\ngone.wav\t5000\n", "line 3: no such file: "),
+    "no sound": ("\ntrain.tsv\t5000\n", "none of 1 files tried can be read"),
+    "too little": ("\ntrain-0.wav\t500\n", "patches of sound, fewer than model.codebook_size 8"),
+}
+
+
+@pytest.mark.parametrize("mistake", MANIFESTS)
+def test_impossible_manifests(configure, data, capsys, mistake):
+    text, words = MANIFESTS[mistake]
+    task = tasks.setup_task(configure().task)
+    (data / "train.tsv").unlink() if text is None else (data / "train.tsv").write_text(text)
+    assert words in said(capsys, task.load_dataset, "train")
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"data": "nowhere"}, "nowhere"),
+        ({"data": "???"}, "task.data is not set"),
+        ({"codes": "nowhere"}, "nowhere/train.codes.json: cannot read"),
+        ({"max_sample_size": 0}, "max_sample_size 0"),
+    ],
+)
+def test_impossible_settings_of_the_data(configure, capsys, task, words):
+    def load():
+        tasks.setup_task(configure(**task).task).load_dataset("train")
+
+    assert words in said(capsys, load)
+
+
+def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
+    patches = 12 * 15000 // 1280 * 4
+    task = tasks.setup_task(configure(model={"codebook_size": patches}).task)
+    with pytest.raises(SystemExit):
+        task.load_dataset("train")
+    assert f"fewer than model.codebook_size {patches}" in capsys.readouterr().err
+    task.load_dataset("valid")  # only the start of the codebooks needs that many
+
+
+def test_splits_that_begin_with_train_are_cropped_and_augmented(configure, data):
+    (data / "train_more.tsv").write_text((data / "train.tsv").read_text())
+    task = tasks.setup_task(configure().task)
+    for split, training in (("train", True), ("train_more", True), ("valid", False)):
+        task.load_dataset(split)
+        dataset = task.dataset(split)
+        assert dataset.training == training and (dataset.augment is not None) == training
+        first, second = (dataset[0]["source"], dataset.set_epoch(2) or dataset[0]["source"])
+        assert torch.equal(first, second) != training
+        assert len(first) <= 8000
+
+
+def test_augmentation_can_be_switched_off(configure):
+    task = tasks.setup_task(configure(roll=False, gain=False).task)
+    task.load_dataset("train")
+    assert task.dataset("train").augment is None
+
+
+class Run:
+    """A model, its optimizer and the task, driven as fairseq's trainer drives them."""
+
+    def __init__(self, cfg):
+        torch.manual_seed(0)
+        self.task = tasks.setup_task(cfg.task)
+        self.model = self.task.build_model(cfg.model)
+        self.criterion = self.task.build_criterion(OmegaConf.create({"_name": "bridle"}))
+        adamw = {
+            "_name": "bridle_adamw",
+            "adam_betas": [0.9, 0.95],
+            "adam_eps": 1e-8,
+            "weight_decay": 0.1,
+            "lr": [1e-3],
+        }
+        self.optimizer = build_optimizer(OmegaConf.create(adamw), list(self.model.parameters()))
+        self.task.load_dataset("train")
+        self.updates = 0
+
+    def batch(self, rows):
+        dataset = self.task.dataset("train")
+        return dataset.collater([dataset[row] for row in rows])
+
+    def update(self, *batches, dummies=(), step=True):
+        torch.manual_seed(self.updates)
+        self.model.train()
+        self.optimizer.zero_grad()
+        for number, batch in enumerate(batches):
+            ignore = number in dummies
+            self.task.train_step(batch, self.model, self.criterion, self.optimizer, self.updates, ignore)
+        if step:
+            self.task.optimizer_step(self.optimizer, self.model, self.updates)
+            self.updates += 1
+            self.model.set_num_updates(self.updates)
+
+    def state(self):
+        return copy.deepcopy([self.model.state_dict(), self.optimizer.state_dict()])
+
+
+@pytest.fixture
+def run(configure):
+    return Run(configure())
+
+
+def equal(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+def test_updates_go_through_the_stages(run, caplog):
+    with caplog.at_level("INFO"):
+        for _ in range(7):
+            run.update(run.batch(range(4)))
+    said = [record.message for record in caplog.records if record.message.startswith("stage ")]
+    assert [text[: text.index(":")] for text in said] == [
+        "stage 1 of 2 begins", "stage 1 ends", "stage 1 ends", "stage 2 of 2 begins", "stage 2 ends", "stage 2 ends"
+    ]  # fmt: skip
+
+
+def test_a_collapsed_level_is_told(run, caplog):
+    for _ in range(2):
+        run.update(run.batch(range(4)))
+    with torch.no_grad():
+        run.model.quantizer.usage.zero_()[:, 0] = 1e9
+    run.update(run.batch(range(4)))
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("has collapsed" in text for text in warnings) == 0  # one of 8 codes is more than a tenth of them
+    run.model.settings.codebook_size = 11
+    run.task._report_stage(run.model)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("has collapsed" in text for text in warnings) == 2
+
+
+@pytest.mark.parametrize("update", [1, 4], ids=["encoder", "tokenizer"])
+def test_a_dummy_batch_beside_a_real_one_changes_nothing(configure, update):
+    states = []
+    for dummies in ((), (1,)):
+        run = Run(configure())
+        while run.updates < update:
+            run.update(run.batch(range(4)))
+        batches = [run.batch(range(4)), run.batch(range(4, 8))]
+        run.update(*batches[: 1 + len(dummies)], dummies=dummies)
+        states.append(run.state())
+    assert equal(*states)
+
+
+def test_an_update_that_is_thrown_away_leaves_no_trace(configure):
+    """As after an overflow under fp16: the same update is made again, with other data."""
+    states = []
+    for thrown_away in (False, True):
+        run = Run(configure())
+        while run.updates < 5:
+            run.update(run.batch(range(4)))
+        if thrown_away:
+            run.update(run.batch(range(4, 8)), step=False)
+        run.update(run.batch(range(8, 12)))
+        states.append(run.state())
+    assert equal(*states)
+
+
+def test_the_best_validation_is_that_of_its_stage(run):
+    for update in range(4):
+        checkpoint_utils.save_checkpoint.best = 0.5
+        run.update(run.batch(range(4)))
+        assert hasattr(checkpoint_utils.save_checkpoint, "best") == (update in (1, 2))
+
+
+def test_too_many_bad_clips_end_training(run, capsys):
+    run.update(run.batch(range(4)))
+    run.task.skips["train"].add(3, "burnt")
+    with pytest.raises(SystemExit) as ended:
+        run.update(run.batch(range(4)))
+    assert ended.value.code == 2 and "1 of 12 clips had to be skipped" in capsys.readouterr().err
+
+
+def test_the_first_batch_can_be_read(configure, data):
+    """fairseq makes its dummy batch of it."""
+    (data / "train-5.wav").write_bytes(b"RIFF")
+    task = tasks.setup_task(configure().task)
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    batches = dataset.batch_by_size(np.array([5, 3, 4, 1]), max_sentences=1)
+    assert [list(batch) for batch in batches] == [[3], [4], [1], [5]]
+    with pytest.raises(SystemExit):
+        dataset.batch_by_size(np.array([5]), max_sentences=1)
