@@ -120,11 +120,11 @@ class ResidualQuantizer(nn.Module):
                 self._collect_mean(rows.detach(), valid)
             unit = self._normalise(rows, padding)
             with torch.no_grad():
-                quantized, mean_quantized, codes, energies = self._quantize(unit.detach(), rows.detach(), valid)
+                quantized, mean_residual, codes, energies = self._quantize(unit.detach(), rows.detach(), valid)
             elements = valid.sum().clamp_min(1) * self.dim
             loss = energies[1:].sum() / (elements * self.num_codebooks)
-            # sum_k |r_0 - sg[q_1 + .. + q_k]|^2 and K |r_0 - their mean|^2 differ by a constant: one gradient
-            pull = _without(unit - mean_quantized, padding).square().sum() / elements
+            # the gradient of mean_k |r_k|^2 at r_0 is that of 2 r_0 . sg[mean_k r_k], for all levels in one product
+            pull = 2 * (unit * mean_residual).sum() / elements
             commitment = loss + (pull - pull.detach())
             straight_through = quantized + (unit - unit.detach())
         return QuantizedResult(
@@ -224,10 +224,10 @@ class ResidualQuantizer(nn.Module):
         return F.normalize(rows, dim=1, eps=NORM_FLOOR)
 
     def _quantize(self, unit: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Search all levels: sum of codes (n x D), mean of partial sums (n x D), codes (n x K), energies (K + 1)."""
+        """Search all levels: sum of codes (n x D), mean of r_1 .. r_K (n x D), codes (n x K), energies (K + 1)."""
         if self.training:
             lots, drawn = self.codebooks.draw_lots(rows, valid)
-        residual, quantized, partial_sums = unit.clone(), torch.zeros_like(unit), torch.zeros_like(unit)
+        residual, quantized, residual_sum = unit.clone(), torch.zeros_like(unit), torch.zeros_like(unit)
         found, energies = [], [_energy(residual, valid)]
         for level, codebook in enumerate(self.codebooks.codes):
             codes = nearest(residual, codebook, self.cosine)
@@ -237,10 +237,10 @@ class ResidualQuantizer(nn.Module):
                 self.codebooks.add_candidates(level, lots, residual[drawn], vectors[drawn])
             residual -= vectors
             quantized += vectors
-            partial_sums += quantized
+            residual_sum += residual
             found.append(codes)
             energies.append(_energy(residual, valid))
-        return quantized, partial_sums / self.num_codebooks, torch.stack(found, dim=1), torch.stack(energies)
+        return quantized, residual_sum.div_(self.num_codebooks), torch.stack(found, dim=1), torch.stack(energies)
 
     def _collect_mean(self, rows: Tensor, valid: Tensor) -> None:
         if self.running_mean is not None:
