@@ -19,6 +19,17 @@ from bridle_fairseq.tasks.user_errors import exit_on_input_error
 class FairseqAudioDataset(AudioDataset, FairseqDataset):
     """:class:`AudioDataset`, which knows nothing of fairseq, as a dataset that fairseq accepts."""
 
+    # fairseq's trainer casts every float32 tensor of a batch under fp16 and bf16, and a waveform of 8 or 11 bits gives
+    # another log-mel. Float64 it leaves alone; the front end takes it to float32.
+    keep_precision = False
+
+    def collater(self, samples):
+        """A batch, whose waveforms are float64 where float32 would be cast to half precision."""
+        batch = super().collater(samples)
+        if batch and self.keep_precision:
+            batch["net_input"]["source"] = batch["net_input"]["source"].double()
+        return batch
+
     def batch_by_size(self, indices, **limits):
         """Batches of rows; the first one has clips that can be read.
 
@@ -119,7 +130,7 @@ class AudioTask(FairseqTask):
             manifest = self.manifest(split, cfg)
         training = split.startswith("train")
         self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
-        return kind(
+        dataset = kind(
             manifest,
             sample_rate=cfg.sample_rate,
             max_sample_size=cfg.max_sample_size,
@@ -130,6 +141,12 @@ class AudioTask(FairseqTask):
             num_buckets=cfg.num_buckets,
             **options,
         )
+        dataset.keep_precision = self._casts_batches()
+        return dataset
+
+    def _casts_batches(self) -> bool:
+        root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else None
+        return root is not None and "common" in root and bool(root.common.get("fp16") or root.common.get("bf16"))
 
     def manifest(self, split, cfg) -> Manifest:
         """The rows of ``{data}/{split}.tsv``."""

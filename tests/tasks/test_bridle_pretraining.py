@@ -67,6 +67,24 @@ def test_half_precision_leaves_parameters_apart(configure):
     assert cfg.common.fp16_no_flatten_grads
 
 
+@pytest.mark.parametrize("half", ["fp16", "bf16"])
+def test_half_precision_leaves_waveforms_as_they_are(configure, half):
+    def batch(common):
+        task = tasks.setup_task(configure(common=common).task)
+        task.load_dataset("valid")
+        data = task.dataset("valid")
+        return data.collater([data[0], data[1]])["net_input"]["source"]
+
+    def as_the_trainer_casts(source):  # fairseq.trainer.Trainer._fp_convert_sample
+        return (
+            source.to(torch.float16 if half == "fp16" else torch.bfloat16) if source.dtype == torch.float32 else source
+        )
+
+    expected = batch({})
+    assert expected.dtype == torch.float32
+    assert torch.equal(as_the_trainer_casts(batch({half: True})).float(), expected)
+
+
 def said(capsys, action, *arguments):
     """The one sentence with which ``action`` ends the process."""
     with pytest.raises(SystemExit) as ended:
