@@ -1,7 +1,7 @@
 """One update of each stage of `base`, as a ratio to forward and backward of timm's ViT-B in the same run.
 
     pip install --no-deps --target peers timm
-    PYTHONPATH=peers python benchmarks/train_step.py [--batch-size 4] [--seconds 10.24] [--precision float32] [--rounds 3]
+    PYTHONPATH=peers python benchmarks/train_step.py [--batch-size 4] [--seconds 10.24] [--precision bfloat16]
 
 Each round times every candidate once, in turn, so that a machine that slows down slows down all of them; the figure is
 the ratio of the medians. An update is what a trainer runs: front end, targets, forward, backward and the commit of the
