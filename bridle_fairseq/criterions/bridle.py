@@ -7,6 +7,8 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
+from bridle_fairseq.models.bridle import unwrapped
+
 
 @dataclass
 class BridleCriterionConfig(FairseqDataclass):
@@ -20,7 +22,7 @@ class BridleCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """Return (loss, sample_size, logging output) of a batch."""
         out = model(**sample["net_input"], codes=sample.get("codes"))
-        module = getattr(model, "module", model)
+        module = unwrapped(model)
         log = {
             "loss": out.loss.detach(),
             "sample_size": out.sample_size,

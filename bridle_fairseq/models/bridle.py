@@ -112,5 +112,12 @@ class BridleModel(Bridle, BaseFairseqModel):
         return super().forward(source, padding_mask, self.stage, self.stage_update, codes)
 
 
+def unwrapped(model) -> BridleModel:
+    """The model inside what fairseq wraps around it for several processes (``legacy_ddp``: two wrappers)."""
+    while not isinstance(model, BridleModel):
+        model = model.module
+    return model
+
+
 def _parameters(modules) -> set:
     return {p for module in modules for p in module.parameters()}

@@ -10,7 +10,7 @@ from fairseq.tasks import register_task
 
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.models.bridle import settings_from, unwrapped
 from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
@@ -102,7 +102,7 @@ class BridlePretrainingTask(AudioTask):
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch; the first one of a stage begins it."""
-        module = getattr(model, "module", model)
+        module = unwrapped(model)
         if module.begin_update(update_num):
             start_fresh(optimizer, module.newly_trained_parameters())
             vars(checkpoint_utils.save_checkpoint).pop("best", None)  # another stage's loss is another scale
@@ -114,7 +114,7 @@ class BridlePretrainingTask(AudioTask):
 
     def optimizer_step(self, optimizer, model, update_num):
         """Step what learns in this update, then take the batch statistics into the codebooks; every rank comes here."""
-        module = getattr(model, "module", model)
+        module = unwrapped(model)
         drop_gradients(optimizer, module.frozen_parameters())
         super().optimizer_step(optimizer, model, update_num)
         module.commit()
@@ -123,7 +123,7 @@ class BridlePretrainingTask(AudioTask):
 
     def valid_step(self, sample, model, criterion):
         """Loss of a batch in the present stage."""
-        getattr(model, "module", model).dummy_batch = False
+        unwrapped(model).dummy_batch = False
         return super().valid_step(sample, model, criterion)
 
     def _report_stage(self, module) -> None:
