@@ -31,6 +31,8 @@ torch.save({
     "small": d.gather_sample(rows[: 2 + 4 * rank], 50, seed=1),
     "broadcast": d.broadcast(torch.tensor([5.0 + rank])), "from_1": d.broadcast(torch.tensor([5.0 + rank]), source=1),
 }, f"{folder}/{rank}.pt")
+dist.barrier()
+dist.destroy_process_group()  # a rank that simply ends may abort the other one's
 """
 
 
