@@ -59,3 +59,6 @@ if __name__ == "__main__":
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", world_size=world, rank=rank)
     torch.save({name: train(name, world, rank) for name in SCENARIOS}, folder / f"{world}-{rank}.pt")
+    if world > 1:  # a rank that simply ends may abort the other one's
+        dist.barrier()
+        dist.destroy_process_group()
