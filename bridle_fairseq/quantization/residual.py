@@ -114,11 +114,11 @@ class ResidualQuantizer(nn.Module):
         Vectors that are not finite stay out of all statistics, but not out of the result: the loss shows them.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, padding, valid = self._rows(z, padding_mask)
+            rows, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows.detach(), valid)
                 self._collect_mean(rows.detach(), valid)
-            unit = self._normalise(rows, padding)
+            unit = self._normalise(rows)
             with torch.no_grad():
                 quantized, mean_residual, codes, energies = self._quantize(unit.detach(), rows.detach(), valid)
             elements = valid.sum().clamp_min(1) * self.dim
@@ -144,10 +144,10 @@ class ResidualQuantizer(nn.Module):
         for the usage statistics.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, padding, valid = self._rows(z, padding_mask)
+            rows, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows, valid)
-            residual = self._normalise(rows, padding)
+            residual = self._normalise(rows)
             found = []
             for level, codebook in enumerate(self.codebooks.codes):
                 codes = nearest(residual, codebook, self.cosine, codes_per_level)
@@ -173,7 +173,7 @@ class ResidualQuantizer(nn.Module):
         A collective; without a valid vector on any rank the codebooks are left not started.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, _, valid = self._rows(z, padding_mask)
+            rows, valid = self._rows(z, padding_mask)
             self.reset()
             self._known_started = self._start(rows[valid])
 
@@ -210,18 +210,16 @@ class ResidualQuantizer(nn.Module):
         self._known_started = False
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """``z`` as n x D float32 rows that are 0 at padding, the padding (n bool), and which rows count (n bool)."""
+    def _rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``z`` as n x D float32 rows, 0 and without gradient at padding, and which of them count (n bool)."""
         rows = z.reshape(-1, self.dim).float()
-        padding = None if padding_mask is None else padding_mask.reshape(-1)
-        rows = _without(rows, padding)
-        finite = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
-        return rows, padding, finite if padding is None else finite & ~padding
+        if padding_mask is not None:
+            rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
+        valid = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
+        return rows, valid if padding_mask is None else valid & ~padding_mask.reshape(-1)
 
-    def _normalise(self, rows: Tensor, padding: Tensor | None = None) -> Tensor:
-        if self.running_mean is not None:
-            rows = _without(rows - self.running_mean.mean, padding)
-        return F.normalize(rows, dim=1, eps=NORM_FLOOR)
+    def _normalise(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows if self.running_mean is None else rows - self.running_mean.mean, dim=1, eps=NORM_FLOOR)
 
     def _quantize(self, unit: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Search all levels: sum of codes (n x D), mean of r_1 .. r_K (n x D), codes (n x K), energies (K + 1)."""
@@ -285,11 +283,6 @@ class ResidualQuantizer(nn.Module):
         self.codebooks.set_level(level, codes, sizes)
         codebook = self.codebooks.codes[level]
         return F.embedding(nearest(residual, codebook, self.cosine), codebook)
-
-
-def _without(rows: Tensor, padding: Tensor | None) -> Tensor:
-    """``rows`` (n x D) with 0, and no gradient, at padding (n bool)."""
-    return rows if padding is None else rows.masked_fill(padding.unsqueeze(1), 0.0)
 
 
 def _energy(rows: Tensor, valid: Tensor) -> Tensor:

@@ -259,6 +259,16 @@ def test_no_vector_starts_no_codebook(variant):
     assert module.started
 
 
+def test_the_first_batch_gives_usage_and_mean_their_start():
+    module = quantizer(center=True)
+    z, padding_mask = vectors(0, 50), torch.arange(50) >= 40
+    codes = module(z, padding_mask).codes[:40]
+    torch.testing.assert_close(module.running_mean.mean, z[:40].mean(dim=0))
+    module.commit()
+    counted = torch.stack([torch.bincount(level, minlength=10) for level in codes.T]) / 40
+    torch.testing.assert_close(module.usage, counted)
+
+
 def test_a_single_vector(variant):
     module = quantizer(**variant, restart_threshold=0.5)
     for step in range(3):
