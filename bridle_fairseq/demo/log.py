@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_LINE = re.compile(r"\[(train_inner|train|valid)\]\[INFO\] - (\{.*\})\s*$")
+_LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})\s*$")
 _ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt)|bridle_fairseq: error): (.+)$")
 
 
@@ -26,7 +26,7 @@ def parse_line(line: str) -> Record | None:
     epoch: an epoch may end in another stage than it began.
     """
     match = _LINE.search(line)
-    if match is None or match[1] == "train":
+    if match is None:
         return None
     split = "valid" if match[1] == "valid" else "train"
     values = {}

@@ -140,7 +140,7 @@ def synthesize_clip(class_name: str, index: int, seed: int) -> tuple[np.ndarray,
     """One clip: S x channels float32 in [-1, 1] and its sample rate; the same arguments give the same clip."""
     rng = np.random.default_rng((seed, list(CLASSES).index(class_name), index))
     rate = int(rng.choice(SAMPLE_RATES_HZ))
-    seconds = np.exp(rng.uniform(np.log(MIN_SECONDS), np.log(MAX_SECONDS)))  # short clips are as frequent as long ones
+    seconds = MIN_SECONDS * (MAX_SECONDS / MIN_SECONDS) ** (rng.random() ** 1.5)  # more short clips than long ones
     time = np.arange(int(seconds * rate)) / rate
     wave = CLASSES[class_name](rng, time, rate)
     wave = wave / (np.abs(wave).max() + 1e-9)

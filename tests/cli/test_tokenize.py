@@ -146,6 +146,13 @@ def test_statistics_are_those_of_the_codes(checkpoint, corpus, tmp_path, capsys)
         assert float(perplexity) == pytest.approx(2**entropy, abs=0.1)
         energies.append(float(energy))
     assert 1 > energies[0] > energies[1] > energies[2] > 0
+    model, left = load(checkpoint), 0.0
+    for row in range(len(manifest)):
+        wave = torch.from_numpy(soundfile.read(manifest.path(row), dtype="float32")[0])
+        for piece in wave.split(SEGMENT):
+            patches = model.front_end(piece[None])
+            left = left + model.quantizer(model.latents(patches, True)).residual_energy * patches.x.shape[1]
+    assert energies == pytest.approx((left / len(everything)).tolist(), abs=1e-3)
 
 
 def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_chunks, capsys) -> None:

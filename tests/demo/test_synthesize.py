@@ -65,6 +65,33 @@ def test_a_pair_shares_its_spectrum(one: str, other: str) -> None:
     assert np.abs(spectrum(one) - spectrum("tremolo_slow")).max() > 0.15 or "pulses" in one
 
 
+def loudness_steps(name: str, index: int) -> np.ndarray:
+    """Changes of the loudness (dB) from one hundredth of a second to the next, where there is sound."""
+    wave, rate = synthesize.synthesize_clip(name, index, seed=3)
+    hop = rate // 100
+    power = (wave[: len(wave) // hop * hop, 0] ** 2).reshape(-1, hop).mean(axis=1)
+    return np.diff(10 * np.log10(power + 1e-9))[2:-2]
+
+
+def test_a_pluck_dies_away_and_a_swell_is_its_reversal() -> None:
+    pluck = np.concatenate([loudness_steps("pluck", index) for index in range(20)])
+    swell = np.concatenate([loudness_steps("swell", index) for index in range(20)])
+    assert np.median(pluck) < -0.3 and np.median(swell) > 0.3
+
+
+def test_pulses_hurry_in_one_class_and_slow_down_in_the_other() -> None:
+    def trend(name: str) -> float:
+        """How often a gap between pulses is shorter than the one before it."""
+        shorter = []
+        for index in range(20):
+            loud = loudness_steps(name, index).cumsum()
+            onsets = np.flatnonzero(np.diff((loud > np.percentile(loud, 60)).astype(int)) == 1)
+            shorter += (np.diff(onsets, 2) < 0).tolist()
+        return float(np.mean(shorter))
+
+    assert trend("pulses_hurrying") > 0.55 and trend("pulses_slowing") < 0.45
+
+
 def test_pitch_rises_in_one_sweep_and_falls_in_the_other() -> None:
     time = np.arange(16000) / 16000
     cycle = synthesize._cycle_position(np.random.default_rng(0), time)
