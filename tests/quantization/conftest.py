@@ -1,0 +1,30 @@
+"""Variants of the quantizer that the tests go through."""
+
+import pytest
+import torch
+
+from bridle_fairseq.quantization import ResidualQuantizer
+
+VARIANTS = {
+    "euclidean": {},
+    "cosine": {"metric": "cosine"},
+    "unit codes": {"metric": "cosine", "num_codebooks": 1},
+    "centred": {"center": True},
+    "uniform": {"init": "uniform"},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request) -> dict:
+    """Options of a quantizer."""
+    return VARIANTS[request.param]
+
+
+@pytest.fixture
+def trained(variant) -> ResidualQuantizer:
+    """A quantizer of 10 codes a level for vectors of 8, after five updates, in training mode."""
+    module = ResidualQuantizer(8, **{"num_codebooks": 3, "codebook_size": 10, **variant}).train()
+    for step in range(5):
+        module(torch.randn(100, 8, generator=torch.Generator().manual_seed(step)) + 0.5)
+        module.commit()
+    return module
