@@ -7,14 +7,14 @@ al. 2020 (arXiv 2005.00341).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridle_fairseq.nn import distributed
+from bridle_fairseq.nn.precision import KeepsDtype
 
 # Scores held at once: on a CPU what a core's cache holds, on an accelerator what its memory does not notice.
 SCORES_AT_ONCE_CPU = 1 << 18
@@ -46,7 +46,7 @@ def nearest(rows: Tensor, codes: Tensor, cosine: bool = False, count: int = 1) -
     return found.squeeze(1) if count == 1 else found
 
 
-class Averages(nn.Module):
+class Averages(KeepsDtype):
     """A module of running averages: persistent buffers are its state, the others what is pending for the next update.
 
     Buffers keep their dtype under ``half()``, ``bfloat16()`` and ``to(dtype)``, and when loaded from another: fp16
@@ -56,13 +56,6 @@ class Averages(nn.Module):
     def discard(self) -> None:
         """Forget what is pending."""
         raise NotImplementedError
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        def move_only(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(move_only, recurse)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         own = dict(self.named_buffers(recurse=False))
