@@ -68,6 +68,6 @@ for place in ${PIP_FIND_LINKS:-}; do # uv does not read this variable by itself,
     esac
 done
 echo "setup: installing the locked packages (fairseq is built from source, about 20 s; torch is the large download)"
-"$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" "$@"
+"$venv/bin/python" -m uv pip install --quiet --compile-bytecode --python "$venv/bin/python" "$@"
 wanted_state >"$stamp"
 echo "setup: $venv is ready"
