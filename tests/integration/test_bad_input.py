@@ -1,0 +1,131 @@
+"""A user's mistake: one sentence and exit code 2 where it can be known before training; a bad clip is skipped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ERROR = "bridle_fairseq: error: "
+
+
+def sentence(run):
+    """The one line that the run ended with."""
+    lines = [line for line in run.log.splitlines() if line.startswith(ERROR)]
+    assert len(lines) == 1 and "Traceback" not in run.log, run.log[-3000:]
+    assert run.log.rstrip().splitlines()[-1] == lines[0]
+    return lines[0].removeprefix(ERROR)
+
+
+# The task's own tests have all the mistakes; these are here for the way from the command to its exit code.
+MANIFESTS = {
+    "no manifest": (None, "train.tsv: cannot read this manifest: No such file"),
+    "empty": ("", "train.tsv: no rows"),
+    "spaces for tabs": ("{root}\nclips/train_0.wav 5000\n", "line 2: 1 column in"),
+    "missing file": ("{root}\nclips/train 0.wav\t5000\nclips/gone.wav\t5000\n", "line 3: no such file: "),
+    "too little": ("{root}\nclips/train 0.wav\t5000\n", "fewer than model.codebook_size 256"),
+}
+
+
+@pytest.mark.parametrize("mistake", MANIFESTS)
+def test_manifests(fairseq, make_data, tmp_path, mistake):
+    text, expected = MANIFESTS[mistake]
+    data = make_data(tmp_path / "data", train=[5000], valid=[5000])
+    if text is None:
+        (data / "train.tsv").unlink()
+    else:
+        (data / "train.tsv").write_text(text.format(root=data))
+    run = fairseq.train(tmp_path, "model.codebook_size=256", data=data, code=2)
+    assert expected in sentence(run)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+SETTINGS = {
+    "model.mask_ratio=1": "model.mask_ratio is 1",
+    "model.encoder_heads=5": "model.encoder_heads is 5; expected a divisor of model.encoder_width 32",
+    "model.stages=[]": "model.stages is empty",
+    "model.stages=[{kind:encoder,updates:3,speed:1}]": "model.stages[0] has the unknown field 'speed'",
+}
+
+
+@pytest.mark.parametrize("override", SETTINGS)
+def test_settings(fairseq, tmp_path, override):
+    assert SETTINGS[override] in sentence(fairseq.train(tmp_path, override, code=2))
+
+
+def test_from_a_shell(fairseq, tmp_path):
+    """The same as typed by somebody: a new process, a console script."""
+    name, *arguments = fairseq.command(data=tmp_path / "none")
+    done = subprocess.run(
+        [Path(sys.executable).parent / name, *map(str, arguments)],
+        cwd=tmp_path,
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith(f"{ERROR}task.data is {tmp_path}/none")
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.fixture
+def spoiled(make_data, tmp_path):
+    """20 clips of which 6 are no good in 6 ways; and their rows, with a word of the reason."""
+    data = make_data(tmp_path / "data", train=[6000] * 20, valid=[6000, 5000])
+    clip = str(data / "clips/train {}.wav").format
+    whole = Path(clip(0)).read_bytes()
+    Path(clip(2)).write_bytes(whole[: len(whole) // 3])
+    Path(clip(5)).write_bytes(np.random.default_rng(0).bytes(5000))
+    soundfile.write(clip(7), np.zeros(0), 16000)
+    soundfile.write(clip(11), np.full(6000, np.nan), 16000, subtype="FLOAT")
+    soundfile.write(clip(13), np.zeros(5999), 16000)
+    Path(clip(17)).write_bytes(b"")
+    return data, {2: "", 5: "not readable", 7: "0 samples", 11: "NaN", 13: "5999 samples", 17: "empty file"}
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (1, 3)])
+def test_bad_clips_are_skipped_and_listed_once(fairseq, spoiled, tmp_path, workers, batch_size):
+    data, bad = spoiled
+    stages = [{"kind": "encoder", "updates": 20}, {"kind": "tokenizer", "updates": 22}]
+    overrides = ["task.max_skipped=0.4", f"dataset.num_workers={workers}", f"dataset.batch_size={batch_size}"]
+    run = fairseq.train(tmp_path, *overrides, data=data, stages=stages)
+    assert sorted(run.logged()) == list(range(1, 43))
+    lines = [line.split("\t") for line in (tmp_path / "skipped.tsv").read_text().splitlines()]
+    assert sorted(int(row) for row, _, _ in lines) == sorted(bad)
+    for row, path, reason in lines:
+        assert path == f"{data}/clips/train {row}.wav" and bad[int(row)] in reason
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_too_many_bad_clips_stop_the_run_with_the_list(fairseq, spoiled, tmp_path, ranks):
+    data, bad = spoiled
+    job = fairseq.start(tmp_path, "task.max_skipped=0.1", "dataset.num_workers=1", data=data, ranks=ranks)
+    codes = job.wait()
+    assert 2 in codes and 0 not in codes
+    if ranks == 1:
+        said = sentence(fairseq.left_by(tmp_path))
+        assert "of 20 clips had to be skipped, more than the 0.1 allowed, such as " in said
+        assert str(tmp_path / "skipped.tsv") in said
+    listed = [int(line.split("\t")[0]) for line in (tmp_path / "skipped.tsv").read_text().splitlines()]
+    assert 3 <= len(listed) == len(set(listed)) and set(listed) <= set(bad)
+
+
+def test_a_first_batch_that_cannot_be_read_does_no_harm(fairseq, make_data, tmp_path):
+    """fairseq makes its dummy batch from it, which stands in for every batch that is empty."""
+    data = make_data(tmp_path / "data", train=[6000] * 5 + [7000], valid=[6000])
+    (data / "clips/train 5.wav").write_bytes(b"RIFF")  # the longest: first in order
+    stages = [{"kind": "encoder", "updates": 12}]
+    run = fairseq.train(tmp_path, "task.max_skipped=0.2", "dataset.batch_size=1", data=data, stages=stages)
+    assert sorted(run.logged()) == list(range(1, 13))
+
+
+def test_no_readable_clip_at_all(fairseq, make_data, tmp_path):
+    data = make_data(tmp_path / "data", train=[6000] * 4, valid=[6000])
+    for number in range(4):
+        soundfile.write(data / f"clips/train {number}.wav", np.full(6000, np.nan), 16000, subtype="FLOAT")
+    run = fairseq.train(tmp_path, data=data, code=2)
+    assert "NaN" in sentence(run)

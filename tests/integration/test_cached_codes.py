@@ -1,0 +1,72 @@
+"""Training from the codes that ``bridle tokenize`` wrote is training with the tokenizer itself, at its side."""
+
+import json
+
+import pytest
+import torch
+
+# Past the tokenizer's stage: the codes of the encoder's next stage are those of the checkpoint at its start.
+START, END = 23, 27
+AS_CACHED = ["task.roll=false", "task.gain=false", "task.segment_crops=true", f"optimization.max_update={END}"]
+
+
+@pytest.fixture(scope="module")
+def codes(fairseq, whole, tmp_path_factory):
+    """Folder of the codes of both splits."""
+    folder = tmp_path_factory.mktemp("codes")
+    for split in ("train", "valid"):
+        fairseq.run(folder, "bridle", "tokenize", whole.path(START), fairseq.data / f"{split}.tsv", "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train_on(fairseq, whole, stages):
+    def train(folder, *overrides, **options):
+        restore = f"checkpoint.restore_file={whole.path(START)}"
+        return fairseq.train(folder, restore, *AS_CACHED, *overrides, stages=stages, **options)
+
+    return train
+
+
+def test_losses_and_weights_are_those_of_live_codes(train_on, codes, tmp_path):
+    live, cached = train_on(tmp_path / "live"), train_on(tmp_path / "cached", f"task.codes={codes}")
+    for tag, updates in (("train_inner", range(START + 1, END + 1)), ("valid", [END])):
+        for update in updates:
+            a, b = live.logged(tag)[update], cached.logged(tag)[update]
+            for name in ("loss", "loss_1", "loss_2", "acc_1", "acc_2"):
+                assert b[name] == pytest.approx(a[name], abs=1e-4), (tag, update, name)
+    a, b = live.state()["model"], cached.state()["model"]
+    for name in a:
+        if name.startswith(("encoder.", "decoder.")):
+            torch.testing.assert_close(b[name], a[name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(AssertionError):  # two runs on other crops would not have been as close
+        other = train_on(tmp_path / "other", "task.segment_crops=false")
+        assert other.logged()[END]["loss"] == pytest.approx(live.logged()[END]["loss"], abs=1e-4)
+
+
+MISTAKES = {
+    "augmentation": (["task.roll=true"], "no augmentation"),
+    "other crops": (["task.max_sample_size=4000"], "segment_samples 8000; expected 4000"),
+    "other levels": (["model.num_codebooks=3"], "num_codebooks 2; expected 3"),
+    "other codebooks": (["model.codebook_size=16"], "codebook_size 12; expected 16"),
+    "other patches": (["model.patch_size=[16,16]"], "patch_frames 8; expected 16"),
+    "other mel bins": (["model.num_mel_bins=32"], "frequency_patches 4; expected 2"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_codes_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mistake):
+    overrides, sentence = MISTAKES[mistake]
+    run = fairseq.train(tmp_path, *AS_CACHED, f"task.codes={codes}", *overrides, code=2)
+    assert sentence in run.log and "Traceback" not in run.log
+
+
+def test_codes_of_other_data_are_refused(fairseq, codes, make_data, tmp_path):
+    other = make_data(tmp_path / "data", train=[5000] * 9, valid=[5000])
+    run = fairseq.train(tmp_path, *AS_CACHED, f"task.codes={codes}", data=other, code=2)
+    assert "codes of another manifest" in run.log and "Traceback" not in run.log
+
+
+def test_codes_say_what_they_are(codes, whole):
+    info = json.loads((codes / "train.codes.json").read_text())
+    assert (info["num_codebooks"], info["codebook_size"], info["grid"]["segment_samples"]) == (2, 12, 8000)

@@ -1,0 +1,75 @@
+"""A run that was killed goes on as if nothing had been: parameters, codebooks and optimizer are the same to the bit."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAVE = "checkpoint.save_interval_updates=1"
+
+
+def kill_in(job, folder, update, ranks=1):
+    """SIGKILL to a run that observe.py holds after an update; every rank has got so far."""
+    while not all((folder / f"held.{rank}").exists() for rank in range(ranks)):
+        assert job.running(), job.log()[-3000:]
+    job.kill()
+    assert set(job.codes.values()) == {-9}
+    assert f'"num_updates": "{update - 1}"' in job.log() and "done training" not in job.log()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_with_sigkill_and_started_again(fairseq, whole, compare, stages, tmp_path, workers):
+    overrides = ["checkpoint.save_interval_updates=10", f"dataset.num_workers={workers}"]
+    job = fairseq.start(tmp_path, *overrides, stages=stages, hold=23)
+    kill_in(job, tmp_path, 23)
+    run = fairseq.train(tmp_path, *overrides, stages=stages)
+    assert re.search(r"Loaded checkpoint .*checkpoint_last.pt \(epoch 4 @ 21 updates\)", run.log)
+    assert compare(run.state(40), whole.state(40)) == []
+
+
+# 13, 23 and 32 are the stages' boundaries, 14 and 28 are ends of epochs.
+@pytest.mark.parametrize("update", [5, 12, 13, 14, 23, 24, 28, 32, 36])
+def test_going_on_from_any_update(fairseq, whole, compare, stages, tmp_path, update):
+    end = update + 4
+    restore = f"checkpoint.restore_file={whole.path(update)}"
+    run = fairseq.train(tmp_path, SAVE, restore, f"optimization.max_update={end}", stages=stages)
+    assert f"@ {update} updates)" in run.log
+    assert compare(run.state(), whole.state(end)) == []
+
+
+def test_a_smaller_max_update_stops_early_and_changes_nothing_else(fairseq, whole, compare, stages, tmp_path):
+    assert "num_updates: 40 >= max_update: 40" in whole.log
+    run = fairseq.train(tmp_path, "optimization.max_update=15", stages=stages)
+    assert compare(run.state(), whole.state(15)) == []
+    run = fairseq.train(tmp_path, "optimization.max_update=19", stages=stages)
+    assert compare(run.state(), whole.state(19)) == []
+
+
+@pytest.mark.parametrize("update", [9, 13, 23, 32])
+def test_two_ranks_going_on_from_any_update(fairseq, pair, compare, stages, tmp_path, update):
+    end = update + 3
+    restore = f"checkpoint.restore_file={pair.path(update)}"
+    run = fairseq.train(tmp_path, SAVE, restore, f"optimization.max_update={end}", stages=stages, ranks=2)
+    assert compare(run.state(), pair.state(end)) == []
+
+
+def test_two_ranks_killed_and_started_again_by_torchrun(fairseq, pair, compare, stages, tmp_path):
+    job = fairseq.start(tmp_path, "checkpoint.save_interval_updates=10", stages=stages, ranks=2, hold=22)
+    kill_in(job, tmp_path, 22, ranks=2)
+    bin = Path(sys.executable).parent
+    name, *arguments = fairseq.command("checkpoint.save_interval_updates=10", stages=stages, ranks=2)
+    done = subprocess.run(
+        [bin / "torchrun", "--standalone", "--nproc_per_node=2", bin / name, *map(str, arguments)],
+        cwd=tmp_path,
+        env=dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
+        stdout=(tmp_path / "log").open("a"),
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    run = fairseq.left_by(tmp_path, ranks=2)
+    assert done.returncode == 0, run.log[-3000:]
+    assert re.search(r"Loaded checkpoint .*checkpoint_last.pt \(epoch 6 @ 20 updates\)", run.log)
+    assert compare(run.state(40), pair.state(40)) == []
