@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -90,6 +91,28 @@ def gather_lists_without_cuda(module: ModuleType) -> None:
         return original(data, group=group, max_size=max_size)
 
     module.all_gather_list = all_gather_list  # type: ignore[attr-defined]
+
+
+def close_process_groups(module: ModuleType) -> None:
+    """Needed on every version: fairseq leaves its process groups open when a distributed run has ended.
+
+    The threads of gloo then live on while the interpreter shuts down, which now and then aborts the process with
+    "terminate called without an active exception" (pytorch/pytorch#190489): a training that went well ends with a
+    non-zero exit code. After an error nothing is closed: other ranks may still be inside a collective.
+    """
+    import torch
+
+    original = module.distributed_main
+
+    @functools.wraps(original)
+    def distributed_main(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            vars(module.get_global_group).pop("_global_group", None)  # a reference that would keep the group open
+            gc.collect()  # a trainer refers to groups too, and to itself
+            torch.distributed.destroy_process_group()
+
+    module.distributed_main = distributed_main  # type: ignore[attr-defined]
 
 
 def import_torchaudio_beside_cpu_torch(module: ModuleType) -> None:

@@ -27,6 +27,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.data.data_utils", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.modules.dynamic_crf_layer", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
+    Patch("fairseq.distributed.utils", "after", for_torch.close_process_groups),
     Patch("fairseq", "after", for_torch.allow_checkpoint_types),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),
     Patch("torchaudio._extension.utils", "after", for_torch.import_torchaudio_beside_cpu_torch),

@@ -1,4 +1,4 @@
-"""What fairseq's ranks send each other on a restart: a whole checkpoint, broadcast by rank 0, over gloo on a CPU."""
+"""Two ranks of fairseq over gloo on a CPU: what they send each other on a restart, and how they end."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 rank = {rank}
 torch.distributed.init_process_group("gloo", init_method="file://{folder}/rendezvous", rank=rank, world_size=2)
-group = torch.distributed.group.WORLD
 state = None
 if rank == 0:
     cfg = OmegaConf.create({{"task": {{"data": "d", "rates": [1.5, 2], "nothing": None}}}})
@@ -20,8 +19,8 @@ if rank == 0:
         "cfg": cfg, "args": argparse.Namespace(arch="x"), "best": np.float64(0.5), "meter": AverageMeter(),
         "task_state": {{"dictionary": Dictionary()}}, "model": {{"w": torch.arange(3.0), "h": torch.ones(2).half()}},
     }}
-state = distributed.broadcast_object(state, src_rank=0, group=group)
-gathered = distributed.all_gather_list([rank] * (rank + 1), group=group)
+state = distributed.broadcast_object(state, src_rank=0, group=torch.distributed.group.WORLD)
+gathered = distributed.all_gather_list([rank] * (rank + 1), group=torch.distributed.group.WORLD)
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()  # gloo's threads must not outlive the interpreter
 report([state["cfg"].task.rates[0], state["args"].arch, state["model"]["w"].tolist(), str(state["model"]["h"].dtype),
@@ -44,3 +43,44 @@ def test_a_checkpoint_does_not_reach_the_other_rank_without_the_patch(run_python
     (_, _), (outcome, stderr) = run_two(run_python, tmp_path, without=["allow_checkpoint_types"])
     assert outcome is None
     assert "UnpicklingError" in stderr
+
+
+ONE_RANK = """
+import torch
+import fairseq.distributed.utils as distributed
+from fairseq.dataclass.configs import FairseqConfig
+
+cfg = FairseqConfig()
+cfg.common.cpu = True
+cfg.distributed_training.distributed_backend = "gloo"
+cfg.distributed_training.distributed_init_method = "file://{folder}/rendezvous"
+cfg.distributed_training.distributed_world_size = 1
+cfg.distributed_training.distributed_rank = 0
+cfg.distributed_training.distributed_no_spawn = True
+
+def main(cfg):
+    distributed.get_global_group()
+    if {fails}:
+        raise ValueError("while training")
+
+try:
+    distributed.call_main(cfg, main)
+except ValueError:
+    pass
+report([torch.distributed.is_initialized(), hasattr(distributed.get_global_group, "_global_group")])
+"""
+
+
+def test_no_group_is_open_once_a_distributed_run_has_ended(run_python, tmp_path):
+    outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=False))
+    assert outcome == [False, False], stderr
+
+
+def test_groups_stay_open_without_the_patch(run_python, tmp_path):
+    outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=False), ["close_process_groups"])
+    assert outcome == [True, True], stderr
+
+
+def test_a_run_that_fails_does_not_wait_for_other_ranks_to_close(run_python, tmp_path):
+    outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=True))
+    assert outcome == [True, True], stderr
