@@ -70,6 +70,7 @@ class Bridle(nn.Module):
             commitment_weight=s.commitment_weight,
             init=s.codebook_init,
             restart_threshold=s.restart_threshold,
+            restart_step=s.restart_step,
         )
         self.estimator = TokenizerEstimator(s.codebook_dim, width, s.estimator_depth, s.encoder_heads, width)
         self.projection = RandomProjection(patch_dim, width, s.codebook_dim, s.position_scale)

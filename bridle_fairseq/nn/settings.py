@@ -44,6 +44,9 @@ class BridleSettings:
     codebook_decay: float = _setting(0.99, "decay of the codebooks' moving averages")
     codebook_init: str = _setting("kmeans", "start of new codebooks: kmeans or uniform")
     restart_threshold: float = _setting(0.25, "codes below this share of even use restart; 0: never")
+    restart_step: float = _setting(
+        0.2, "a dead code restarts this far from a code to a vector that fell on it; 1: on the vector itself"
+    )
     commitment_weight: float = _setting(0.25, "weight of the commitment loss")
     codes_per_level: int = _setting(1, "soft codes: the nearest m codes of a level are the target of a patch")
 
@@ -91,6 +94,10 @@ def check_settings(s: BridleSettings) -> None:
         )
     if not 0 < s.mask_ratio < 1:
         raise InputError(f"model.mask_ratio is {s.mask_ratio}; expected a share above 0 and below 1")
+    if not 0 <= s.codebook_decay < 1:
+        raise InputError(f"model.codebook_decay is {s.codebook_decay}; expected 0 or more and less than 1")
+    if not 0 < s.restart_step <= 1:
+        raise InputError(f"model.restart_step is {s.restart_step}; expected more than 0 and at most 1")
     if len(s.patch_size) != 2 or min(s.patch_size) < 1:
         raise InputError(
             f"model.patch_size is {list(s.patch_size)}; expected two positive numbers, frames and mel bins"

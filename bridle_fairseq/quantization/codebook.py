@@ -46,72 +46,15 @@ def nearest(rows: Tensor, codes: Tensor, cosine: bool = False, count: int = 1) -
     return found.squeeze(1) if count == 1 else found
 
 
-class Averages(KeepsDtype):
-    """A module of running averages: persistent buffers are its state, the others what is pending for the next update.
-
-    Buffers keep their dtype under ``half()``, ``bfloat16()`` and ``to(dtype)``, and when loaded from another: fp16
-    training casts every buffer of a model, and averages that gain a hundredth an update do not survive that.
-    """
-
-    def discard(self) -> None:
-        """Forget what is pending."""
-        raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        own = dict(self.named_buffers(recurse=False))
-        saved = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
-        state_dict.update({prefix + name: tensor.to(own[name].dtype) for name, tensor in saved.items()})
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        device = next(self.buffers()).device  # with assign=True the state's, which pending tensors have to follow
-        for name in self._non_persistent_buffers_set:
-            setattr(self, name, torch.empty_like(own[name], device=device))
-        self.discard()
-
-
-class RunningMean(Averages):
-    """Running mean of vectors (D), of all ranks, moved once an update; zero until started."""
-
-    mean: Tensor
-    pending_sum: Tensor
-    pending_count: Tensor
-
-    def __init__(self, dim: int, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("pending_sum", torch.zeros(dim), persistent=False)
-        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
-
-    def add(self, rows: Tensor, valid: Tensor) -> None:
-        """Remember the valid ones of ``rows`` (n x D; n bool) for the next update."""
-        self.pending_sum += rows.masked_fill(~valid.unsqueeze(1), 0.0).sum(dim=0)
-        self.pending_count += valid.sum()
-
-    def pending(self) -> list[Tensor]:
-        """What has to be summed over the ranks before :meth:`update`."""
-        return [self.pending_sum, self.pending_count]
-
-    def update(self) -> None:
-        """Move by the pending sums, which are those of all ranks by now."""
-        target = self.pending_sum / self.pending_count.clamp_min(1)
-        usable = (self.pending_count > 0) & target.isfinite().all()
-        self.mean.copy_(torch.where(usable, torch.lerp(target, self.mean, self.decay), self.mean))
-
-    def discard(self) -> None:
-        for tensor in self.pending():
-            tensor.zero_()
-
-    def reset(self) -> None:
-        """Back to the state of a new module."""
-        self.discard()
-        self.mean.zero_()
-
-
-class EmaCodebooks(Averages):
+class EmaCodebooks(KeepsDtype):
     """K codebooks of C codes: state, statistics of the update at hand, and the update itself. No gradient reaches it.
 
     ``add`` only collects, on this rank. ``commit`` sums over the ranks and moves the codes; it is a collective. All of
     it runs without waiting for the device.
+
+    Persistent buffers are the state, the others what is pending for the next update. Buffers keep their dtype under
+    ``half()``, ``bfloat16()`` and ``to(dtype)``, and when loaded from another: fp16 training casts every buffer of a
+    model, and averages that gain a hundredth an update do not survive that.
     """
 
     codes: Tensor  # K x C x D
@@ -255,6 +198,7 @@ class EmaCodebooks(Averages):
         sizes.scatter_(1, weakest.indices, new_sizes)
 
     def discard(self) -> None:
+        """Forget what is pending."""
         for tensor in self.pending():
             tensor.zero_()
         self.pending_lots.fill_(math.inf)
@@ -264,3 +208,13 @@ class EmaCodebooks(Averages):
         self.discard()
         for tensor in (self.codes, self.sizes, self.sums, self.usage, self.started, self.num_updates):
             tensor.zero_()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        own = dict(self.named_buffers(recurse=False))
+        saved = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
+        state_dict.update({prefix + name: tensor.to(own[name].dtype) for name, tensor in saved.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        device = next(self.buffers()).device  # with assign=True the state's, which pending tensors have to follow
+        for name in self._non_persistent_buffers_set:
+            setattr(self, name, torch.empty_like(own[name], device=device))
+        self.discard()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bridle_fairseq.nn import distributed
-from bridle_fairseq.quantization.codebook import EmaCodebooks, RunningMean, nearest
+from bridle_fairseq.quantization.codebook import EmaCodebooks, nearest
 from bridle_fairseq.quantization.kmeans import kmeans
 from bridle_fairseq.quantization.statistics import LevelStatistics, level_statistics
 
@@ -53,7 +53,6 @@ class ResidualQuantizer(nn.Module):
         restart_step: a dead code restarts beside the code that a vector of the batch fell on, this fraction of the way
             to the vector, and so shares that code's vectors. 1 restarts on the vector itself, which in many dimensions
             is far from all others.
-        center: subtract a running mean from z before it is normalised.
         seed: of the start.
     """
 
@@ -71,7 +70,6 @@ class ResidualQuantizer(nn.Module):
         kmeans_iterations: int = 10,
         restart_threshold: float = 0.25,
         restart_step: float = 0.2,
-        center: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,7 +90,6 @@ class ResidualQuantizer(nn.Module):
             restart_step=restart_step,
             unit_codes=self.cosine and num_codebooks == 1,
         )
-        self.running_mean = RunningMean(dim, decay) if center else None
         self._known_started = False  # spares a look at the device's `started` in every forward
 
     @property
@@ -117,8 +114,7 @@ class ResidualQuantizer(nn.Module):
             rows, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows.detach(), valid)
-                self._collect_mean(rows.detach(), valid)
-            unit = self._normalise(rows)
+            unit = F.normalize(rows, dim=1, eps=NORM_FLOOR)
             with torch.no_grad():
                 quantized, mean_residual, codes, energies = self._quantize(unit.detach(), rows.detach(), valid)
             elements = valid.sum().clamp_min(1) * self.dim
@@ -147,7 +143,7 @@ class ResidualQuantizer(nn.Module):
             rows, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows, valid)
-            residual = self._normalise(rows)
+            residual = F.normalize(rows, dim=1, eps=NORM_FLOOR)
             found = []
             for level, codebook in enumerate(self.codebooks.codes):
                 codes = nearest(residual, codebook, self.cosine, codes_per_level)
@@ -181,26 +177,20 @@ class ResidualQuantizer(nn.Module):
     def commit(self) -> None:
         """Move the codebooks by what was collected since the last commit. Collective, once an update on every rank."""
         self.codebooks.agree_on_candidates()
-        distributed.all_reduce_sum_together([tensor for part in self._averages() for tensor in part.pending()])
-        for part in self._averages():
-            part.update()
-            part.discard()
+        distributed.all_reduce_sum_together(self.codebooks.pending())
+        self.codebooks.update()
+        self.codebooks.discard()
 
     @torch.no_grad()
     def discard(self) -> None:
         """Forget what was collected since the last commit (the update was thrown away)."""
-        for part in self._averages():
-            part.discard()
+        self.codebooks.discard()
 
     @torch.no_grad()
     def reset(self) -> None:
         """Forget codebooks and statistics; the next training forward starts new ones."""
-        for part in self._averages():
-            part.reset()
+        self.codebooks.reset()
         self._known_started = False
-
-    def _averages(self) -> list[EmaCodebooks | RunningMean]:
-        return [self.codebooks] if self.running_mean is None else [self.codebooks, self.running_mean]
 
     def statistics(self) -> list[LevelStatistics]:
         """Use of each level's codes, from the moving average of their frequencies."""
@@ -217,9 +207,6 @@ class ResidualQuantizer(nn.Module):
             rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
         valid = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
         return rows, valid if padding_mask is None else valid & ~padding_mask.reshape(-1)
-
-    def _normalise(self, rows: Tensor) -> Tensor:
-        return F.normalize(rows if self.running_mean is None else rows - self.running_mean.mean, dim=1, eps=NORM_FLOOR)
 
     def _quantize(self, unit: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Search all levels: sum of codes (n x D), mean of r_1 .. r_K (n x D), codes (n x K), energies (K + 1)."""
@@ -240,10 +227,6 @@ class ResidualQuantizer(nn.Module):
             energies.append(_energy(residual, valid))
         return quantized, residual_sum.div_(self.num_codebooks), torch.stack(found, dim=1), torch.stack(energies)
 
-    def _collect_mean(self, rows: Tensor, valid: Tensor) -> None:
-        if self.running_mean is not None:
-            self.running_mean.add(rows, valid)
-
     @torch.no_grad()
     def _start_if_needed(self, rows: Tensor, valid: Tensor) -> None:
         if self._known_started:
@@ -257,9 +240,7 @@ class ResidualQuantizer(nn.Module):
         sample, total = distributed.gather_sample(rows, START_ROWS_PER_CODE * self.codebook_size, self.seed)
         if total == 0:
             return False
-        if self.running_mean is not None:
-            self.running_mean.mean.copy_(distributed.all_reduce_sum(rows.sum(dim=0)) / total)
-        residual = self._normalise(sample)
+        residual = F.normalize(sample, dim=1, eps=NORM_FLOOR)
         for level in range(self.num_codebooks):
             residual = residual - self._start_level(level, residual, total / len(sample))
         for tensor in (self.codebooks.codes, self.codebooks.sizes, self.codebooks.sums):

@@ -305,6 +305,8 @@ def test_bfloat16_autocast_follows_float32():
         ({"latents": "whiten"}, "latents is 'whiten'"),
         ({"codes_per_level": 9}, "codes_per_level is 9"),
         ({"fbank_std": 0.0}, "fbank_std"),
+        ({"codebook_decay": 1.0}, "codebook_decay is 1.0"),
+        ({"restart_step": 0.0}, "restart_step is 0.0"),
         ({"modality": "smell"}, "modality is 'smell'"),
     ],
 )

@@ -9,7 +9,6 @@ VARIANTS = {
     "euclidean": {},
     "cosine": {"metric": "cosine"},
     "unit codes": {"metric": "cosine", "num_codebooks": 1},
-    "centred": {"center": True},
     "uniform": {"init": "uniform"},
 }
 

@@ -17,7 +17,6 @@ SCENARIOS = {
     "euclidean": {},
     "cosine": {"metric": "cosine"},
     "unit codes": {"metric": "cosine", "num_codebooks": 1},
-    "centred": {"center": True},
     "uniform start": {"init": "uniform"},
     "many restarts": {"restart_threshold": 0.7, "decay": 0.9},
     "rank without vectors": {"restart_threshold": 0.3, "decay": 0.95},

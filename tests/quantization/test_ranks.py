@@ -12,7 +12,6 @@ SCENARIOS = [
     "euclidean",
     "cosine",
     "unit codes",
-    "centred",
     "uniform start",
     "many restarts",
     "rank without vectors",

@@ -19,18 +19,16 @@ def vectors(seed: int, *shape: int, scale: float = 1.0, shift: float = 0.5) -> t
 class Reference:
     """The quantizer in float64, one vector at a time, without restarts. Starts from a module's state."""
 
-    def __init__(self, module: ResidualQuantizer, metric: str = "euclidean", center: bool = False, **_) -> None:
+    def __init__(self, module: ResidualQuantizer, metric: str = "euclidean", **_) -> None:
         books = module.codebooks
         self.codes, self.sizes, self.sums = books.codes.double(), books.sizes.double(), books.sums.double()
         self.usage = books.usage.double()
         self.cosine, self.unit_codes = metric == "cosine", metric == "cosine" and len(self.codes) == 1
-        self.mean = module.running_mean.mean.double() if center else torch.zeros(DIM).double()
-        self.center = center
 
     def quantize(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Codes n x K, residuals (K + 1) x n x D, loss (mean over levels of the mse)."""
         codes, residuals = [], []
-        for vector in z.double() - self.mean:
+        for vector in z.double():
             residual = vector / vector.norm()
             row, path = [], [residual]
             for codebook in self.codes:
@@ -66,8 +64,6 @@ class Reference:
                 self.codes[k, j] = self.sums[k, j] / smoothed
                 if self.unit_codes:
                     self.codes[k, j] /= self.codes[k, j].norm()
-        if self.center:
-            self.mean = decay * self.mean + (1 - decay) * z.double().mean(dim=0)
 
 
 def test_ten_updates_equal_the_float64_reference(variant):
@@ -147,11 +143,10 @@ def test_cosine_vq_keeps_both_sides_at_unit_length():
         torch.testing.assert_close(module.codebooks.codes.norm(dim=2), torch.ones(1, 10))
 
 
-def test_the_first_batch_gives_usage_and_mean_their_start():
-    module = quantizer(center=True)
+def test_the_first_batch_gives_usage_its_start():
+    module = quantizer()
     z, padding_mask = vectors(0, 50), torch.arange(50) >= 40
     codes = module(z, padding_mask).codes[:40]
-    torch.testing.assert_close(module.running_mean.mean, z[:40].mean(dim=0))
     module.commit()
     counted = torch.stack([torch.bincount(level, minlength=10) for level in codes.T]) / 40
     torch.testing.assert_close(module.usage, counted)
@@ -191,8 +186,7 @@ def test_the_straight_through_gradient_is_that_of_the_normalised_vector(trained)
     z, same = vectors(42, 20).requires_grad_(), vectors(42, 20).requires_grad_()
     weight = vectors(43, 20)
     (trained(z).quantized * weight).sum().backward()
-    mean = trained.running_mean.mean if trained.running_mean is not None else 0
-    (torch.nn.functional.normalize(same - mean, dim=1) * weight).sum().backward()
+    (torch.nn.functional.normalize(same, dim=1) * weight).sum().backward()
     torch.testing.assert_close(z.grad, same.grad)
     assert z.grad.abs().max() > 1e-3
 
@@ -201,8 +195,7 @@ def test_the_commitment_gradient_is_that_of_its_definition(trained):
     z, same = vectors(44, 20).requires_grad_(), vectors(44, 20).requires_grad_()
     result = trained(z)
     result.loss.backward()
-    mean = trained.running_mean.mean if trained.running_mean is not None else 0
-    residual, losses = torch.nn.functional.normalize(same - mean, dim=1), []
+    residual, losses = torch.nn.functional.normalize(same, dim=1), []
     for level, codebook in enumerate(trained.codebooks.codes):
         code = codebook[result.codes[:, level]]
         losses.append(torch.nn.functional.mse_loss(residual, code))
