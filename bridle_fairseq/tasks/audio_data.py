@@ -30,12 +30,31 @@ class FairseqAudioDataset(AudioDataset, FairseqDataset):
             batch["net_input"]["source"] = batch["net_input"]["source"].double()
         return batch
 
-    def batch_by_size(self, indices, **limits):
+    def filter_indices_by_size(self, indices, max_sizes):
+        """All rows: none is left out for its length.
+
+        ``max_sizes`` is ``dataset.max_tokens``, and fairseq would leave out every clip that is longer.
+        """
+        self._refuse_less_than_longest(indices, max_sizes)
+        return super().filter_indices_by_size(indices, max_sizes)
+
+    def _refuse_less_than_longest(self, indices, max_tokens) -> None:
+        longest = int(self.sizes[indices].max(initial=0))
+        if max_tokens is not None and longest > max_tokens:
+            kind = "" if self.training else "_valid"
+            with exit_on_input_error():
+                raise InputError(
+                    f"dataset.max_tokens{kind} is {max_tokens}; expected at least {longest}, the samples of the "
+                    f"longest clip of {self.manifest.name} (task.max_sample_size makes clips shorter)"
+                )
+
+    def batch_by_size(self, indices, max_tokens=None, **limits):
         """Batches of rows; the first one has clips that can be read.
 
         fairseq makes its dummy batch of the first one, which stands in for batches without a readable clip.
         """
-        batches = super().batch_by_size(indices, **limits)
+        self._refuse_less_than_longest(indices, max_tokens)
+        batches = super().batch_by_size(indices, max_tokens=max_tokens, **limits)
         for number, batch in enumerate(batches):
             if self.collater([self[row] for row in batch]):
                 return [*batches[number:], *batches[:number]]

@@ -47,6 +47,8 @@ SETTINGS = {
     "model.mask_ratio=1": "model.mask_ratio is 1",
     "model.encoder_heads=5": "model.encoder_heads is 5; expected a divisor of model.encoder_width 32",
     "model.stages=[]": "model.stages is empty",
+    "dataset.max_tokens=999": "dataset.max_tokens is 999; expected at least ",
+    "dataset.max_tokens_valid=999": "dataset.max_tokens_valid is 999; expected at least ",
     "model.stages=[{kind:encoder,updates:3,speed:1}]": "model.stages[0] has the unknown field 'speed'",
 }
 
