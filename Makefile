@@ -14,7 +14,7 @@ help:
 	@echo "make test     formatting, lint, types and tests"
 	@echo "make lint     formatting, lint and types"
 	@echo "make format   let ruff format and mend the code"
-	@echo "make bench    one training step against a reference model"
+	@echo "make bench    a training step, the front end and the quantizer, each beside a named peer; ARGS go to the first"
 	@echo "make matrix   the tests on every Python from 3.10 to 3.13 that is there"
 	@echo "make lock     choose new versions for requirements.lock"
 
@@ -38,7 +38,10 @@ format: setup
 	@$(BIN)/ruff format .
 
 bench: setup
-	@$(BIN)/python benchmarks/train_step.py $(ARGS)
+	@sh scripts/peers.sh
+	@PYTHONPATH=peers $(BIN)/python benchmarks/train_step.py $(ARGS)
+	@$(BIN)/python benchmarks/fbank.py
+	@PYTHONPATH=peers $(BIN)/python benchmarks/quantizer.py
 
 lock: setup
 	@sh scripts/lock.sh

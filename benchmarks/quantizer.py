@@ -21,7 +21,6 @@ from bridle_fairseq.quantization import ResidualQuantizer
 SETTINGS = ((2048, 256, 4, 256), (16384, 256, 4, 256), (16384, 256, 1, 1024))
 WARM_UP, ROUNDS = 3, 8
 DEAD_BELOW = 0.25
-PEER = "vector-quantize-pytorch einops einx frozendict loguru torch-einops-utils"
 
 
 def ours(width: int, levels: int, codes: int):
@@ -97,8 +96,7 @@ def main() -> None:
         import vector_quantize_pytorch  # noqa: F401
     except ImportError as error:
         raise SystemExit(
-            f"The peer cannot be imported ({error}): run `uv pip install --target PEERS --no-deps {PEER}` "
-            "and then this with PYTHONPATH=PEERS."
+            f"the peer cannot be imported ({error}): run make bench, or sh scripts/peers.sh and set PYTHONPATH=peers"
         ) from None
     print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, float32")
     for setting in SETTINGS:

@@ -1,6 +1,6 @@
 """One update of each stage of `base`, as a ratio to forward and backward of timm's ViT-B in the same run.
 
-    pip install --no-deps --target peers timm
+    sh scripts/peers.sh
     PYTHONPATH=peers python benchmarks/train_step.py [--batch-size 4] [--seconds 10.24] [--precision bfloat16]
 
 Each round times every candidate once, in turn, so that a machine that slows down slows down all of them; the figure is
@@ -64,7 +64,7 @@ def load_peer(frames: int) -> torch.nn.Module:
     try:
         import timm
     except ImportError:
-        sys.exit("train_step.py needs timm: pip install --no-deps --target peers timm, then PYTHONPATH=peers")
+        sys.exit("train_step.py needs timm: run make bench, or sh scripts/peers.sh and set PYTHONPATH=peers")
     return timm.create_model("vit_base_patch16_224", img_size=(frames, 128), in_chans=1, num_classes=0)
 
 

@@ -118,3 +118,12 @@ def test_audioset(sounds, run, tmp_path):
     assert labelled(tmp_path / "out", "valid") == {"e5_70.000.wav": ["Dog, small"]}
     (tmp_path / "eval.csv").write_text('e5, 70.000, 80.000, "/m/9"\n')
     assert run("audioset", source, *arguments) == 2
+
+
+def test_the_sample_is_what_the_readers_read():
+    manifest = Manifest.read(SCRIPTS / "sample" / "train.tsv")
+    classes = Classes.read(SCRIPTS / "sample" / "labels.csv")
+    labels = Labels.read(SCRIPTS / "sample" / "train.lbl", manifest, classes)
+    assert manifest.path(0) == str(SCRIPTS / "sample" / "sounds" / "dog" / "bark one.flac")
+    assert manifest.path(3).endswith("sounds/birds.zip:128:90244")
+    assert [classes.names[number] for number in labels[3]] == ["Rain, on a roof", "Bird"]
