@@ -7,18 +7,21 @@ sees the train split without labels; the probe (logistic regression) is fitted o
 regularisation are chosen on the validation split, the test split is used once. Printed for each method and seed: the
 encoder after iteration 1 and after iteration 2; and once the untrained encoder and log-mel statistics.
 
-Runs are resumed where they stopped. Sounds are decoded once into WORK: Opus would be decoded in every epoch.
+Runs are resumed where they stopped, and what was probed is kept in WORK/probes.json. Sounds are decoded once into WORK:
+Opus would be decoded in every epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -186,28 +189,53 @@ def main() -> None:
     evaluate(work, {key: job.result() for key, job in jobs.items()})
 
 
+class Probes:
+    """Results of probes, kept in a file: a second look at a checkpoint costs nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known = json.loads(path.read_text()) if path.exists() else {}
+
+    def result(self, name: str, of: Path, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The kept result of this checkpoint, else that of ``make()``."""
+        state = of.stat()
+        key = f"{name}, {of.name} of {state.st_size} bytes, {state.st_mtime_ns}"
+        if key not in self.known:
+            self.known[key] = make()
+            self.path.write_text(json.dumps(self.known, indent=1))
+        show(name, self.known[key])
+        return self.known[key]
+
+
 def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
     """Probe all runs and print the table."""
     import bridle_fairseq
 
     bridle_fairseq.register()
     torch.set_num_threads(2)
+    probes = Probes(work / "probes.json")
     rows: dict[str, list[dict[str, float]]] = {}
     seeds: set[int] = set()
+
+    def untrained(path: Path, seed: int) -> dict[str, float]:
+        model = load(path)
+        torch.manual_seed(seed)
+        return probe(work, encoder_candidates(type(model)(model.cfg).eval()))
+
     for (method, seed), checkpoints in runs.items():
         for iteration, path in iterations(checkpoints).items():
-            model = load(path)
             if not rows:
-                show("log-mel", probe(work, log_mel_candidates(model)))
+                probes.result("log-mel", path, lambda path=path: probe(work, log_mel_candidates(load(path))))
             if seed not in seeds:
                 seeds.add(seed)
-                torch.manual_seed(seed)
-                untrained = type(model)(model.cfg).eval()
-                rows.setdefault("untrained", []).append(probe(work, encoder_candidates(untrained)))
-                show(f"untrained, seed {seed}", rows["untrained"][-1])
+                name = f"untrained, seed {seed}"
+                found = probes.result(name, path, lambda path=path, seed=seed: untrained(path, seed))
+                rows.setdefault("untrained", []).append(found)
             name = f"{method}, {iteration}"
-            rows.setdefault(name, []).append(probe(work, encoder_candidates(model)))
-            show(f"{name}, seed {seed}", rows[name][-1])
+            found = probes.result(
+                f"{name}, seed {seed}", path, lambda path=path: probe(work, encoder_candidates(load(path)))
+            )
+            rows.setdefault(name, []).append(found)
     for name, results in rows.items():
         values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
         print(
