@@ -66,8 +66,10 @@ def linear_probe(
 def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # The products are small: a second thread waits more than it works, and made the fits many times slower.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # a fit that stops at the limit is as good a candidate as any: validation judges it
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(features, labels)

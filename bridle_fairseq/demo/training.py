@@ -28,8 +28,10 @@ class Stage(NamedTuple):
 
 
 # What the updates are spent on: a good teacher first, then one turn of tokenizer and encoder.
-SHARES = (("encoder", 0.6), ("tokenizer", 0.12), ("encoder", 0.28))
+SHARES = (("encoder", 0.7), ("tokenizer", 0.1), ("encoder", 0.2))
 LEARNING_RATE = 1e-3
+BATCH_SIZE = 16  # small, for many updates in little time
+MASK_RATIO = 0.75
 
 
 def stages(updates: int) -> list[Stage]:
@@ -70,7 +72,7 @@ def command(
 ) -> list[str]:
     """The command that pretrains ``tiny`` in these stages; a run that was killed goes on where it was saved last."""
     total = sum(stage.updates for stage in plan)
-    often = max(10, total // 8)
+    often = max(10, total // 5)
     listed = ",".join(
         f"{{kind:{s.kind},updates:{s.updates},lr:{s.lr},warmup_updates:{s.warmup_updates}}}" for s in plan
     )
@@ -80,6 +82,8 @@ def command(
         *common_overrides(manifests, statistics),
         f"model.stages=[{listed}]",
         f"task.max_sample_size={crop_samples}",
+        f"dataset.batch_size={BATCH_SIZE}",
+        f"model.mask_ratio={MASK_RATIO}",
         f"common.seed={seed}",
         "common.log_format=json",
         f"common.log_interval={10 if total < 2000 else 50}",
