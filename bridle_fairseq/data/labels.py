@@ -113,11 +113,14 @@ class Labels:
         return np.bincount(np.asarray(self._numbers), minlength=len(self.classes))
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], manifest: Manifest, classes: Classes) -> Labels:
+    def read(
+        cls, path: str | os.PathLike[str], manifest: Manifest, classes: Classes, multi_label: bool = True
+    ) -> Labels:
         """Read ``{split}.lbl``: line i has the class ids of the manifest's row i, separated by commas; empty: no class.
 
         Raises:
-            InputError: missing, another number of lines than the manifest has rows, or an unknown class.
+            InputError: missing, another number of lines than the manifest has rows, an unknown class, or, unless
+                ``multi_label``, a row that has not exactly one class.
         """
         path = os.fspath(path)
         try:
@@ -129,7 +132,14 @@ class Labels:
             raise InputError(
                 f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
             )
-        return cls((_numbers(line, path, line_number, classes) for line_number, line in enumerate(lines, 1)), classes)
+        found = [_numbers(line, path, line_number, classes) for line_number, line in enumerate(lines, 1)]
+        for line_number, numbers in enumerate(found, 1):
+            if not multi_label and len(numbers) != 1:
+                raise InputError(
+                    f"{path}, line {line_number}: {len(numbers)} classes; expected exactly 1, unless task.multi_label "
+                    "is true"
+                )
+        return cls(found, classes)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``{split}.lbl``."""
