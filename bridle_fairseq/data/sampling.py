@@ -34,7 +34,9 @@ class WeightedDraw:
 
     def __init__(self, weights: np.ndarray, size: int, seed: int) -> None:
         if not weights.sum() > 0:
-            raise InputError("task.sampling is weighted and no clip has a class; expected labels in the training split")
+            raise InputError(
+                "task.weighted_sampling is true and no clip has a class; expected labels in the training split"
+            )
         self.edges = np.cumsum(weights / weights.sum())
         self.size, self.seed = size, seed
 

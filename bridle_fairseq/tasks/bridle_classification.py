@@ -20,7 +20,6 @@ from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.tasks.validation import ScoreCollection
 
 logger = logging.getLogger(__name__)
-SAMPLINGS = ("uniform", "weighted")
 
 
 @dataclass
@@ -30,9 +29,10 @@ class BridleClassificationConfig(AudioDataConfig):
     multi_label: bool = field(
         default=False, metadata={"help": "a clip has any number of classes, each decided by itself; else exactly one"}
     )
-    sampling: str = field(
-        default="uniform",
-        metadata={"help": "uniform: each training clip once an epoch; weighted: drawn by 1 / clips of its classes"},
+    # Not "sampling": fairseq-validate would take it for that of text generation.
+    weighted_sampling: bool = field(
+        default=False,
+        metadata={"help": "training clips are drawn, rare classes as often as others; else each once an epoch"},
     )
     samples_per_epoch: Optional[int] = field(
         default=None, metadata={"help": "weighted sampling: clips of an epoch (default: as many as there are)"}
@@ -77,14 +77,10 @@ class BridleClassificationTask(AudioTask):
             raise InputError(f"{found}; expected null, as metrics are of the whole validation set")
         if getattr(root.criterion, "mixup", 0) and getattr(root.dataset, "batch_size", None) == 1:
             raise InputError("criterion.mixup needs another clip to mix with; expected dataset.batch_size above 1")
-        sampling, size = getattr(task, "sampling", "uniform"), getattr(task, "samples_per_epoch", None)
-        if sampling not in SAMPLINGS:
-            raise InputError(f"task.sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
-        if size is not None and (sampling == "uniform" or size < 1):
-            raise InputError(
-                f"task.samples_per_epoch is {size} with task.sampling {sampling}; expected null, or with weighted "
-                "1 or more"
-            )
+        weighted, size = getattr(task, "weighted_sampling", False), getattr(task, "samples_per_epoch", None)
+        if size is not None and (size < 1 or not weighted):
+            found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"
+            raise InputError(f"{found}; expected null, or 1 or more with true")
 
     @property
     def classes(self) -> Classes:
@@ -106,7 +102,7 @@ class BridleClassificationTask(AudioTask):
             manifest = self.manifest(split, cfg)
             options = {"labels": self._labels(split, cfg, manifest), "multi_label": cfg.multi_label}
             kind = LabelledAudioDataset
-            if split.startswith("train") and getattr(cfg, "sampling", None) == "weighted":
+            if split.startswith("train") and getattr(cfg, "weighted_sampling", False):
                 kind, options["samples_per_epoch"] = SampledAudioDataset, cfg.samples_per_epoch or len(manifest)
             self.datasets[split] = self.audio_dataset(split, cfg, manifest, kind, **options)
 

@@ -36,5 +36,5 @@ def test_seed_and_epoch_decide_and_nothing_else() -> None:
 
 
 def test_no_clip_has_a_class() -> None:
-    with pytest.raises(InputError, match="task.sampling is weighted and no clip has a class"):
+    with pytest.raises(InputError, match="task.weighted_sampling is true and no clip has a class"):
         WeightedDraw(clip_weights(Labels([[], []], CLASSES)), 5, seed=1)
