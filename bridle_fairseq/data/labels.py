@@ -97,6 +97,10 @@ class Labels:
         """Class numbers of a row."""
         return self._numbers[self._ends[row] : self._ends[row + 1]].tolist()
 
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every class of every row: the rows, and the class numbers, in order."""
+        return np.repeat(np.arange(len(self)), np.diff(np.asarray(self._ends))), np.array(self._numbers, dtype=np.int64)
+
     @property
     def single(self) -> bool:
         """Whether every row has exactly one class."""
@@ -132,14 +136,12 @@ class Labels:
             raise InputError(
                 f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
             )
-        found = [_numbers(line, path, line_number, classes) for line_number, line in enumerate(lines, 1)]
-        for line_number, numbers in enumerate(found, 1):
-            if not multi_label and len(numbers) != 1:
-                raise InputError(
-                    f"{path}, line {line_number}: {len(numbers)} classes; expected exactly 1, unless task.multi_label "
-                    "is true"
-                )
-        return cls(found, classes)
+        labels = cls((_numbers(line, path, number, classes) for number, line in enumerate(lines, 1)), classes)
+        if not multi_label and not labels.single:
+            row = next(row for row in range(len(labels)) if len(labels[row]) != 1)
+            found = f"{path}, line {row + 1}: {len(labels[row])} classes"
+            raise InputError(f"{found}; expected exactly 1, unless task.multi_label is true")
+        return labels
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``{split}.lbl``."""

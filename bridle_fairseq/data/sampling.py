@@ -13,11 +13,9 @@ def clip_weights(labels: Labels) -> np.ndarray:
 
     Source: the sampler with which AST (arXiv 2104.01778) and Audio-MAE (arXiv 2207.06405) train on AudioSet.
     """
-    numbers = [labels[row] for row in range(len(labels))]
-    counts = np.zeros(len(labels.classes))
-    for row in numbers:
-        counts[row] += 1
-    return np.array([(1 / counts[row]).sum() for row in numbers])
+    rows, numbers = labels.pairs()
+    counts = np.bincount(numbers, minlength=len(labels.classes))
+    return np.bincount(rows, 1 / counts[numbers], minlength=len(labels))
 
 
 class WeightedDraw:

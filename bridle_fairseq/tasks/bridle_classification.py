@@ -65,6 +65,8 @@ class BridleClassificationTask(AudioTask):
     def complete(cls, root) -> None:
         """Refuse what cannot work."""
         super().complete(root)
+        if not {"checkpoint", "dataset", "criterion"} <= set(root):
+            return  # a model of somebody's own making: there is no run to check
         task, best = root.task, root.checkpoint.best_checkpoint_metric
         known = ("loss", *(MULTI_LABEL if getattr(task, "multi_label", False) else SINGLE_LABEL))
         if best not in known:
