@@ -70,4 +70,4 @@ def decay_learning_rates(encoder: nn.Module, blocks: nn.ModuleList, layer_decay:
     above = len(blocks) + 1
     for name, parameter in encoder.named_parameters():
         layer = above if name.startswith("norm.") else layers.get(id(parameter), 0)
-        parameter.param_group = LayerGroup(layer_decay ** (above - layer))
+        parameter.param_group = LayerGroup(layer_decay ** (above - layer))  # type: ignore[attr-defined]

@@ -16,16 +16,19 @@ def batch(clips: int = 6, samples: int = 50) -> tuple[torch.Tensor, torch.Tensor
     return source, padding, torch.eye(clips)
 
 
-def test_clips_and_labels_are_mixed_by_the_same_weights() -> None:
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_clips_and_labels_are_mixed_by_the_same_weights(share) -> None:
     torch.manual_seed(0)
     source, padding, target = batch()
-    mixed, mixed_padding, labels = mixup(source, padding, target, 1.0, 10.0)
+    mixed, mixed_padding, labels = mixup(source, padding, target, share, 10.0)
     clean = source.masked_fill(padding, 0.0)
     torch.testing.assert_close(mixed, labels @ clean)  # the labels are the weights, as clip i alone is of class i
     torch.testing.assert_close(labels.sum(1), torch.ones(6))
-    assert ((labels > 0).sum(1) == 2).all()
+    mixed_clips = (labels > 0).sum(1) == 2
+    assert mixed_clips.all() if share == 1 else 0 < mixed_clips.sum() < 6
     assert torch.equal(mixed_padding, torch.stack([padding[row > 0].all(0) for row in labels]))
-    assert 0.2 < labels.diag().min() and labels.diag().max() < 0.8  # Beta(10, 10)
+    weights = labels.diag()[mixed_clips]
+    assert 0.2 < weights.min() and weights.max() < 0.8  # Beta(10, 10)
 
 
 def test_the_share_says_how_many_clips_are_mixed() -> None:

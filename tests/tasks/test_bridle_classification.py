@@ -234,3 +234,15 @@ def test_the_log_mel_may_be_normalised_otherwise_than_in_pretraining(data, pretr
     assert (settings["fbank_mean"], settings["fbank_std"]) == (-3.5, 2.0)
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(data.parent / "out" / "checkpoint_last.pt")])
     assert (model.front_end.mean, model.front_end.std) == (-3.5, 2.0)
+
+
+def test_bfloat16_keeps_layer_rates_and_mixes(data, pretrained) -> None:
+    """fairseq then steps float32 copies of the parameters, and casts batches."""
+    more = ["common.bf16=true", "model.layer_decay=0.5", "criterion.mixup=1.0", "model.drop_path=0.1"]
+    more += ["model.mask_time=0.2", "model.spec_augment_frames=20", "lr_scheduler.max_update=9"]
+    state = finetune(data, pretrained, *more)
+    groups = state["last_optimizer_state"]["param_groups"]
+    assert sorted({group["lr_scale"] for group in groups}) == [0.25, 0.5, 1.0]
+    top = max(group["lr"] for group in groups)
+    assert top > 0 and all(group["lr"] == pytest.approx(top * group["lr_scale"]) for group in groups)
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
