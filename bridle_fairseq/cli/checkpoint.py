@@ -1,4 +1,4 @@
-"""Loading a ``bridle`` checkpoint for a command: what a user may get wrong becomes one sentence."""
+"""Loading a checkpoint for a command: what a user may get wrong becomes one sentence."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 
 from bridle_fairseq.errors import InputError
 
+PARTS = {"bridle": "quantizer", "bridle_classifier": "head"}  # what a model of this name has and the others lack
 
-def load_model(path: str, device: str = "cpu") -> tuple[Any, Any]:
+
+def load_model(path: str, device: str = "cpu", name: str = "bridle") -> tuple[Any, Any]:
     """A checkpoint's model, in eval mode on a device, and its task.
+
+    Args:
+        path: of the checkpoint.
+        device: where the model shall be.
+        name: the registered name that the model must have.
 
     Raises:
         InputError: no such file, not a checkpoint, or of another model.
@@ -32,8 +39,8 @@ def load_model(path: str, device: str = "cpu") -> tuple[Any, Any]:
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason[:160]})") from None
     model = models[0]
-    if not hasattr(model, "quantizer"):
-        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model 'bridle'")
+    if not hasattr(model, PARTS[name]):
+        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model {name!r}")
     return model.to(device).eval(), task
 
 

@@ -1,6 +1,6 @@
 """fairseq criterion ``bridle_classification``: cross-entropy of one class a clip, or of each class by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -8,34 +8,79 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch.nn import functional
 
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.augment import mixup
+from bridle_fairseq.nn.classifier import class_scores
+
 
 @dataclass
 class BridleClassificationCriterionConfig(FairseqDataclass):
-    """Nothing to choose here: the loss follows from the task's targets."""
+    """What happens to labels while training; which loss it is follows from the task's targets."""
+
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "share of a label spread over all classes (any number of classes: towards 1/2)"}
+    )
+    mixup: float = field(
+        default=0.0, metadata={"help": "share of the clips mixed with another clip of their batch, labels alike"}
+    )
+    mixup_alpha: float = field(default=10.0, metadata={"help": "mixup: weights follow Beta(alpha, alpha)"})
 
 
 @register_criterion("bridle_classification", dataclass=BridleClassificationCriterionConfig)
 class BridleClassificationCriterion(FairseqCriterion):
     """Sums over clips; fairseq divides by ``sample_size``, the clips of all ranks and micro-batches.
 
-    Targets of one class a clip (B, long): softmax cross-entropy, and the accuracy. Targets of any number of classes
-    (B x classes, 0 or 1): binary cross-entropy averaged over classes, and the precision at 1, the share of clips whose
-    highest-scoring class is one of theirs.
+    Targets of one class a clip (B, long): softmax cross-entropy; and while training the accuracy (of mixed clips: the
+    class with the greater share). Targets of any number of classes (B x classes, 0 or 1): binary cross-entropy,
+    averaged over classes; and while training the precision at 1, the share of clips whose highest-scoring class is one
+    of theirs.
+
+    In evaluation there is neither mixup nor label smoothing, and the logging output holds ``"scores"`` (B x classes)
+    in place of the accuracy: the task takes them out, for its metrics of the whole validation set.
     """
+
+    def __init__(self, task, label_smoothing=0.0, mixup=0.0, mixup_alpha=10.0):
+        super().__init__(task)
+        for name, value, limit in (("label_smoothing", label_smoothing, 0.999), ("mixup", mixup, 1.0)):
+            if not 0 <= value <= limit:
+                raise InputError(f"criterion.{name} is {value}; expected 0 to {limit:g}")
+        if not mixup_alpha > 0:
+            raise InputError(f"criterion.mixup_alpha is {mixup_alpha}; expected more than 0")
+        self.label_smoothing, self.mixup, self.mixup_alpha = label_smoothing, mixup, mixup_alpha
 
     def forward(self, model, sample, reduce=True):
         """Return (loss, sample_size, logging output) of a batch."""
-        logits, target = model(**sample["net_input"]).float(), sample["target"]
-        best = logits.detach().argmax(1)
-        if target.dim() == 1:
-            loss = functional.cross_entropy(logits, target, reduction="sum")
-            hits = {"correct": (best == target).sum()}
+        net_input, target = dict(sample["net_input"]), sample["target"]
+        multi_label, count = target.dim() == 2, len(target)
+        log = {"sample_size": count, "nsentences": count, "ntokens": sample["ntokens"]}
+        if self.training and self.mixup:
+            net_input, target = self._mixed(net_input, target)
+        logits = model(**net_input).float()
+        if not self.training:
+            log["scores"] = class_scores(logits.detach(), multi_label)
+        elif multi_label:
+            log["hits"] = target.gather(1, logits.detach().argmax(1)[:, None]).float().gt(0).sum()
         else:
-            loss = functional.binary_cross_entropy_with_logits(logits, target.float(), reduction="none").mean(1).sum()
-            hits = {"hits": target.gather(1, best[:, None]).float().sum()}
-        count = len(target)
-        log = {"loss": loss.detach(), "sample_size": count, "nsentences": count, "ntokens": sample["ntokens"], **hits}
-        return loss, count, log
+            label = target if target.dim() == 1 else target.argmax(1)
+            log["correct"] = (logits.detach().argmax(1) == label).sum()
+        loss = self.loss(logits, target, multi_label)
+        return loss, count, {"loss": loss.detach(), **log}
+
+    def _mixed(self, net_input, target):
+        if target.dim() == 1:
+            target = functional.one_hot(target, len(self.task.classes))
+        source, padding_mask, target = mixup(
+            net_input["source"], net_input.get("padding_mask"), target.float(), self.mixup, self.mixup_alpha
+        )
+        return {**net_input, "source": source, "padding_mask": padding_mask}, target
+
+    def loss(self, logits, target, multi_label):
+        """The loss summed over clips; ``target``: B class numbers, or B x classes of shares."""
+        smoothing = self.label_smoothing if self.training else 0.0
+        if not multi_label:
+            return functional.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
+        target = target.float() * (1 - smoothing) + smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1).sum()
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
@@ -56,5 +101,5 @@ class BridleClassificationCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All values are sums."""
+        """All values are sums (``"scores"`` never reach fairseq)."""
         return True

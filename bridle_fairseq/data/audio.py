@@ -127,18 +127,21 @@ class AudioDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``{"id", "source": float32 S}``, with ``"codes"`` n x K when cached; ``source`` None when left out."""
-        row = int(index)
+        return self.item(int(index))
+
+    def item(self, row: int, *draw: int) -> dict[str, Any]:
+        """The item of a row; ``draw`` tells apart several items of one row in one epoch, in crop and augmentation."""
         nothing = {"id": row, "source": None}
         if row in self.skips:
             return nothing
         try:
-            return self._load(row) or nothing
+            return self._load(row, *draw) or nothing
         except DecodeError as error:
             self.skips.add(row, str(error))
             return nothing
 
-    def _load(self, row: int) -> dict[str, Any] | None:
-        random = np.random.default_rng((self.seed, self.epoch, row))
+    def _load(self, row: int, *draw: int) -> dict[str, Any] | None:
+        random = np.random.default_rng((self.seed, self.epoch, row, *draw))
         with open_sound(self.manifest.path(row)) as sound:
             if sound.frames != self.manifest.sizes[row]:
                 raise DecodeError(f"{sound.frames} samples, the manifest says {self.manifest.sizes[row]}")
@@ -189,9 +192,13 @@ class AudioDataset(Dataset):
         if not self.training or len(rows) == 0:
             return rows
         rows = np.random.default_rng(self.seed).permutation(rows)
-        edges = np.unique(np.quantile(self.sizes[rows], np.linspace(0, 1, self.num_buckets + 1)[1:-1]))
-        buckets = np.searchsorted(edges, self.sizes[rows], side="left")
-        return rows[np.argsort(-buckets, kind="stable")]
+        return rows[self.length_order(self.sizes[rows])]
+
+    def length_order(self, sizes: np.ndarray) -> np.ndarray:
+        """Places of these lengths by ``num_buckets`` buckets, the longest first; in each bucket as they stood."""
+        edges = np.unique(np.quantile(sizes, np.linspace(0, 1, self.num_buckets + 1)[1:-1]))
+        buckets = np.searchsorted(edges, sizes, side="left")
+        return np.argsort(-buckets, kind="stable")
 
     def num_tokens(self, index: int) -> int:
         """Samples of an item, for batches of at most ``max_tokens``."""

@@ -97,6 +97,10 @@ class Labels:
         """Class numbers of a row."""
         return self._numbers[self._ends[row] : self._ends[row + 1]].tolist()
 
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every class of every row: the rows, and the class numbers, in order."""
+        return np.repeat(np.arange(len(self)), np.diff(np.asarray(self._ends))), np.array(self._numbers, dtype=np.int64)
+
     @property
     def single(self) -> bool:
         """Whether every row has exactly one class."""
@@ -113,11 +117,14 @@ class Labels:
         return np.bincount(np.asarray(self._numbers), minlength=len(self.classes))
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], manifest: Manifest, classes: Classes) -> Labels:
+    def read(
+        cls, path: str | os.PathLike[str], manifest: Manifest, classes: Classes, multi_label: bool = True
+    ) -> Labels:
         """Read ``{split}.lbl``: line i has the class ids of the manifest's row i, separated by commas; empty: no class.
 
         Raises:
-            InputError: missing, another number of lines than the manifest has rows, or an unknown class.
+            InputError: missing, another number of lines than the manifest has rows, an unknown class, or, unless
+                ``multi_label``, a row that has not exactly one class.
         """
         path = os.fspath(path)
         try:
@@ -129,7 +136,12 @@ class Labels:
             raise InputError(
                 f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
             )
-        return cls((_numbers(line, path, line_number, classes) for line_number, line in enumerate(lines, 1)), classes)
+        labels = cls((_numbers(line, path, number, classes) for number, line in enumerate(lines, 1)), classes)
+        if not multi_label and not labels.single:
+            row = next(row for row in range(len(labels)) if len(labels[row]) != 1)
+            found = f"{path}, line {row + 1}: {len(labels[row])} classes"
+            raise InputError(f"{found}; expected exactly 1, unless task.multi_label is true")
+        return labels
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``{split}.lbl``."""

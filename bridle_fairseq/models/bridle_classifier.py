@@ -1,6 +1,6 @@
 """fairseq model ``bridle_classifier``: the encoder of a ``bridle`` checkpoint, pooling, and a linear head."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -10,12 +10,13 @@ from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from
 from bridle_fairseq.models.from_bridle import load_weights, read_bridle
 from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.finetuning import FineTuning
 from bridle_fairseq.nn.settings import BridleSettings
 
 
 @dataclass
-class BridleClassifierConfig(FairseqDataclass):
-    """What is put on top of the encoder, and whether the encoder learns too."""
+class BridleClassifierConfig(FineTuning, FairseqDataclass):
+    """What is put on top of the encoder, whether the encoder learns too, and how it is kept from learning by heart."""
 
     checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
     pooling: str = field(
@@ -23,6 +24,12 @@ class BridleClassifierConfig(FairseqDataclass):
         metadata={"help": "mean of all patches, frequency (mean over time, rows kept apart) or class_token"},
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "train norm and head only: a linear probe"})
+    fbank_mean: Optional[float] = field(
+        default=None, metadata={"help": "mean of the log-mel values (default: the checkpoint's)"}
+    )
+    fbank_std: Optional[float] = field(
+        default=None, metadata={"help": "deviation of the log-mel values (default: the checkpoint's)"}
+    )
     settings: Any = field(
         default=None, metadata={"help": "written by the run: the checkpoint's settings, so that its file can go"}
     )
@@ -33,7 +40,8 @@ class BridleClassifierModel(Classifier, BaseFairseqModel):
     """:class:`Classifier` for as many classes as the task has."""
 
     def __init__(self, cfg, settings: BridleSettings, num_classes: int):
-        super().__init__(settings, num_classes, cfg.pooling, cfg.freeze_encoder)
+        chosen = {f.name: getattr(cfg, f.name) for f in fields(FineTuning) if hasattr(cfg, f.name)}
+        super().__init__(settings, num_classes, cfg.pooling, cfg.freeze_encoder, FineTuning(**chosen))
         self.cfg = cfg
 
     @classmethod
@@ -48,6 +56,8 @@ class BridleClassifierModel(Classifier, BaseFairseqModel):
             settings, weights = read_bridle(cfg.checkpoint)
         else:
             settings = settings_from(cfg.settings)
+        own = {name: getattr(cfg, name, None) for name in ("fbank_mean", "fbank_std")}
+        settings = replace(settings, **{name: value for name, value in own.items() if value is not None})
         if settings.sample_rate != task.cfg.sample_rate:
             raise InputError(
                 f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.augment import spec_augment
 from bridle_fairseq.nn.encoder import Encoder, EncoderOutput
-from bridle_fairseq.nn.frontend import AudioFrontEnd
+from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning, decay_learning_rates
+from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
+from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
@@ -36,6 +39,11 @@ def pool_patches(out: EncoderOutput, grid: tuple[int, ...], padding_mask: Tensor
     return (x.masked_fill(padding, 0.0).sum(axes) / (~padding).sum(axes).clamp(min=1)).flatten(1)
 
 
+def class_scores(logits: Tensor, multi_label: bool) -> Tensor:
+    """Probabilities of the classes, B x classes: each by itself, or of exactly one of them."""
+    return logits.sigmoid() if multi_label else logits.softmax(1)
+
+
 class Classifier(nn.Module):
     """Encoder, pooling, norm, linear head.
 
@@ -44,24 +52,37 @@ class Classifier(nn.Module):
         num_classes: outputs.
         pooling: see :func:`pool_patches`.
         freeze_encoder: norm and head alone learn; the encoder gets no gradient.
+        finetuning: regularisation while training; none by default.
 
     Raises:
         InputError: an unknown pooling, or settings that cannot work.
     """
 
     def __init__(
-        self, settings: BridleSettings, num_classes: int, pooling: str = "mean", freeze_encoder: bool = False
+        self,
+        settings: BridleSettings,
+        num_classes: int,
+        pooling: str = "mean",
+        freeze_encoder: bool = False,
+        finetuning: FineTuning | None = None,
     ) -> None:
         check_settings(settings)
         if pooling not in POOLINGS:
             raise InputError(f"model.pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
+        tuning = FineTuning() if finetuning is None else finetuning
+        check_finetuning(tuning, pooling, freeze_encoder)
         super().__init__()
+        self.finetuning = tuning
         s = self.settings = settings
         self.pooling, self.freeze_encoder = pooling, freeze_encoder
         self.front_end = AudioFrontEnd(s)
-        self.encoder = Encoder(self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads)
+        self.encoder = Encoder(
+            self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads, drop_path=tuning.drop_path
+        )
         if freeze_encoder:
             self.encoder.requires_grad_(False)
+        elif tuning.layer_decay != 1:
+            decay_learning_rates(self.encoder, self.encoder.blocks, tuning.layer_decay)
         (rows,) = grid_size((s.num_mel_bins,), s.patch_size[1:])
         width = s.encoder_width * (rows if pooling == "frequency" else 1)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -78,11 +99,38 @@ class Classifier(nn.Module):
 
     def pooled(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """What :meth:`forward` classifies, B x width, float32."""
-        patches = self.front_end(source, padding_mask)
+        hides = self.finetuning.spec_augment_frames or self.finetuning.spec_augment_mel_bins
+        patches = self.front_end(source, padding_mask, self._spec_augment if self.training and hides else None)
+        mask = self._patch_mask(patches)
         bfloat16 = torch.autocast(source.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
         with torch.no_grad() if self.freeze_encoder else nullcontext(), bfloat16:
-            out = self.encoder(patches.x, patches.grid, patches.padding_mask)
-        return pool_patches(out, patches.grid, patches.padding_mask, self.pooling)
+            if mask is None:
+                out = self.encoder(patches.x, patches.grid, patches.padding_mask)
+            else:
+                visible, padding = mask.visible, mask.visible_padding
+                out = self.encoder(patches.x, patches.grid, visible=visible, visible_padding=padding)
+        if mask is None:
+            return pool_patches(out, patches.grid, patches.padding_mask, self.pooling)
+        return pool_patches(out, mask.grid, mask.visible_padding, self.pooling)
+
+    def _spec_augment(self, fbank: Tensor, frame_padding: Tensor | None) -> Tensor:
+        s = self.finetuning
+        return spec_augment(fbank, frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins)
+
+    def _patch_mask(self, patches: Patches) -> GridMask | None:
+        """Which patches the encoder sees, while training with ``mask_time`` or ``mask_frequency``."""
+        s = self.finetuning
+        if not self.training or not (s.mask_time or s.mask_frequency):
+            return None
+        steps, rows = patches.grid
+        return grid_mask(
+            len(patches.x),
+            (steps, rows),
+            s.mask_time,
+            s.mask_frequency,
+            padding_mask=patches.padding_mask,
+            device=patches.x.device,
+        )
 
     def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits of the classes, B x num_classes, float32.

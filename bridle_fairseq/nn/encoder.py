@@ -30,14 +30,25 @@ class Encoder(nn.Module):
         width: D.
         depth: blocks.
         num_heads: H; must divide ``width``.
+        mlp_ratio: hidden width of the MLPs over D.
+        drop_path: that of the last block (see :class:`Block`); it rises linearly from 0 at the first one.
     """
 
-    def __init__(self, patch_dim: int, width: int, depth: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self,
+        patch_dim: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.width = width
         self.patch_embed = nn.Linear(patch_dim, width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList([Block(width, Attention(width, num_heads), mlp_ratio) for _ in range(depth)])
+        rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+        self.blocks = nn.ModuleList([Block(width, Attention(width, num_heads), mlp_ratio, rate) for rate in rates])
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(init_weights)
         nn.init.normal_(self.class_token, std=0.02)

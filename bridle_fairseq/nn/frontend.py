@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -39,9 +40,16 @@ class AudioFrontEnd(nn.Module):
         return fbank, frame_padding
 
     @torch.no_grad()
-    def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> Patches:
-        """B x S waveforms (and their padding) -> :class:`Patches`."""
+    def forward(
+        self,
+        source: Tensor,
+        padding_mask: Tensor | None = None,
+        augment: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    ) -> Patches:
+        """B x S waveforms (and their padding) -> :class:`Patches`; ``augment`` changes what :meth:`fbank` gives."""
         fbank, frame_padding = self.fbank(source, padding_mask)
+        if augment is not None:
+            fbank = augment(fbank, frame_padding)
         grid = grid_size(fbank.shape[1:], self.patch_size)
         padding = None if frame_padding is None else patch_padding(frame_padding, self.patch_size[0], grid[1])
         return Patches(patchify(fbank.unsqueeze(1), self.patch_size), grid, padding)

@@ -51,5 +51,54 @@ def random_mask(
     return Mask(order.clamp(max=num_patches - 1), padding, ~is_visible & ~padding_mask)
 
 
+class GridMask(NamedTuple):
+    """The patches that are left of a two-dimensional grid when whole columns and rows of it are hidden."""
+
+    visible: Tensor  # B x V: indices of the visible patches, time-major
+    visible_padding: Tensor | None  # B x V, True where `visible` is no patch of the clip; None where all clips have V
+    grid: tuple[int, int]  # columns (time) and rows (frequency) that are left; their product is V
+
+
+def grid_mask(
+    batch: int,
+    grid: tuple[int, int],
+    time_ratio: float,
+    frequency_ratio: float,
+    *,
+    padding_mask: Tensor | None = None,
+    device: torch.device | None = None,
+) -> GridMask:
+    """Hide shares of each clip's time steps and of its frequency rows at random, as :func:`random_mask` hides patches.
+
+    Args:
+        batch: B.
+        grid: T and F.
+        time_ratio, frequency_ratio: shares hidden, 0 <= ratio < 1; 0 hides nothing.
+        padding_mask: B x (T * F), True = padding, of whole time steps.
+        device: where the mask is made (that of ``padding_mask`` if given).
+
+    Source: the 2-D masking with which Audio-MAE (arXiv 2207.06405, section 3) fine-tunes.
+    """
+    steps, rows = grid
+    padded_steps = None if padding_mask is None else padding_mask.unflatten(1, grid)[:, :, 0]
+    time, time_padding = _kept(batch, steps, time_ratio, padded_steps, device)
+    frequency, _ = _kept(batch, rows, frequency_ratio, None, time.device)
+    visible = (time[:, :, None] * rows + frequency[:, None, :]).flatten(1)
+    if time_padding is not None:
+        time_padding = time_padding.repeat_interleave(frequency.shape[1], dim=1)
+    return GridMask(visible, time_padding, (time.shape[1], frequency.shape[1]))
+
+
+def _kept(
+    batch: int, places: int, ratio: float, padding: Tensor | None, device: torch.device | None
+) -> tuple[Tensor, Tensor | None]:
+    """Places of one axis that stay visible, B x V in ascending order, and which of them are padding."""
+    if ratio > 0:
+        mask = random_mask(batch, places, ratio, padding_mask=padding, device=device)
+        return mask.visible, mask.visible_padding
+    device = device if padding is None else padding.device
+    return torch.arange(places, device=device).expand(batch, places), padding
+
+
 def _num_visible(num_patches: int, mask_ratio: float) -> int:
     return max(1, num_patches - max(1, round(num_patches * mask_ratio)))

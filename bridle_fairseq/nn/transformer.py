@@ -26,10 +26,13 @@ class Block(nn.Module):
         width: D.
         attention: a module called with (x, padding_mask).
         mlp_ratio: hidden width of the MLP over D.
+        drop_path: probability with which, while training, a clip skips attention, and again the MLP (stochastic depth,
+            arXiv 1603.09382); what is not skipped is scaled up to the same mean.
     """
 
-    def __init__(self, width: int, attention: nn.Module, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, width: int, attention: nn.Module, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = attention
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
@@ -37,8 +40,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """B x L x D -> B x L x D; ``padding_mask``: B x L."""
-        x = x + self.attention(self.norm1(x), padding_mask)
-        return x + self.mlp(self.norm2(x))
+        x = x + self._sometimes(self.attention(self.norm1(x), padding_mask))
+        return x + self._sometimes(self.mlp(self.norm2(x)))
+
+    def _sometimes(self, branch: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        kept = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - self.drop_path)
+        return branch * (kept / (1 - self.drop_path))
 
 
 def init_weights(module: nn.Module) -> None:

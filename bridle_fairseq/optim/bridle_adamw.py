@@ -23,15 +23,22 @@ class BridleAdamWConfig(FairseqDataclass):
 
 @register_optimizer("bridle_adamw", dataclass=BridleAdamWConfig)
 class BridleAdamW(FairseqOptimizer):
-    """AdamW (arXiv 1711.05101) on two groups of parameters; fairseq's own Adam walks through them one by one."""
+    """AdamW (arXiv 1711.05101) on few groups of parameters; fairseq's own Adam walks through them one by one.
+
+    Matrices make a group and all else makes one, for each ``lr_scale`` there is: a factor on the learning rate, by
+    which layers learn at rates of their own. A parameter's stands in its ``param_group``, the attribute that fairseq
+    carries over to float32 copies of parameters; without one it is 1.
+    """
 
     def __init__(self, cfg, params):
         super().__init__(cfg)
         params = list(params)
-        groups = [
-            {"params": [p for p in params if p.dim() > 1], "weight_decay": cfg.weight_decay},
-            {"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0},
-        ]
+        groups = []
+        for scale in sorted({_lr_scale(p) for p in params}, reverse=True):
+            alike = [p for p in params if _lr_scale(p) == scale]
+            matrices, others = [p for p in alike if p.dim() > 1], [p for p in alike if p.dim() <= 1]
+            groups.append({"params": matrices, "weight_decay": cfg.weight_decay, "lr_scale": scale})
+            groups.append({"params": others, "weight_decay": 0.0, "lr_scale": scale})
         fused = all(p.device.type in ("cpu", "cuda") for p in params)
         self._optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]],
@@ -40,6 +47,22 @@ class BridleAdamW(FairseqOptimizer):
             eps=cfg.adam_eps,
             fused=fused,
         )
+        self.set_lr(float(cfg.lr[0]))
+
+    def set_lr(self, lr):
+        """Set the rate of parameters whose scale is 1, and the others' in proportion."""
+        for group in self.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+
+    def get_lr(self):
+        """The rate of parameters whose scale is 1."""
+        return self.param_groups[0]["lr"] / self.param_groups[0].get("lr_scale", 1.0)
+
+    def load_state_dict(self, state_dict, optimizer_overrides=None):
+        """Load moments; rates are those of the configuration."""
+        super().load_state_dict(state_dict, optimizer_overrides)
+        if optimizer_overrides and "lr" in optimizer_overrides:
+            self.set_lr(optimizer_overrides["lr"])
 
     @property
     def optimizer_config(self):
@@ -54,3 +77,7 @@ class BridleAdamW(FairseqOptimizer):
     def supports_flat_params(self):
         """Flattened parameters have no dimensions to tell matrices from biases by."""
         return False
+
+
+def _lr_scale(parameter) -> float:
+    return float(getattr(getattr(parameter, "param_group", None), "lr_scale", 1.0))

@@ -1,38 +1,25 @@
-"""fairseq task ``bridle_classification``: manifests, classes and labels to batches with targets."""
+"""fairseq task ``bridle_classification``: manifests, classes and labels to batches with targets, and exact metrics."""
 
+import logging
 import os
 from dataclasses import asdict, dataclass, field
+from typing import Optional
 
-import numpy as np
 import torch
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from omegaconf import open_dict
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask, FairseqAudioDataset
+from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
+from bridle_fairseq.nn.distributed import rank
+from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask
+from bridle_fairseq.tasks.labelled_data import LabelledAudioDataset, SampledAudioDataset
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+from bridle_fairseq.tasks.validation import ScoreCollection
 
-
-class LabelledAudioDataset(FairseqAudioDataset):
-    """Batches of sounds with ``"target"``: class numbers (B, long), or B x classes of 0 and 1 with ``multi_label``."""
-
-    def __init__(self, manifest, *, labels: Labels, multi_label: bool, **options):
-        super().__init__(manifest, **options)
-        self.labels, self.multi_label = labels, multi_label
-
-    def collater(self, samples):
-        """Items to a batch, as without labels, and its targets."""
-        batch = super().collater(samples)
-        if batch:
-            batch["target"] = self.targets(batch["id"].tolist())
-        return batch
-
-    def targets(self, rows):
-        """Targets of these rows of the manifest."""
-        if self.multi_label:
-            return torch.from_numpy(np.stack([self.labels.multi_hot(row) for row in rows]))
-        return torch.tensor([self.labels[row][0] for row in rows])
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,17 +29,60 @@ class BridleClassificationConfig(AudioDataConfig):
     multi_label: bool = field(
         default=False, metadata={"help": "a clip has any number of classes, each decided by itself; else exactly one"}
     )
+    # Not "sampling": fairseq-validate would take it for that of text generation.
+    weighted_sampling: bool = field(
+        default=False,
+        metadata={"help": "training clips are drawn, rare classes as often as others; else each once an epoch"},
+    )
+    samples_per_epoch: Optional[int] = field(
+        default=None, metadata={"help": "weighted sampling: clips of an epoch (default: as many as there are)"}
+    )
+    results: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder for {split}.classes.csv and {split}.confusion.csv (default: checkpoint.save_dir)"},
+    )
 
 
 @register_task("bridle_classification", dataclass=BridleClassificationConfig)
 class BridleClassificationTask(AudioTask):
-    """Loads manifests with their labels. The classes are part of the task's state, which every checkpoint holds."""
+    """Loads manifests with their labels. The classes are part of the task's state, which every checkpoint holds.
+
+    Metrics of a validation are of the whole set, each clip once, on any number of ranks: batches' scores stay on their
+    rank, the last batch gathers them, and only that batch's logging has the metrics. fairseq averages what each batch
+    logs, which is right for an accuracy and wrong for an average precision. How many batches there are is known from
+    the iterator that fairseq asks for at the start of each validation, in training as in ``fairseq-validate``.
+    """
 
     cfg: BridleClassificationConfig
 
     def __init__(self, cfg, **kwargs):
         super().__init__(cfg, **kwargs)
         self.state.add_factory("classes", self._classes_of_data)
+        self._collected, self._split, self._found = None, None, None
+        self._training = False
+
+    @classmethod
+    def complete(cls, root) -> None:
+        """Refuse what cannot work."""
+        super().complete(root)
+        if not {"checkpoint", "dataset", "criterion"} <= set(root):
+            return  # a model of somebody's own making: there is no run to check
+        task, best = root.task, root.checkpoint.best_checkpoint_metric
+        known = ("loss", *(MULTI_LABEL if getattr(task, "multi_label", False) else SINGLE_LABEL))
+        if best not in known:
+            raise InputError(f"checkpoint.best_checkpoint_metric is {best!r}; expected one of {', '.join(known)}")
+        if root.checkpoint.maximize_best_checkpoint_metric == (best == "loss"):
+            found = f"checkpoint.maximize_best_checkpoint_metric is {str(best == 'loss').lower()}"
+            raise InputError(f"{found} with {best}; expected {str(best != 'loss').lower()}")
+        if getattr(root.dataset, "max_valid_steps", None) is not None:
+            found = f"dataset.max_valid_steps is {root.dataset.max_valid_steps}"
+            raise InputError(f"{found}; expected null, as metrics are of the whole validation set")
+        if getattr(root.criterion, "mixup", 0) and getattr(root.dataset, "batch_size", None) == 1:
+            raise InputError("criterion.mixup needs another clip to mix with; expected dataset.batch_size above 1")
+        weighted, size = getattr(task, "weighted_sampling", False), getattr(task, "samples_per_epoch", None)
+        if size is not None and (size < 1 or not weighted):
+            found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"
+            raise InputError(f"{found}; expected null, or 1 or more with true")
 
     @property
     def classes(self) -> Classes:
@@ -72,10 +102,11 @@ class BridleClassificationTask(AudioTask):
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
-            labels = self._labels(split, cfg, manifest)
-            self.datasets[split] = self.audio_dataset(
-                split, cfg, manifest, LabelledAudioDataset, labels=labels, multi_label=cfg.multi_label
-            )
+            options = {"labels": self._labels(split, cfg, manifest), "multi_label": cfg.multi_label}
+            kind = LabelledAudioDataset
+            if split.startswith("train") and getattr(cfg, "weighted_sampling", False):
+                kind, options["samples_per_epoch"] = SampledAudioDataset, cfg.samples_per_epoch or len(manifest)
+            self.datasets[split] = self.audio_dataset(split, cfg, manifest, kind, **options)
 
     def _labels(self, split, cfg, manifest) -> Labels:
         classes = self._read_classes(cfg)
@@ -84,13 +115,7 @@ class BridleClassificationTask(AudioTask):
                 f"{classes.source}: {len(classes)} classes that are not the {len(self.classes)} of the checkpoint; "
                 "expected the same in the same order"
             )
-        path = os.path.join(self.data_folder(cfg), f"{split}.lbl")
-        labels = Labels.read(path, manifest, classes)
-        if not cfg.multi_label and not labels.single:
-            row = next(row for row in range(len(labels)) if len(labels[row]) != 1)
-            found = f"{path}, line {row + 1}: {len(labels[row])} classes"
-            raise InputError(f"{found}; expected exactly 1, unless task.multi_label is true")
-        return labels
+        return Labels.read(os.path.join(self.data_folder(cfg), f"{split}.lbl"), manifest, classes, cfg.multi_label)
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model of a configuration.
@@ -106,3 +131,68 @@ class BridleClassificationTask(AudioTask):
             with open_dict(cfg):
                 cfg.settings = asdict(model.settings)
         return model
+
+    def build_criterion(self, cfg):
+        """Build the criterion of a configuration."""
+        with exit_on_input_error():
+            return super().build_criterion(cfg)
+
+    def begin_valid_epoch(self, epoch, model):
+        """A training run validates: unlike ``fairseq-validate``, it writes tables."""
+        self._training = True
+
+    def get_batch_iterator(self, dataset, *args, **kwargs):
+        """As of any task; for a validation set, its scores are collected from now on."""
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        if not dataset.training:
+            self._collected = ScoreCollection(len(iterator))
+            self._split = next(split for split, known in self.datasets.items() if known is dataset)
+        return iterator
+
+    def valid_step(self, sample, model, criterion):
+        """Loss and logging of a batch, {} for none; the last batch of a validation also brings its metrics."""
+        log, loss, size, rows, scores = {}, 0.0, 0, None, None
+        if sample:
+            loss, size, log = super().valid_step(sample, model, criterion)
+            rows, scores = sample["id"], log.pop("scores")
+        if self._collected is not None:
+            self._collected.add(rows, scores)
+            if self._collected.left == 0:
+                with exit_on_input_error():
+                    self._finish_validation(next(model.parameters()).device)
+        return loss, size, log
+
+    def _finish_validation(self, device: torch.device) -> None:
+        """Metrics of the split from the scores of all ranks. Collective."""
+        classes, dataset = self.classes, self.datasets[self._split]
+        rows, scores = self._collected.gather(len(classes), device)
+        self._collected = None
+        if len(rows) == 0:
+            raise InputError(f"{dataset.manifest.name}: no clip could be read; expected one at least")
+        found = evaluate(scores, dataset.targets(rows.tolist()).numpy())
+        self._found = found.values
+        logger.info(
+            f"{self._split}: {found.clips} clips; {found.absent} of {len(classes)} classes have none of them and are "
+            "left out of mAP, mAUC and d_prime"
+        )
+        if self._training:
+            self._check_best(found)
+            if rank() == 0:
+                root = self.cfg._get_root()
+                write_tables(self.cfg.results or root.checkpoint.save_dir, self._split, found, classes)
+
+    def _check_best(self, found) -> None:
+        best = self.cfg._get_root().checkpoint.best_checkpoint_metric
+        if best != "loss" and best not in found.values:
+            raise InputError(
+                f"{self.datasets[self._split].manifest.name}: {best} is not defined, as no class has both clips and "
+                "other clips; expected labels of two classes at least, or another checkpoint.best_checkpoint_metric"
+            )
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        """What the criterion logs, and with the last batch of a validation its metrics."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if self._found is not None:
+            for name, value in self._found.items():
+                metrics.log_scalar(name, value, weight=1, round=5)
+            self._found = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fairseq.logging import metrics
@@ -11,6 +13,7 @@ import bridle_fairseq
 bridle_fairseq.register()
 
 from bridle_fairseq.criterions.bridle_classification import BridleClassificationCriterion as Criterion  # noqa: E402
+from bridle_fairseq.errors import InputError  # noqa: E402
 
 LOGITS = torch.randn(7, 4, generator=torch.Generator().manual_seed(3))
 SINGLE = torch.tensor([0, 1, 2, 3, 0, 1, 2])
@@ -20,8 +23,13 @@ MULTI = torch.tensor(
 
 
 def step(rows: slice, targets: torch.Tensor):
-    sample = {"net_input": {"source": LOGITS[rows]}, "target": targets[rows], "ntokens": 1}
-    return Criterion(None)(lambda source: source, sample)
+    return apply(Criterion(None), LOGITS[rows], targets[rows])
+
+
+def apply(criterion, source, target):
+    """The criterion with a model whose logits are its input."""
+    sample = {"net_input": {"source": source, "padding_mask": None}, "target": target, "ntokens": 1}
+    return criterion(lambda source, padding_mask: source, sample)
 
 
 def logged(logs: list[dict]) -> dict[str, float]:
@@ -66,3 +74,48 @@ def test_parts_of_any_size_add_up_to_the_whole(targets) -> None:
         )
     assert Criterion.logging_outputs_can_be_summed()
     assert logged([nothing]) == {}
+
+
+@pytest.mark.parametrize("targets", [SINGLE, MULTI])
+def test_in_evaluation_the_scores_are_there_and_the_loss_is_plain(targets) -> None:
+    criterion = Criterion(SimpleNamespace(classes=range(4)), label_smoothing=0.2, mixup=1.0).eval()
+    loss, _, log = apply(criterion, LOGITS, targets)
+    torch.testing.assert_close(loss, step(slice(None), targets)[0])
+    scores = log.pop("scores")
+    torch.testing.assert_close(scores, LOGITS.softmax(1) if targets.dim() == 1 else LOGITS.sigmoid())
+    assert set(log) == {"loss", "sample_size", "nsentences", "ntokens"}
+    assert {"loss"} <= set(logged([log])) and not {"accuracy", "precision_at_1"} & set(logged([log]))
+
+
+def test_label_smoothing_spreads_a_share_of_the_label() -> None:
+    loss, _, _ = apply(Criterion(None, label_smoothing=0.2), LOGITS, SINGLE)
+    target = 0.8 * torch.eye(4)[SINGLE] + 0.2 / 4
+    torch.testing.assert_close(loss, -(target * LOGITS.log_softmax(1)).sum())
+    loss, _, _ = apply(Criterion(None, label_smoothing=0.2), LOGITS, MULTI)
+    target, score = 0.8 * MULTI + 0.1, LOGITS.sigmoid()
+    torch.testing.assert_close(loss, -(target * score.log() + (1 - target) * (1 - score).log()).mean(1).sum())
+
+
+@pytest.mark.parametrize("targets", [SINGLE, MULTI])
+def test_mixup_mixes_clips_and_their_labels(targets) -> None:
+    """The model shows the clips' own labels, scaled up: mixed clips have their mixed labels as logits."""
+    hot = torch.eye(4)[targets] if targets.dim() == 1 else targets
+    criterion, seen = Criterion(SimpleNamespace(classes=range(4)), mixup=1.0, mixup_alpha=10.0), []
+    criterion.loss = lambda logits, target, multi_label: seen.append((logits, target)) or logits.sum()
+    torch.manual_seed(0)
+    _, _, log = apply(criterion, hot, targets)
+    ((logits, target),) = seen
+    torch.testing.assert_close(logits, target)
+    assert ((target > 0.01) & (target < 0.99)).any(1).sum() >= 4
+    if targets.dim() == 1:
+        assert log["correct"] == 7  # the class with the greater share
+
+
+def test_mistakes_are_named() -> None:
+    for options, sentence in (
+        ({"mixup": 1.5}, "criterion.mixup is 1.5; expected 0 to 1"),
+        ({"label_smoothing": 1.0}, "criterion.label_smoothing is 1.0; expected 0 to 0.999"),
+        ({"mixup": 0.5, "mixup_alpha": 0.0}, "criterion.mixup_alpha is 0.0; expected more than 0"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            Criterion(None, **options)

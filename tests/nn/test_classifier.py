@@ -8,6 +8,7 @@ import torch
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
+from bridle_fairseq.nn.finetuning import FineTuning
 from bridle_fairseq.nn.settings import BridleSettings
 
 SETTINGS = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=40, patch_size=[8, 16])
@@ -83,3 +84,30 @@ def test_a_model_cast_to_half_precision_gives_float32_logits(dtype) -> None:
 def test_unknown_pooling_is_named() -> None:
     with pytest.raises(InputError, match="model.pooling is 'max'; expected one of mean, frequency, class_token"):
         classifier("max")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("samples", [300, 16000, 5 * 16000])
+def test_clips_of_any_length_and_any_grid(pooling, samples) -> None:
+    """Far longer and far shorter than in pretraining; positions are computed for the grid at hand."""
+    options = FineTuning(mask_time=0.2, mask_frequency=0.0 if pooling == "frequency" else 0.2)
+    for patch_size, bins in (([8, 16], 40), ([16, 16], 128), ([3, 50], 64)):
+        settings = BridleSettings(
+            encoder_width=16, encoder_depth=1, encoder_heads=2, num_mel_bins=bins, patch_size=patch_size
+        )
+        model = Classifier(settings, 5, pooling, finetuning=options).eval()
+        alone = model(torch.ones(1, samples).cumsum(1).sin())
+        assert alone.shape == (1, 5) and torch.isfinite(alone).all()
+        source, padding = padded([torch.ones(samples).cumsum(0).sin(), torch.randn(2 * samples)])
+        torch.testing.assert_close(model(source, padding)[:1], alone, atol=1e-4, rtol=1e-3)
+        assert torch.isfinite(model.train()(source, padding)).all()
+
+
+def test_masked_patches_do_not_matter_while_training() -> None:
+    """With as good as all time steps hidden, what is left is one column: the pooled vector is that of a short clip."""
+    torch.manual_seed(0)
+    model = classifier(finetuning=FineTuning(mask_time=0.99)).train()
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    assert model(torch.randn(2, 16000)).shape == (2, 5)
+    assert seen[0]["visible"].shape == (2, 3)  # one step of 3 rows

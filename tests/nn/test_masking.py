@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bridle_fairseq.nn.masking import random_mask
+from bridle_fairseq.nn.masking import grid_mask, random_mask
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,35 @@ def test_each_patch_is_hidden_equally_often():
     mask = random_mask(4000, 8, 0.5, generator=torch.Generator().manual_seed(0))
     share = mask.masked.float().mean(0)
     assert (share - 0.5).abs().max() < 0.04
+
+
+def test_whole_columns_and_rows_are_left_of_a_grid():
+    torch.manual_seed(0)
+    mask = grid_mask(50, (10, 5), 0.3, 0.4)
+    assert mask.grid == (7, 3) and mask.visible.shape == (50, 21) and mask.visible_padding is None
+    assert (mask.visible.diff(dim=1) > 0).all()
+    shown = torch.zeros(50, 50, dtype=torch.bool).scatter_(1, mask.visible, True).view(50, 10, 5)
+    steps, rows = shown.any(2), shown.any(1)
+    assert torch.equal(shown, steps[:, :, None] & rows[:, None, :])
+    assert (steps.sum(1) == 7).all() and (rows.sum(1) == 3).all()
+    assert steps.float().mean(0).std() < 0.1 and not (steps == steps[0]).all()
+
+
+def test_a_grid_mask_keeps_its_share_of_each_clips_own_steps():
+    torch.manual_seed(0)
+    steps = torch.tensor([10, 5, 1])
+    padding = (torch.arange(10) >= steps[:, None]).repeat_interleave(4, dim=1)
+    mask = grid_mask(3, (10, 4), 0.2, 0.0, padding_mask=padding)
+    assert mask.grid == (8, 4)
+    assert (~mask.visible_padding).sum(1).tolist() == [32, 16, 4]
+    for row in range(3):
+        places = mask.visible[row][~mask.visible_padding[row]]
+        assert len(places.unique()) == len(places) and not padding[row][places].any()
+
+
+def test_a_ratio_of_0_hides_nothing_of_an_axis():
+    assert grid_mask(2, (6, 4), 0.0, 0.5).grid == (6, 2) and grid_mask(2, (6, 4), 0.5, 0.0).grid == (3, 4)
+    padding = torch.zeros(2, 24, dtype=torch.bool)
+    padding[1, 12:] = True
+    mask = grid_mask(2, (6, 4), 0.0, 0.0, padding_mask=padding)
+    assert torch.equal(mask.visible, torch.arange(24).expand(2, 24)) and torch.equal(mask.visible_padding, padding)

@@ -1,10 +1,11 @@
 """The optimizer against torch's AdamW and fairseq's own Adam."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
-from fairseq.optim import build_optimizer
+from fairseq.optim import FP16Optimizer, build_optimizer
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -87,3 +88,58 @@ def test_a_group_may_be_empty(kind):
     parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert (parameter < 1).all()
+
+
+class Scaled(NamedTuple):
+    lr_scale: float
+
+
+def layered():
+    """The first layer learns at a quarter of the rate."""
+    model = make()
+    for parameter in model[0].parameters():
+        parameter.param_group = Scaled(0.25)
+    return model
+
+
+def test_a_parameters_scale_goes_with_whatever_rate_the_schedule_sets():
+    optimizer = build(layered())
+    found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    assert found == [(0.01, 0.1, 1), (0.01, 0.0, 3), (0.0025, 0.1, 1), (0.0025, 0.0, 1)]
+    optimizer.set_lr(0.4)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.4, 0.4, 0.1, 0.1] and optimizer.get_lr() == 0.4
+
+
+def test_a_scaled_layer_moves_by_its_share():
+    moved = []
+    for model in (make(), layered()):
+        before = copy.deepcopy(model.state_dict())
+        train(model, build(model, weight_decay=0.0), updates=1)
+        moved.append({name: value - before[name] for name, value in model.state_dict().items()})
+    for name in moved[0]:
+        torch.testing.assert_close(moved[1][name], moved[0][name] * (0.25 if name.startswith("0.") else 1.0))
+
+
+def test_a_resumed_run_keeps_the_scales():
+    model = layered()
+    optimizer = build(model)
+    train(model, optimizer)
+    resumed = build(layered(), lr=[0.2])
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()), resumed.optimizer_config)
+    assert [group["lr"] for group in resumed.param_groups] == [0.2, 0.2, 0.05, 0.05]
+
+
+def test_a_state_without_scales_loads():
+    state = build(make()).state_dict()
+    for group in state["param_groups"]:
+        group.pop("lr_scale")
+    optimizer = build(make())
+    optimizer.load_state_dict(state, optimizer.optimizer_config)
+    optimizer.set_lr(0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5] and optimizer.get_lr() == 0.5
+
+
+def test_fairseqs_float32_copies_of_parameters_keep_their_scale():
+    copies = FP16Optimizer.build_fp32_params(None, list(layered().parameters()), flatten=False)
+    optimizer = build_optimizer(OmegaConf.create({"_name": "bridle_adamw", **SETTINGS}), copies)
+    assert [group["lr_scale"] for group in optimizer.param_groups] == [1.0, 1.0, 0.25, 0.25]

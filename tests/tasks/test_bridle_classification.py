@@ -149,7 +149,7 @@ def test_without_freezing_the_encoder_learns_too(data, pretrained) -> None:
 def test_any_number_of_classes_a_clip(data, pretrained) -> None:
     rows = ["low,high", "", "noise"] * 8
     (data / "train.lbl").write_text("\n".join(rows) + "\n")
-    state = finetune(data, pretrained, "task.multi_label=true", "checkpoint.best_checkpoint_metric=precision_at_1")
+    state = finetune(data, pretrained, "task.multi_label=true", "checkpoint.best_checkpoint_metric=mAP")
     assert "precision_at_1" in json.dumps(list(state["extra_state"]["metrics"]["valid"]), default=str)
 
     with pytest.raises(SystemExit):
@@ -196,3 +196,53 @@ def test_labels_of_other_classes_than_the_checkpoint_has_are_refused(data, pretr
 def test_too_many_clips_skipped_stops_the_run(data, pretrained, capsys) -> None:
     (data / "clip-train3.wav").write_bytes((data / "clip-train3.wav").read_bytes()[:200])
     fails(capsys, r"1 of 24 clips had to be skipped", data, pretrained)
+
+
+SETTINGS = {
+    "checkpoint.best_checkpoint_metric=precision": "is 'precision'; expected one of loss, accuracy, top5_accuracy, mAP",
+    "task.multi_label=true": "metric is 'accuracy'; expected one of loss, mAP, mAUC, d_prime, precision_at_1",
+    "checkpoint.maximize_best_checkpoint_metric=false": "is false with accuracy; expected true",
+    "dataset.max_valid_steps=3": "dataset.max_valid_steps is 3; expected null",
+    "task.samples_per_epoch=9": "task.samples_per_epoch is 9 with task.weighted_sampling false; expected null",
+    "task.weighted_sampling=true task.samples_per_epoch=0": "is 0 with task.weighted_sampling true; expected",
+    "dataset.batch_size=1 criterion.mixup=0.5": "mixup needs another clip .* expected dataset.batch_size above 1",
+    "criterion.mixup=1.5": "criterion.mixup is 1.5; expected 0 to 1",
+    "model.drop_path=1": "model.drop_path is 1.0; expected 0 or more and below 1",
+    "model.fbank_std=0": "model.fbank_std is 0.0; expected more than 0",
+}
+
+
+@pytest.mark.parametrize("override", SETTINGS)
+def test_settings_that_cannot_work_are_named(data, pretrained, capsys, override) -> None:
+    fails(capsys, SETTINGS[override], data, pretrained, *override.split())
+
+
+def test_weighted_sampling_makes_epochs_of_the_size_that_is_set(data, pretrained) -> None:
+    more = ["task.weighted_sampling=true", "task.samples_per_epoch=40", "optimization.max_update=7"]
+    state = finetune(data, pretrained, *more)
+    assert state["extra_state"]["train_iterator"] == {
+        "version": 2,
+        "epoch": 2,
+        "iterations_in_epoch": 2,
+        "shuffle": True,
+    }
+
+
+def test_the_log_mel_may_be_normalised_otherwise_than_in_pretraining(data, pretrained) -> None:
+    state = finetune(data, pretrained, "model.fbank_mean=-3.5", "model.fbank_std=2.0")
+    settings = state["cfg"]["model"]["settings"]
+    assert (settings["fbank_mean"], settings["fbank_std"]) == (-3.5, 2.0)
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(data.parent / "out" / "checkpoint_last.pt")])
+    assert (model.front_end.mean, model.front_end.std) == (-3.5, 2.0)
+
+
+def test_bfloat16_keeps_layer_rates_and_mixes(data, pretrained) -> None:
+    """fairseq then steps float32 copies of the parameters, and casts batches."""
+    more = ["common.bf16=true", "model.layer_decay=0.5", "criterion.mixup=1.0", "model.drop_path=0.1"]
+    more += ["model.mask_time=0.2", "model.spec_augment_frames=20", "lr_scheduler.max_update=9"]
+    state = finetune(data, pretrained, *more)
+    groups = state["last_optimizer_state"]["param_groups"]
+    assert sorted({group["lr_scale"] for group in groups}) == [0.25, 0.5, 1.0]
+    top = max(group["lr"] for group in groups)
+    assert top > 0 and all(group["lr"] == pytest.approx(top * group["lr_scale"]) for group in groups)
+    assert all(torch.isfinite(value).all() for value in state["model"].values())

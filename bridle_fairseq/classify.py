@@ -1,0 +1,85 @@
+"""A trained classifier over a data set as validation sees it, and over whole files of any length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bridle_fairseq.data.codes import segment_count
+from bridle_fairseq.data.collate import pad_waveforms
+from bridle_fairseq.data.decode import read_crop, read_info, resampled_length
+from bridle_fairseq.nn.classifier import class_scores
+
+SEGMENTS_AT_ONCE = 8
+
+
+@torch.inference_mode()
+def score_dataset(
+    model: Any, dataset: Any, multi_label: bool, batch_size: int, workers: int, progress: Any = iter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of a data set's clips, batches made of clips of like length; those that cannot be read are left out.
+
+    Args:
+        model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
+        dataset: an :class:`bridle_fairseq.data.audio.AudioDataset` that is not training.
+        multi_label: see :func:`class_scores`.
+        batch_size: clips of a batch.
+        workers: processes that read sound files.
+        progress: wraps the iterable of batches.
+
+    Returns:
+        n rows of the manifest in order, and n x classes float32.
+    """
+    device = next(model.parameters()).device
+    order = dataset.ordered_indices()
+    order = order[np.argsort(-dataset.sizes[order], kind="stable")]
+    batches = [part.tolist() for part in np.split(order, range(batch_size, len(order), batch_size))]
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
+    )
+    rows, scores = [], []
+    for batch in progress(loader):
+        if batch:
+            source, mask = batch["net_input"]["source"], batch["net_input"]["padding_mask"]
+            logits = model(source.to(device), None if mask is None else mask.to(device))
+            rows.append(batch["id"].numpy())
+            scores.append(class_scores(logits, multi_label).cpu().numpy())
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros((0, model.head.out_features), np.float32)
+    found = np.concatenate(rows)
+    in_order = found.argsort()
+    return found[in_order], np.concatenate(scores)[in_order]
+
+
+@torch.inference_mode()
+def score_file(model: Any, path: str, multi_label: bool, segment_samples: int) -> np.ndarray:
+    """Scores of a file, one a class: of all of it up to ``segment_samples``, else the mean over such segments.
+
+    A shorter last segment counts by its length.
+
+    Args:
+        model: a classifier in eval mode, on its device.
+        path: a sound file of any rate and length.
+        multi_label: see :func:`class_scores`.
+        segment_samples: the longest stretch that the model is shown, in samples at its own rate.
+
+    Raises:
+        DecodeError: the file cannot be used.
+    """
+    rate, device = model.settings.sample_rate, next(model.parameters()).device
+    header = read_info(path)
+    total = resampled_length(header.num_frames, header.sample_rate, rate)
+    starts = [number * segment_samples for number in range(segment_count(total, segment_samples, 1))]
+    summed = np.zeros(model.head.out_features)
+    for first in range(0, len(starts), SEGMENTS_AT_ONCE):
+        clips = [
+            torch.from_numpy(read_crop(path, rate, start, segment_samples))
+            for start in starts[first : first + SEGMENTS_AT_ONCE]
+        ]
+        source, mask = pad_waveforms(clips)
+        logits = model(source.to(device), None if mask is None else mask.to(device))
+        lengths = np.array([len(clip) for clip in clips])
+        summed += lengths @ class_scores(logits, multi_label).double().cpu().numpy()
+    return summed / total

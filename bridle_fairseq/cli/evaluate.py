@@ -1,0 +1,111 @@
+"""``bridle evaluate``: how good a classifier is on a labelled manifest, by the metrics of its own validation."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bridle_fairseq.errors import InputError
+
+HELP = "metrics of a classifier on a labelled manifest, and tables of its predictions"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bridle evaluate``."""
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier'")
+    parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
+    parser.add_argument("--labels", metavar="FILE", help="class ids of each row (default: {split}.lbl beside it)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="gets {split}.predictions.csv, .classes.csv, .confusion.csv (default: evaluation, beside the checkpoint)",
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips of a batch (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read sound files (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the metrics and write the tables."""
+    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.metrics import evaluate, write_tables
+
+    if args.batch_size < 1 or args.workers < 0:
+        raise InputError(
+            f"--batch-size is {args.batch_size} and --workers {args.workers}; expected 1 or more and 0 or more"
+        )
+    manifest = Manifest.read(args.manifest)
+    manifest.check_files()
+    labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"
+    if not os.path.isfile(labels_path):
+        raise InputError(f"{labels_path}: no such labels; expected the class ids of each row of {args.manifest}")
+    from bridle_fairseq.classify import score_dataset
+    from bridle_fairseq.cli.checkpoint import choose_device, load_model
+
+    device = choose_device(args.device)
+    model, task = load_model(args.checkpoint, device, "bridle_classifier")
+    classes = task.classes
+    classes.source = args.checkpoint
+    split = Path(args.manifest).name.removesuffix(".tsv")
+    folder = args.out or os.path.join(os.path.dirname(os.path.abspath(args.checkpoint)), "evaluation")
+    dataset = _dataset(manifest, labels_path, classes, task.cfg, os.path.join(folder, f"{split}.skipped.tsv"))
+    rows, scores = score_dataset(model, dataset, task.cfg.multi_label, args.batch_size, args.workers, _progress)
+    dataset.skips.check(args.max_skipped)
+    if len(rows) == 0:
+        raise InputError(f"{args.manifest}: no clip could be read; expected one at least")
+    found = evaluate(scores, dataset.targets(rows.tolist()).numpy())
+    paths = [_write_predictions(folder, split, dataset, classes, rows, scores)]
+    paths += write_tables(folder, split, found, classes)
+    print(f"{split}: {found.clips} clips, {len(manifest) - found.clips} skipped")
+    for name, value in found.values.items():
+        print(f"{name:16} {value:.5f}")
+    if found.absent:
+        print(f"{found.absent} of {len(classes)} classes have no clip and are left out of mAP, mAUC and d_prime")
+    print("\n".join(paths))
+    return 0
+
+
+def _dataset(manifest: Any, labels_path: str, classes: Any, cfg: Any, skipped_path: str) -> Any:
+    """The clips as validation sees them; those that cannot be read are listed in a file."""
+    from bridle_fairseq.data.labels import Labels
+    from bridle_fairseq.data.skips import SkipLog
+    from bridle_fairseq.tasks.labelled_data import LabelledAudioDataset
+
+    return LabelledAudioDataset(
+        manifest,
+        labels=Labels.read(labels_path, manifest, classes, cfg.multi_label),
+        multi_label=cfg.multi_label,
+        sample_rate=cfg.sample_rate,
+        max_sample_size=cfg.max_sample_size,
+        skips=SkipLog(manifest, skipped_path),
+    )
+
+
+def _progress(batches: Any) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(batches, desc="evaluate", unit=" batches", disable=not sys.stderr.isatty())
+
+
+def _write_predictions(folder: str, split: str, dataset: Any, classes: Any, rows: Any, scores: Any) -> str:
+    """``{split}.predictions.csv``: a line a clip with its true and predicted classes and a score of each class."""
+    from bridle_fairseq.data.manifest import atomic_text
+    from bridle_fairseq.metrics import THRESHOLD
+
+    path = os.path.join(folder, f"{split}.predictions.csv")
+    with atomic_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row", "path", "true", "predicted", *classes.ids])
+        for row, of_row in zip(rows.tolist(), scores, strict=True):
+            chosen = (of_row >= THRESHOLD).nonzero()[0].tolist() if dataset.multi_label else [int(of_row.argmax())]
+            names = [",".join(classes.ids[number] for number in some) for some in (dataset.labels[row], chosen)]
+            values = [f"{score:.6g}" for score in of_row.tolist()]
+            writer.writerow([row, dataset.manifest.relative_path(row), *names, *values])
+    return path

@@ -1,0 +1,73 @@
+"""What may be done to an encoder while it is fine-tuned, in one dataclass: shared with fairseq's configuration."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import nn
+
+from bridle_fairseq.errors import InputError
+
+# Real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
+
+
+@dataclass
+class FineTuning:
+    """Regularisation of METHOD's fine-tuning; the defaults switch all of it off. Nothing of it acts in evaluation."""
+
+    drop_path: float = field(
+        default=0.0, metadata={"help": "stochastic depth: probability at the last block, rising linearly from 0"}
+    )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "each block learns at this share of the next one's rate; 1: all alike"}
+    )
+    spec_augment_mel_bins: int = field(
+        default=0, metadata={"help": "SpecAugment: hide a stretch of up to so many mel bins"}
+    )
+    spec_augment_frames: int = field(
+        default=0, metadata={"help": "SpecAugment: hide a stretch of up to so many frames"}
+    )
+    mask_time: float = field(default=0.0, metadata={"help": "share of the time steps of patches that is left out"})
+    mask_frequency: float = field(
+        default=0.0, metadata={"help": "share of the frequency rows of patches that is left out"}
+    )
+
+
+class LayerGroup(NamedTuple):
+    """A parameter's ``param_group``, the attribute that fairseq carries over to its float32 copies of parameters."""
+
+    lr_scale: float  # factor on the learning rate
+
+
+def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool) -> None:
+    """Raise :class:`InputError` with one sentence for what cannot work or would have no effect."""
+    for name in ("drop_path", "mask_time", "mask_frequency"):
+        if not 0 <= getattr(s, name) < 1:
+            raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more and below 1")
+    for name in ("spec_augment_mel_bins", "spec_augment_frames"):
+        if getattr(s, name) < 0:
+            raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more")
+    if not 0 < s.layer_decay <= 1:
+        raise InputError(f"model.layer_decay is {s.layer_decay}; expected more than 0 and at most 1")
+    if pooling == "frequency" and s.mask_frequency:
+        raise InputError(
+            f"model.mask_frequency is {s.mask_frequency} with model.pooling frequency, which needs all rows; expected 0"
+        )
+    for name, off in (("drop_path", 0.0), ("layer_decay", 1.0), ("mask_time", 0.0), ("mask_frequency", 0.0)):
+        if freeze_encoder and getattr(s, name) != off:
+            raise InputError(
+                f"model.{name} is {getattr(s, name)} with model.freeze_encoder, which leaves the encoder as it is; "
+                f"expected {off}"
+            )
+
+
+def decay_learning_rates(encoder: nn.Module, blocks: nn.ModuleList, layer_decay: float) -> None:
+    """Mark the encoder's parameters so that early layers learn more slowly (optimizer ``bridle_adamw``).
+
+    The last block of n has ``layer_decay`` times the rate of norm and head, the first ``layer_decay ** n``, the patch
+    embedding and the class token ``layer_decay ** (n + 1)`` (layer-wise decay of BEiT, arXiv 2106.08254, section 3.2).
+    """
+    layers = {id(p): number + 1 for number, block in enumerate(blocks) for p in block.parameters()}
+    above = len(blocks) + 1
+    for name, parameter in encoder.named_parameters():
+        layer = above if name.startswith("norm.") else layers.get(id(parameter), 0)
+        parameter.param_group = LayerGroup(layer_decay ** (above - layer))  # type: ignore[attr-defined]

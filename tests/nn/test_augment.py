@@ -1,0 +1,89 @@
+"""Mixup and SpecAugment: what they do to each clip, whatever its length, and what follows from the seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridle_fairseq.nn.augment import mixup, spec_augment
+
+
+def batch(clips: int = 6, samples: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clip i is i + 1 throughout, is 20 + 5 i samples long, and is of class i."""
+    lengths = 20 + 5 * torch.arange(clips)
+    padding = torch.arange(samples) >= lengths[:, None]
+    source = (torch.arange(clips) + 1.0)[:, None].repeat(1, samples).masked_fill(padding, 9.0)
+    return source, padding, torch.eye(clips)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_clips_and_labels_are_mixed_by_the_same_weights(share) -> None:
+    torch.manual_seed(0)
+    source, padding, target = batch()
+    mixed, mixed_padding, labels = mixup(source, padding, target, share, 10.0)
+    clean = source.masked_fill(padding, 0.0)
+    torch.testing.assert_close(mixed, labels @ clean)  # the labels are the weights, as clip i alone is of class i
+    torch.testing.assert_close(labels.sum(1), torch.ones(6))
+    mixed_clips = (labels > 0).sum(1) == 2
+    assert mixed_clips.all() if share == 1 else 0 < mixed_clips.sum() < 6
+    assert torch.equal(mixed_padding, torch.stack([padding[row > 0].all(0) for row in labels]))
+    weights = labels.diag()[mixed_clips]
+    assert 0.2 < weights.min() and weights.max() < 0.8  # Beta(10, 10)
+
+
+def test_the_share_says_how_many_clips_are_mixed() -> None:
+    torch.manual_seed(0)
+    source, target = torch.randn(2000, 3), torch.eye(2000)
+    mixed, none, labels = mixup(source, None, target, 0.3, 1.0)
+    assert none is None
+    untouched = (mixed == source).all(1)
+    assert 0.66 < untouched.float().mean() < 0.74
+    assert torch.equal(labels[untouched], target[untouched])
+    assert torch.equal(mixup(source, None, target, 0.0, 1.0)[0], source)
+
+
+def test_a_clip_alone_stays_as_it_is() -> None:
+    source, padding, target = batch(1)
+    assert mixup(source, padding, target, 1.0, 10.0)[0] is source
+
+
+def test_the_seed_decides() -> None:
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(mixup(*batch(), 0.7, 10.0)[2])
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def hidden(fbank: torch.Tensor, padding: torch.Tensor | None, frames: int, bins: int) -> torch.Tensor:
+    found = spec_augment(fbank, padding, frames, bins)
+    assert torch.equal(found[found != 0], fbank[found != 0])
+    return found == 0
+
+
+def test_one_stretch_of_time_and_one_of_frequency_in_each_clip() -> None:
+    torch.manual_seed(0)
+    zero = hidden(torch.ones(400, 60, 40), None, 12, 8)
+    times, bins = zero.all(2), zero.all(1)
+    assert torch.equal(zero, times[:, :, None] | bins[:, None, :])
+    for stretch, longest in ((times, 12), (bins, 8)):
+        lengths = stretch.sum(1)
+        assert set(lengths.tolist()) == set(range(longest + 1))
+        edges = torch.diff(torch.nn.functional.pad(stretch.int(), (1, 1)), dim=1)
+        assert (edges == 1).sum(1).max() == 1  # in one piece
+        assert stretch.any(0).all()  # anywhere
+
+
+def test_a_short_clip_keeps_half_of_itself_and_its_padding_is_not_counted() -> None:
+    torch.manual_seed(0)
+    padding = torch.arange(60) >= torch.tensor([10] * 200)[:, None]
+    zero = hidden(torch.ones(200, 60, 4), padding, 192, 48)
+    times, bins = zero.all(2), zero.all(1)
+    assert times[:, 10:].sum() == 0 and times.sum(1).max() == 5 and bins.sum(1).max() == 2
+
+
+@pytest.mark.parametrize(("frames", "bins"), [(0, 5), (5, 0), (0, 0)])
+def test_0_hides_nothing_of_an_axis(frames, bins) -> None:
+    torch.manual_seed(0)
+    zero = hidden(torch.ones(50, 30, 20), None, frames, bins)
+    assert zero.all(2).any() == (frames > 0) and zero.all(1).any() == (bins > 0)

@@ -1,0 +1,68 @@
+"""Settings of fine-tuning that cannot work are named; rates fall from the head down to the patch embedding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning
+from bridle_fairseq.nn.settings import BridleSettings
+
+MISTAKES = [
+    ({"drop_path": 1.0}, "mean", False, "model.drop_path is 1.0; expected 0 or more and below 1"),
+    ({"mask_time": -0.1}, "mean", False, "model.mask_time is -0.1; expected 0 or more and below 1"),
+    ({"mask_frequency": 2}, "mean", False, "model.mask_frequency is 2; expected"),
+    ({"layer_decay": 0.0}, "mean", False, "model.layer_decay is 0.0; expected more than 0 and at most 1"),
+    ({"spec_augment_frames": -1}, "mean", False, "model.spec_augment_frames is -1; expected 0 or more"),
+    ({"mask_frequency": 0.2}, "frequency", False, "model.mask_frequency is 0.2 with model.pooling frequency"),
+    ({"drop_path": 0.1}, "mean", True, "model.drop_path is 0.1 with model.freeze_encoder, .* expected 0.0"),
+    ({"layer_decay": 0.75}, "mean", True, "model.layer_decay is 0.75 with model.freeze_encoder, .* expected 1.0"),
+    ({"mask_time": 0.2}, "mean", True, "model.mask_time is 0.2 with model.freeze_encoder"),
+]
+
+
+@pytest.mark.parametrize(("settings", "pooling", "freeze", "sentence"), MISTAKES)
+def test_what_cannot_work_is_named(settings, pooling, freeze, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Classifier(BridleSettings(encoder_width=16, encoder_heads=2), 3, pooling, freeze, FineTuning(**settings))
+
+
+def test_what_works_with_a_frozen_encoder() -> None:
+    check_finetuning(FineTuning(spec_augment_frames=192, spec_augment_mel_bins=48), "frequency", True)
+
+
+def test_learning_rates_fall_layer_by_layer() -> None:
+    settings = BridleSettings(encoder_width=16, encoder_depth=3, encoder_heads=2)
+    model = Classifier(settings, 3, finetuning=FineTuning(layer_decay=0.5))
+    expected = {"encoder.patch_embed": 0.5**4, "encoder.class_token": 0.5**4, "encoder.norm": 1.0}
+    expected |= {f"encoder.blocks.{number}": 0.5 ** (3 - number) for number in range(3)}
+    for name, parameter in model.named_parameters():
+        scales = [scale for prefix, scale in expected.items() if name.startswith(prefix)] or [1.0]
+        assert getattr(getattr(parameter, "param_group", None), "lr_scale", 1.0) == scales[0], name
+    plain = Classifier(settings, 3)
+    assert not any(hasattr(parameter, "param_group") for parameter in plain.parameters())
+
+
+def test_nothing_of_it_acts_in_evaluation_and_all_of_it_in_training() -> None:
+    sizes = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=64, patch_size=[8, 16])
+    source = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    plain = Classifier(sizes, 3).eval()
+    for settings in (
+        {"drop_path": 0.5},
+        {"spec_augment_frames": 30},
+        {"spec_augment_mel_bins": 30},
+        {"mask_time": 0.3},
+        {"mask_frequency": 0.3},
+    ):
+        model = Classifier(sizes, 3, finetuning=FineTuning(**settings))
+        model.load_state_dict(plain.state_dict())
+        expected = plain(source)
+        assert torch.equal(model.eval()(source), expected), settings
+        torch.manual_seed(3)
+        changed = model.train()(source)
+        assert not torch.equal(changed, expected) and torch.isfinite(changed).all(), settings
+        torch.manual_seed(3)
+        assert torch.equal(model(source), changed), settings  # follows from torch's seed

@@ -1,0 +1,112 @@
+"""Weighted sampling through fairseq's own iterators: disjoint shards, the same clips after a resume, new ones later."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq.data.iterators import EpochBatchIterator
+
+import bridle_fairseq
+
+bridle_fairseq.register()
+
+from bridle_fairseq.data.augment import Augment  # noqa: E402
+from bridle_fairseq.data.labels import Classes, Labels  # noqa: E402
+from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+from bridle_fairseq.tasks.labelled_data import SampledAudioDataset  # noqa: E402
+
+LENGTHS = [400 * (1 + row % 5) for row in range(20)]
+ROWS = [[0]] * 18 + [[1]] * 2
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Manifest:
+    """20 clips of 400 to 2000 samples; row r begins with the value r / 100."""
+    folder = tmp_path_factory.mktemp("clips")
+    for row, length in enumerate(LENGTHS):
+        wave = np.random.default_rng(row).uniform(-0.5, 0.5, length)
+        soundfile.write(folder / f"{row}.wav", wave, 16000, subtype="FLOAT")
+    return Manifest(folder, [f"{row}.wav" for row in range(20)], LENGTHS)
+
+
+def dataset(manifest, size: int = 30, **options) -> SampledAudioDataset:
+    labels = Labels(ROWS, Classes(["a", "b"], ["a", "b"]))
+    return SampledAudioDataset(
+        manifest, labels=labels, multi_label=False, samples_per_epoch=size, training=True, seed=3, **options
+    )
+
+
+def iterator(data, shards: int = 1, shard: int = 0, **limits) -> EpochBatchIterator:
+    batches = data.batch_by_size(data.ordered_indices(), **(limits or {"max_sentences": 4}))
+    return EpochBatchIterator(
+        data, data.collater, batches, seed=3, num_shards=shards, shard_id=shard, reuse_dataloader=True
+    )
+
+
+def ids(batches) -> list[list[int]]:
+    return [batch["id"].tolist() if batch else [] for batch in batches]
+
+
+def test_an_epoch_has_the_size_that_is_set_and_classes_come_alike_often(manifest) -> None:
+    data = dataset(manifest, 3000)
+    drawn = Counter(row for batch in ids(iterator(data, max_sentences=64).next_epoch_itr()) for row in batch)
+    assert sum(drawn.values()) == 3000 and len(drawn) == 20
+    assert abs(drawn[18] + drawn[19] - 1500) < 120
+
+
+def test_each_epoch_draws_anew_and_targets_are_those_of_the_clips(manifest) -> None:
+    whole = iterator(dataset(manifest))
+    epochs = []
+    for _ in range(3):
+        batches = list(whole.next_epoch_itr())
+        assert all(int(t) == (i >= 18) for b in batches for i, t in zip(b["id"], b["target"], strict=True))
+        epochs.append(sorted(row for batch in ids(batches) for row in batch))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_ranks_share_an_epochs_places_without_overlap(manifest) -> None:
+    whole = Counter(row for batch in ids(iterator(dataset(manifest)).next_epoch_itr()) for row in batch)
+    shares = [ids(iterator(dataset(manifest), 3, shard).next_epoch_itr()) for shard in range(3)]
+    assert Counter(row for share in shares for batch in share for row in batch) == whole
+    assert {len(share) for share in shares} == {3}  # 8 batches: a rank's last one is empty
+    assert sum(batch == [] for share in shares for batch in share) == 1
+
+
+def test_a_run_that_resumes_in_mid_epoch_finds_the_same_clips(manifest) -> None:
+    augment = {"augment": Augment(roll=True, gain=True)}
+    first = iterator(dataset(manifest, **augment))
+    list(first.next_epoch_itr())
+    second_epoch = first.next_epoch_itr()
+    for _ in range(3):
+        next(second_epoch)
+    state = first.state_dict()
+    left = list(second_epoch)
+
+    data = dataset(manifest, **augment)
+    resumed = iterator(data)
+    resumed.load_state_dict(state)
+    again = list(resumed.next_epoch_itr())
+    assert len(again) == len(left) == 5 and resumed.epoch == 2
+    for a, b in zip(left, again, strict=True):
+        assert torch.equal(a["id"], b["id"]) and torch.equal(a["net_input"]["source"], b["net_input"]["source"])
+
+
+def test_a_clip_that_comes_twice_is_augmented_differently(manifest) -> None:
+    data = dataset(manifest, 200, augment=Augment(roll=True, gain=True))
+    places = np.flatnonzero(data.rows() == 19)
+    assert len(places) > 10
+    sounds = {data[int(place)]["source"].numpy().tobytes() for place in places}
+    assert len(sounds) == len(places)
+
+
+def test_batches_hold_clips_of_like_length_and_keep_to_max_tokens(manifest) -> None:
+    data = dataset(manifest, 400)
+    for batches in (list(iterator(data).next_epoch_itr()), list(iterator(data, max_tokens=6000).next_epoch_itr())):
+        padded = sum(batch["net_input"]["source"].numel() for batch in batches)
+        assert padded < 1.15 * sum(batch["ntokens"] for batch in batches)
+        assert max(batch["net_input"]["source"].numel() for batch in batches) <= 4 * 2000
+    assert max(batch["net_input"]["source"].numel() for batch in batches) <= 6000

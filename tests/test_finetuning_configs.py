@@ -1,0 +1,102 @@
+"""The fine-tuning configurations: they compose, know no key that does not exist, and say what METHOD's tables say."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from fairseq.dataclass.initialize import hydra_init
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import bridle_fairseq
+
+bridle_fairseq.register()
+
+from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
+from fairseq.optim.lr_scheduler.cosine_lr_scheduler import CosineLRScheduleConfig  # noqa: E402
+
+from bridle_fairseq.criterions.bridle_classification import BridleClassificationCriterionConfig  # noqa: E402
+from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig  # noqa: E402
+from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning  # noqa: E402
+from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig  # noqa: E402
+from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402
+
+CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "audio" / "config" / "finetuning"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+OF_A_SECTION = {
+    "task": BridleClassificationConfig,
+    "model": BridleClassifierConfig,
+    "criterion": BridleClassificationCriterionConfig,
+    "optimizer": BridleAdamWConfig,
+    "lr_scheduler": CosineLRScheduleConfig,
+}
+
+
+def composed(name: str, *overrides: str):
+    """As fairseq-hydra-train composes it."""
+    hydra_init(name)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONFIGS)):
+        return compose(name, overrides=list(overrides))
+
+
+def test_the_configurations_are_there() -> None:
+    assert NAMES == ["audioset_20k", "audioset_2m", "esc50", "speech_commands", "tiny"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_exists(name) -> None:
+    cfg = composed(name)
+    sections = {field.name: field.default_factory for field in fields(FairseqConfig) if field.name not in OF_A_SECTION}
+    for section, kind in OF_A_SECTION.items():
+        known = {field.name for field in fields(kind)} | {"_name"}
+        assert set(cfg[section]) - known == set(), section
+    for section in set(cfg) - set(OF_A_SECTION):
+        assert section in sections, section
+    # What only the task's and the model's own keys could name must stand in the file to be set on the command line.
+    written = OmegaConf.to_container(cfg)
+    for section, kind in list(OF_A_SECTION.items())[:3]:
+        own = {f.name for f in fields(kind)} - {"_name", "settings", "seed"}
+        assert own - set(written[section]) == set(), section
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_task_takes_it(name) -> None:
+    BridleClassificationTask.complete(composed(name))
+
+
+TABLE = {  # lr, clips an update, epochs, epochs of warm-up, updates of an epoch
+    "audioset_2m": (2e-4, 256, 200, 10, 782),
+    "audioset_20k": (4e-4, 256, 150, 10, 87),
+    "esc50": (2e-3, 64, 300, 20, 25),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tiny"])
+def test_the_settings_of_the_method(name) -> None:
+    cfg = composed(name)
+    model = cfg.model
+    assert (model.pooling, model.layer_decay, model.drop_path, cfg.criterion.mixup) == ("mean", 0.75, 0.1, 0.5)
+    assert (model.spec_augment_mel_bins, model.spec_augment_frames) == (48, 192)
+    assert (model.mask_time, model.mask_frequency, cfg.optimizer.weight_decay) == (0.2, 0.2, 5e-4)
+    if name in TABLE:
+        lr, clips, epochs, warmup, updates = TABLE[name]
+        assert cfg.optimization.lr == [lr] and cfg.dataset.batch_size * cfg.optimization.update_freq[0] == clips
+        assert (cfg.optimization.max_update, cfg.lr_scheduler.warmup_updates) == (epochs * updates, warmup * updates)
+    assert cfg.task.multi_label == name.startswith("audioset")
+    assert (cfg.task.weighted_sampling, cfg.task.samples_per_epoch) == (
+        (True, 200000) if name == "audioset_2m" else (False, None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "updates"), [("audioset_2m", 4e-3, 250 * 782), ("audioset_20k", 5e-3, 300 * 87)]
+)
+def test_linear_probes(name, lr, updates) -> None:
+    cfg = composed(name, f"+probe={name}")
+    assert cfg.model.freeze_encoder and cfg.optimization.lr == [lr] and cfg.optimization.max_update == updates
+    chosen = {field.name: cfg.model[field.name] for field in fields(FineTuning)}
+    check_finetuning(FineTuning(**chosen), cfg.model.pooling, True)

@@ -1,0 +1,114 @@
+"""The metrics against scikit-learn's own answers: ties, classes without a clip, clips of one class only."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn import metrics as sk
+
+from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, d_prime, evaluate, write_tables
+
+CLASSES = 9
+ABSENT = [2, 7]
+
+
+@pytest.fixture(params=range(3))
+def random(request) -> np.random.Generator:
+    return np.random.default_rng(request.param)
+
+
+def tied_scores(random: np.random.Generator, clips: int = 120) -> np.ndarray:
+    """Scores of few values: most of them tie with others."""
+    return random.integers(0, 6, (clips, CLASSES)) / 5
+
+
+def multi_hot(random: np.random.Generator, clips: int = 120) -> np.ndarray:
+    truth = (random.random((clips, CLASSES)) < 0.2).astype(np.float32)
+    truth[:, ABSENT] = 0
+    return truth
+
+
+def test_any_number_of_classes_with_ties_and_absent_classes(random) -> None:
+    scores, truth = tied_scores(random), multi_hot(random)
+    present = [number for number in range(CLASSES) if number not in ABSENT]
+    found = evaluate(scores, truth)
+    assert set(found.values) == set(MULTI_LABEL) and found.clips == 120 and found.absent == 2
+    expected = sk.average_precision_score(truth[:, present], scores[:, present], average="macro")
+    assert found.values["mAP"] == pytest.approx(expected, abs=1e-12)
+    auc = sk.roc_auc_score(truth[:, present], scores[:, present], average="macro")
+    assert found.values["mAUC"] == pytest.approx(auc, abs=1e-12)
+    assert found.values["d_prime"] == pytest.approx(math.sqrt(2) * norm.ppf(auc), abs=1e-9)
+    hits = [truth[row, scores[row].argmax()] for row in range(len(truth))]
+    assert found.values["precision_at_1"] == pytest.approx(np.mean(hits))
+    assert found.confusion is None
+    assert np.isnan(found.classes.average_precision[ABSENT]).all() and np.isnan(found.classes.auc[ABSENT]).all()
+    np.testing.assert_array_equal(found.classes.positives, truth.sum(0))
+
+
+def test_one_class_a_clip(random) -> None:
+    scores = random.random((150, CLASSES))
+    scores /= scores.sum(1, keepdims=True)
+    targets = random.choice([number for number in range(CLASSES) if number not in ABSENT], 150)
+    found = evaluate(scores, targets)
+    assert set(found.values) == set(SINGLE_LABEL)
+    assert found.values["accuracy"] == sk.accuracy_score(targets, scores.argmax(1))
+    assert found.values["top5_accuracy"] == sk.top_k_accuracy_score(targets, scores, k=5, labels=range(CLASSES))
+    one_against_all = [
+        (sk.average_precision_score(targets == n, scores[:, n]), sk.roc_auc_score(targets == n, scores[:, n]))
+        for n in np.unique(targets)
+    ]
+    expected = np.mean(one_against_all, axis=0)
+    assert (found.values["mAP"], found.values["mAUC"]) == pytest.approx(tuple(expected), abs=1e-12)
+    assert found.confusion is not None and found.confusion.sum() == 150
+    np.testing.assert_array_equal(found.confusion.sum(1), found.classes.positives)
+    assert found.confusion.trace() / 150 == found.values["accuracy"]
+    recall = sk.recall_score(targets, scores.argmax(1), labels=range(CLASSES), average=None, zero_division=0)
+    for n in np.unique(targets):
+        assert found.classes.recall[n] == recall[n]
+
+
+def test_ties_go_to_the_first_class() -> None:
+    assert evaluate(np.full((4, 3), 0.3), np.array([0, 0, 1, 2])).values["accuracy"] == 0.5
+
+
+def test_few_classes_have_no_top_5() -> None:
+    assert "top5_accuracy" not in evaluate(np.eye(5), np.arange(5)).values
+
+
+def test_what_is_not_defined_is_not_there() -> None:
+    only = evaluate(np.eye(3), np.zeros(3, dtype=int))
+    assert set(only.values) == {"accuracy", "mAP"} and only.absent == 2
+    nothing = evaluate(np.eye(3), np.zeros((3, 3)))
+    assert set(nothing.values) == {"precision_at_1"} and nothing.absent == 3
+
+
+def test_d_prime_at_its_ends() -> None:
+    assert d_prime(0.5) == 0 and d_prime(1.0) == math.inf and d_prime(0.0) == -math.inf
+    assert evaluate(np.eye(3), np.arange(3)).values["d_prime"] == math.inf
+
+
+def test_scores_that_are_no_numbers_are_told() -> None:
+    scores = np.eye(3)
+    scores[1, 1] = np.nan
+    with pytest.raises(InputError, match="scores of 1 of 3 clips are not finite"):
+        evaluate(scores, np.arange(3))
+
+
+def test_tables(tmp_path) -> None:
+    classes = Classes(["a", "b", "c"], ["the a", "b, the second", "c"])
+    scores = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.8, 0.0]])
+    paths = write_tables(tmp_path / "new", "valid", evaluate(scores, np.array([0, 1, 1])), classes)
+    assert [path.rsplit("/")[-1] for path in paths] == ["valid.classes.csv", "valid.confusion.csv"]
+    table = list(csv.DictReader(open(paths[0], newline="")))
+    assert [row["display_name"] for row in table] == classes.names
+    assert table[1]["positives"] == "2" and table[1]["recall"] == "0.5" and table[1]["precision"] == "1"
+    assert table[2]["positives"] == "0" and table[2]["average_precision"] == "" == table[2]["auc"]
+    confusion = list(csv.reader(open(paths[1], newline="")))
+    assert confusion == [["true\\predicted", "a", "b", "c"], ["a", "1", "0", "0"], ["b", "1", "1", "0"], list("c000")]
+    assert len(write_tables(tmp_path, "test", evaluate(scores, np.eye(3)), classes)) == 1
