@@ -5,6 +5,7 @@ Threads read ahead of the model. :class:`CodeMaker` makes codes; features are ma
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.codes import CodesInfo, segment_count
 from bridle_fairseq.data.collate import pad_waveforms
 from bridle_fairseq.data.decode import AudioInfo, DecodeError, read_crop, read_info, resampled_length
@@ -204,3 +206,14 @@ class CodeMaker:
         else:
             kept = [rows[keep] for rows, keep in zip(codes, (~patches.padding_mask).cpu().numpy(), strict=True)]
         return kept, result.residual_energy.double().cpu().numpy() * sum(map(len, kept))
+
+
+def read_batches(dataset: AudioDataset, batch_size: int, rows: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+    """The readable clips among some rows (all by default) in batches of like length; threads decode."""
+    rows = np.arange(len(dataset)) if rows is None else rows
+    order = rows[np.argsort(-dataset.sizes[rows], kind="stable")].tolist()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(order), batch_size):
+            batch = dataset.collater(list(pool.map(dataset.__getitem__, order[start : start + batch_size])))
+            if batch:
+                yield batch

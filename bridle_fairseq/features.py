@@ -243,15 +243,20 @@ class FeatureMaker:
 
 @torch.inference_mode()
 def encoder_features(
-    model: Any, source: Tensor, padding_mask: Tensor | None = None, poolings: Sequence[str] = POOLINGS[:2]
+    model: Any,
+    source: Tensor,
+    padding_mask: Tensor | None = None,
+    poolings: Sequence[str] = POOLINGS[:2],
+    layers: Sequence[int] | None = None,
 ) -> dict[tuple[str, int], Tensor]:
-    """Pooled features after every block of a frozen encoder, in one pass.
+    """Pooled features after blocks of a frozen encoder, in one pass.
 
     Args:
         model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode.
         source: B x S waveforms.
         padding_mask: B x S, or None.
         poolings: see :func:`pool_patches`.
+        layers: numbers of blocks from 1; all by default.
 
     Returns:
         (pooling, layer from 1) -> B x d; the last layer's are normalised.
@@ -260,7 +265,7 @@ def encoder_features(
     out = model.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
     return {
         (pooling, number): pool_patches(out.of_layer(number), patches.grid, patches.padding_mask, pooling)
-        for number in range(1, len(out.layers) + 1)
+        for number in layers or range(1, len(out.layers) + 1)
         for pooling in poolings
     }
 

@@ -15,13 +15,14 @@ from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
 from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask
+from bridle_fairseq.tasks.knn import KnnCallback, KnnConfig
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class BridlePretrainingConfig(AudioDataConfig):
+class BridlePretrainingConfig(KnnConfig, AudioDataConfig):
     """The data, and where targets come from."""
 
     modality: str = field(default="audio", metadata={"help": "audio"})
@@ -51,6 +52,17 @@ class BridlePretrainingTask(AudioTask):
         check_settings(settings)
         if "optimization" in root and not root.optimization.max_update:
             root.optimization.max_update = settings.schedule().total_updates
+
+    def __init__(self, cfg, **kwargs):
+        super().__init__(cfg, **kwargs)
+        self.knn = None
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model; before training, see that the clips for ``knn_accuracy`` are there."""
+        if not from_checkpoint and self.cfg.knn_every > 0:
+            with exit_on_input_error():
+                self.knn = KnnCallback(self.cfg)
+        return super().build_model(cfg, from_checkpoint)
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -103,6 +115,8 @@ class BridlePretrainingTask(AudioTask):
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch; the first one of a stage begins it."""
         module = unwrapped(model)
+        if self.knn is not None:
+            self.knn.start(update_num)
         if module.begin_update(update_num):
             start_fresh(optimizer, module.newly_trained_parameters())
             vars(checkpoint_utils.save_checkpoint).pop("best", None)  # another stage's loss is another scale
@@ -125,6 +139,12 @@ class BridlePretrainingTask(AudioTask):
         """Loss of a batch in the present stage."""
         unwrapped(model).dummy_batch = False
         return super().valid_step(sample, model, criterion)
+
+    def post_validate(self, model, stats, agg):
+        """fairseq calls this with a validation's values before it prints them; every rank comes here."""
+        module = unwrapped(model)
+        if self.knn is not None and self.knn.due(module.num_updates):
+            stats["knn_accuracy"] = round(self.knn.measure(module, module.num_updates), 4)
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):
