@@ -4,9 +4,10 @@ A clip longer than a chunk is encoded in chunks that overlap. They begin at boun
 their log-mel patches are those of the whole clip. Of the patches that two chunks have in common, each chunk gives the
 half that is further from its edge. A patch's features then differ from those of the whole clip in what the encoder saw
 around it, and in the positions it added, which count from the chunk's start: no chunk is longer than what the encoder
-was trained on, a whole clip may be. Pooled features are the mean over the patches that chunks give. Measured with `small`
-trained on 1 s clips, on clips of 5 s in chunks of 2 s: mean-pooled features of the last layer have a cosine of 0.96 with
-those of the whole clip, whatever the overlap (0 to 1 s); in chunks of 1 s, 0.90.
+was trained on, a whole clip may be. Pooled features are the mean over the patches that chunks give.
+
+Measured with ``small`` trained on clips of 1 s, on clips of 5 s: mean-pooled features of the last layer have a cosine
+of 0.96 with those of the whole clip in chunks of 2 s, whatever the overlap (0 to 1 s), and of 0.90 in chunks of 1 s.
 """
 
 from __future__ import annotations

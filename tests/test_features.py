@@ -123,7 +123,7 @@ def test_chunks_against_the_whole_clip(make) -> None:
         found = make([clip], chunk, chunk // 4).arrays["mean.layer2"]
         whole = exact["mean.layer2"]
         errors.append(float(np.linalg.norm(found - whole) / np.linalg.norm(whole)))
-    assert errors[0] == 0 < errors[1] < errors[2] < 0.4
+    assert errors[0] == 0 < errors[1] < errors[2] < 0.6
 
 
 def test_statistics_of_the_log_mel_are_those_of_the_whole_clip(make, model) -> None:
