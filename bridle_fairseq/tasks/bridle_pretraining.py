@@ -115,8 +115,6 @@ class BridlePretrainingTask(AudioTask):
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch; the first one of a stage begins it."""
         module = unwrapped(model)
-        if self.knn is not None:
-            self.knn.start(update_num)
         if module.begin_update(update_num):
             start_fresh(optimizer, module.newly_trained_parameters())
             vars(checkpoint_utils.save_checkpoint).pop("best", None)  # another stage's loss is another scale
@@ -132,6 +130,8 @@ class BridlePretrainingTask(AudioTask):
         drop_gradients(optimizer, module.frozen_parameters())
         super().optimizer_step(optimizer, model, update_num)
         module.commit()
+        if self.knn is not None:
+            self.knn.updated(update_num + 1)
         if update_num + 1 == module.schedule.starts[module.stage_index] + module.stage.updates:
             self._report_stage(module)
 
@@ -142,9 +142,8 @@ class BridlePretrainingTask(AudioTask):
 
     def post_validate(self, model, stats, agg):
         """fairseq calls this with a validation's values before it prints them; every rank comes here."""
-        module = unwrapped(model)
-        if self.knn is not None and self.knn.due(module.num_updates):
-            stats["knn_accuracy"] = round(self.knn.measure(module, module.num_updates), 4)
+        if self.knn is not None and self.knn.due:
+            stats["knn_accuracy"] = round(self.knn.measure(unwrapped(model)), 4)
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):

@@ -54,20 +54,23 @@ class KnnCallback:
             raise InputError(f"task.knn_k is {cfg.knn_k}; expected at least 1")
         self.every, self.k = cfg.knn_every, cfg.knn_k
         self.bank, self.queries = (_LabelledSplit(cfg, split) for split in ("train", "valid"))
+        self._num_updates = 0
         self._measured_at: Optional[int] = None
 
-    def start(self, num_updates: int) -> None:
-        """The run begins, or goes on, after so many updates."""
+    def updated(self, num_updates: int) -> None:
+        """So many updates of the run are finished, the last one just now."""
+        self._num_updates = num_updates
         if self._measured_at is None:
-            self._measured_at = num_updates
+            self._measured_at = num_updates - 1  # where the run began or goes on
 
-    def due(self, num_updates: int) -> bool:
+    @property
+    def due(self) -> bool:
         """Whether a multiple of ``knn_every`` has been passed since the run began or the last measurement."""
-        return num_updates // self.every > (self._measured_at or 0) // self.every
+        return self._num_updates // self.every > (self._measured_at or 0) // self.every
 
-    def measure(self, model, num_updates: int) -> float:
+    def measure(self, model) -> float:
         """The accuracy; collective, each rank does a share of the clips and all get the same value."""
-        self._measured_at = num_updates
+        self._measured_at = self._num_updates
         was_training = model.encoder.training
         model.encoder.eval()
         (bank, bank_labels), (queries, labels) = self.bank.features(model), self.queries.features(model)
