@@ -116,13 +116,13 @@ def probe(work: Path, make_candidates) -> dict[str, float]:
     for pooling in dict.fromkeys(key[0] for key in parts[0]):
         candidates = {key: Split(*(part[key] for part in parts)) for key in parts[0] if key[0] == pooling}
         result = linear_probe(candidates, labels, STRENGTHS)
-        accuracy[pooling] = result.accuracy
+        accuracy[pooling] = result.score
     return accuracy
 
 
 def encoder_candidates(model):
     """Features of the middle and the last two blocks, pooled both ways, 128 clips at a time."""
-    from bridle_fairseq.probe import encoder_features
+    from bridle_fairseq.features import encoder_features
 
     layers = {model.num_layers // 2, model.num_layers - 1, model.num_layers}
 
@@ -135,7 +135,7 @@ def encoder_candidates(model):
 
 def log_mel_candidates(model):
     """Mean and deviation of the log-mel, and means of four segments of time."""
-    from bridle_fairseq.probe import log_mel_deviation, log_mel_segments
+    from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments
 
     def make(source: torch.Tensor):
         fbank, padding = model.front_end.fbank(source)

@@ -1,16 +1,21 @@
-"""A tokenizer over a corpus: stretches of sound files to batches, batches to codes; threads read ahead of the model."""
+"""A model over a corpus: stretches of sound files to batches, batches to what is wanted of each stretch.
+
+Threads read ahead of the model. :class:`CodeMaker` makes codes; features are made in :mod:`bridle_fairseq.features`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.codes import CodesInfo, segment_count
 from bridle_fairseq.data.collate import pad_waveforms
 from bridle_fairseq.data.decode import AudioInfo, DecodeError, read_crop, read_info, resampled_length
@@ -18,6 +23,7 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.parts import Part
 
 BATCHES_AHEAD = 4
+Made = TypeVar("Made")
 
 
 class Segment(NamedTuple):
@@ -26,6 +32,7 @@ class Segment(NamedTuple):
     row: int
     start: int
     length: int
+    kept: tuple[int, int] | None = None  # the time patches of it that count, where it overlaps others; None: all
 
 
 class SegmentReader:
@@ -33,12 +40,15 @@ class SegmentReader:
 
     Args:
         manifest: the rows.
-        info: how long segments are and at which rate.
+        sample_rate: of the model, in Hz.
+        cut: (row, samples of its clip at that rate) -> its segments.
         workers: threads.
     """
 
-    def __init__(self, manifest: Manifest, info: CodesInfo, workers: int) -> None:
-        self.manifest, self.info = manifest, info
+    def __init__(
+        self, manifest: Manifest, sample_rate: int, cut: Callable[[int, int], Sequence[Segment]], workers: int
+    ) -> None:
+        self.manifest, self.sample_rate, self.cut = manifest, sample_rate, cut
         self.pool = ThreadPoolExecutor(workers)
 
     def __enter__(self) -> SegmentReader:
@@ -49,15 +59,13 @@ class SegmentReader:
 
     def segments(self, rows: range) -> tuple[list[Segment], dict[int, str]]:
         """The segments of these rows in order; and the rows whose header is no good, with the reason."""
-        found, bad = [], {}
+        found: list[Segment] = []
+        bad = {}
         for row, header in zip(rows, self.pool.map(self._header, rows), strict=True):
             if isinstance(header, str):
                 bad[row] = header
-                continue
-            total = resampled_length(header.num_frames, header.sample_rate, self.info.sample_rate)
-            length = self.info.segment_samples
-            for number in range(segment_count(total, length, self.info.min_segment_samples)):
-                found.append(Segment(row, number * length, min(length, total - number * length)))
+            else:
+                found += self.cut(row, resampled_length(header.num_frames, header.sample_rate, self.sample_rate))
         return found, bad
 
     def read(self, batches: Iterable[list[Segment]]) -> Iterator[tuple[list[Segment], list[Tensor | str]]]:
@@ -82,7 +90,7 @@ class SegmentReader:
     def _waveform(self, segment: Segment) -> Tensor | str:
         try:
             path = self.manifest.path(segment.row)
-            return torch.from_numpy(read_crop(path, self.info.sample_rate, segment.start, segment.length))
+            return torch.from_numpy(read_crop(path, self.sample_rate, segment.start, segment.length))
         except DecodeError as error:
             return str(error)
 
@@ -103,50 +111,92 @@ def batch_by_length(segments: Iterable[Segment], batch_size: int, max_tokens: in
         yield batch
 
 
+class BatchLimits(NamedTuple):
+    """How large batches are."""
+
+    batch_size: int  # clips at most
+    max_tokens: int  # samples of a padded batch at most (a single clip may have more)
+
+
+def process(
+    reader: SegmentReader,
+    rows: range,
+    work: Callable[[list[Segment], Tensor, Tensor | None], Sequence[Made]],
+    limits: BatchLimits,
+    done: Callable[[int], object] = lambda clips: None,
+) -> tuple[dict[int, list[Made]], dict[int, str]]:
+    """What ``work`` makes of the segments of these rows, and the rows that cannot be read, with the reason.
+
+    Args:
+        reader: of the manifest.
+        rows: a chunk of it; no batch holds clips of two chunks, so that what is made of a chunk is always the same.
+        work: (segments, B x S waveforms, their padding mask or None) -> something for each segment.
+        limits: of a batch.
+        done: ``done(n)`` hears of every n rows that are finished.
+    """
+    segments, bad = reader.segments(rows)
+    done(len(bad))
+    left = Counter(segment.row for segment in segments)
+    made: dict[Segment, Made] = {}
+    for batch, clips in reader.read(batch_by_length(segments, *limits)):
+        pairs = list(zip(batch, clips, strict=True))
+        bad |= {segment.row: clip for segment, clip in pairs if isinstance(clip, str)}
+        good = [(segment, clip) for segment, clip in pairs if isinstance(clip, Tensor)]
+        if good:
+            which = [segment for segment, _ in good]
+            made.update(zip(which, work(which, *pad_waveforms([clip for _, clip in good])), strict=True))
+        left.subtract(segment.row for segment in batch)
+        done(sum(left[row] == 0 for row in {segment.row for segment in batch}))
+    of_row: dict[int, list[Made]] = defaultdict(list)
+    for segment in segments:
+        if segment.row not in bad:
+            of_row[segment.row].append(made.pop(segment))
+    return of_row, bad
+
+
+def segments_of_codes(info: CodesInfo) -> Callable[[int, int], list[Segment]]:
+    """How a clip is cut whose codes are made: consecutive segments of the training's crop length."""
+
+    def cut(row: int, total: int) -> list[Segment]:
+        length = info.segment_samples
+        count = segment_count(total, length, info.min_segment_samples)
+        return [Segment(row, n * length, min(length, total - n * length)) for n in range(count)]
+
+    return cut
+
+
 class CodeMaker:
-    """Makes the codes of chunks of rows. A batch never holds clips of two chunks: a chunk's codes are always the same.
+    """Makes the codes of chunks of rows.
 
     Args:
         model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode, on its device.
         reader: of the manifest.
-        batch_size: clips of a batch at most.
-        max_tokens: samples of a padded batch at most (a single clip may have more).
+        limits: of a batch.
     """
 
-    def __init__(self, model: Any, reader: SegmentReader, batch_size: int, max_tokens: int) -> None:
-        self.model, self.reader = model, reader
-        self.batch_size, self.max_tokens = batch_size, max_tokens
+    def __init__(self, model: Any, reader: SegmentReader, limits: BatchLimits) -> None:
+        self.model, self.reader, self.limits = model, reader, limits
         self.device = next(model.parameters()).device
 
     def make(self, rows: range, done: Callable[[int], object] = lambda clips: None) -> Part:
-        """Codes of these rows; ``done(n)`` hears of every n rows that are finished."""
-        segments, bad = self.reader.segments(rows)
-        done(len(bad))
-        left = Counter(segment.row for segment in segments)
-        codes: dict[Segment, np.ndarray] = {}
+        """Codes of these rows: ``codes``, ``sizes`` (how many of them each row has), ``energy`` of each level."""
         energy = np.zeros(self.model.settings.num_codebooks)
-        for batch, clips in self.reader.read(batch_by_length(segments, self.batch_size, self.max_tokens)):
-            pairs = list(zip(batch, clips, strict=True))
-            bad |= {segment.row: clip for segment, clip in pairs if isinstance(clip, str)}
-            good = [(segment, clip) for segment, clip in pairs if isinstance(clip, Tensor)]
-            if good:
-                found, batch_energy = self._encode([clip for _, clip in good])
-                codes.update(zip([segment for segment, _ in good], found, strict=True))
-                energy += batch_energy
-            left.subtract(segment.row for segment in batch)
-            done(sum(left[row] == 0 for row in {segment.row for segment in batch}))
-        items: dict[int, list[np.ndarray]] = defaultdict(list)
-        for segment in segments:
-            if segment.row not in bad:
-                items[segment.row].append(codes[segment].ravel())
-        flat = [array for row in rows for array in items[row]]
-        sizes = np.array([sum(map(len, items[row])) for row in rows], dtype=np.int64)
-        return Part(np.concatenate(flat) if flat else np.zeros(0, np.uint16), sizes, sorted(bad.items()), energy)
+
+        def work(_: list[Segment], source: Tensor, mask: Tensor | None) -> list[np.ndarray]:
+            nonlocal energy
+            codes, batch_energy = self._encode(source, mask)
+            energy = energy + batch_energy
+            return codes
+
+        items, bad = process(self.reader, rows, work, self.limits, done)
+        flat = [codes.ravel() for row in rows for codes in items.get(row, ())]
+        sizes = np.array([sum(codes.size for codes in items.get(row, ())) for row in rows], dtype=np.int64)
+        codes = np.concatenate(flat) if flat else np.zeros(0, np.uint16)
+        return Part({"codes": codes, "sizes": sizes, "energy": energy}, sorted(bad.items()))
 
     @torch.inference_mode()
-    def _encode(self, clips: list[Tensor]) -> tuple[list[np.ndarray], np.ndarray]:
+    def _encode(self, source: Tensor, mask: Tensor | None) -> tuple[list[np.ndarray], np.ndarray]:
         """Codes (n x K uint16) of each clip, and K sums over their patches of the energy left after each level."""
-        source, mask = pad_waveforms(clips)
         patches = self.model.front_end(source.to(self.device), None if mask is None else mask.to(self.device))
         latents = self.model.latents(patches, bool(self.model.tokenizer_ready))
         result = self.model.quantizer(latents, patches.padding_mask)
@@ -156,3 +206,14 @@ class CodeMaker:
         else:
             kept = [rows[keep] for rows, keep in zip(codes, (~patches.padding_mask).cpu().numpy(), strict=True)]
         return kept, result.residual_energy.double().cpu().numpy() * sum(map(len, kept))
+
+
+def read_batches(dataset: AudioDataset, batch_size: int, rows: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+    """The readable clips among some rows (all by default) in batches of like length; threads decode."""
+    rows = np.arange(len(dataset)) if rows is None else rows
+    order = rows[np.argsort(-dataset.sizes[rows], kind="stable")].tolist()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(order), batch_size):
+            batch = dataset.collater(list(pool.map(dataset.__getitem__, order[start : start + batch_size])))
+            if batch:
+                yield batch

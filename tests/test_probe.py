@@ -1,10 +1,9 @@
-"""The linear probe: what it chooses by, what it pools, and that its baselines see only what is not padding."""
+"""The probes: what they choose by, what they find, and what several classes a row and intervals mean."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from bridle_fairseq import probe
 from bridle_fairseq.probe import Split
@@ -28,20 +27,20 @@ def informative(labels: np.ndarray, strength: float, seed: int, width: int = 8) 
 def test_finds_what_separates_and_nothing_in_noise(labels: np.ndarray) -> None:
     good = probe.linear_probe({"x": split(informative(labels, 4.0, 1))}, split(labels))
     noise = probe.linear_probe({"x": split(informative(labels, 0.0, 1))}, split(labels))
-    assert good.accuracy > 0.95
-    assert noise.accuracy < 0.5
+    assert good.score > 0.95
+    assert noise.score < 0.5
 
 
 def test_scale_and_offset_of_a_feature_do_not_matter(labels: np.ndarray) -> None:
     features = informative(labels, 1.0, 2)
     plain = probe.linear_probe({"x": split(features)}, split(labels))
     scaled = probe.linear_probe({"x": split(features * np.logspace(-5, 5, 8) + 300)}, split(labels))
-    assert scaled.accuracy == pytest.approx(plain.accuracy, abs=0.02)
+    assert scaled.score == pytest.approx(plain.score, abs=0.02)
 
 
 def test_a_constant_feature_harms_nothing(labels: np.ndarray) -> None:
     features = np.hstack([informative(labels, 4.0, 1), np.full((300, 1), -15.9)])
-    assert probe.linear_probe({"x": split(features)}, split(labels)).accuracy > 0.95
+    assert probe.linear_probe({"x": split(features)}, split(labels)).score > 0.95
 
 
 def test_chooses_by_validation_never_by_test(labels: np.ndarray) -> None:
@@ -50,54 +49,96 @@ def test_chooses_by_validation_never_by_test(labels: np.ndarray) -> None:
     looks_bad = Split(bad[:120], bad[120:180], good[180:])
     result = probe.linear_probe({"looks good": looks_good, "looks bad": looks_bad}, split(labels))
     assert result.candidate == "looks good"
-    assert result.valid_accuracy > 0.95
-    assert result.accuracy < 0.5
+    assert result.valid_score > 0.95
+    assert result.score < 0.5
 
 
 def test_a_draw_goes_to_the_likelier(labels: np.ndarray) -> None:
     features = informative(labels, 30.0, 1)
     result = probe.linear_probe({"x": split(features)}, split(labels), inverse_regularisations=(1e-2, 1.0))
-    assert result.inverse_regularisation == 1.0
+    assert result.settings == {"C": 1.0}
 
 
 def test_classes_unseen_in_training_count_as_errors(labels: np.ndarray) -> None:
     changed = labels.copy()
     changed[-60:] = "yak"
     result = probe.linear_probe({"x": split(informative(labels, 4.0, 1))}, split(changed))
-    assert result.accuracy == pytest.approx(0.5, abs=0.05)
+    assert result.score == pytest.approx(0.5, abs=0.05)
 
 
-def test_pooling_keeps_frequency_rows_apart_and_leaves_padding_out() -> None:
-    x = torch.arange(2 * 6 * 1, dtype=torch.float32).view(2, 6, 1)  # T = 3, F = 2
-    padding = torch.zeros(2, 6, dtype=torch.bool)
-    padding[1, 4:] = True
-    x[1, 4:] = torch.nan  # whatever stands at padding
-    by_frequency = probe.pool(x, padding, (3, 2), "frequency")
-    assert by_frequency.tolist() == [[2.0, 3.0], [7.0, 8.0]]
-    assert probe.pool(x, padding, (3, 2), "mean").tolist() == [[2.5], [7.5]]
-    with pytest.raises(ValueError, match="max"):
-        probe.pool(x, padding, (3, 2), "max")
+def test_an_interval_holds_the_score_and_narrows_with_more_rows(labels: np.ndarray) -> None:
+    features = informative(labels, 1.0, 1)
+    few = probe.linear_probe({"x": split(features)}, split(labels), resamples=300)
+    again = probe.linear_probe({"x": split(features)}, split(labels), resamples=300)
+    assert (
+        few.interval
+        == again.interval
+        != probe.linear_probe({"x": split(features)}, split(labels), resamples=300, seed=1).interval
+    )
+    low, high = few.interval
+    assert low < few.score < high
+    rows = len(labels) - 180
+    deviation = (few.score * (1 - few.score) / rows) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.25)  # of a binomial
 
 
-def test_log_mel_baselines_equal_those_of_the_clip_alone() -> None:
-    torch.manual_seed(0)
-    fbank = torch.randn(2, 20, 5)
-    padding = torch.zeros(2, 20, dtype=torch.bool)
-    padding[1, 13:] = True
-    alone = fbank[1:, :13]
-    for function in (probe.log_mel_deviation, probe.log_mel_segments):
-        torch.testing.assert_close(function(fbank, padding)[1:], function(alone, None))
-        torch.testing.assert_close(function(fbank, padding)[:1], function(fbank[:1], None))
+def test_nearest_neighbours_choose_and_find(labels: np.ndarray) -> None:
+    good = {"x": split(informative(labels, 2.0, 1)), "noise": split(informative(labels, 0.0, 2))}
+    result = probe.knn_probe(good, split(labels))
+    assert result.candidate == "x" and result.score > 0.9
+    assert result.settings["k"] > 1 and set(result.settings) == {"k", "temperature"}
+    assert result.of_candidates["x"] == result.valid_score > result.of_candidates["noise"]
 
 
-def test_log_mel_statistics_are_what_they_are_called() -> None:
-    fbank = torch.tensor([[[0.0], [2.0], [4.0], [6.0], [1.0], [1.0], [5.0], [7.0]]])
-    assert probe.log_mel_segments(fbank, None).tolist() == [[1.0, 5.0, 1.0, 6.0]]
-    mean, deviation = probe.log_mel_deviation(fbank, None)[0].tolist()
-    assert mean == pytest.approx(fbank.mean().item())
-    assert deviation == pytest.approx(fbank.std(unbiased=False).item())
+def test_refitted_to_validation_too_the_test_part_stays_out(labels: np.ndarray) -> None:
+    features = informative(labels, 1.0, 3)
+    names = labels.copy()
+    names[140:180] = "yak"  # a class that training does not have, in validation
+    for function in (probe.linear_probe, probe.knn_probe):
+        again = function({"x": split(features)}, split(names), refit=True)
+        known = np.flatnonzero(names[:180] != "yak")
+        both = Split(features[known], features[120:140], features[180:])
+        answers = Split(names[known], names[120:140], names[180:])
+        name = "inverse_regularisations" if function is probe.linear_probe else "neighbours"
+        chosen = {name: [again.settings.get("C") or int(again.settings["k"])]}
+        if "temperature" in again.settings:
+            chosen["temperatures"] = [again.settings["temperature"]]
+        assert function({"x": both}, answers, **chosen).score == again.score
 
 
-def test_segments_of_a_clip_shorter_than_their_number() -> None:
-    assert probe.log_mel_segments(torch.tensor([[[3.0]]]), None).tolist() == [[3.0, 3.0, 3.0, 3.0]]
-    assert torch.isfinite(probe.log_mel_segments(torch.randn(1, 3, 2), None)).all()
+def test_more_features_than_rows_give_the_same_as_without_the_shortcut(labels: np.ndarray) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    features = split(informative(labels, 0.3, 4, width=200))
+    result = probe.linear_probe({"x": features}, split(labels), [0.1])
+    scaled = [(part - features.train.mean(0)) / features.train.std(0) for part in features]
+    plain = LogisticRegression(C=0.1, max_iter=2000, tol=1e-6).fit(scaled[0], split(labels).train)
+    assert result.score == pytest.approx((plain.predict(scaled[2]) == split(labels).test).mean(), abs=0.02)
+
+
+def several(labels: np.ndarray) -> np.ndarray:
+    """Any number of four classes a row; the last class never occurs."""
+    number = np.unique(labels, return_inverse=True)[1]
+    rng = np.random.default_rng(5)
+    first = np.eye(4)[number]
+    return np.maximum(first, np.eye(4)[rng.integers(0, 3, len(labels))] * (rng.random(len(labels)) < 0.3)[:, None])
+
+
+@pytest.mark.parametrize("function", [probe.linear_probe, probe.knn_probe])
+def test_several_classes_a_row_are_scored_by_mean_average_precision(labels: np.ndarray, function) -> None:
+    targets = several(labels)
+    assert targets.sum(1).max() > 1 and targets[:, 3].sum() == 0
+    good = function({"x": split(informative(labels, 4.0, 1))}, split(targets), resamples=50)
+    noise = function({"x": split(informative(labels, 0.0, 1))}, split(targets))
+    assert good.score > 0.8 > 0.6 > noise.score
+    assert good.interval[0] <= good.score <= good.interval[1]
+
+
+def test_mean_average_precision_leaves_out_classes_without_a_row() -> None:
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    targets, scores = rng.integers(0, 2, (40, 3)), rng.random((40, 3))
+    targets[:, 1] = 0
+    expected = np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in (0, 2)])
+    assert probe.score_of(scores, targets, True) == pytest.approx(expected)

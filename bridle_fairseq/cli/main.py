@@ -11,7 +11,8 @@ from bridle_fairseq import __version__
 from bridle_fairseq.errors import InputError
 
 # Each module offers HELP: str, add_arguments(parser) and run(args) -> int; what is slow to import, run() imports.
-COMMANDS = ("manifest", "stats", "tokenize", "evaluate", "predict", "demo")
+# One with TAKES_OVERRIDES also gets what stands after "--" on its command line, as args.overrides.
+COMMANDS = ("manifest", "stats", "tokenize", "features", "probe", "crossval", "evaluate", "predict", "demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit code 2 and one line on stderr for a user's mistake (:class:`InputError`, or a file that cannot be read or
     written), 130 for an interrupt.
     """
+    argv, overrides = _split_overrides(list(sys.argv[1:] if argv is None else argv))
     args = build_parser().parse_args(argv)
+    args.overrides = overrides
     try:
         return args.run(args)
     except InputError as error:
@@ -50,3 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bridle: interrupted", file=sys.stderr)
         return 130
+
+
+def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The command line, and what stands after "--" where the subcommand takes such."""
+    if "--" not in argv or argv[0] not in COMMANDS:
+        return argv, []
+    if not getattr(importlib.import_module(f"bridle_fairseq.cli.{argv[0]}"), "TAKES_OVERRIDES", False):
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]

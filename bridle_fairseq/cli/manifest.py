@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--labels", nargs="+", metavar="CSV", help="tables with a header that name a file and its class"
     )
-    labels.add_argument("--name-column", metavar="NAME", help="default: path, filename, file, name or fname")
+    labels.add_argument(
+        "--name-column", metavar="NAME", help="default: path, filename, slice_file_name, file, name or fname"
+    )
     labels.add_argument("--label-column", metavar="NAME", help="default: label, labels, category, class or keyword")
     labels.add_argument(
         "--label-separator", metavar="TEXT", help="between several classes in one cell (default: one class)"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from bridle_fairseq.cli.corpus_run import (
+    add_batch_arguments,
+    add_shard_argument,
+    check_batch_arguments,
+    make_missing,
+    read_shard,
+)
 from bridle_fairseq.errors import InputError
 
 HELP = "write the codes of a manifest's clips, as a memory-mapped dataset of fairseq"
@@ -19,57 +24,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="checkpoint of the model 'bridle'")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.codes.{bin,idx,json}")
-    parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="clips of a batch (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=3_200_000,
-        metavar="N",
-        help="samples of a padded batch (default: %(default)s)",
-    )
+    add_batch_arguments(parser)
+    add_shard_argument(parser)
     parser.add_argument(
         "--segment-seconds",
         type=float,
         metavar="S",
         help="longer clips are cut into segments of this length (default: the crop length the model was trained with)",
     )
-    parser.add_argument(
-        "--shard", metavar="I/N", help="do part I (from 0) of N only; under torchrun each rank does its own"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
-    parser.add_argument(
-        "--max-skipped",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help="stop above this share of unusable clips (0.01)",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace codes of another checkpoint or manifest")
-    parser.add_argument(
-        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read sound files"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Tokenise a shard; the process that finishes the last one writes the codes' files."""
     from bridle_fairseq.data.manifest import Manifest
 
-    shard, num_shards = _shard(args.shard)
-    for name in ("batch_size", "max_tokens", "workers"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1")
+    shard, num_shards = read_shard(args.shard)
+    check_batch_arguments(args)
     manifest = Manifest.read(args.manifest)
     manifest.check_files()
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
-    from bridle_fairseq.data.parts import Parts
+    from bridle_fairseq.data.code_parts import CodeParts
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device)
     split = Path(args.manifest).name.removesuffix(".tsv")
     prefix = os.path.join(args.out, f"{split}.codes")
-    parts = Parts(prefix, _describe(args, model, task, manifest), manifest, args.overwrite)
+    parts = CodeParts(prefix, _describe(args, model, task, manifest), manifest, args.overwrite)
     if parts.finished():
         print(f"{prefix}.bin is complete already: codes of this checkpoint and manifest")
         return 0
@@ -88,31 +69,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_missing(args: argparse.Namespace, model: Any, parts: Any, todo: list[int], name: str) -> tuple[int, float]:
     """Make and store these chunks; the number of their clips, and the seconds it took."""
-    from bridle_fairseq.corpus import CodeMaker, SegmentReader
-    from bridle_fairseq.data.skips import SkipLog
+    from bridle_fairseq.corpus import BatchLimits, CodeMaker, SegmentReader, segments_of_codes
 
-    skips = SkipLog(parts.manifest, f"{parts.prefix}.skipped.tsv")
-    for row, reason in parts.skipped():  # by a run that was killed, or by other shards
-        skips.add(row, reason)
-    clips, begun = sum(len(parts.chunks[number]) for number in todo), time.monotonic()
-    with SegmentReader(parts.manifest, parts.info, args.workers) as reader, _progress(clips, name) as bar:
-        maker = CodeMaker(model, reader, args.batch_size, args.max_tokens)
-        for number in todo:
-            part = maker.make(parts.chunks[number], bar.update)
-            for row, reason in part.skipped:
-                skips.add(row, reason)
-            parts.write(number, part)
-            skips.check(args.max_skipped)
-    return clips, time.monotonic() - begun
-
-
-def _shard(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise InputError(f"--shard is {text!r}; expected I/N with I from 0 to N - 1, such as 0/4")
-    return int(index), int(count)
+    info = parts.info
+    with SegmentReader(parts.manifest, info.sample_rate, segments_of_codes(info), args.workers) as reader:
+        maker = CodeMaker(model, reader, BatchLimits(args.batch_size, args.max_tokens))
+        return make_missing(parts, todo, maker.make, args.max_skipped, name)
 
 
 def _describe(args: argparse.Namespace, model: Any, task: Any, manifest: Any) -> Any:
@@ -142,13 +104,6 @@ def _describe(args: argparse.Namespace, model: Any, task: Any, manifest: Any) ->
         checkpoint_sha256=file_sha256(args.checkpoint),
         manifest_sha256=manifest.fingerprint(),
     )
-
-
-def _progress(total: int, name: str) -> Any:
-    from tqdm import tqdm
-
-    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file needs no line five times a second
-    return tqdm(total=total, desc=name, unit=" clips", mininterval=interval, disable=total == 0)
 
 
 def _report(summary: Any, prefix: str) -> None:

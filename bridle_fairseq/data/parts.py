@@ -1,8 +1,8 @@
-"""A corpus' codes while they are being made: in parts, so that many processes can work on them and any can be killed.
+"""What is made of a corpus, while it is being made: in parts, so that many processes work on it and any can be killed.
 
 The manifest's rows are cut into chunks by what stands in the manifest alone. Each finished chunk is one file, there or
-not there. Who finishes the last one joins them to ``{split}.codes.{bin,idx,json}`` (the format is in :mod:`.codes`). So
-neither the number of shards nor a kill and a new start change a byte of the result.
+not there. Who finishes the last one joins them to the result. So neither the number of shards nor a kill and a new
+start change a byte of it. What the result is, a subclass knows: :mod:`.code_parts`, :mod:`.feature_parts`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -18,11 +17,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CodesInfo, read_info, write_info
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.errors import InputError
 
@@ -31,22 +29,10 @@ SAMPLES_OF_CHUNK = 1 << 27  # at the files' own rates: some 280 clips of 10 s at
 
 
 class Part(NamedTuple):
-    """The codes of a chunk."""
+    """What was made of a chunk."""
 
-    codes: np.ndarray  # uint16, all rows' codes one after the other
-    sizes: np.ndarray  # int64, how many of them belong to each row; 0 for a skipped one
+    arrays: dict[str, np.ndarray]
     skipped: list[tuple[int, str]]  # (row, reason)
-    residual_energy: np.ndarray  # float64, K: sum over patches of the energy left after each level
-
-
-class Summary(NamedTuple):
-    """What a finished corpus holds."""
-
-    rows: int
-    patches: int
-    counts: np.ndarray  # int64, K x C: how often each code occurs
-    residual_energy: np.ndarray  # float64, K: mean share of the energy left after each level
-    skipped: list[tuple[int, str]]
 
 
 def cut(sizes: np.ndarray, rows: int = ROWS_OF_CHUNK, samples: int = SAMPLES_OF_CHUNK) -> list[range]:
@@ -62,32 +48,54 @@ def cut(sizes: np.ndarray, rows: int = ROWS_OF_CHUNK, samples: int = SAMPLES_OF_
 
 
 class Parts:
-    """The parts of ``{prefix}.{bin,idx,json}``, in a folder beside it that is named after what they are made from.
+    """The parts of ``{prefix}.*``, in a folder beside it that is named after what they are made from.
+
+    A subclass says which files a finished result has (:attr:`endings`), how its description is read
+    (:meth:`stored_info`), and joins the parts (:meth:`_join`).
 
     Args:
-        prefix: path up to and with ``{split}.codes``.
-        info: what the finished json will say.
+        prefix: path up to and with ``{split}.codes`` or the like.
+        info: a dataclass, what the finished ``{prefix}.json`` will say.
         manifest: the rows.
-        overwrite: finished codes of another checkpoint or manifest may be replaced.
+        overwrite: a finished result of other settings may be replaced.
+        chunks: as :func:`cut` gives them, from nothing but the manifest and ``info``.
 
     Raises:
-        InputError: there are such codes and they must not be replaced.
+        InputError: there is such a result and it must not be replaced.
     """
 
-    def __init__(self, prefix: str | os.PathLike[str], info: CodesInfo, manifest: Manifest, overwrite: bool = False):
+    what: str  # as messages call it
+    endings: Sequence[str]  # of the files of a finished result, the description's excepted
+
+    def __init__(
+        self,
+        prefix: str | os.PathLike[str],
+        info: Any,
+        manifest: Manifest,
+        overwrite: bool = False,
+        chunks: Sequence[range] | None = None,
+    ) -> None:
         self.prefix, self.info, self.manifest = os.fspath(prefix), info, manifest
-        self.chunks = cut(manifest.sizes)
+        self.chunks = cut(manifest.sizes) if chunks is None else chunks
         made_from = hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode()).hexdigest()
         self.folder = Path(f"{self.prefix}.parts-{made_from[:12]}")
         if os.path.exists(f"{self.prefix}.json") and not overwrite:
-            _refuse_others(self.prefix, info)
+            self._refuse_others()
+
+    def stored_info(self) -> Any:
+        """What ``{prefix}.json`` says."""
+        raise NotImplementedError
+
+    def _join(self) -> Any:
+        """Write the result's files, the json last; what it holds."""
+        raise NotImplementedError
 
     def finished(self) -> bool:
-        """Whether the joined codes of just these settings are there."""
-        if not all(os.path.exists(f"{self.prefix}.{end}") for end in ("bin", "idx", "json")):
+        """Whether the joined result of just these settings is there."""
+        if not all(os.path.exists(f"{self.prefix}.{end}") for end in (*self.endings, "json")):
             return False
         try:
-            return read_info(self.prefix) == self.info
+            return self.stored_info() == self.info
         except InputError:
             return False
 
@@ -98,63 +106,44 @@ class Parts:
 
     def write(self, number: int, part: Part) -> None:
         """Store a chunk, all of it or nothing."""
-        with io.BytesIO() as buffer:
-            skipped = np.frombuffer(json.dumps(part.skipped).encode(), dtype=np.uint8)
-            np.savez(buffer, codes=part.codes, sizes=part.sizes, skipped=skipped, energy=part.residual_energy)
-            with _replacing(self._path(number)) as file:
-                file.write(buffer.getvalue())
+        skipped = np.frombuffer(json.dumps(part.skipped).encode(), dtype=np.uint8)
+        with replacing(self._path(number)) as file:
+            np.savez(file, skipped=skipped, **part.arrays)  # type: ignore[arg-type]
 
-    def read(self, number: int) -> Part:
-        """A stored chunk."""
+    def read(self, number: int, names: Sequence[str]) -> Part:
+        """These arrays of a stored chunk."""
         with np.load(self._path(number)) as stored:
             skipped = [(int(row), str(reason)) for row, reason in json.loads(stored["skipped"].tobytes())]
-            return Part(stored["codes"], stored["sizes"], skipped, stored["energy"])
+            return Part({name: stored[name] for name in names}, skipped)
 
     def skipped(self) -> list[tuple[int, str]]:
         """Rows (with reasons) that were skipped in the chunks that are there."""
         there = [number for number in range(len(self.chunks)) if self._path(number).exists()]
-        return [entry for number in there for entry in self.read(number).skipped]
+        return [entry for number in there for entry in self.read(number, ()).skipped]
 
-    def join(self) -> Summary | None:
-        """Make the codes' files of all chunks and remove those; None if chunks are missing or others have done it."""
+    def join(self) -> Any | None:
+        """Make the result of all chunks and remove those; None if chunks are missing or others have done it."""
         with self._lock() as held:
             if not held or self.missing():
                 return None
             with suppress(FileNotFoundError):
-                os.unlink(f"{self.prefix}.json")  # until the new one is there, no codes are complete
-            summary, sizes = self._write_data()
-            self._write_index(sizes)
-            write_info(self.prefix, self.info)
+                os.unlink(f"{self.prefix}.json")  # until the new one is there, no result is complete
+            summary = self._join()
             shutil.rmtree(self.folder)
         return summary
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
 
-    def _write_data(self) -> tuple[Summary, list[int]]:
-        sizes: list[int] = []
-        skipped: list[tuple[int, str]] = []
-        counts = np.zeros((self.info.num_codebooks, self.info.codebook_size), np.int64)
-        energy = np.zeros(self.info.num_codebooks)
-        with _replacing(Path(f"{self.prefix}.bin")) as file:
-            for number in range(len(self.chunks)):
-                part = self.read(number)
-                file.write(part.codes.astype("<u2").tobytes())
-                sizes += part.sizes.tolist()
-                skipped += part.skipped
-                energy += part.residual_energy
-                for level, codes in enumerate(part.codes.reshape(-1, self.info.num_codebooks).T):
-                    counts[level] += np.bincount(codes, minlength=self.info.codebook_size)
-        patches = int(counts[0].sum())
-        return Summary(len(sizes), patches, counts, energy / max(patches, 1), skipped), sizes
-
-    def _write_index(self, sizes: Sequence[int]) -> None:
-        from fairseq.data.indexed_dataset import MMapIndexedDataset
-
-        path = f"{self.prefix}.idx"
-        with MMapIndexedDataset.Index.writer(f"{path}.new", np.uint16) as writer:
-            writer.write(sizes)
-        os.replace(f"{path}.new", path)
+    def _refuse_others(self) -> None:
+        found = self.stored_info()
+        for field in dataclasses.fields(self.info):
+            old, new = getattr(found, field.name), getattr(self.info, field.name)
+            if old != new:
+                raise InputError(
+                    f"{self.prefix}.json: {self.what} with {field.name} {_shown(old)} are there; expected "
+                    f"{_shown(new)}, or none: choose another --out, or replace them with --overwrite"
+                )
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:
@@ -172,19 +161,14 @@ class Parts:
             os.close(handle)
 
 
-def _refuse_others(prefix: str, info: CodesInfo) -> None:
-    found = read_info(prefix)
-    for field in dataclasses.fields(info):
-        old, new = getattr(found, field.name), getattr(info, field.name)
-        if old != new:
-            raise InputError(
-                f"{prefix}.json: codes with {field.name} {str(old)[:12]} are there; expected {str(new)[:12]}, or none: "
-                "choose another --out, or replace them with --overwrite"
-            )
+def _shown(value: object) -> str:
+    """A value in a message; of a hash, its beginning."""
+    text = str(value)
+    return text[:12] if len(text) == 64 else text[:80]
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name only when it is complete and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

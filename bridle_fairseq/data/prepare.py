@@ -39,8 +39,8 @@ class Corpus:
     classes: Classes | None = None
     labels: list[list[int]] = field(default_factory=list)
 
-    def write(self, dest: str | os.PathLike[str]) -> None:
-        """Write ``{split}.tsv``, and with labels ``{split}.lbl`` and a ``labels.csv`` beside them; say so on stdout."""
+    def write(self, dest: str | os.PathLike[str], say: Callable[[str], object] = print) -> None:
+        """Write ``{split}.tsv``, and with labels ``{split}.lbl`` and a ``labels.csv`` beside them; ``say`` so."""
         for split, rows in self.splits.items():
             path = Path(dest) / f"{split}.tsv"
             sizes = [self.scan.sizes[row] for row in rows]
@@ -50,7 +50,7 @@ class Corpus:
                 Labels((self.labels[row] for row in rows), self.classes).write(path.with_suffix(".lbl"))
                 self.classes.write(path.with_name("labels.csv"))
                 classes = f", {len(self.classes)} classes"
-            print(f"{path}: {len(rows)} clips{classes}")
+            say(f"{path}: {len(rows)} clips{classes}")
         unused = len(self.scan.files) - len(set().union(*(rows.tolist() for rows in self.splits.values())))
         if unused:
             print(f"{unused} files have no label and were left out", file=sys.stderr)

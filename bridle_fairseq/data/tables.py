@@ -12,7 +12,7 @@ from bridle_fairseq.data.scan import Scan
 from bridle_fairseq.errors import InputError
 
 USUAL_COLUMNS = {
-    "name": ("path", "filename", "file", "name", "fname"),
+    "name": ("path", "filename", "slice_file_name", "file", "name", "fname"),
     "label": ("label", "labels", "category", "class", "keyword"),
     "split": ("split",),
     "fold": (),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +11,17 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq import probe
+from bridle_fairseq.corpus import read_batches
 from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.demo.report import Row
+from bridle_fairseq.features import encoder_features, untrained_twin
+from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments
 
 BATCH = 32
 SPLITS = ("train", "valid", "test")
+POOLINGS = ("mean", "frequency")
 POOLING_NAMES = {"mean": "mean of all patches", "frequency": "time mean, frequency rows kept apart"}
 
 
@@ -35,40 +37,22 @@ class Comparison(NamedTuple):
     classes: int
 
 
-def untrained_twin(model: Any, seed: int) -> Any:
-    """A model with the same settings and fresh random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin = type(model)(model.cfg)
-    return twin.to(next(model.parameters()).device).eval()
-
-
-def read_batches(dataset: AudioDataset) -> Iterator[dict[str, Any]]:
-    """All readable clips in batches of like length; threads decode."""
-    order = np.argsort(-dataset.sizes, kind="stable").tolist()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, len(order), BATCH):
-            batch = dataset.collater(list(pool.map(dataset.__getitem__, order[start : start + BATCH])))
-            if batch:
-                yield batch
-
-
 def features_of_split(models: dict[str, Any], dataset: AudioDataset) -> tuple[dict[Any, np.ndarray], np.ndarray]:
     """Features by (kind, pooling, layer) of all readable clips, and their rows in the manifest."""
     found: dict[Any, list[Tensor]] = {}
     rows: list[int] = []
     log_mel = next(iter(models.values())).front_end.log_mel
-    for batch in read_batches(dataset):
+    for batch in read_batches(dataset, BATCH):
         inputs, rows = batch["net_input"], rows + batch["id"].tolist()
         device = next(next(iter(models.values())).parameters()).device
         source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
         assert source is not None
         for name, model in models.items():
-            for key, value in probe.encoder_features(model, source, mask).items():
+            for key, value in encoder_features(model, source, mask).items():
                 found.setdefault((name, *key), []).append(value.cpu())
         fbank, frame_padding = log_mel(source, mask)
-        found.setdefault(("deviation", "", 0), []).append(probe.log_mel_deviation(fbank, frame_padding).cpu())
-        found.setdefault(("segments", "", 0), []).append(probe.log_mel_segments(fbank, frame_padding).cpu())
+        found.setdefault(("deviation", "", 0), []).append(log_mel_deviation(fbank, frame_padding).cpu())
+        found.setdefault(("segments", "", 0), []).append(log_mel_segments(fbank, frame_padding).cpu())
     return {key: torch.cat(parts).numpy() for key, parts in found.items()}, np.array(rows)
 
 
@@ -91,7 +75,7 @@ def compare(model: Any, manifests: Path, crop_samples: int, seed: int, say: Call
         candidates = {key[2]: probe.Split(*(features[split][key] for split in SPLITS)) for key in keys}
         return probe.linear_probe(candidates, answers)
 
-    results = {(kind, pooling): best(kind, pooling) for kind in models for pooling in probe.POOLINGS}
+    results = {(kind, pooling): best(kind, pooling) for kind in models for pooling in POOLINGS}
     results |= {("deviation", ""): best("deviation", ""), ("segments", ""): best("segments", "")}
     return _summary(results, answers, len(classes))
 
@@ -101,14 +85,14 @@ def _summary(results: dict[tuple[str, str], probe.ProbeResult], answers: probe.S
     rows = []
     chosen = {}
     for kind, name in names.items():
-        chosen[kind] = max(probe.POOLINGS, key=lambda pooling: results[kind, pooling].valid_accuracy)
-        for pooling in probe.POOLINGS:
+        chosen[kind] = max(POOLINGS, key=lambda pooling: results[kind, pooling].valid_score)
+        for pooling in POOLINGS:
             result = results[kind, pooling]
-            text = f"layer {result.candidate}, C = {result.inverse_regularisation:g}"
-            rows.append(Row(f"{name}: {POOLING_NAMES[pooling]}", result.accuracy, text))
+            text = f"layer {result.candidate}, C = {result.settings['C']:g}"
+            rows.append(Row(f"{name}: {POOLING_NAMES[pooling]}", result.score, text))
     for kind, name in (("deviation", "log-mel: mean and deviation"), ("segments", "log-mel: means of four segments")):
         result = results[kind, ""]
-        rows.append(Row(name, result.accuracy, f"C = {result.inverse_regularisation:g}"))
+        rows.append(Row(name, result.score, f"C = {result.settings['C']:g}"))
     _, frequent = np.unique(answers.train, return_counts=True)
     guess = np.unique(answers.train)[frequent.argmax()]
     chance = float((answers.test == guess).mean())
@@ -116,9 +100,9 @@ def _summary(results: dict[tuple[str, str], probe.ProbeResult], answers: probe.S
     max(rows, key=lambda row: row.accuracy).best = True
     return Comparison(
         rows,
-        results["pretrained", chosen["pretrained"]].accuracy,
-        results["untrained", chosen["untrained"]].accuracy,
-        results["deviation", ""].accuracy,
+        results["pretrained", chosen["pretrained"]].score,
+        results["untrained", chosen["untrained"]].score,
+        results["deviation", ""].score,
         chance,
         len(answers.test),
         classes,

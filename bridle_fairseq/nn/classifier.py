@@ -9,34 +9,13 @@ from torch import Tensor, nn
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.augment import spec_augment
-from bridle_fairseq.nn.encoder import Encoder, EncoderOutput
+from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning, decay_learning_rates
 from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.patch import grid_size
+from bridle_fairseq.nn.pooling import POOLINGS, pool_patches
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
-
-POOLINGS = ("mean", "frequency", "class_token")
-
-
-def pool_patches(out: EncoderOutput, grid: tuple[int, ...], padding_mask: Tensor | None, pooling: str) -> Tensor:
-    """One vector of what the encoder made of a clip, in float32.
-
-    Args:
-        out: of all patches.
-        grid: (T, F).
-        padding_mask: B x N or None; patches that are padding do not count.
-        pooling: ``mean`` of all patches -> B x D; ``frequency``: mean over time, the rows of the spectrogram kept
-            apart -> B x (F * D); ``class_token`` -> B x D.
-    """
-    if pooling == "class_token":
-        return out.class_token.float()
-    x = out.x.float().unflatten(1, grid)  # B x T x F x D
-    axes = (1, 2) if pooling == "mean" else (1,)
-    if padding_mask is None:
-        return x.mean(axes).flatten(1)
-    padding = padding_mask.unflatten(1, grid).unsqueeze(-1)
-    return (x.masked_fill(padding, 0.0).sum(axes) / (~padding).sum(axes).clamp(min=1)).flatten(1)
 
 
 def class_scores(logits: Tensor, multi_label: bool) -> Tensor:

@@ -20,6 +20,13 @@ class EncoderOutput(NamedTuple):
     x: Tensor  # B x V x D (B x N x D without a mask), normalised
     class_token: Tensor  # B x D, normalised
     layers: list[Tensor]  # after each block, B x V x D, not normalised; empty unless asked for
+    class_tokens: Sequence[Tensor] = ()  # after each block, B x D, likewise
+
+    def of_layer(self, number: int) -> EncoderOutput:
+        """What block ``number`` (from 1) made, as if there were no more; the last one's is normalised."""
+        if number == len(self.layers):
+            return EncoderOutput(self.x, self.class_token, [])
+        return EncoderOutput(self.layers[number - 1], self.class_tokens[number - 1], [])
 
 
 class Encoder(nn.Module):
@@ -80,10 +87,11 @@ class Encoder(nn.Module):
         x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         if padding_mask is not None:
             padding_mask = torch.cat([padding_mask.new_zeros(x.shape[0], 1), padding_mask], dim=1)
-        layers = []
+        layers, class_tokens = [], []
         for block in self.blocks:
             x = block(x, padding_mask)
             if with_layers:
                 layers.append(x[:, 1:])
+                class_tokens.append(x[:, 0])
         x = self.norm(x)
-        return EncoderOutput(x[:, 1:], x[:, 0], layers)
+        return EncoderOutput(x[:, 1:], x[:, 0], layers, class_tokens)

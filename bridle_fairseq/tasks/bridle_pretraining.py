@@ -15,13 +15,14 @@ from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
 from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask
+from bridle_fairseq.tasks.knn import KnnCallback, KnnConfig
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class BridlePretrainingConfig(AudioDataConfig):
+class BridlePretrainingConfig(KnnConfig, AudioDataConfig):
     """The data, and where targets come from."""
 
     modality: str = field(default="audio", metadata={"help": "audio"})
@@ -51,6 +52,17 @@ class BridlePretrainingTask(AudioTask):
         check_settings(settings)
         if "optimization" in root and not root.optimization.max_update:
             root.optimization.max_update = settings.schedule().total_updates
+
+    def __init__(self, cfg, **kwargs):
+        super().__init__(cfg, **kwargs)
+        self.knn = None
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model; before training, see that the clips for ``knn_accuracy`` are there."""
+        if not from_checkpoint and self.cfg.knn_every > 0:
+            with exit_on_input_error():
+                self.knn = KnnCallback(self.cfg)
+        return super().build_model(cfg, from_checkpoint)
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -118,6 +130,8 @@ class BridlePretrainingTask(AudioTask):
         drop_gradients(optimizer, module.frozen_parameters())
         super().optimizer_step(optimizer, model, update_num)
         module.commit()
+        if self.knn is not None:
+            self.knn.updated(update_num + 1)
         if update_num + 1 == module.schedule.starts[module.stage_index] + module.stage.updates:
             self._report_stage(module)
 
@@ -125,6 +139,11 @@ class BridlePretrainingTask(AudioTask):
         """Loss of a batch in the present stage."""
         unwrapped(model).dummy_batch = False
         return super().valid_step(sample, model, criterion)
+
+    def post_validate(self, model, stats, agg):
+        """fairseq calls this with a validation's values before it prints them; every rank comes here."""
+        if self.knn is not None and self.knn.due:
+            stats["knn_accuracy"] = round(self.knn.measure(unwrapped(model)), 4)
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -21,58 +20,10 @@ from bridle_fairseq.data.codes import CachedCodes, read_info
 from bridle_fairseq.data.manifest import Manifest
 
 SEGMENT = 8000
-STAGES = [{"kind": "tokenizer", "updates": 10}]
-
-
-def save_checkpoint(path: Path, seed: int = 0) -> None:
-    """A small model whose tokenizer has codebooks, as fairseq would save it."""
-    from fairseq.dataclass.configs import CommonConfig
-    from omegaconf import OmegaConf
-
-    import bridle_fairseq
-
-    bridle_fairseq.register()
-    from bridle_fairseq.models.bridle import BridleModel
-    from bridle_fairseq.nn.settings import BridleSettings
-
-    torch.manual_seed(seed)
-    small = dict(encoder_width=32, encoder_depth=1, encoder_heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
-    small |= dict(
-        tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16, num_codebooks=3, stages=STAGES
-    )
-    settings = BridleSettings(**small)
-    model = BridleModel(settings).train()
-    model.begin_update(0)
-    model(torch.randn(4, 16000).cumsum(1).sin() * 0.3)
-    model.commit()
-    task = {"_name": "bridle_pretraining", "data": "", "modality": "audio", "sample_rate": 16000}
-    task |= {"max_sample_size": SEGMENT, "seed": 1}
-    common = OmegaConf.to_container(OmegaConf.structured(CommonConfig), enum_to_str=True)
-    cfg = {"model": {"_name": "bridle", **dataclasses.asdict(settings)}, "task": task, "common": common}
-    history = [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}]
-    state = {"cfg": cfg, "args": None, "extra_state": {}, "optimizer_history": history}
-    torch.save({**state, "model": model.state_dict()}, path)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
-    save_checkpoint(path)
-    return str(path)
-
-
-def write_corpus(folder: Path, lengths: list[int], rate: int = 16000) -> str:
-    rng = np.random.default_rng(0)
-    for number, length in enumerate(lengths):
-        wave = 0.3 * np.sin(np.cumsum(rng.uniform(0.01, 0.6, length // 400 + 1).repeat(400)[:length]))
-        soundfile.write(folder / f"clip {number}.wav", wave, rate)
-    path = folder / "valid.tsv"
-    Manifest(str(folder), [f"clip {n}.wav" for n in range(len(lengths))], lengths).write(path)
-    return str(path)
 
 
 @pytest.fixture
-def corpus(tmp_path) -> str:
+def corpus(tmp_path, write_corpus) -> str:
     """Eight clips: shorter than a frame, of odd lengths, of several segments."""
     return write_corpus(tmp_path, [300, 5000, 8000, 9000, 30000, 16001, 7777, 12000])
 
@@ -179,7 +130,7 @@ def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_chunks
 
 
 def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
-    checkpoint, tmp_path, small_chunks, monkeypatch
+    checkpoint, tmp_path, write_corpus, small_chunks, monkeypatch
 ):
     corpus = write_corpus(tmp_path, [12000, 8000, 100, 16000] * 6)
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "whole"))
@@ -216,7 +167,9 @@ def test_finished_codes_are_left_alone(checkpoint, corpus, tmp_path, capsys) -> 
     assert os.stat(tmp_path / "valid.codes.bin").st_mtime_ns == before
 
 
-def test_codes_of_another_checkpoint_are_replaced_only_when_told(checkpoint, corpus, tmp_path, capsys) -> None:
+def test_codes_of_another_checkpoint_are_replaced_only_when_told(
+    checkpoint, save_checkpoint, corpus, tmp_path, capsys
+) -> None:
     save_checkpoint(tmp_path / "other.pt", seed=1)
     tokenize(checkpoint, corpus, "--out", str(tmp_path))
     before = result(tmp_path)

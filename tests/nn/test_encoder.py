@@ -48,3 +48,14 @@ def test_a_clip_alone_equals_the_clip_padded(encoder):
     torch.testing.assert_close(together.x[:1, :6], alone.x, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together.class_token[:1], alone.class_token, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together.x[1:], encoder(long, (5, 2)).x, atol=1e-5, rtol=1e-5)
+
+
+def test_of_layer_is_what_a_block_made_and_the_last_one_is_normalised(encoder):
+    patches = torch.randn(2, 6, 12)
+    out = encoder(patches, (3, 2), with_layers=True)
+    first, last = out.of_layer(1), out.of_layer(2)
+    assert torch.equal(first.x, out.layers[0]) and first.class_token.shape == (2, 32)
+    both = torch.cat([first.class_token[:, None], first.x], 1)
+    x = encoder.norm(encoder.blocks[1](both))
+    torch.testing.assert_close((last.x, last.class_token), (x[:, 1:], x[:, 0]))
+    assert torch.equal(last.x, out.x) and torch.equal(last.class_token, out.class_token)

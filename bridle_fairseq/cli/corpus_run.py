@@ -1,0 +1,108 @@
+"""What commands over a whole corpus share: their arguments, shards, and the loop over the chunks that are missing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bridle_fairseq.errors import InputError
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """How clips are read and batched, and where the model runs."""
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="clips of a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=3_200_000,
+        metavar="N",
+        help="samples of a padded batch (default: %(default)s)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--max-skipped",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="stop above this share of unusable clips (0.01)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read sound files"
+    )
+
+
+def add_shard_argument(parser: argparse.ArgumentParser) -> None:
+    """Which part of the corpus this process does."""
+    parser.add_argument(
+        "--shard", metavar="I/N", help="do part I (from 0) of N only; under torchrun each rank does its own"
+    )
+
+
+def check_batch_arguments(args: argparse.Namespace) -> None:
+    """See that they are numbers that can work.
+
+    Raises:
+        InputError: one of them is too small.
+    """
+    for name in ("batch_size", "max_tokens", "workers"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1")
+
+
+def read_shard(text: str | None) -> tuple[int, int]:
+    """Number of this shard, from 0, and how many there are: of ``I/N``, or of torchrun's environment.
+
+    Raises:
+        InputError: something else.
+    """
+    if text is None:
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise InputError(f"--shard is {text!r}; expected I/N with I from 0 to N - 1, such as 0/4")
+    return int(index), int(count)
+
+
+def make_missing(
+    parts: Any, todo: list[int], make: Callable[[range, Callable[[int], object]], Any], max_skipped: float, name: str
+) -> tuple[int, float]:
+    """Make and store these chunks; the number of their clips, and the seconds it took.
+
+    Args:
+        parts: a :class:`bridle_fairseq.data.parts.Parts`.
+        todo: numbers of chunks.
+        make: (rows, what hears of finished rows) -> the part of a chunk.
+        max_skipped: share of the clips that may be unusable; more stop the work.
+        name: beside the progress bar.
+
+    Raises:
+        InputError: too many clips had to be skipped.
+    """
+    from bridle_fairseq.data.skips import SkipLog
+
+    skips = SkipLog(parts.manifest, f"{parts.prefix}.skipped.tsv")
+    for row, reason in parts.skipped():  # by a run that was killed, or by other shards
+        skips.add(row, reason)
+    clips, begun = sum(len(parts.chunks[number]) for number in todo), time.monotonic()
+    with progress_bar(clips, name) as bar:
+        for number in todo:
+            part = make(parts.chunks[number], bar.update)
+            for row, reason in part.skipped:
+                skips.add(row, reason)
+            parts.write(number, part)
+            skips.check(max_skipped)
+    return clips, time.monotonic() - begun
+
+
+def progress_bar(total: int, name: str) -> Any:
+    """A bar of clips; none where there is nothing to do."""
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file needs no line five times a second
+    return tqdm(total=total, desc=name, unit=" clips", mininterval=interval, disable=total == 0)

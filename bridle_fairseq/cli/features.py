@@ -1,0 +1,193 @@
+"""``bridle features``: what the encoder makes of a manifest's clips, by any number of processes that may be killed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from bridle_fairseq.cli.corpus_run import (
+    add_batch_arguments,
+    add_shard_argument,
+    check_batch_arguments,
+    make_missing,
+    read_shard,
+)
+from bridle_fairseq.errors import InputError
+
+HELP = "write features of a manifest's clips as memory-mapped .npy files, pooled or patch by patch"
+POOLINGS = ("mean", "frequency", "class_token", "patches")
+DTYPES = ("float16", "float32")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bridle features``."""
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle'")
+    parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.features.json and .npy files")
+    add_layers_argument(parser, "last")
+    parser.add_argument(
+        "--pooling",
+        nargs="+",
+        choices=POOLINGS,
+        default=["mean"],
+        help="mean of all patches (default), frequency (mean over time, frequency rows kept apart), class_token, or "
+        "patches (no pooling)",
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the files (default: %(default)s)")
+    add_chunk_arguments(parser)
+    add_batch_arguments(parser)
+    add_shard_argument(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace features of other settings")
+
+
+def add_layers_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Which blocks of the encoder."""
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=[default],
+        metavar="N",
+        help=f"blocks of the encoder: numbers from 1, all, or last (default: {default}); the last one's is normalised",
+    )
+
+
+def add_chunk_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long clips are cut."""
+    parser.add_argument(
+        "--chunk-seconds",
+        type=float,
+        metavar="S",
+        help="longer clips are encoded in chunks of this length (default: the crop length the model was trained with)",
+    )
+    parser.add_argument(
+        "--overlap-seconds",
+        type=float,
+        metavar="S",
+        help="what neighbouring chunks have in common (default: a quarter of a chunk)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the features of a shard; the process that finishes the last one writes the files."""
+    from bridle_fairseq.data.manifest import Manifest
+
+    shard, num_shards = read_shard(args.shard)
+    check_batch_arguments(args)
+    manifest = Manifest.read(args.manifest)
+    manifest.check_files()
+    from bridle_fairseq.cli.checkpoint import choose_device, file_sha256, load_model
+    from bridle_fairseq.data.feature_parts import FeatureParts
+    from bridle_fairseq.features import EncoderFeatures
+
+    device = choose_device(args.device)
+    model, task = load_model(args.checkpoint, device)
+    extractor = EncoderFeatures(model, choose_layers(args.layers, model.num_layers), list(dict.fromkeys(args.pooling)))
+    chunking = choose_chunking(args, model.front_end, task)
+    split = Path(args.manifest).name.removesuffix(".tsv")
+    prefix = os.path.join(args.out, f"{split}.features")
+    info = describe(extractor.arrays, chunking, args.dtype, file_sha256(args.checkpoint), manifest)
+    parts = FeatureParts(prefix, info, manifest, args.overwrite)
+    if parts.finished():
+        print(f"{prefix}.json is complete already: features of this checkpoint and manifest")
+        return 0
+    todo = parts.missing(shard, num_shards)
+    clips, seconds = make_features(args, parts, todo, chunking, [extractor], device, split)
+    print(f"{split}: {clips} clips in {seconds:.1f} s, {clips / max(seconds, 1e-9):.1f} clips/s on {device}")
+    summary = parts.join()
+    if summary is not None:
+        _report(summary, parts)
+    elif not parts.finished():
+        left = len(parts.missing())
+        print(
+            f"{split}: shard {shard} of {num_shards} is done; {left} of {len(parts.chunks)} chunks are left to others"
+        )
+    return 0
+
+
+def choose_layers(texts: list[str], num_layers: int) -> list[int]:
+    """Numbers of blocks, from what ``--layers`` says.
+
+    Raises:
+        InputError: no such block.
+    """
+    chosen: set[int] = set()
+    for text in ",".join(texts).split(","):
+        if text == "all":
+            chosen |= set(range(1, num_layers + 1))
+        elif text == "last":
+            chosen.add(num_layers)
+        elif text.isdecimal() and 1 <= int(text) <= num_layers:
+            chosen.add(int(text))
+        else:
+            raise InputError(f"--layers has {text!r}; expected numbers from 1 to {num_layers}, all, or last")
+    return sorted(chosen)
+
+
+def choose_chunking(args: argparse.Namespace, front_end: Any, task: Any = None) -> Any:
+    """The :class:`bridle_fairseq.features.Chunking` of ``--chunk-seconds`` and ``--overlap-seconds``.
+
+    Raises:
+        InputError: lengths that cannot work.
+    """
+    from bridle_fairseq.features import Chunking
+
+    rate = front_end.log_mel.sample_rate
+    if args.chunk_seconds is None:
+        chunk = int(getattr(getattr(task, "cfg", None), "max_sample_size", None) or 10.24 * rate)
+    else:
+        chunk = round(args.chunk_seconds * rate)
+    overlap = chunk // 4 if args.overlap_seconds is None else round(args.overlap_seconds * rate)
+    if chunk < 1:
+        raise InputError(f"--chunk-seconds is {args.chunk_seconds}; expected more than 0")
+    if not 0 <= overlap < chunk:
+        raise InputError(
+            f"--overlap-seconds is {args.overlap_seconds}; expected 0 or more, and less than the {chunk / rate:g} s of "
+            "a chunk"
+        )
+    return Chunking.of_samples(front_end, chunk, overlap)
+
+
+def describe(arrays: tuple[Any, ...], chunking: Any, dtype: str, checkpoint_sha256: str, manifest: Any) -> Any:
+    """The :class:`FeaturesInfo` of these arrays."""
+    from bridle_fairseq.data.feature_files import FeaturesInfo
+    from bridle_fairseq.nn.patch import grid_size
+
+    front_end = chunking.front_end
+    return FeaturesInfo(
+        arrays=arrays,
+        dtype=dtype,
+        sample_rate=front_end.log_mel.sample_rate,
+        frequency_patches=grid_size((1, front_end.log_mel.num_mel_bins), front_end.patch_size)[1],
+        patch_frames=front_end.patch_size[0],
+        chunk_patches=chunking.chunk_patches,
+        overlap_patches=chunking.overlap_patches,
+        checkpoint_sha256=checkpoint_sha256,
+        manifest_sha256=manifest.fingerprint(),
+    )
+
+
+def make_features(
+    args: argparse.Namespace, parts: Any, todo: list[int], chunking: Any, extractors: list[Any], device: Any, name: str
+) -> tuple[int, float]:
+    """Make and store these chunks; the number of their clips, and the seconds it took."""
+    from bridle_fairseq.corpus import BatchLimits, SegmentReader
+    from bridle_fairseq.features import FeatureMaker
+
+    info = parts.info
+    with SegmentReader(parts.manifest, info.sample_rate, chunking, args.workers) as reader:
+        limits = BatchLimits(args.batch_size, args.max_tokens)
+        maker = FeatureMaker(chunking.front_end, extractors, reader, limits, info.dtype, device)
+        return make_missing(parts, todo, maker.make, args.max_skipped, name)
+
+
+def _report(summary: Any, parts: Any) -> None:
+    """What the finished files hold."""
+    print(f"{summary.rows} clips, {summary.patches} patches, {len(summary.skipped)} clips skipped")
+    for array in parts.info.arrays:
+        rows = summary.patches if array.pooling == "patches" else summary.rows
+        print(f"{parts.prefix}.{array.name}.npy: {rows} x {array.width} {parts.info.dtype}")
+    if summary.skipped:
+        print(f"skipped: {parts.prefix}.skipped.tsv; their pooled features are NaN, and they have no patches")
+    print(f"index: {parts.prefix}.json")

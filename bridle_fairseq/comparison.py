@@ -1,0 +1,120 @@
+"""Probes of several kinds of features of one labelled set, side by side: rows, their table, and their files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridle_fairseq.data.feature_files import FeatureArray
+from bridle_fairseq.data.manifest import atomic_text
+from bridle_fairseq.probe import ProbeResult, Split, knn_probe, linear_probe
+
+PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "knn": knn_probe}
+
+
+class Row(NamedTuple):
+    """One probe of one kind of features."""
+
+    features: str
+    pooling: str
+    probe: str
+    layer: int  # chosen on validation; 0 where there are none
+    settings: dict[str, float]  # likewise
+    valid: float
+    test: float
+    interval: tuple[float, float] | None
+    valid_of_layers: dict[int, float]
+
+    @property
+    def name(self) -> str:
+        """What is compared, in words."""
+        return f"{self.features}, {self.pooling}, {self.probe}"
+
+    @property
+    def chosen(self) -> str:
+        """What was chosen on validation, in words."""
+        layer = [f"layer {self.layer}"] if self.layer else []
+        return ", ".join([*layer, *(f"{name} = {value:g}" for name, value in self.settings.items())])
+
+
+def compare(
+    features: Mapping[FeatureArray, Split],
+    labels: Split,
+    probes: Sequence[str] = tuple(PROBES),
+    say: Callable[[str], object] = lambda text: None,
+    **options: Any,
+) -> list[Row]:
+    """A row for each source, pooling and probe; the layer is one of the choices made on validation.
+
+    Args:
+        features: of the rows that ``labels`` has.
+        labels: as :mod:`bridle_fairseq.probe` takes them.
+        probes: of :data:`PROBES`.
+        say: hears what is being done.
+        options: of both probes: ``refit``, ``resamples``, ``seed``.
+    """
+    kinds: dict[tuple[str, str], dict[int, Split]] = {}
+    for array, split in features.items():
+        kinds.setdefault((array.source, array.pooling), {})[array.layer] = split
+    rows = []
+    for (source, pooling), candidates in kinds.items():
+        for probe in probes:
+            say(f"{probe} probe of {source}, {pooling}")
+            r = PROBES[probe](candidates, labels, **options)
+            values = (r.candidate, r.settings, r.valid_score, r.score, r.interval, r.of_candidates)
+            rows.append(Row(source, pooling, probe, *values))
+    return rows
+
+
+def table(rows: Sequence[Row], metric: str) -> str:
+    """The rows as text, and below them what each layer scored on validation."""
+    lines = [["features", "pooling", "probe", "chosen on validation", "valid", "test", "95 % interval"]]
+    for row in rows:
+        interval = "" if row.interval is None else "{:.3f} - {:.3f}".format(*row.interval)
+        scores = [f"{row.valid:.3f}", f"{row.test:.3f}", interval]
+        lines.append([row.features, row.pooling, row.probe, row.chosen, *scores])
+    text = f"{metric}\n{aligned(lines)}"
+    by_layer = [row for row in rows if len(row.valid_of_layers) > 1]
+    if by_layer:
+        layers = sorted(set().union(*(row.valid_of_layers for row in by_layer)))
+        lines = [["validation by layer", *map(str, layers)]]
+        for row in by_layer:
+            found = row.valid_of_layers
+            lines.append([row.name, *(f"{found[layer]:.3f}" if layer in found else "" for layer in layers)])
+        text += f"\n\n{aligned(lines)}"
+    return text
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells under each other, numbers at the right of their column."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    numbers = [all(cell.replace(".", "").isdigit() or not cell for cell in column[1:]) for column in zip(*lines)]  # noqa: B905
+    rows = []
+    for line in lines:
+        cells = zip(line, widths, numbers, strict=True)
+        rows.append("  ".join(cell.rjust(n) if number else cell.ljust(n) for cell, n, number in cells).rstrip())
+    return "\n".join(rows)
+
+
+def write(rows: Sequence[Row], about: Mapping[str, Any], folder: str | os.PathLike[str], name: str = "probe") -> None:
+    """``{name}.json`` (everything) and ``{name}.csv`` (a line for each row)."""
+    with atomic_text(Path(folder, f"{name}.json")) as file:
+        json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)
+        file.write("\n")
+    with atomic_text(Path(folder, f"{name}.csv")) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["features", "pooling", "probe", "chosen", "valid", "test", "low", "high"])
+        for row in rows:
+            interval = row.interval or ("", "")
+            writer.writerow([row.features, row.pooling, row.probe, row.chosen, row.valid, row.test, *interval])
+
+
+def finite_rows(arrays: Mapping[Any, np.ndarray]) -> np.ndarray:
+    """Which rows could be read: True where no array has a NaN."""
+    return np.logical_and.reduce([~np.isnan(array[:, 0]) for array in arrays.values()])

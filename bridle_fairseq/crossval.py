@@ -1,0 +1,160 @@
+"""The folds of a cross-validation, one after the other, and what they come to together.
+
+A fold's result is ``fold{name}/result.json``, written last: a fold that has it is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridle_fairseq.comparison import Row, aligned, compare, finite_rows, write
+from bridle_fairseq.data.feature_files import FeatureArray, Features
+from bridle_fairseq.data.folds import Fold
+from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.probe import Split
+
+POOLINGS = ("mean", "frequency")
+CHOSEN = "what validates best"
+
+
+class Job(NamedTuple):
+    """A cross-validation."""
+
+    args: argparse.Namespace  # of the command
+    out: Path
+    classes: Classes
+    labels: np.ndarray  # class number of each row of all.tsv
+    folds: Sequence[Fold]
+    device: str
+
+
+class Result(NamedTuple):
+    """One line of a fold's table."""
+
+    name: str
+    valid: float
+    test: float
+
+
+def run_fold_by_fold(job: Job) -> dict[str, list[Result]]:
+    """Results by fold; those that are there already are read."""
+    found: dict[str, list[Result]] = {}
+    features: dict[FeatureArray, np.ndarray] | None = None
+    for fold in job.folds:
+        folder = job.out / f"fold{fold.name}"
+        if not (folder / "result.json").exists():
+            if job.args.mode == "finetune":
+                rows = [_finetune(job, folder)]
+            else:
+                if features is None:
+                    features = _features(job)
+                rows = _probe(job, fold, features)
+            write(rows, {"fold": fold.name}, folder, "result")
+        found[fold.name] = _read(folder / "result.json")
+        best = max(found[fold.name], key=lambda result: result.valid)
+        print(f"fold {fold.name}: {best.test:.3f} ({best.name})", flush=True)
+    return found
+
+
+def _read(path: Path) -> list[Result]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [Result(_name(row["features"], row["pooling"], row["probe"]), row["valid"], row["test"]) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again") from None
+
+
+def _name(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _probe(job: Job, fold: Fold, features: Mapping[FeatureArray, np.ndarray]) -> list[Row]:
+    readable = finite_rows(features)
+    rows = [part[readable[part]] for part in (fold.train, fold.valid, fold.test)]
+    labels = Split(*(job.labels[part] for part in rows))
+    splits = {array: Split(*(values[part] for part in rows)) for array, values in features.items()}
+    return compare(splits, labels, refit=True, seed=job.args.seed)
+
+
+def _features(job: Job) -> dict[FeatureArray, np.ndarray]:
+    """Features of all clips, made once for all folds, resumed where they were left."""
+    from bridle_fairseq.cli.checkpoint import file_sha256, load_model
+    from bridle_fairseq.cli.features import choose_chunking, choose_layers, describe, make_features
+    from bridle_fairseq.data.feature_parts import FeatureParts
+    from bridle_fairseq.features import EncoderFeatures, LogMelFeatures, untrained_twin
+    from bridle_fairseq.nn.frontend import AudioFrontEnd
+    from bridle_fairseq.nn.settings import BridleSettings
+
+    args, task, sha256 = job.args, None, ""
+    if args.mode == "logmel":
+        front_end = AudioFrontEnd(BridleSettings())
+        extractor: Any = LogMelFeatures(front_end)
+    else:
+        model, task = load_model(args.checkpoint, job.device)
+        layers, source = choose_layers(args.layers, model.num_layers), "untrained" if args.untrained else "encoder"
+        model = untrained_twin(model, args.seed) if args.untrained else model
+        front_end, sha256 = model.front_end, file_sha256(args.checkpoint)
+        extractor = EncoderFeatures(model, layers, POOLINGS, source)
+    chunking = choose_chunking(args, front_end, task)
+    manifest = Manifest.read(job.out / "all.tsv")
+    info = describe(extractor.arrays, chunking, "float32", sha256, manifest)
+    # The settings of this folder have been checked: what else is there is of no use any more.
+    parts = FeatureParts(job.out / "all.features", info, manifest, overwrite=True)
+    if not parts.finished():
+        make_features(args, parts, parts.missing(), chunking, [extractor], job.device, "features")
+        parts.join()
+    stored = Features(parts.prefix, manifest)
+    return {array: stored[array.name] for array in info.arrays}
+
+
+def _finetune(job: Job, folder: Path) -> Row:
+    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.finetuning_run import FINETUNING_CONFIGS, FineTuningRun, accuracy, write_untrained
+
+    args = job.args
+    load_model(args.checkpoint)  # a checkpoint that cannot be used is found before anything is trained
+    checkpoint = str(Path(args.checkpoint).absolute())
+    if args.untrained:
+        checkpoint = write_untrained(checkpoint, job.out / "untrained.pt", args.seed)
+    configs = Path(args.config_dir).absolute() if args.config_dir else FINETUNING_CONFIGS
+    if not (configs / f"{args.config_name}.yaml").is_file():
+        raise InputError(f"{configs / args.config_name}.yaml: no such file; expected a configuration for --config-name")
+    print(f"{folder.name}: fine-tuning, log in {folder / 'train.log'}", flush=True)
+    best = FineTuningRun(checkpoint, folder, folder, configs, args.config_name, args.overrides).train()
+    test, valid = accuracy(best, folder, "test", args.batch_size, job.device)
+    return Row("from scratch" if args.untrained else "fine-tuned", "", "", 0, {}, valid, test, None, {})
+
+
+def summarise(results: Mapping[str, Sequence[Result]], out: Path, settings: Mapping[str, Any]) -> str:
+    """``crossval.json`` and ``crossval.csv`` in ``out``, and the table: accuracy of each fold, mean and deviation."""
+    by_name: dict[str, list[float]] = {}
+    for of_fold in results.values():
+        for result in of_fold:
+            by_name.setdefault(result.name, []).append(result.test)
+    if len(by_name) > 1:
+        by_name[CHOSEN] = [max(of_fold, key=lambda r: r.valid).test for of_fold in results.values()]
+    lines = [
+        {"name": name, "folds": values, "mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0}
+        for name, values in by_name.items()
+    ]
+    with atomic_text(out / "crossval.json") as file:
+        json.dump({"settings": dict(settings), "folds": list(results), "rows": lines}, file, indent=2)
+        file.write("\n")
+    with atomic_text(out / "crossval.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", *(f"fold {name}" for name in results), "mean", "std"])
+        writer.writerows([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
+    cells = [["test accuracy", *(f"fold {name}" for name in results), "mean", "std"]]
+    for line in lines:
+        cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])
+    return aligned(cells)

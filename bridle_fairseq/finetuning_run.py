@@ -1,0 +1,98 @@
+"""One fine-tuning run after another: stock fairseq-hydra-train in a process of its own, and its test."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bridle_fairseq.corpus import read_batches
+from bridle_fairseq.demo import log
+from bridle_fairseq.demo.training import CONFIGS, PACKAGE, find_script
+from bridle_fairseq.errors import InputError
+
+FINETUNING_CONFIGS = CONFIGS.parent / "finetuning"
+
+
+class FineTuningRun(NamedTuple):
+    """What is trained and where; a run that was stopped goes on where it was saved last."""
+
+    checkpoint: str
+    data: Path  # train, valid and test .tsv and .lbl, labels.csv
+    folder: Path  # gets the checkpoints and the log
+    config_dir: Path
+    config_name: str
+    overrides: Sequence[str]
+
+    def command(self) -> list[str]:
+        """As it would be typed."""
+        import torch
+
+        return [
+            find_script(),
+            *("--config-dir", str(self.config_dir), "--config-name", self.config_name),
+            f"common.user_dir={PACKAGE}",
+            f"task.data={self.data}",
+            f"model.checkpoint={self.checkpoint}",
+            f"checkpoint.save_dir={self.folder / 'checkpoints'}",
+            f"hydra.run.dir={self.folder / 'hydra'}",
+            *([] if torch.cuda.is_available() else ["common.cpu=true"]),
+            *self.overrides,
+        ]
+
+    def train(self) -> Path:
+        """Train to the end; the checkpoint that was best on the validation part.
+
+        Raises:
+            InputError: training failed; says why, and where all that it printed is.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "train.log"
+        with open(path, "a", encoding="utf-8") as file:
+            code = subprocess.run(self.command(), stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        if code != 0:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise InputError(f"fine-tuning failed: {log.last_error(lines)} (all that it printed: {path})")
+        best = self.folder / "checkpoints" / "checkpoint_best.pt"
+        if not best.is_file():
+            raise InputError(f"{best}: fine-tuning ended without it; expected a validation after training")
+        return best
+
+
+def accuracy(checkpoint: Path, data: Path, split: str, batch_size: int, device: str) -> tuple[float, float]:
+    """Accuracy on a split, with clips cropped as in validation; and the best validation value of the training."""
+    import torch
+    from fairseq import checkpoint_utils
+
+    overrides = {"data": str(data)}
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=overrides)
+    valid = torch.load(checkpoint, map_location="cpu", weights_only=False)["extra_state"]["best"]
+    model = models[0].to(device).eval()
+    task.load_dataset(split)
+    right = total = 0
+    with torch.inference_mode():
+        for batch in read_batches(task.dataset(split), batch_size):
+            inputs = batch["net_input"]
+            source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
+            right += int((model(source, mask).argmax(1).cpu() == batch["target"]).sum())
+            total += len(batch["target"])
+    if not total:
+        raise InputError(f"{data / split}.tsv: not one clip can be read; expected some")
+    return right / total, float(valid)
+
+
+def write_untrained(checkpoint: str, path: Path, seed: int) -> str:
+    """A checkpoint of the same settings with fresh random weights, from which to train from scratch; its path."""
+    import torch
+
+    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.data.parts import replacing
+    from bridle_fairseq.features import untrained_twin
+
+    if not path.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        state["model"] = untrained_twin(load_model(checkpoint)[0], seed).state_dict()
+        with replacing(path) as file:
+            torch.save(state, file)
+    return str(path)

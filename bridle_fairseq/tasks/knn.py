@@ -1,0 +1,109 @@
+"""While pretraining: how well the encoder's features tell labelled clips apart, by their nearest neighbours."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Optional
+
+import numpy as np
+import torch
+
+from bridle_fairseq.corpus import read_batches
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.features import encoder_features
+from bridle_fairseq.nn.distributed import gather_rows, rank, world_size
+from bridle_fairseq.nn.knn import knn_accuracy
+
+logger = logging.getLogger(__name__)
+BATCH_SIZE = 32
+
+
+@dataclass
+class KnnConfig:
+    """Settings of the task."""
+
+    knn_data: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder with labels.csv, train and valid .tsv and .lbl: labelled clips for knn_accuracy"},
+    )
+    knn_every: int = field(
+        default=0, metadata={"help": "knn_accuracy at the first validation after every so many updates; 0: never"}
+    )
+    knn_k: int = field(default=10, metadata={"help": "neighbours that vote"})
+
+
+class KnnCallback:
+    """Accuracy of a vote of nearest neighbours: valid's clips among train's, mean of the last layer's patches.
+
+    It draws no random number and changes no state of the model: training goes on as without it.
+
+    Args:
+        cfg: a task's configuration with the fields of :class:`KnnConfig`.
+
+    Raises:
+        InputError: settings that do not go together, files missing, clips of several classes, or a single class.
+    """
+
+    def __init__(self, cfg) -> None:
+        if not cfg.knn_data:
+            raise InputError("task.knn_every is set and task.knn_data is not; expected a folder of labelled clips")
+        if cfg.knn_k < 1:
+            raise InputError(f"task.knn_k is {cfg.knn_k}; expected at least 1")
+        self.every, self.k = cfg.knn_every, cfg.knn_k
+        self.bank, self.queries = (_LabelledSplit(cfg, split) for split in ("train", "valid"))
+        self._num_updates = 0
+        self._measured_at: Optional[int] = None
+
+    def updated(self, num_updates: int) -> None:
+        """So many updates of the run are finished, the last one just now."""
+        self._num_updates = num_updates
+        if self._measured_at is None:
+            self._measured_at = num_updates - 1  # where the run began or goes on
+
+    @property
+    def due(self) -> bool:
+        """Whether a multiple of ``knn_every`` has been passed since the run began or the last measurement."""
+        return self._num_updates // self.every > (self._measured_at or 0) // self.every
+
+    def measure(self, model) -> float:
+        """The accuracy; collective, each rank does a share of the clips and all get the same value."""
+        self._measured_at = self._num_updates
+        was_training = model.encoder.training
+        model.encoder.eval()
+        (bank, bank_labels), (queries, labels) = self.bank.features(model), self.queries.features(model)
+        model.encoder.train(was_training)
+        if len(bank) == 0 or len(queries) == 0:
+            logger.warning("knn_accuracy: not one clip of a split can be read")
+            return float("nan")
+        return knn_accuracy(bank, bank_labels, queries, labels, self.k)
+
+
+class _LabelledSplit:
+    """The clips of ``{knn_data}/{split}.tsv`` with their classes; longer ones are cropped as in validation."""
+
+    def __init__(self, cfg, split: str) -> None:
+        manifest = Manifest.read(os.path.join(cfg.knn_data, f"{split}.tsv"))
+        path = os.path.join(cfg.knn_data, f"{split}.lbl")
+        self.labels = Labels.read(path, manifest, Classes.read(os.path.join(cfg.knn_data, "labels.csv")))
+        if not self.labels.single:
+            row = next(row for row in range(len(self.labels)) if len(self.labels[row]) != 1)
+            raise InputError(f"{path}, line {row + 1}: {len(self.labels[row])} classes; expected exactly 1")
+        if split == "train" and np.count_nonzero(self.labels.counts()) < 2:
+            raise InputError(f"{path}: a single class; expected at least 2")
+        self.clips = AudioDataset(manifest, sample_rate=cfg.sample_rate, max_sample_size=cfg.max_sample_size)
+
+    def features(self, model):
+        """Features and classes of all clips that can be read, n x D and n, on the model's device."""
+        device = next(model.parameters()).device
+        rows = np.arange(rank(), len(self.clips), world_size())
+        found, classes = [torch.zeros(0, model.settings.encoder_width, device=device)], []
+        for batch in read_batches(self.clips, BATCH_SIZE, rows):
+            inputs = batch["net_input"]
+            source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
+            layers = encoder_features(model, source, mask, ["mean"], [model.num_layers])
+            found.append(layers["mean", model.num_layers].clone())
+            classes += [self.labels[row][0] for row in batch["id"].tolist()]
+        return gather_rows(torch.cat(found)), gather_rows(torch.tensor(classes, dtype=torch.long, device=device))

@@ -1,0 +1,184 @@
+"""``bridle crossval``: folds of ESC-50 and UrbanSound8K, results that are kept, the table; mistakes in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq import crossval as engine
+from bridle_fairseq.cli import main as bridle
+
+NAMES = ("dog", "rain")
+
+
+def write_clips(folder: Path, style: str = "esc") -> tuple[Path, Path]:
+    """Three folds of eight clips of two classes, told by their pitch, with a table as ESC-50 or UrbanSound8K has it."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        fold, kind = number // 8 + 1, number % 2
+        name = f"{fold}-{number}-A-{kind}.wav"
+        path = folder / "audio" / (f"fold{fold}/{name}" if style == "urban" else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wave = 0.3 * np.sin((0.9, 0.1)[kind] * np.arange(4800)) + 0.05 * rng.standard_normal(4800)
+        soundfile.write(path, wave, 16000)
+        esc, urban = [name, fold, kind, NAMES[kind]], [name, 100, 0.0, 0.3, 1, fold, kind, NAMES[kind]]
+        rows.append(urban if style == "urban" else esc)
+    header = ["filename", "fold", "target", "category"]
+    if style == "urban":
+        header = ["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"]
+    table = folder / "folds.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return table, folder / "audio"
+
+
+@pytest.fixture
+def clips(tmp_path) -> tuple[str, str]:
+    table, audio = write_clips(tmp_path)
+    return str(table), str(audio)
+
+
+def crossval(clips, out, *arguments) -> int:
+    more = ["--workers", "1", "--device", "cpu", "--valid-percent", "0.25"]
+    return bridle.main(["crossval", *map(str, clips), "--out", str(out), *more, *map(str, arguments)])
+
+
+def read(out) -> dict:
+    return json.loads((Path(out) / "crossval.json").read_text())
+
+
+@pytest.mark.parametrize("style", ["esc", "urban"])
+def test_folds_of_both_styles_by_log_mel_statistics(tmp_path, capsys, style) -> None:
+    out = tmp_path / "out"
+    assert crossval(write_clips(tmp_path, style), out, "--mode", "logmel") == 0
+    found = read(out)
+    assert found["folds"] == ["1", "2", "3"]
+    rows = {row["name"]: row for row in found["rows"]}
+    assert set(rows) == {
+        *(f"log-mel, {kind}, {probe}" for kind in ("deviation", "segments") for probe in ("linear", "knn")),
+        "what validates best",
+    }
+    assert rows["log-mel, deviation, linear"]["folds"] == [1.0, 1.0, 1.0]
+    printed = capsys.readouterr().out
+    assert "24 clips, 2 classes, 3 folds" in printed and "test accuracy" in printed
+    assert (out / "labels.csv").read_text().splitlines()[1:] == ["0,dog,dog", "1,rain,rain"]
+    tests = [(out / f"fold{n}/test.tsv").read_text().splitlines()[1:] for n in "123"]
+    assert [len(lines) for lines in tests] == [8, 8, 8]
+    for fold, lines in enumerate(tests, 1):
+        assert all(Path(line.split("\t")[0]).name.startswith(f"{fold}-") for line in lines)
+        assert len((out / f"fold{fold}/valid.lbl").read_text().split()) == 4
+    lines = list(csv.reader((out / "crossval.csv").open()))
+    assert lines[0] == ["name", "fold 1", "fold 2", "fold 3", "mean", "std"]
+
+
+def test_mean_and_deviation_are_of_the_folds(tmp_path) -> None:
+    results = {
+        "1": [engine.Result("a", 0.5, 0.6), engine.Result("b", 0.7, 0.1)],
+        "2": [engine.Result("a", 0.9, 0.8), engine.Result("b", 0.2, 0.3)],
+    }
+    text = engine.summarise(results, tmp_path, {})
+    rows = {row["name"]: row for row in read(tmp_path)["rows"]}
+    assert rows["a"] == {"name": "a", "folds": [0.6, 0.8], "mean": mean([0.6, 0.8]), "std": stdev([0.6, 0.8])}
+    assert rows["what validates best"]["folds"] == [0.1, 0.8]
+    assert "0.700  0.141" in text
+
+
+def test_a_frozen_encoder_and_an_untrained_one(checkpoint, clips, tmp_path) -> None:
+    crossval(clips, tmp_path / "a", "--checkpoint", checkpoint)
+    crossval(clips, tmp_path / "b", "--checkpoint", checkpoint, "--untrained")
+    names = [{row["name"] for row in read(tmp_path / name)["rows"]} for name in "ab"]
+    kinds = [f"{pooling}, {probe}" for pooling in ("mean", "frequency") for probe in ("linear", "knn")]
+    assert names[0] == {*(f"encoder, {kind}" for kind in kinds), "what validates best"}
+    assert names[1] == {*(f"untrained, {kind}" for kind in kinds), "what validates best"}
+    a, b = (
+        np.load(tmp_path / n / f"all.features.{kind}.layer1.npy")
+        for n, kind in (("a", "mean"), ("b", "untrained.mean"))
+    )
+    assert a.shape == b.shape == (24, 32) and not np.allclose(a, b)
+
+
+def test_stopped_and_started_again_only_the_rest_is_done(checkpoint, clips, tmp_path, monkeypatch) -> None:
+    crossval(clips, tmp_path / "whole", "--checkpoint", checkpoint)
+    probe, done = engine._probe, []
+
+    def dies(job, fold, features):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(fold.name)
+        return probe(job, fold, features)
+
+    monkeypatch.setattr(engine, "_probe", dies)
+    assert crossval(clips, tmp_path / "out", "--checkpoint", checkpoint) == 130
+    assert not (tmp_path / "out/crossval.json").exists()
+    assert (tmp_path / "out/fold1/result.json").exists() and not (tmp_path / "out/fold2/result.json").exists()
+    done.clear()
+    monkeypatch.setattr(engine, "_probe", lambda *a: done.append(a[1].name) or probe(*a))
+    before = (tmp_path / "out/all.features.json").stat().st_mtime_ns
+    assert crossval(clips, tmp_path / "out", "--checkpoint", checkpoint) == 0
+    assert done == ["2", "3"]
+    assert (tmp_path / "out/all.features.json").stat().st_mtime_ns == before
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+def test_results_of_other_settings_are_not_mixed_in(checkpoint, clips, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    crossval(clips, out, "--mode", "logmel")
+    assert crossval(clips, out, "--checkpoint", checkpoint) == 2
+    assert "results of other settings are there (mode logmel)" in capsys.readouterr().err
+    assert crossval(clips, out, "--mode", "logmel", "--seed", "2") == 2
+    assert crossval(clips, out, "--checkpoint", checkpoint, "--overwrite") == 0
+    assert all("encoder" in row["name"] or row["name"] == engine.CHOSEN for row in read(out)["rows"])
+
+
+def test_some_folds_only(clips, tmp_path) -> None:
+    crossval(clips, tmp_path / "out", "--mode", "logmel", "--folds", "2")
+    assert read(tmp_path / "out")["folds"] == ["2"]
+
+
+def spoil(table: Path, audio: Path, name: str) -> None:
+    lines = table.read_text().splitlines()
+    if name == "missing file":
+        (audio / "2-8-A-0.wav").unlink()
+    elif name == "one class in a fold":
+        lines = [line.replace(",1,rain", ",0,dog") if line.startswith("2-") else line for line in lines]
+    elif name == "no fold":
+        lines[3] = lines[3].replace(",1,0,dog", ",,0,dog").replace(",1,1,rain", ",,1,rain")
+    elif name == "one fold":
+        lines = [lines[0], *(",".join([cells[0], "1", *cells[2:]]) for cells in (x.split(",") for x in lines[1:]))]
+    elif name == "no fold column":
+        lines[0] = lines[0].replace("fold", "part")
+    elif name == "unknown class":
+        (table.parent / "classes.csv").write_text("index,mid,display_name\n0,dog,dog\n1,cat,cat\n")
+    table.write_text("\n".join(lines) + "\n")
+
+
+MISTAKES = {
+    "missing file": ([], "1 of 24 files are not there or cannot be read, such as '2-8-A-0.wav'"),
+    "one class in a fold": ([], "fold '2': all 8 clips of the fold are 'dog'"),
+    "no fold": ([], "has an empty fold"),
+    "one fold": ([], "are in fold '1'; expected at least 2 folds"),
+    "no fold column": ([], "expected for the fold 'fold'"),
+    "unknown class": (["--classes", "{tmp}/classes.csv"], "unknown class 'rain'"),
+    "no such fold": (["--folds", "7"], "fold '7' has no clips; expected one of 1, 2, 3"),
+    "no checkpoint": (["--mode", "probe"], "--mode probe needs --checkpoint"),
+    "overrides without training": (["--", "optimization.max_update=3"], "expected overrides of training with --mode"),
+    "no share for validation": (["--valid-percent", "0"], "share for validation 0.0"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_sentence_and_exit_code_2(clips, tmp_path, capsys, name) -> None:
+    spoil(Path(clips[0]), Path(clips[1]), name)
+    arguments, sentence = MISTAKES[name]
+    mode = [] if "--mode" in arguments else ["--mode", "logmel"]
+    assert crossval(clips, tmp_path / "out", *mode, *(text.format(tmp=tmp_path) for text in arguments)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("bridle: error: ") and sentence in error
+    assert not (tmp_path / "out/settings.json").exists()

@@ -1,0 +1,165 @@
+"""``bridle probe``: the table and its files, from a checkpoint and from stored features; mistakes in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+
+CLIPS = {"train": 24, "valid": 12, "test": 12}
+CLASSES = ("high", "low", "wide")
+
+
+def write_split(folder: Path, split: str, count: int, seed: int, several: bool = False) -> None:
+    """Clips of 0.3 s whose pitch says their class (and for ``several`` their loudness another one)."""
+    rng = np.random.default_rng(seed)
+    names, labels = [], []
+    for number in range(count):
+        kind, loud = number % 2, bool(number % 3 == 0)
+        pitch = (0.9, 0.1)[kind] + 0.02 * rng.standard_normal()
+        wave = (0.6 if loud else 0.1) * np.sin(pitch * np.arange(4800)) + 0.01 * rng.standard_normal(4800)
+        names.append(f"{split} {number}.wav")
+        soundfile.write(folder / names[-1], wave, 16000)
+        labels.append([kind] + [2] * (several and loud))
+    Manifest(str(folder), names, [4800] * count).write(folder / f"{split}.tsv")
+    Labels(labels, Classes(CLASSES, CLASSES)).write(folder / f"{split}.lbl")
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    Classes(CLASSES, CLASSES).write(folder / "labels.csv")
+    for seed, (split, count) in enumerate(CLIPS.items()):
+        write_split(folder, split, count, seed)
+    return folder
+
+
+def probe(*arguments: str) -> int:
+    if not Path(arguments[0]).is_dir():
+        arguments = (*arguments, "--workers", "1", "--device", "cpu")
+    return bridle.main(["probe", *map(str, arguments)])
+
+
+def test_a_table_of_all_features_beside_their_baselines(checkpoint, data, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert probe(checkpoint, data, "--out", out, "--resamples", "50") == 0
+    found = json.loads((out / "probe.json").read_text())
+    kinds = [(row["features"], row["pooling"], row["probe"]) for row in found["rows"]]
+    sources = [(s, p) for s in ("encoder", "untrained") for p in ("mean", "frequency")]
+    sources += [("log-mel", "deviation"), ("log-mel", "segments")]
+    assert kinds == [(*source, name) for source in sources for name in ("linear", "knn")]
+    assert (found["metric"], found["clips"]) == ("accuracy", CLIPS)
+    scores = {kind: row["test"] for kind, row in zip(kinds, found["rows"], strict=True)}
+    assert scores["log-mel", "deviation", "linear"] == 1.0  # pitch is plain to see there
+    for row in found["rows"]:
+        low, high = row["interval"]
+        assert low <= row["test"] <= high
+        assert row["valid"] == max(row["valid_of_layers"].values())
+    printed = capsys.readouterr().out
+    assert "accuracy (24 train, 12 valid, 12 test clips, always the most frequent class: 0.500)" in printed
+    lines = list(csv.DictReader((out / "probe.csv").open()))
+    assert [float(line["test"]) for line in lines] == [row["test"] for row in found["rows"]]
+    for line in lines:
+        assert any(all(line[key] in text for key in ("features", "pooling", "chosen")) for text in printed.splitlines())
+
+
+def test_the_pretrained_encoder_is_probed_and_not_its_untrained_twin(checkpoint, data, tmp_path, monkeypatch) -> None:
+    """What goes into the probes is what `encoder_features` gives for each clip."""
+    import torch
+
+    from bridle_fairseq import comparison
+    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.features import encoder_features, untrained_twin
+
+    seen = {}
+    monkeypatch.setattr(
+        comparison, "compare", lambda features, labels, *a, **o: seen.update(features=features, labels=labels) or []
+    )
+    monkeypatch.setattr(comparison, "table", lambda rows, metric: "")
+    probe(checkpoint, data, "--seed", "3", "--pooling", "mean")
+    model = load_model(checkpoint)[0]
+    for source, encoder in (("encoder", model), ("untrained", untrained_twin(model, 3))):
+        (array,) = (array for array in seen["features"] if array.source == source)
+        for row in (0, 5):
+            clip = torch.from_numpy(soundfile.read(data / f"test {row}.wav", dtype="float32")[0])[None]
+            expected = encoder_features(encoder, clip)["mean", 1][0]
+            np.testing.assert_allclose(seen["features"][array].test[row], expected, atol=1e-5, rtol=1e-4)
+    assert seen["labels"].test.tolist() == [0, 1] * 6
+
+
+def test_stored_features_give_what_the_checkpoint_gives(checkpoint, data, tmp_path) -> None:
+    options = ["--layers", "all", "--pooling", "mean", "frequency"]
+    for split in CLIPS:
+        tsv, stored = str(data / f"{split}.tsv"), str(tmp_path / "stored")
+        assert bridle.main(["features", checkpoint, tsv, "--out", stored, *options, "--device", "cpu"]) == 0
+    probe(tmp_path / "stored", data, "--out", tmp_path / "a", "--resamples", "20")
+    probe(checkpoint, data, "--out", tmp_path / "b", "--resamples", "20", "--no-baselines")
+    a, b = (json.loads((tmp_path / name / "probe.json").read_text()) for name in "ab")
+    assert a["rows"] == b["rows"] and len(a["rows"]) == 4
+    assert a["checkpoint_sha256"] == b["checkpoint_sha256"]
+
+
+def test_several_classes_a_clip_are_scored_by_mean_average_precision(checkpoint, data, tmp_path, capsys) -> None:
+    for seed, (split, count) in enumerate(CLIPS.items()):
+        write_split(data, split, count, seed, several=True)
+    assert probe(checkpoint, data, "--out", tmp_path / "out", "--resamples", "10", "--probes", "linear") == 0
+    rows = json.loads((tmp_path / "out/probe.json").read_text())["rows"]
+    assert max(row["test"] for row in rows if row["features"] == "log-mel") > 0.95
+    assert "mAP (24 train" in capsys.readouterr().out
+
+
+def test_unreadable_clips_are_left_out_of_features_and_labels(checkpoint, data, tmp_path, capsys) -> None:
+    (data / "train 0.wav").write_bytes(b"RIFF")
+    out = ["--out", tmp_path / "out", "--probes", "linear", "--resamples", "0"]
+    assert probe(checkpoint, data, *out) == 2
+    assert "train 0.wav" in capsys.readouterr().err
+    assert probe(checkpoint, data, *out, "--max-skipped", "0.1") == 0
+    found = json.loads((tmp_path / "out/probe.json").read_text())
+    assert found["clips"]["train"] == 23 and found["rows"][-2]["test"] == 1.0
+    assert "train 0.wav" in (tmp_path / "out/train.skipped.tsv").read_text()
+
+
+def spoil(data: Path, name: str) -> None:
+    if name == "no labels":
+        (data / "valid.lbl").unlink()
+    elif name == "unknown class":
+        (data / "test.lbl").write_text("yak\n" * 12)
+    elif name == "one class":
+        (data / "train.lbl").write_text("low\n" * 24)
+    elif name == "no test split":
+        (data / "test.tsv").unlink()
+
+
+MISTAKES = {
+    "no labels": "valid.lbl: cannot read these labels",
+    "unknown class": "unknown class 'yak'",
+    "one class": "1 class ('low'); expected 2 at least",
+    "no test split": "test.tsv",
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_sentence_and_exit_code_2(checkpoint, data, capsys, name) -> None:
+    spoil(data, name)
+    assert probe(checkpoint, data) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("bridle: error: ") and MISTAKES[name] in error
+
+
+def test_stored_features_of_other_clips_or_none_are_refused(checkpoint, data, tmp_path, capsys) -> None:
+    stored = str(tmp_path / "stored")
+    assert probe(data, data) == 2
+    assert "train.features.json" in capsys.readouterr().err
+    for split in CLIPS:
+        bridle.main(["features", checkpoint, str(data / f"{split}.tsv"), "--out", stored, "--pooling", "patches"])
+    assert probe(stored, data) == 2
+    assert "patches only" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Folds: every clip is tested once, validation is drawn by class, and what cannot work is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bridle_fairseq.data.folds import make_folds, match_all
+from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.scan import Scan, SoundFile
+from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.errors import InputError
+
+CLASSES = Classes(["ant", "bee", "cat"], ["ant", "bee", "cat"])
+FOLDS = np.repeat(["1", "2", "10"], 30).tolist()
+LABELS = np.tile([0, 0, 0, 1, 1, 2], 15)
+
+
+def test_every_clip_is_tested_once_and_trains_or_validates_in_the_other_folds() -> None:
+    folds = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1)
+    assert [fold.name for fold in folds] == ["1", "2", "10"]
+    for fold in folds:
+        parts = np.concatenate(fold[1:])
+        assert sorted(parts.tolist()) == list(range(90))
+        assert {FOLDS[row] for row in fold.test} == {fold.name}
+        assert fold.name not in {FOLDS[row] for row in np.concatenate([fold.train, fold.valid])}
+        assert np.bincount(LABELS[fold.valid]).tolist() == [6, 4, 2]  # a fifth of each class
+
+
+def test_the_draw_depends_on_the_seed_and_the_fold_alone() -> None:
+    folds = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1)
+    (again,) = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1, wanted=["2"])
+    assert again.valid.tolist() == folds[1].valid.tolist()
+    (other,) = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=2, wanted=["2"])
+    assert other.valid.tolist() != folds[1].valid.tolist()
+
+
+def test_a_class_with_a_single_clip_trains() -> None:
+    labels = LABELS.copy()
+    labels[:] = labels % 2
+    labels[89] = 2
+    (fold,) = make_folds(FOLDS, labels, CLASSES, 0.2, seed=1, wanted=["1"])
+    assert 89 in fold.train
+
+
+@pytest.mark.parametrize(
+    "folds,labels,wanted,sentence",
+    [
+        (FOLDS, LABELS, ["4"], "fold '4' has no clips; expected one of 1, 2, 10"),
+        (["1"] * 90, LABELS, None, "all 90 clips are in fold '1'; expected at least 2 folds"),
+        (FOLDS, np.where(np.array(FOLDS) == "2", 1, LABELS), None, "all 30 clips of the fold are 'bee'"),
+        (FOLDS, np.where(np.array(FOLDS) == "2", LABELS, 0), ["2"], "all 60 clips of the other folds are 'ant'"),
+    ],
+)
+def test_folds_that_cannot_work_are_refused(folds, labels, wanted, sentence) -> None:
+    with pytest.raises(InputError, match="expected") as error:
+        make_folds(folds, labels, CLASSES, 0.2, seed=1, wanted=wanted)
+    assert sentence in str(error.value)
+
+
+def test_every_entry_of_the_table_must_have_its_file() -> None:
+    scan = Scan("/sounds", [SoundFile("a.wav", "a.wav"), SoundFile("more.wav", "more.wav")], [10, 10], [])
+    entries = {"a.wav": Entry(["ant"], fold="1"), "b.wav": Entry(["ant"], fold="1")}
+    with pytest.raises(InputError, match="1 of 2 files are not there or cannot be read, such as 'b.wav'"):
+        match_all(scan, entries, "folds.csv")
+    del entries["b.wav"]
+    assert match_all(scan, entries, "folds.csv") == [entries["a.wav"], None]
+    with pytest.raises(InputError, match="empty fold"):
+        match_all(scan, {"a.wav": Entry(["ant"])}, "folds.csv")

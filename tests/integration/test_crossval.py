@@ -1,0 +1,94 @@
+"""Cross-validation by fine-tuning: stock fairseq-hydra-train a fold, resumed, tested on the held fold alone."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+OVERRIDES = ["optimization.max_update=6", "lr_scheduler.warmup_updates=1", "dataset.batch_size=4", "task.roll=false"]
+OVERRIDES += ["dataset.num_workers=0", "task.max_sample_size=8000", "optimization.lr=[0.01]"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(fairseq, stages, tmp_path_factory):
+    run = fairseq.train(tmp_path_factory.mktemp("pretrained"), "optimization.max_update=2", stages=stages)
+    return run.path()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Two folds of eight clips: a tone or noise."""
+    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
+    for number in range(16):
+        fold, kind = number // 8 + 1, number % 2
+        wave = 0.3 * np.sin(0.3 * np.arange(4800)) if kind else 0.1 * rng.standard_normal(4800)
+        soundfile.write(folder / f"{number}.wav", wave, 16000)
+        rows.append([f"{number}.wav", fold, ("noise", "tone")[kind]])
+    with (folder / "folds.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["filename", "fold", "category"], *rows])
+    return folder
+
+
+def command(clips, checkpoint, out, *arguments, overrides=()):
+    options = ["--out", out, "--mode", "finetune", "--checkpoint", checkpoint, "--valid-percent", "0.25"]
+    options += ["--device", "cpu", *arguments]
+    return ["bridle", "crossval", clips / "folds.csv", clips, *options, "--", *OVERRIDES, *overrides]
+
+
+def test_each_fold_is_trained_and_tested_and_a_second_run_does_the_rest(fairseq, clips, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    log = fairseq.run(tmp_path, *command(clips, checkpoint, out))
+    found = json.loads((out / "crossval.json").read_text())
+    (row,) = found["rows"]
+    assert (row["name"], found["folds"]) == ("fine-tuned", ["1", "2"])
+    assert f"{row['mean']:.3f}" in log
+    assert row["folds"] == [by_hand(out / f"fold{fold}") for fold in (1, 2)]
+    assert found["settings"]["overrides"] == OVERRIDES
+    (out / "fold2/result.json").unlink()
+    (out / "crossval.json").unlink()
+    trained = (out / "fold1/train.log").stat().st_size
+    again = fairseq.run(tmp_path, *command(clips, checkpoint, out))
+    assert "fold2: fine-tuning" in again and "fold1: fine-tuning" not in again
+    assert (out / "fold1/train.log").stat().st_size == trained
+    assert "Loaded checkpoint" in (out / "fold2/train.log").read_text()
+    assert json.loads((out / "crossval.json").read_text()) == found
+
+
+def by_hand(fold):
+    """Accuracy of the fold's best checkpoint, one test clip after the other."""
+    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+    import bridle_fairseq
+
+    bridle_fairseq.register()
+    models, _, task = load_model_ensemble_and_task([str(fold / "checkpoints/checkpoint_best.pt")])
+    root, *lines = (fold / "test.tsv").read_text().splitlines()
+    labels = [task.classes.number(text) for text in (fold / "test.lbl").read_text().split()]
+    waves = [soundfile.read(f"{root}/{line.split(chr(9))[0]}", dtype="float32")[0] for line in lines]
+    with torch.no_grad():
+        told = [int(models[0].eval()(torch.from_numpy(wave)[None]).argmax()) for wave in waves]
+    return sum(a == b for a, b in zip(told, labels, strict=True)) / len(labels)
+
+
+def test_from_scratch_starts_from_other_weights(fairseq, clips, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    fairseq.run(tmp_path, *command(clips, checkpoint, out, "--untrained", "--folds", "1"))
+    (row,) = json.loads((out / "crossval.json").read_text())["rows"]
+    assert row["name"] == "from scratch"
+    a, b = (torch.load(path, weights_only=False) for path in (checkpoint, out / "untrained.pt"))
+    assert a["model"].keys() == b["model"].keys()
+    assert not torch.equal(a["model"]["encoder.patch_embed.weight"], b["model"]["encoder.patch_embed.weight"])
+    saved = json.loads((out / "settings.json").read_text())
+    assert saved["untrained"] is True
+
+
+def test_what_training_says_of_a_mistake_is_passed_on(fairseq, clips, checkpoint, tmp_path):
+    wrong = command(clips, checkpoint, tmp_path / "out", overrides=["task.sample_rate=8000"])
+    log = fairseq.run(tmp_path, *wrong, code=2)
+    assert "fine-tuning failed: " in log and "train.log" in log and "Traceback" not in log
+    assert "task.sample_rate is 8000" in log
+    none = command(clips, checkpoint, tmp_path / "none", "--config-name", "none")
+    assert "none.yaml: no such file" in fairseq.run(tmp_path, *none, code=2)

@@ -1,0 +1,109 @@
+"""k-NN accuracy while pretraining: it appears where it should, says what it should, and changes nothing."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+
+SHORT = ["optimization.max_update=8", "dataset.validate_interval_updates=2", "common.tensorboard_logdir=board"]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Clips of three pitches in noise, loud enough to be told apart now and then; some are longer than a crop."""
+    folder, rng = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0)
+    classes = Classes(["a", "b", "c"], ["a", "b", "c"])
+    classes.write(folder / "labels.csv")
+    for split, count in (("train", 21), ("valid", 17)):
+        labels, sizes = rng.integers(0, 3, count), rng.integers(3000, 12000, count)
+        for number, (label, size) in enumerate(zip(labels, sizes, strict=True)):
+            wave = 0.02 * np.sin(0.1 * (label + 1) * np.arange(size)) + 0.1 * rng.standard_normal(size)
+            soundfile.write(folder / f"{split} {number}.wav", wave, 16000)
+        Manifest(folder, [f"{split} {n}.wav" for n in range(count)], sizes).write(folder / f"{split}.tsv")
+        Labels([[label] for label in labels], classes).write(folder / f"{split}.lbl")
+    return folder
+
+
+def with_knn(folder, every=4):
+    return [*SHORT, f"task.knn_data={folder}", f"task.knn_every={every}", "task.knn_k=3"]
+
+
+@pytest.fixture(scope="module")
+def watched(fairseq, labelled, stages, tmp_path_factory):
+    return fairseq.train(tmp_path_factory.mktemp("watched"), *with_knn(labelled), stages=stages)
+
+
+def accuracy_of(path, folder):
+    """By hand: features of one clip after the other, from the checkpoint."""
+    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.nn.knn import knn_accuracy
+
+    model, classes = load_model(str(path))[0], Classes.read(folder / "labels.csv")
+    found = []
+    for split in ("train", "valid"):
+        manifest = Manifest.read(folder / f"{split}.tsv")
+        labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
+        waves = [soundfile.read(manifest.path(row), dtype="float32")[0][:8000] for row in range(len(manifest))]
+        features = [model.extract_features(torch.from_numpy(wave)[None])["x"].mean(1) for wave in waves]
+        found += [torch.cat(features), torch.tensor([labels[row][0] for row in range(len(manifest))])]
+    return knn_accuracy(*found, k=3)
+
+
+def test_accuracy_is_logged_at_its_updates_and_is_that_of_the_checkpoint(watched, labelled):
+    logged = watched.logged("valid")
+    assert sorted(logged) == [2, 4, 6, 8]
+    assert [update for update, values in logged.items() if "knn_accuracy" in values] == [4, 8]
+    assert logged[8]["knn_accuracy"] == pytest.approx(accuracy_of(watched.path(), labelled), abs=1e-3)
+    assert 0 < logged[8]["knn_accuracy"] < 1
+
+
+def test_accuracy_is_in_tensorboard(watched):
+    (path,) = (watched.folder / "board" / "valid").glob("events*")
+    data, found = path.read_bytes(), {}
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        for value in event.summary.value:
+            if value.tag == "knn_accuracy":
+                found[event.step] = value.simple_value
+        data = data[16 + length :]
+    expected = {update: watched.logged("valid")[update]["knn_accuracy"] for update in (4, 8)}
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_goes_on_to_the_bit_as_without_it(fairseq, watched, compare, stages, tmp_path):
+    plain = fairseq.train(tmp_path, *SHORT, stages=stages)
+    assert "knn_accuracy" not in plain.log
+    assert compare(plain.state(), watched.state()) == []
+
+
+def test_two_ranks_share_the_clips_and_agree(fairseq, labelled, stages, tmp_path):
+    run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages, ranks=2)
+    logged = {
+        update: values["knn_accuracy"] for update, values in run.logged("valid").items() if "knn_accuracy" in values
+    }
+    assert sorted(logged) == [4, 8]
+    assert logged[8] == pytest.approx(accuracy_of(run.path(), labelled), abs=1e-3)
+
+
+def test_a_resumed_run_measures_at_the_same_updates(fairseq, labelled, watched, stages, tmp_path):
+    fairseq.train(tmp_path, *with_knn(labelled), "optimization.max_update=5", stages=stages)
+    run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages)
+    values = [run.logged("valid")[update].get("knn_accuracy") for update in (4, 5, 6, 8)]
+    expected = watched.logged("valid")
+    assert values == [expected[4]["knn_accuracy"], None, None, expected[8]["knn_accuracy"]]
+
+
+def test_mistakes_end_before_training(fairseq, labelled, data, stages, tmp_path):
+    mistakes = {
+        "no data": (["task.knn_every=4"], "task.knn_data is not; expected a folder of labelled clips"),
+        "no labels": ([f"task.knn_data={data}", "task.knn_every=4"], "labels.csv"),
+        "no neighbour": ([*with_knn(labelled), "task.knn_k=0"], "task.knn_k is 0; expected at least 1"),
+    }
+    for name, (overrides, sentence) in mistakes.items():
+        run = fairseq.train(tmp_path / name.replace(" ", "-"), *overrides, stages=stages, code=2)
+        assert sentence in run.log and "Traceback" not in run.log, name

@@ -1,0 +1,44 @@
+"""The comparison of features: one row a kind, the layer among what validation chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bridle_fairseq import comparison
+from bridle_fairseq.data.feature_files import FeatureArray
+from bridle_fairseq.probe import Split
+
+
+def test_a_row_for_each_kind_with_the_layer_that_validates_best(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    labels = Split(*(np.arange(n) % 2 for n in (40, 20, 20)))
+
+    def features(strength: float) -> Split:
+        return Split(*(strength * (part[:, None] - 0.5) + rng.normal(size=(len(part), 4)) for part in labels))
+
+    given = {
+        FeatureArray("encoder", "mean", 1, 4): features(0.0),
+        FeatureArray("encoder", "mean", 2, 4): features(6.0),
+        FeatureArray("log-mel", "deviation", 0, 4): features(0.0),
+    }
+    rows = comparison.compare(given, labels, ("linear", "knn"), resamples=20)
+    assert [(row.features, row.probe, row.layer) for row in rows] == [
+        ("encoder", "linear", 2),
+        ("encoder", "knn", 2),
+        ("log-mel", "linear", 0),
+        ("log-mel", "knn", 0),
+    ]
+    assert rows[0].test > 0.9 > rows[2].test
+    text = comparison.table(rows, "accuracy")
+    assert f"{rows[0].test:.3f}" in text and "layer 2, C = " in text
+    below = text.split("validation by layer")[1].splitlines()
+    assert below[0].split() == ["1", "2"] and len(below) == 3  # the log-mel has no layers
+
+
+def test_cells_stand_under_each_other() -> None:
+    assert comparison.aligned([["a", "n"], ["long", "1.5"], ["b", "10"]]) == "a       n\nlong  1.5\nb      10"
+
+
+def test_a_row_with_nan_in_any_array_could_not_be_read() -> None:
+    arrays = {"a": np.array([[1.0], [np.nan], [2.0]]), "b": np.array([[1.0], [2.0], [3.0]])}
+    assert comparison.finite_rows(arrays).tolist() == [True, False, True]
