@@ -11,7 +11,7 @@ from bridle_fairseq import __version__
 from bridle_fairseq.errors import InputError
 
 # Each module offers HELP: str, add_arguments(parser) and run(args) -> int; what is slow to import, run() imports.
-COMMANDS = ("manifest", "stats", "tokenize", "demo")
+COMMANDS = ("manifest", "stats", "tokenize", "export", "report", "demo")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,9 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from bridle_fairseq.demo import charts, report
-from bridle_fairseq.demo.charts import Band, Line
-from bridle_fairseq.demo.log import Record
+from bridle_fairseq.demo import report
+from bridle_fairseq.report import charts, sections
+from bridle_fairseq.report.charts import Band, Line
+from bridle_fairseq.report.log import Record
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -63,7 +64,7 @@ def test_values_that_are_not_finite_leave_a_chart_whole() -> None:
 def make_page(**changes) -> report.Page:
     rng = np.random.default_rng(0)
     values = {"loss": 2.0, **{f"{name}_{k}": 0.5 for name in ("acc", "perplexity", "used") for k in (1, 2)}}
-    clip = report.Clip(
+    clip = sections.Clip(
         name="a <b>.wav",
         label="",
         fbank=rng.normal(size=(37, 128)).astype(np.float32),
@@ -139,7 +140,7 @@ def test_maps_are_as_wide_in_time_as_the_spectrogram() -> None:
 
     images = [
         decode(base64.b64decode(data))
-        for data in re.findall('image/png;base64,([^"]+)', report._clip(page.clips[0], colours))
+        for data in re.findall('image/png;base64,([^"]+)', sections.clip_figure(page.clips[0], colours))
     ]
     assert images[0].shape[:2] == (128, 48)  # 3 steps of 16 frames
     assert images[1].shape[:2] == (8, 3)
