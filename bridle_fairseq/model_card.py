@@ -79,17 +79,13 @@ def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         names = config["classes"]["names"]
         shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
         rows.append(("classes", f"{len(names)}: {shown}".replace("|", "\\|")))
-        rows.append(
-            (
-                "head",
-                f"pooling {config['pooling']}, {'any number of classes' if config['multi_label'] else 'one class'} a clip",
-            )
-        )
+        how_many = "any number of classes" if config["multi_label"] else "one class"
+        rows.append(("head", f"pooling {config['pooling']}, {how_many} a clip"))
     return [*rows, ("checkpoint", f"sha256 {config['checkpoint_sha256']}")]
 
 
 def _data(source: Source) -> list[tuple[str, str]]:
-    """The manifests and their clips, if they are still there; by the name of their folder, not by its place."""
+    """The manifests, named after their folder, and the number of their clips where they are still there."""
     from bridle_fairseq.data.manifest import Manifest
 
     folder = str(source.cfg["task"].get("data") or "")

@@ -280,7 +280,7 @@ def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
 
 
 class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves out random starts of weights. On the device "meta" they would do nothing, but import half of torch for it."""
+    """Leaves out random starts of weights: on the device "meta" they do nothing, and import half of torch for it."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):

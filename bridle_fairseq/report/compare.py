@@ -18,6 +18,8 @@ LAST = (  # metric, what it is; {k} stands for the level
     ("knn_accuracy", "k-NN accuracy"),
 )
 
+VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine")  # metrics whose values in validation are drawn too
+
 
 def comparison(runs: Sequence[Run]) -> str:
     """Several runs on one page: where they differ, how they ended, and their curves on common axes."""
@@ -90,16 +92,19 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         wanted.append((f"perplexity_{k}", f"Perplexity, level {k}", "number of codes in even use", None))
         wanted.append((f"residual_energy_{k}", f"Residual energy after level {k}", "share that is left", None))
     wanted += [("clips_per_second", "Speed", "clips a second while training", None)]
+    last = max(band.end for run in runs for band in run.bands)
     cards = []
     for metric, title, text, top in wanted:
         lines = [
-            Line(n, series(run.records, metric), i % 8) for i, (n, run) in enumerate(zip(names, runs, strict=True))
-        ]
-        lines += [
-            Line(f"{n}, validation", series(run.records, metric, "valid"), i % 8, dashed=True)
-            for i, (n, run) in enumerate(zip(names, runs, strict=True))
-            if metric in ("loss", "knn_accuracy", "acc_1", "cosine")
+            Line(name + more, series(run.records, metric, split), number % 8, bool(more), _cuts(run))
+            for more, split in (("", "train"), (", validation", "valid"))
+            for number, (name, run) in enumerate(zip(names, runs, strict=True))
+            if not more or metric in VALIDATED
         ]
         if any(line.points for line in lines):
-            cards.append(chart_card(title, text, lines, bands, top=top))
+            cards.append(chart_card(title, text, lines, bands, top=top, last=last))
     return cards
+
+
+def _cuts(run: Run) -> tuple[int, ...]:
+    return tuple(band.end for band in run.bands[:-1])

@@ -67,7 +67,7 @@ class Sounds:
 
 
 def sounds_of(run: Any, manifest: str | None) -> Sounds | None:
-    """The clips of the given manifest, else of the run's validation split; None where the latter is not there any more."""
+    """The clips of the given manifest, else of the run's validation split; None where that is not there any more."""
     if manifest is not None:
         return Sounds(manifest, run.cfg["task"])
     subset = str((run.cfg.get("dataset") or {}).get("valid_subset") or "valid").split(",")[0]
@@ -117,7 +117,7 @@ def _example(model: Any, sounds: Sounds, row: int, source: torch.Tensor) -> Exam
 
 @torch.inference_mode()
 def embedding_map(model: Any, sounds: Sounds, most: int) -> Map | None:
-    """Mean-pooled embeddings of up to ``most`` clips, spread over the manifest, in two dimensions; None without labels."""
+    """Mean-pooled embeddings of up to ``most`` clips of a manifest in two dimensions; None without labels."""
     if sounds.labels is None:
         return None
     rows = np.unique(np.linspace(0, len(sounds.manifest) - 1, most).round().astype(int)).tolist()

@@ -108,11 +108,9 @@ def _usage(run: Run) -> str:
         last = [series(run.records, f"{name}_{use.level}", "valid") for name in ("acc", "residual_energy")]
         cells = [f"{values[-1][1]:.3f}" if values else "" for values in last]
         rows.append((f"level {use.level}", f"{use.used_codes}", f"{use.perplexity:.1f}", f"{use.dead_codes}", *cells))
-        cards.append(
-            f'<div class="card"><h3>Level {use.level}</h3><div class="note">{use.dead_codes} of {use.codebook_size} codes '
-            f"dead, perplexity {use.perplexity:.1f}</div>{figures.usage_histogram(usage[use.level - 1], use.level, share)}"
-            "</div>"
-        )
+        note = f"{use.dead_codes} of {use.codebook_size} codes dead, perplexity {use.perplexity:.1f}"
+        bars = figures.usage_histogram(usage[use.level - 1], use.level, share)
+        cards.append(f'<div class="card"><h3>Level {use.level}</h3><div class="note">{note}</div>{bars}</div>')
     key = (
         '<ul class="legend"><li><i class="alive"></i>in use</li><li><i class="dead"></i>dead '
         f"(under {share:g}x)</li><li class=dashed><i></i>even use, 1x</li></ul>"
@@ -136,7 +134,7 @@ def _examples(run: Run, sounds: Sounds | None, count: int) -> str:
     clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in found)
     hidden = round(100 * run.model.settings.mask_ratio)
     return (
-        f'{title}<p class="soft">Codes that lie close together in a level\'s codebook have similar colours. Below them, '
+        f'{title}<p class="soft">Codes that lie close together in a level\'s codebook have similar colours. Below, '
         f"{hidden} % of the patches are hidden from the encoder and the decoder predicts their codes:</p>"
         f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
     )

@@ -15,6 +15,8 @@ from bridle_fairseq.report.log import Record, count_levels, series
 from bridle_fairseq.report.style import CSS, SCRIPT
 
 FRAMES_A_SECOND = 100
+# What the page itself allows: what stands in it, and nothing from anywhere else.
+POLICY = "default-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'"
 
 
 @dataclass
@@ -41,6 +43,7 @@ def document(title: str, body: Sequence[str]) -> str:
     }
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{html.escape(title)}</title><style>{CSS}</style></head>"
         f"<body><main>{''.join(body)}</main><script>{script}</script></body></html>\n"
@@ -57,10 +60,13 @@ def header(eyebrow: str, title: str, lead: str, facts: Sequence[tuple[str, str]]
     )
 
 
-def chart_card(title: str, text: str, lines: Sequence[Line], bands: Sequence[Band], top: float | None = None) -> str:
+def chart_card(
+    title: str, text: str, lines: Sequence[Line], bands: Sequence[Band], top: float | None = None, last: int = 0
+) -> str:
+    """A chart with its title, what it shows and its legend; see :func:`charts.line_chart`."""
     return (
         f'<div class="card"><h3>{html.escape(title)}</h3><div class="note">{html.escape(text)}</div>'
-        f"{charts.legend(lines)}{charts.line_chart(lines, bands, label=f'{title}: {text}', top=top)}"
+        f"{charts.legend(lines)}{charts.line_chart(lines, bands, label=f'{title}: {text}', top=top, last=last)}"
         '<p class="readout" aria-live="off"></p></div>'
     )
 
