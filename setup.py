@@ -38,6 +38,7 @@ def readme():
 
 
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
@@ -57,11 +58,12 @@ setup(
         "numpy>=1.24",
         "soundfile>=0.12.1",
         "soxr>=0.3.7",
+        "safetensors>=0.4.3",
         "scikit-learn>=1.3",
         "tensorboardX>=2.6",
         "tqdm>=4.64",
     ],
-    extras_require={"test": TEST, "lint": LINT, "dev": TEST + LINT},
+    extras_require={"onnx": ONNX, "test": TEST, "lint": LINT, "dev": TEST + LINT + ONNX},
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},
 )

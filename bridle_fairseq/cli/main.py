@@ -12,7 +12,19 @@ from bridle_fairseq.errors import InputError
 
 # Each module offers HELP: str, add_arguments(parser) and run(args) -> int; what is slow to import, run() imports.
 # One with TAKES_OVERRIDES also gets what stands after "--" on its command line, as args.overrides.
-COMMANDS = ("manifest", "stats", "tokenize", "features", "probe", "crossval", "evaluate", "predict", "demo")
+COMMANDS = (
+    "manifest",
+    "stats",
+    "tokenize",
+    "features",
+    "probe",
+    "crossval",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    "demo",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

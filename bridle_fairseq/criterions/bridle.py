@@ -42,8 +42,11 @@ class BridleCriterion(FairseqCriterion):
             log["commitment_loss"] = out.tokenizer.quantized.commitment_loss.detach() * count
             for k, energy in enumerate(out.tokenizer.quantized.residual_energy, 1):
                 log[f"residual_energy_{k}"] = energy * count
-        for k, (used, perplexity) in enumerate(zip(*_codebook_use(module.quantizer.usage), strict=True), 1):
+        books = module.quantizer.codebooks
+        use = (*_codebook_use(books.usage, books.restart_threshold), books.revived)
+        for k, (used, perplexity, dead, revived) in enumerate(zip(*use, strict=True), 1):
             log[f"used_{k}"], log[f"perplexity_{k}"] = used, perplexity
+            log[f"dead_{k}"], log[f"revived_{k}"] = dead, revived.clone()
         return out.loss, out.sample_size, log
 
     @staticmethod
@@ -64,6 +67,8 @@ class BridleCriterion(FairseqCriterion):
             "residual_energy_": "patches",
             "used_": "batches",
             "perplexity_": "batches",
+            "dead_": "batches",
+            "revived_": "batches",
         }
         weights |= {"cosine": "patches", "codebook_loss": "patches", "commitment_loss": "patches", "stage": "batches"}
         for key in sorted(keys):
@@ -78,9 +83,12 @@ class BridleCriterion(FairseqCriterion):
         return True
 
 
-def _codebook_use(usage):
-    """Codes in use and perplexity of each level, K each, from running frequencies K x C (stays on their device)."""
+def _codebook_use(usage, dead_share):
+    """Codes in use, perplexity and dead codes of each level, K each, from running frequencies K x C, on their device.
+
+    Dead are codes under ``dead_share`` of even use.
+    """
     share = usage / usage.sum(1, keepdim=True).clamp(min=1e-12)
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum(1))
     # A code counts as used with at least a hundredth of its even share.
-    return (share > 0.01 / usage.shape[1]).sum(1), perplexity
+    return (share > 0.01 / usage.shape[1]).sum(1), perplexity, (share < dead_share / usage.shape[1]).sum(1)

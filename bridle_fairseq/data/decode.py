@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 
 from bridle_fairseq.data.archive import read_slice, split_slice
+from bridle_fairseq.data.resample import resample, resampled_length
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # what soxr's HQ filter sees on either side of a sample, several times over
 
@@ -72,11 +72,6 @@ def read_info(path: str) -> AudioInfo:
         return AudioInfo(sound.frames, sound.samplerate)
 
 
-def resampled_length(num_frames: int, from_rate: int, to_rate: int) -> int:
-    """Samples at ``to_rate`` of a clip of so many frames at ``from_rate``: rounded, at least 1."""
-    return max(1, (2 * num_frames * to_rate + from_rate) // (2 * from_rate))
-
-
 def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
     """Samples ``start`` to ``start + length`` of a file as if all of it had been resampled first: float32, 1-d.
 
@@ -105,13 +100,9 @@ def crop_of(sound: Sound, sample_rate: int, start: int = 0, length: int | None =
     margin = int(RESAMPLER_MARGIN_SECONDS * rate)
     steps = max(0, start * rate // sample_rate - margin) // native_step
     first, last = steps * native_step, min(sound.frames, math.ceil(stop * rate / sample_rate) + margin)
-    piece = _resampled(_finite(_read_frames(sound, first, last - first)), rate, sample_rate)
+    piece = resample(_finite(_read_frames(sound, first, last - first)), rate, sample_rate)
     piece = piece[start - steps * wanted_step : stop - steps * wanted_step]
     return np.pad(piece, (0, stop - start - len(piece)))  # soxr may round the last sample of a clip away
-
-
-def _resampled(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    return soxr.resample(samples, from_rate, to_rate, quality="HQ")
 
 
 def _read_frames(sound: Sound, start: int, count: int) -> np.ndarray:

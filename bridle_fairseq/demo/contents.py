@@ -13,10 +13,10 @@ from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.demo.charts import Band
 from bridle_fairseq.demo.probing import Comparison
-from bridle_fairseq.demo.report import Clip
 from bridle_fairseq.demo.training import Stage
+from bridle_fairseq.report.charts import Band
+from bridle_fairseq.report.sections import Clip
 
 
 def headline(found: Comparison | None) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridle_fairseq.demo import log
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.report import log
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CONFIGS = PACKAGE.parent / "examples" / "audio" / "config" / "pretraining"

@@ -44,9 +44,10 @@ def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
     low = mel(LOW_HZ)
     step = (mel(sample_rate / 2) - low) / (num_mel_bins + 1)
     # In float32, in this order, as torchaudio has it: where a slope starts, the last bits are 1e-4 of a log energy.
-    bins = torch.arange(fft_length // 2) * (sample_rate / fft_length)
+    # On the CPU even where a model is built on torch's "meta" device, to be filled from a file: these are in no file.
+    bins = torch.arange(fft_length // 2, device="cpu") * (sample_rate / fft_length)
     bins = 1127.0 * (1.0 + bins / 700.0).log()
-    filters = torch.arange(num_mel_bins)[:, None]
+    filters = torch.arange(num_mel_bins, device="cpu")[:, None]
     left, centre, right = (low + (filters + edge) * step for edge in (0.0, 1.0, 2.0))
     slopes = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
     return F.pad(slopes.clamp(min=0), (0, 1))
@@ -82,7 +83,7 @@ class LogMel(KeepsDtype):
         self.frame_length = int(sample_rate * frame_length_ms / 1000)
         self.frame_shift = int(sample_rate * frame_shift_ms / 1000)
         self.fft_length = 2 ** math.ceil(math.log2(self.frame_length))
-        window = torch.hann_window(self.frame_length, periodic=False)
+        window = torch.hann_window(self.frame_length, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)
         filters = mel_filters(num_mel_bins, self.fft_length, sample_rate)
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
@@ -110,7 +111,7 @@ class LogMel(KeepsDtype):
         num_frames = torch.arange(self.frame_count(longest), device=waveform.device)
         frame_padding_mask = num_frames >= self.frame_count(num_samples)[:, None]
         with torch.autocast(waveform.device.type, enabled=False):
-            if waveform.device.type == "cpu":
+            if waveform.device.type == "cpu" and not torch.compiler.is_compiling():
                 log_mel = self._clip_by_clip(waveform.float(), num_samples.tolist())
             else:
                 log_mel = self._together(waveform.float(), padding_mask, num_samples)

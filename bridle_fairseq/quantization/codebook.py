@@ -63,6 +63,7 @@ class EmaCodebooks(KeepsDtype):
     usage: Tensor  # K x C, moving average of code frequencies
     started: Tensor  # bool
     num_updates: Tensor  # long
+    revived: Tensor  # K, dead codes that restarted in the last update
     pending_sizes: Tensor  # K x (C + 1), the last row is for what must not count
     pending_sums: Tensor  # K x (C + 1) x D
     pending_usage: Tensor  # K x (C + 1), from searches that leave the codes alone
@@ -91,6 +92,7 @@ class EmaCodebooks(KeepsDtype):
         self.register_buffer("usage", torch.zeros(levels, size))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
+        self.register_buffer("revived", torch.zeros(levels), persistent=False)
         self.register_buffer("pending_sizes", torch.zeros(levels, size + 1), persistent=False)
         self.register_buffer("pending_sums", torch.zeros(levels, size + 1, dim), persistent=False)
         self.register_buffer("pending_usage", torch.zeros(levels, size + 1), persistent=False)
@@ -168,7 +170,7 @@ class EmaCodebooks(KeepsDtype):
         codes = sums / smoothed.clamp_min(self.epsilon).unsqueeze(2)
         if self.unit_codes:
             codes = F.normalize(codes, dim=2)
-        self._restart_dead_codes(codes, sizes, sums)
+        self.revived.copy_(self._restart_dead_codes(codes, sizes, sums) * usable)
         self.codes.copy_(torch.where(usable, codes, self.codes))
         self.sizes.copy_(torch.where(usable, sizes, self.sizes))
         self.sums.copy_(torch.where(usable, sums, self.sums))
@@ -181,8 +183,12 @@ class EmaCodebooks(KeepsDtype):
         moved = torch.where(first, frequency, torch.lerp(frequency, self.usage, self.decay))
         self.usage.copy_(torch.where(total > 0, moved, self.usage))
 
-    def _restart_dead_codes(self, codes: Tensor, sizes: Tensor, sums: Tensor) -> None:
-        """Move dead codes to candidates, in place, the deadest first; they get the even share of both averages."""
+    def _restart_dead_codes(self, codes: Tensor, sizes: Tensor, sums: Tensor) -> Tensor:
+        """Move dead codes to candidates, in place, the deadest first; they get the even share of both averages.
+
+        Returns:
+            How many of each level were moved, K.
+        """
         share = sizes.mean(dim=1, keepdim=True)
         lots, order = self.pending_lots.sort(dim=1)
         rows = self.pending_rows.gather(1, order.unsqueeze(2).expand_as(self.pending_rows))
@@ -196,6 +202,7 @@ class EmaCodebooks(KeepsDtype):
         codes.scatter_(1, index, torch.where(replace.unsqueeze(2), rows, codes.gather(1, index)))
         sums.scatter_(1, index, torch.where(replace.unsqueeze(2), rows * share.unsqueeze(2), sums.gather(1, index)))
         sizes.scatter_(1, weakest.indices, new_sizes)
+        return replace.sum(dim=1)
 
     def discard(self) -> None:
         """Forget what is pending."""
@@ -206,7 +213,8 @@ class EmaCodebooks(KeepsDtype):
     def reset(self) -> None:
         """Back to the state of a new module: not started, nothing counted, nothing pending."""
         self.discard()
-        for tensor in (self.codes, self.sizes, self.sums, self.usage, self.started, self.num_updates):
+        state = (self.codes, self.sizes, self.sums, self.usage, self.started, self.num_updates, self.revived)
+        for tensor in state:
             tensor.zero_()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:

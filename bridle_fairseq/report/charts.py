@@ -27,6 +27,7 @@ class Line(NamedTuple):
     points: Points
     colour: int
     dashed: bool = False
+    cuts: tuple[int, ...] = ()  # updates after which the line begins anew, besides the ends of the chart's bands
 
 
 class Band(NamedTuple):
@@ -64,7 +65,9 @@ def _number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def line_chart(lines: Sequence[Line], bands: Sequence[Band] = (), *, label: str, top: float | None = None) -> str:
+def line_chart(
+    lines: Sequence[Line], bands: Sequence[Band] = (), *, label: str, top: float | None = None, last: int = 0
+) -> str:
     """An SVG chart over updates, from 0 (or the lowest value below it) up.
 
     Args:
@@ -72,6 +75,7 @@ def line_chart(lines: Sequence[Line], bands: Sequence[Band] = (), *, label: str,
         bands: captions behind them, such as the stages of a run.
         label: what the chart shows, for those who hear the page instead of seeing it.
         top: upper end of the axis, if it is known.
+        last: the update up to which the chart reaches at least.
     """
     drawn = [piece for line in lines for piece in _pieces(line, bands)]
     if not drawn:
@@ -79,7 +83,7 @@ def line_chart(lines: Sequence[Line], bands: Sequence[Band] = (), *, label: str,
     values = [y for line in drawn for _, y in line.points]
     low = min(0.0, min(values))
     high = top if top is not None else max(values) * 1.06 or 1.0
-    last = max([x for line in drawn for x, _ in line.points] + [band.end for band in bands]) or 1
+    last = max([last, *(x for line in drawn for x, _ in line.points), *(band.end for band in bands)]) or 1
 
     def at_x(update: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * update / last, 1)
@@ -94,14 +98,19 @@ def line_chart(lines: Sequence[Line], bands: Sequence[Band] = (), *, label: str,
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
     for value in ticks(0, last):
         anchor = "end" if at_x(value) > WIDTH - 40 else "middle"
-        parts.append(f'<text x="{at_x(value)}" y="{HEIGHT - 8}" text-anchor="{anchor}">{_number(value)}</text>')
+        text = "update 0" if value == 0 else _number(value)
+        parts.append(f'<text x="{at_x(value)}" y="{HEIGHT - 8}" text-anchor="{anchor}">{text}</text>')
     for line in drawn:
+        if len(line.points) == 1:  # a line of one point would not be seen
+            ((x, y),) = line.points
+            parts.append(f'<circle r="2.5" style="fill:var(--line-{line.colour})" cx="{at_x(x)}" cy="{at_y(y)}"/>')
+            continue
         path = " ".join(f"{at_x(x)},{at_y(y)}" for x, y in line.points)
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         parts.append(f'<polyline style="stroke:var(--line-{line.colour})"{dash} points="{path}"/>')
     data = {
         "last": last,
-        "lines": [{"name": n, "colour": c, "points": [[x, float(f"{y:.4g}")] for x, y in p]} for n, p, c, _ in drawn],
+        "lines": [{"name": n, "colour": c, "points": [[x, float(f"{y:.4g}")] for x, y in p]} for n, p, c, *_ in drawn],
     }
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label, quote=True)}" '
@@ -111,7 +120,7 @@ def line_chart(lines: Sequence[Line], bands: Sequence[Band] = (), *, label: str,
 
 def _pieces(line: Line, bands: Sequence[Band]) -> list[Line]:
     """A line cut at the ends of the bands, thinned; pieces without points are left out."""
-    ends = [band.end for band in bands[:-1]]
+    ends = sorted({*(band.end for band in bands[:-1]), *line.cuts})
     cuts = zip([-1, *ends], [*ends, math.inf], strict=True)
     pieces = [line._replace(points=thin([p for p in line.points if start < p[0] <= end])) for start, end in cuts]
     return [piece for piece in pieces if piece.points]

@@ -1,10 +1,11 @@
-"""Reads the JSON lines that fairseq logs with ``common.log_format=json``."""
+"""Reads what fairseq logs: JSON lines (``common.log_format=json``), or the files of tensorboard."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})\s*$")
@@ -47,6 +48,31 @@ def parse(lines: Iterable[str]) -> list[Record]:
         record = parse_line(line)
         if record is not None:
             found[record.split, record.update] = record
+    return sorted(found.values(), key=lambda record: record.update)
+
+
+def parse_board(paths: Iterable[Path]) -> list[Record]:
+    """The records in tensorboard's event files; those of a split lie in a folder of its name.
+
+    The files are a sequence of length, checksum, message, checksum; only tensorboardX's message type is needed.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[tuple[str, int], Record] = {}
+    for path in paths:
+        split = {"train_inner": "train", "valid": "valid"}.get(path.parent.name)
+        data, start = path.read_bytes(), 0
+        while split is not None and start + 12 <= len(data):
+            size = int.from_bytes(data[start : start + 8], "little")
+            try:
+                event = Event.FromString(data[start + 12 : start + 12 + size])
+            except DecodeError:  # the last message of a run that was killed
+                break
+            start += size + 16
+            for value in event.summary.value:
+                record = found.setdefault((split, event.step), Record(split, event.step, {}))
+                record.values[value.tag] = float(value.simple_value)
     return sorted(found.values(), key=lambda record: record.update)
 
 

@@ -1,4 +1,4 @@
-"""The look of the demo's page, and the few lines of script that read values off its charts."""
+"""The look of all pages, and the few lines of script that read values off its charts."""
 
 CSS = """
 :root {
@@ -66,6 +66,17 @@ svg .cursor { stroke: var(--soft); stroke-dasharray: 2 3; visibility: hidden; }
 }
 .legend i { display: inline-block; width: 16px; border-top: 3px solid; vertical-align: middle; margin-right: 5px; }
 .legend .dashed i { border-top-style: dashed; }
+svg.bars { display: block; width: 100%; height: auto; }
+svg.bars path.alive { fill: var(--line-1); }
+svg.bars path.dead { fill: var(--line-0); }
+svg.bars .even { stroke: var(--ink); stroke-dasharray: 5 4; opacity: .7; }
+.legend i.alive { border-color: var(--line-1); }
+.legend i.dead { border-color: var(--line-0); }
+.legend .key { width: 12px; height: 12px; vertical-align: -1px; margin-right: 5px; }
+svg.map { display: block; width: 100%; height: auto; max-height: 560px; overflow: visible; }
+svg.map > * { stroke: var(--card); stroke-width: 1; }
+details summary { cursor: pointer; color: var(--soft); margin: 10px 0; }
+details td { overflow-wrap: anywhere; }
 .readout {
   min-height: 1.6em; margin: 2px 0 0; font-size: 13px; color: var(--soft); font-variant-numeric: tabular-nums;
 }

@@ -1,0 +1,45 @@
+"""``bridle export``: a model for use without fairseq."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from bridle_fairseq.errors import InputError
+
+HELP = "write a model for use without fairseq: safetensors, settings and a model card"
+PARTS = {"encoder": ("encoder",), "tokenizer": ("tokenizer",), "all": ("encoder", "tokenizer")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bridle export``."""
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle' or 'bridle_classifier'")
+    parser.add_argument("dir", metavar="DIR", help="new or empty folder, or an earlier export, which is replaced")
+    parser.add_argument("--part", choices=list(PARTS), help="of the model 'bridle' (default: all)")
+    parser.add_argument("--license", metavar="NAME", help="of the weights, for the model card, such as cc-by-4.0")
+    parser.add_argument(
+        "--onnx",
+        type=float,
+        metavar="SECONDS",
+        help="also write encoder.onnx for clips of up to so many seconds (needs the extra 'onnx')",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    if args.onnx is not None and args.part == "tokenizer":
+        raise InputError("--onnx with --part tokenizer; expected --part encoder or all, as it is the encoder's graph")
+    from bridle_fairseq import export
+
+    source = export.read_checkpoint(args.checkpoint)
+    if source.model == "bridle_classifier" and args.part is not None:
+        raise InputError(f"--part {args.part} with a checkpoint of a classifier; expected none")
+    folder = export.export(source, args.dir, PARTS.get(args.part, ()), args.license)
+    _say(folder)
+    return 0
+
+
+def _say(folder: Any) -> None:
+    for path in sorted(folder.iterdir()):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    print(f'use it: bridle_fairseq.pretrained.load("{folder}")')

@@ -1,0 +1,129 @@
+"""The model card of an export: what is known of a model, in the words of its checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bridle_fairseq.errors import InputError
+
+if TYPE_CHECKING:
+    from bridle_fairseq.export import Source
+
+USES = {
+    "encoder": "vectors = model.embed(waveforms, sample_rate)          # B x D, pooling='mean'\n"
+    "features = model.features(waveforms, sample_rate)      # .x B x N x D, .class_token, .padding_mask, .grid",
+    "tokenizer": "codes = model.codes(waveforms, sample_rate)            # .codes B x N x K, .padding_mask, .grid",
+    "classifier": "model.classify(waveforms, sample_rate, top=5)          # [[(class, probability), ...], ...]",
+}
+NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second", "stage")
+
+
+def model_card(source: Source, config: Mapping[str, Any], license: str | None) -> str:
+    """``README.md`` of an export.
+
+    Args:
+        source: what was exported.
+        config: its ``config.json``.
+        license: of the weights.
+    """
+    what = " and ".join(config["parts"])
+    lines = []
+    if license:
+        lines += ["---", f"license: {license}", "library_name: bridle_fairseq", "---", ""]
+    lines += [
+        f"# BRIDLE: {what}",
+        "",
+        f"Exported by bridle_fairseq {config['bridle_fairseq']} from a checkpoint of the model `{config['model']}`,",
+        "trained with residual-quantized codes after arXiv 2502.02118.",
+        "",
+        "## Use",
+        "",
+        "Needs torch, numpy and safetensors; soxr where sound has another rate than the model.",
+        "Waveforms are mono, in [-1, 1].",
+        "",
+        "```python",
+        "from bridle_fairseq import pretrained",
+        "",
+        'model = pretrained.load("this/folder", device="cpu")',
+        *[USES[part] for part in config["parts"]],
+        "```",
+        "",
+    ]
+    for title, rows in (
+        ("Model", _model(source, config)),
+        ("Data", _data(source)),
+        ("Training", _training(source)),
+        ("Metrics at this checkpoint", _metrics(source)),
+        ("Licence", [("of the weights", license or "not stated")]),
+    ):
+        lines += [f"## {title}", "", "| | |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows], ""]
+    return "\n".join(lines)
+
+
+def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    s = source.settings
+    rows = [
+        ("input", f"{s.sample_rate} Hz, {s.num_mel_bins} mel bins, mean {s.fbank_mean:g}, deviation {s.fbank_std:g}"),
+        ("patches", f"{s.patch_size[0]} frames of 10 ms x {s.patch_size[1]} mel bins"),
+    ]
+    if config["parts"] != ["tokenizer"]:
+        rows.append(("encoder", f"{s.encoder_depth} blocks, width {s.encoder_width}, {s.encoder_heads} heads"))
+    if "tokenizer" in config["parts"]:
+        rows.append(("tokenizer", f"{s.tokenizer_depth} blocks, width {s.encoder_width}"))
+        rows.append(("codes", f"{s.num_codebooks} x {s.codebook_size}, width {s.codebook_dim}, {s.codebook_metric}"))
+        if not bool(source.weights["tokenizer_ready"]):
+            rows.append(("note", "its codes are those of the cold start's random projection"))
+    if "classes" in config:
+        names = config["classes"]["names"]
+        shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        rows.append(("classes", f"{len(names)}: {shown}".replace("|", "\\|")))
+        how_many = "any number of classes" if config["multi_label"] else "one class"
+        rows.append(("head", f"pooling {config['pooling']}, {how_many} a clip"))
+    return [*rows, ("checkpoint", f"sha256 {config['checkpoint_sha256']}")]
+
+
+def _data(source: Source) -> list[tuple[str, str]]:
+    """The manifests, named after their folder, and the number of their clips where they are still there."""
+    from bridle_fairseq.data.manifest import Manifest
+
+    folder = str(source.cfg["task"].get("data") or "")
+    dataset = source.cfg.get("dataset") or {}
+    splits = [str(dataset.get("train_subset") or "train"), *str(dataset.get("valid_subset") or "valid").split(",")]
+    rows = []
+    for split in splits if folder else []:
+        path = os.path.join(folder, f"{split}.tsv")
+        name = f"{os.path.basename(os.path.normpath(folder))}/{split}.tsv"
+        try:
+            manifest = Manifest.read(path)
+            rows.append((f"`{name}`", f"{len(manifest)} clips, sha256 {manifest.fingerprint()}"))
+        except InputError:
+            rows.append((f"`{name}`", "number of clips not known: the manifest was not there at the export"))
+    return rows or [("data", "not known")]
+
+
+def _training(source: Source) -> list[tuple[str, str]]:
+    history = source.state.get("optimizer_history") or [{}]
+    updates = history[-1].get("num_updates")
+    rows = [("updates", "not known" if updates is None else str(updates))]
+    if source.model == "bridle":
+        schedule = source.settings.schedule()
+        for start, stage in zip(schedule.starts, schedule.stages, strict=True):
+            done = stage.updates if updates is None else min(max(int(updates) - start, 0), stage.updates)
+            rows.append((f"stage: {stage.kind}", f"{done} of {stage.updates} updates"))
+    hours = float((source.state.get("extra_state") or {}).get("previous_training_time") or 0) / 3600
+    return [*rows, ("time", f"{hours:.2f} h")] if hours else rows
+
+
+def _metrics(source: Source) -> list[tuple[str, str]]:
+    """Averages of the last validation, else of the last training updates, as the checkpoint holds them."""
+    kept = (source.state.get("extra_state") or {}).get("metrics") or {}
+    for split in ("valid", "train"):
+        rows = []
+        for _, name, kind, state in kept.get(split, []):
+            if kind == "AverageMeter" and state.get("count") and not name.startswith("_") and name not in NOT_SHOWN:
+                rows.append((f"{split} {name}", f"{float(state['sum']) / float(state['count']):.4g}"))
+        if rows:
+            return rows
+    return [("metrics", "none in the checkpoint")]

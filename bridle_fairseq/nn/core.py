@@ -1,0 +1,37 @@
+"""What runs an encoder, as one module of tensors in and tensors out: for torch.compile, torch.export and ONNX."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bridle_fairseq.nn.encoder import Encoder
+from bridle_fairseq.nn.frontend import AudioFrontEnd
+
+
+class EncoderCore(nn.Module):
+    """Front end and encoder.
+
+    Args:
+        front_end: from waveforms to patches.
+        encoder: of the same patches.
+    """
+
+    def __init__(self, front_end: AudioFrontEnd, encoder: Encoder) -> None:
+        super().__init__()
+        self.front_end, self.encoder = front_end, encoder
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalised features of all patches, of the class token, and which patches are padding.
+
+        Args:
+            waveform: B x S at the model's rate.
+            padding_mask: B x S, or None.
+
+        Returns:
+            B x N x D, B x D, and B x N (None without ``padding_mask``).
+        """
+        patches = self.front_end(waveform, padding_mask)
+        out = self.encoder(patches.x, patches.grid, patches.padding_mask)
+        return out.x, out.class_token, patches.padding_mask

@@ -1,0 +1,147 @@
+"""What a trained model makes of some sounds: codes of clips, predictions of what was hidden, a map of embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.classifier import pool_patches
+from bridle_fairseq.nn.encoder import EncoderOutput
+from bridle_fairseq.nn.masking import random_mask
+from bridle_fairseq.report.sections import Clip
+
+VISIBLE, RIGHT, WRONG = 0, 1, 2
+BATCH = 16
+TSNE_FROM = 30  # clips; of fewer, the two principal components say more
+
+
+class Example(NamedTuple):
+    """A clip, and what the model predicts where it was hidden."""
+
+    clip: Clip
+    predicted: np.ndarray  # T x F x K: VISIBLE, RIGHT or WRONG
+
+
+class Map(NamedTuple):
+    """Clips in two dimensions."""
+
+    points: np.ndarray  # n x 2
+    labels: list[str]
+    how: str  # the method
+
+
+class Sounds:
+    """The clips of a manifest, with their labels where there are some.
+
+    Args:
+        path: of the manifest.
+        task: the run's task configuration.
+
+    Raises:
+        InputError: a manifest, files or labels that cannot be used.
+    """
+
+    def __init__(self, path: str, task: Mapping[str, Any]) -> None:
+        self.manifest = Manifest.read(path)
+        rate, longest = int(task.get("sample_rate") or 16000), task.get("max_sample_size")
+        self.dataset = AudioDataset(self.manifest, sample_rate=rate, max_sample_size=longest and int(longest))
+        self.labels: Labels | None = None
+        classes, labels = Path(path).with_name("labels.csv"), Path(path).with_suffix(".lbl")
+        if classes.is_file() and labels.is_file():
+            self.labels = Labels.read(labels, self.manifest, Classes.read(classes))
+
+    def label(self, row: int) -> str:
+        """Name of a row's first class; empty where there is none."""
+        if self.labels is None or not self.labels[row]:
+            return ""
+        return self.labels.classes.names[self.labels[row][0]]
+
+
+def sounds_of(run: Any, manifest: str | None) -> Sounds | None:
+    """The clips of the given manifest, else of the run's validation split; None where that is not there any more."""
+    if manifest is not None:
+        return Sounds(manifest, run.cfg["task"])
+    subset = str((run.cfg.get("dataset") or {}).get("valid_subset") or "valid").split(",")[0]
+    path = os.path.join(str(run.cfg["task"].get("data") or ""), f"{subset}.tsv")
+    try:
+        return Sounds(path, run.cfg["task"])
+    except InputError:
+        return None
+
+
+@torch.inference_mode()
+def examples(model: Any, sounds: Sounds, count: int) -> list[Example]:
+    """A few clips, of different classes where there are labels."""
+    found: dict[Any, Example] = {}
+    for row in range(len(sounds.manifest)):
+        key = sounds.label(row) or row
+        source = None if key in found else sounds.dataset[row]["source"]
+        if source is not None:
+            found[key] = _example(model, sounds, row, source)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _example(model: Any, sounds: Sounds, row: int, source: torch.Tensor) -> Example:
+    settings = model.settings
+    patches = model.front_end(source[None])
+    codes = model.codes(patches, bool(model.tokenizer_ready))
+    mask = random_mask(1, codes.shape[1], settings.mask_ratio, generator=torch.Generator().manual_seed(row))
+    x = model.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
+    logits = model.decoder(x, mask, patches.grid, None)
+    right = logits.argmax(-1) == codes[mask.masked]  # P x K
+    predicted = torch.full_like(codes, VISIBLE)
+    predicted[mask.masked] = torch.where(right, RIGHT, WRONG)
+    fbank, _ = model.front_end.log_mel(source[None])
+    clip = Clip(
+        name=sounds.manifest.relative_path(row),
+        label=sounds.label(row),
+        fbank=fbank[0].numpy(),
+        codes=codes.view(*patches.grid, -1).numpy(),
+        patch_frames=settings.patch_size[0],
+        waveform=source.numpy(),
+        sample_rate=settings.sample_rate,
+    )
+    return Example(clip, predicted.view(*patches.grid, -1).numpy())
+
+
+@torch.inference_mode()
+def embedding_map(model: Any, sounds: Sounds, most: int) -> Map | None:
+    """Mean-pooled embeddings of up to ``most`` clips of a manifest in two dimensions; None without labels."""
+    if sounds.labels is None:
+        return None
+    rows = np.unique(np.linspace(0, len(sounds.manifest) - 1, most).round().astype(int)).tolist()
+    vectors, labels = [], []
+    for start in range(0, len(rows), BATCH):
+        batch = sounds.dataset.collater([sounds.dataset[row] for row in rows[start : start + BATCH]])
+        if not batch:
+            continue
+        found = model.extract_features(**batch["net_input"])
+        out = EncoderOutput(found["x"], found["class_token"], [])
+        vectors.append(pool_patches(out, found["grid"], found["padding_mask"], "mean").numpy())
+        labels += [sounds.label(int(row)) or "no label" for row in batch["id"]]
+    if len(labels) < 3:
+        return None
+    points, how = _two_dimensions(np.concatenate(vectors))
+    return Map(points, labels, how)
+
+
+def _two_dimensions(vectors: np.ndarray) -> tuple[np.ndarray, str]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    scaled = (vectors - vectors.mean(0)) / np.maximum(vectors.std(0), 1e-6)
+    if len(scaled) < TSNE_FROM:
+        return PCA(2, random_state=0).fit_transform(scaled), "PCA"
+    reduced = PCA(min(30, *scaled.shape), random_state=0).fit_transform(scaled)
+    return TSNE(2, perplexity=min(20, len(scaled) / 4), init="pca", random_state=0).fit_transform(reduced), "t-SNE"

@@ -1,0 +1,121 @@
+"""Figures that are no curves over updates: use of codes, right and wrong predictions, a map of points."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from bridle_fairseq.report import charts
+from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map
+
+COLOURS, SHAPES = 8, 3
+PREDICTION = {VISIBLE: (128, 122, 116), RIGHT: (22, 148, 168), WRONG: (226, 124, 52)}
+_PREDICTION_NAMES = ((RIGHT, "right"), (WRONG, "wrong"), (VISIBLE, "not hidden"))
+
+
+def usage_histogram(usage: np.ndarray, level: int, dead_share: float) -> str:
+    """Bars of a level's code frequencies (C), the most used code first, in units of even use; dead codes marked."""
+    share = np.sort(usage)[::-1] / max(usage.sum(), 1e-12) * len(usage)
+    top = max(float(share[0]) * 1.06, 1.2)
+    wide = (charts.WIDTH - charts.LEFT - charts.RIGHT) / len(share)
+    high = charts.HEIGHT - charts.TOP - charts.BOTTOM
+
+    def at_y(value: float) -> float:
+        return round(charts.HEIGHT - charts.BOTTOM - high * value / top, 1)
+
+    parts = []
+    for value in charts.ticks(0, top):
+        parts.append(f'<line class="grid" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" ')
+        parts.append(f'y1="{at_y(value)}" y2="{at_y(value)}"/>')
+        parts.append(f'<text x="{charts.LEFT - 6}" y="{at_y(value) + 4}" text-anchor="end">{value:g}x</text>')
+    alive = int((share >= max(dead_share, 1e-9)).sum())
+    for first, last, kind in ((0, alive, "alive"), (alive, len(share), "dead")):
+        if first < last:
+            steps = " ".join(f"V{at_y(share[i])} H{charts.LEFT + wide * (i + 1):.1f}" for i in range(first, last))
+            start = f"{charts.LEFT + wide * first:.1f},{at_y(0)}"
+            parts.append(f'<path class="bars {kind}" d="M{start} {steps} V{at_y(0)} Z"/>')
+    even = at_y(1)
+    parts.append(f'<line class="even" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" y1="{even}" y2="{even}"/>')
+    for place, anchor in ((1, "start"), (len(share), "end")):
+        x = charts.LEFT if place == 1 else charts.WIDTH - charts.RIGHT
+        parts.append(f'<text x="{x}" y="{charts.HEIGHT - 8}" text-anchor="{anchor}">code {place} by use</text>')
+    label = f"use of the codes of level {level}, sorted; {len(share) - alive} of {len(share)} are dead"
+    return (
+        f'<svg class="bars" viewBox="0 0 {charts.WIDTH} {charts.HEIGHT}" role="img" aria-label="{label}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def prediction_rows(predicted: np.ndarray) -> str:
+    """Rows for a clip's figure: for each level, where the hidden codes were predicted right and wrong (T x F x K)."""
+    rows = []
+    for level in range(predicted.shape[2]):
+        pixels = np.zeros((*predicted.shape[1::-1], 3), np.uint8)
+        for kind, colour in PREDICTION.items():
+            pixels[predicted[:, ::-1, level].T == kind] = colour
+        hidden = predicted[..., level] != VISIBLE
+        right = float((predicted[..., level] == RIGHT).sum() / max(hidden.sum(), 1))
+        source = charts.data_uri("image/png", charts.png(pixels))
+        rows.append(
+            f"<span>predicted {level + 1}<br>{100 * right:.0f} % right</span>"
+            f'<img class="codes" src="{source}" alt="predictions of level {level + 1}: {100 * right:.0f} % right">'
+        )
+    return "".join(rows)
+
+
+def prediction_legend() -> str:
+    """What the colours of :func:`prediction_rows` mean."""
+    items = "".join(
+        f'<li><i style="border-color:rgb{PREDICTION[kind]}"></i>{name}</li>' for kind, name in _PREDICTION_NAMES
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def scatter(found: Map) -> str:
+    """A map of points with a colour and a shape for each label, and its legend."""
+    counts = Counter(found.labels)
+    names = sorted(name for name, _ in counts.most_common(COLOURS * SHAPES - 1))
+    rest = len(counts) - len(names)
+    low, high = found.points.min(0), found.points.max(0)
+    place = (found.points - low) / np.maximum(high - low, 1e-9)
+    width, height, edge = charts.WIDTH * 1.6, charts.HEIGHT * 1.6, 10
+    marks = []
+    for (x, y), name in zip(place, found.labels, strict=True):
+        number = names.index(name) if name in names else COLOURS * SHAPES - 1
+        at = (edge + x * (width - 2 * edge), height - edge - y * (height - 2 * edge))
+        marks.append(_mark(number, *at, html.escape(name)))
+    entries = [(number, name) for number, name in enumerate(names)]
+    if rest:
+        entries.append((COLOURS * SHAPES - 1, f"{rest} more"))
+    legend = "".join(
+        f'<li><svg class="key" viewBox="0 0 12 12">{_mark(number, 6, 6)}</svg>{html.escape(name)}</li>'
+        for number, name in entries
+    )
+    label = f"{found.how} of {len(found.labels)} clips of {len(counts)} classes"
+    return (
+        f'<ul class="legend">{legend}</ul><svg class="map" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{label}">{"".join(marks)}</svg>'
+    )
+
+
+def _mark(number: int, x: float, y: float, title: str = "") -> str:
+    style = f'style="fill:var(--line-{number % COLOURS})"'
+    text = f"<title>{title}</title>" if title else ""
+    if number // COLOURS == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {style}>{text}</circle>'
+    if number // COLOURS == 1:
+        return f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" {style}>{text}</rect>'
+    return f'<path d="M{x:.1f},{y - 5:.1f} l5,9 h-10 Z" {style}>{text}</path>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column names the row."""
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr><th>{html.escape(row[0])}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row[1:])}</tr>"
+        for row in rows
+    )
+    return f'<div class="card scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

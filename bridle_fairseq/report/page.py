@@ -1,0 +1,158 @@
+"""The page about one run."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+
+from bridle_fairseq.quantization.statistics import level_statistics
+from bridle_fairseq.report import charts, figures
+from bridle_fairseq.report.charts import Line
+from bridle_fairseq.report.examples import Sounds, embedding_map, examples, sounds_of
+from bridle_fairseq.report.log import series
+from bridle_fairseq.report.run import Run, configuration
+from bridle_fairseq.report.sections import by_level, chart_card, clip_figure, codebooks, curves, document, header
+
+
+def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
+    """One run as HTML.
+
+    Args:
+        run: what it left.
+        manifest: of the clips to show; None: the run's validation split, if it is still there.
+        clips: shown with their codes and predictions.
+        points: clips on the map of embeddings, at most.
+
+    Raises:
+        InputError: the manifest or its files cannot be used.
+    """
+    sounds = sounds_of(run, manifest)
+    size = run.model.settings.codebook_size
+    body = [
+        header("bridle run", run.name, _lead(run), facts(run)),
+        curves(run.records, run.bands, _probe_and_memory(run)),
+        codebooks(run.records, run.bands, size, _changes(run)),
+        _usage(run),
+        _examples(run, sounds, clips),
+        _map(run, sounds, points),
+        _configuration(run),
+        f"<footer>{html.escape(str(run.checkpoint))}</footer>",
+    ]
+    return document(f"{run.name}: bridle run", body)
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """(value, what it is) of what one wants to know first."""
+    encoder = sum(p.numel() for p in run.model.encoder.parameters())
+    found = [
+        (f"{run.updates}", "updates"),
+        (f"{len(run.bands)}", "stages begun"),
+        (f"{encoder / 1e6:.3g} M", "encoder"),
+    ]
+    wall = [value for _, value in series(run.records, "wall")]
+    if wall:
+        found.append((f"{max(wall) / 60:.0f} min" if max(wall) >= 90 else f"{max(wall):.0f} s", "of training"))
+    speed = [value for _, value in series(run.records, "clips_per_second")]
+    if speed:
+        found.append((f"{float(np.median(speed)):.3g}", "clips a second, median"))
+    probe = series(run.records, "knn_accuracy", "valid")
+    if probe:
+        found.append((f"{probe[-1][1]:.3f}", "k-NN accuracy at the end"))
+    return found
+
+
+def _lead(run: Run) -> str:
+    s = run.model.settings
+    stages = ", ".join(f"{band.name} to {band.end}" for band in run.bands)
+    codes = f"{s.num_codebooks} x {s.codebook_size} codes" if s.num_codebooks > 1 else f"{s.codebook_size} codes (VQ)"
+    return f"{codes}, encoder of {s.encoder_depth} blocks of width {s.encoder_width}. Stages: {stages}."
+
+
+def _probe_and_memory(run: Run) -> list[str]:
+    parts = []
+    probe = [Line("k-NN on the labelled manifest", series(run.records, "knn_accuracy", "valid"), 2)]
+    if probe[0].points:
+        parts.append(
+            chart_card("Probe accuracy", "frozen encoder, while it is being pretrained", probe, run.bands, top=1.0)
+        )
+    memory = [Line("free", series(run.records, "gb_free"), 3)]
+    if memory[0].points:
+        parts.append(chart_card("GPU memory", "GB that are free, at the end of an update", memory, run.bands))
+    return parts
+
+
+def _changes(run: Run) -> list[str]:
+    """Charts of dead codes and of restarts, where the run logged them."""
+    share = run.model.quantizer.codebooks.restart_threshold
+    found = []
+    for metric, title, text in (
+        ("dead", "Dead codes", f"codes used less than {share:g} times as often as even use would have it"),
+        ("revived", "Revived codes", "dead codes that restarted in an update, mean over the log's interval"),
+    ):
+        lines = by_level(run.records, metric)
+        if any(line.points for line in lines):
+            found.append(chart_card(title, text, lines, run.bands))
+    return found
+
+
+def _usage(run: Run) -> str:
+    quantizer = run.model.quantizer
+    share = quantizer.codebooks.restart_threshold
+    usage = quantizer.usage.cpu().numpy()
+    if not usage.sum():
+        return ""
+    rows, cards = [], []
+    for use in level_statistics(quantizer.usage, share):
+        last = [series(run.records, f"{name}_{use.level}", "valid") for name in ("acc", "residual_energy")]
+        cells = [f"{values[-1][1]:.3f}" if values else "" for values in last]
+        rows.append((f"level {use.level}", f"{use.used_codes}", f"{use.perplexity:.1f}", f"{use.dead_codes}", *cells))
+        note = f"{use.dead_codes} of {use.codebook_size} codes dead, perplexity {use.perplexity:.1f}"
+        bars = figures.usage_histogram(usage[use.level - 1], use.level, share)
+        cards.append(f'<div class="card"><h3>Level {use.level}</h3><div class="note">{note}</div>{bars}</div>')
+    key = (
+        '<ul class="legend"><li><i class="alive"></i>in use</li><li><i class="dead"></i>dead '
+        f"(under {share:g}x)</li><li class=dashed><i></i>even use, 1x</li></ul>"
+    )
+    head = ("at the end", "used codes", "perplexity", "dead codes", "accuracy (valid)", "residual energy (valid)")
+    return (
+        '<h2>Use of each code</h2><p class="soft">A running average when the run ended, the most used code first, as '
+        f"multiples of even use.</p>{figures.table(head, rows)}{key}<div class=grid2>{''.join(cards)}</div>"
+    )
+
+
+def _examples(run: Run, sounds: Sounds | None, count: int) -> str:
+    title = "<h2>Sound, its codes, and what is predicted of them</h2>"
+    if sounds is None:
+        text = "The run's manifests are not where they were. Show clips with --manifest."
+        return f'{title}<p class="soft">{text}</p>'
+    found = examples(run.model, sounds, count)
+    if not found:
+        return ""
+    colours = [charts.code_colours(codebook) for codebook in run.model.quantizer.codebooks.codes.cpu().numpy()]
+    clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in found)
+    hidden = round(100 * run.model.settings.mask_ratio)
+    return (
+        f'{title}<p class="soft">Codes that lie close together in a level\'s codebook have similar colours. Below, '
+        f"{hidden} % of the patches are hidden from the encoder and the decoder predicts their codes:</p>"
+        f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
+    )
+
+
+def _map(run: Run, sounds: Sounds | None, points: int) -> str:
+    found = embedding_map(run.model, sounds, points) if sounds is not None and points else None
+    if found is None:
+        return ""
+    text = (
+        f"{found.how} of the mean-pooled features of {len(found.labels)} clips, each with its label's colour and shape."
+    )
+    return f'<h2>Map of embeddings</h2><p class="soft">{text}</p><div class="card">{figures.scatter(found)}</div>'
+
+
+def _configuration(run: Run) -> str:
+    rows: list[Any] = configuration(run.cfg)
+    return (
+        "<h2>Configuration</h2><details><summary>All settings of the model and some of the rest</summary>"
+        f"{figures.table(('setting', 'value'), rows)}</details>"
+    )

@@ -1,0 +1,131 @@
+"""What a training run left in its folder: log, configuration, checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.report.charts import Band
+from bridle_fairseq.report.log import Record, parse, parse_board
+
+LOG_NAMES = ("hydra_train.log", "train.log", "log")
+TASK = "bridle_pretraining"
+
+
+@dataclass
+class Run:
+    """A run of the task ``bridle_pretraining``.
+
+    Attributes:
+        folder: its folder.
+        name: how pages call it.
+        records: what was logged.
+        cfg: its configuration, from the checkpoint.
+        model: of the newest checkpoint, in eval mode on the CPU.
+        updates: of the checkpoint.
+        checkpoint: its path.
+    """
+
+    folder: Path
+    name: str
+    records: list[Record]
+    cfg: Mapping[str, Any]
+    model: Any
+    updates: int
+    checkpoint: Path
+
+    @property
+    def bands(self) -> list[Band]:
+        """The stages that have begun, as stretches of updates."""
+        schedule = self.model.settings.schedule()
+        last = max([self.updates, *(record.update for record in self.records)])
+        found, encoders = [], 0
+        for start, stage in zip(schedule.starts, schedule.stages, strict=True):
+            encoders += stage.kind == "encoder"
+            number = encoders + (stage.kind == "tokenizer")
+            name = "cold start" if start == 0 and stage.kind == "encoder" else f"{stage.kind} {number}"
+            if start < last:
+                found.append(Band(name, f"{stage.kind[0].upper()}{number}", start, min(start + stage.updates, last)))
+        return found
+
+
+def read_run(folder: str) -> Run:
+    """Read the folder of a run: its log (or tensorboard's files) and its newest checkpoint.
+
+    Raises:
+        InputError: no such folder, no log, no checkpoint, or one of another task.
+    """
+    root = Path(folder).absolute()
+    if not root.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the one in which fairseq-hydra-train ran")
+    checkpoint = _checkpoint(root)
+    records = _records(root)
+    from bridle_fairseq.cli.checkpoint import load_model
+
+    model, _ = load_model(str(checkpoint))
+    cfg, updates = _configuration(checkpoint)
+    return Run(root, root.name, records, cfg, model, updates, checkpoint)
+
+
+def _checkpoint(root: Path) -> Path:
+    places = [root / "checkpoints", root]
+    for place in places:
+        if (place / "checkpoint_last.pt").is_file():
+            return place / "checkpoint_last.pt"
+    found = [path for place in places for path in place.glob("*.pt")]
+    if not found:
+        raise InputError(f"{root}: no checkpoint; expected checkpoints/checkpoint_last.pt or another .pt file")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _records(root: Path) -> list[Record]:
+    """From the log; values that only tensorboard's files have are taken from there."""
+    names = [path for name in LOG_NAMES for path in (root / name, root / "hydra" / name) if path.is_file()]
+    lines = [line for path in names for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    records = parse(lines) or parse_board(sorted(root.rglob("events.out.tfevents.*")))
+    if not records:
+        raise InputError(
+            f"{root}: no log with JSON lines ({', '.join(LOG_NAMES)}) and no tensorboard files; "
+            "expected a run with common.log_format=json or common.tensorboard_logdir"
+        )
+    return records
+
+
+def _configuration(checkpoint: Path) -> tuple[Mapping[str, Any], int]:
+    from fairseq import checkpoint_utils
+    from omegaconf import OmegaConf
+
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint))
+    cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
+    history = state.get("optimizer_history") or [{}]
+    return cfg, int(history[-1].get("num_updates") or 0)
+
+
+SHOWN = {
+    "common": ("seed", "fp16", "bf16", "cpu"),
+    "dataset": ("batch_size", "max_tokens"),
+    "distributed_training": ("distributed_world_size",),
+    "optimization": ("max_update", "update_freq", "lr", "clip_norm"),
+    "optimizer": ("adam_betas", "weight_decay"),
+    "task": ("data", "max_sample_size", "roll", "gain", "codes"),
+}
+
+
+def configuration(cfg: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(setting, value) of what one wants to know of a run: all of the model, and some of the rest."""
+    rows = []
+    for group, names in SHOWN.items():
+        part = cfg.get(group) or {}
+        rows += [(f"{group}.{name}", _shown(part[name])) for name in names if part.get(name) is not None]
+    model = {name: value for name, value in (cfg.get("model") or {}).items() if not name.startswith("_")}
+    return rows + [(f"model.{name}", _shown(value)) for name, value in sorted(model.items())]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "; ".join(", ".join(f"{k} {v}" for k, v in item.items()) for item in value)
+    return re.sub(r"[\[\]{}']", "", str(value)) or "none"

@@ -1,0 +1,153 @@
+"""What pages about runs are made of: the frame, charts of a log, and clips above their codes; all of it HTML text."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridle_fairseq.report import charts
+from bridle_fairseq.report.charts import Band, Line
+from bridle_fairseq.report.log import Record, count_levels, series
+from bridle_fairseq.report.style import CSS, SCRIPT
+
+FRAMES_A_SECOND = 100
+# What the page itself allows: what stands in it, and nothing from anywhere else.
+POLICY = "default-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'"
+
+
+@dataclass
+class Clip:
+    """A clip with its codes."""
+
+    name: str
+    label: str
+    fbank: np.ndarray  # M x mel, log-mel
+    codes: np.ndarray  # T x F x K
+    patch_frames: int
+    waveform: np.ndarray  # S, in [-1, 1]
+    sample_rate: int
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of these parts; it asks for nothing outside itself."""
+    script = SCRIPT % {
+        "left": charts.LEFT,
+        "width": charts.WIDTH - charts.LEFT - charts.RIGHT,
+        "top": charts.TOP,
+        "bottom": charts.HEIGHT - charts.BOTTOM,
+        "full": charts.WIDTH,
+    }
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{html.escape(title)}</title><style>{CSS}</style></head>"
+        f"<body><main>{''.join(body)}</main><script>{script}</script></body></html>\n"
+    )
+
+
+def header(eyebrow: str, title: str, lead: str, facts: Sequence[tuple[str, str]]) -> str:
+    """The top of a page; facts are (value, what it is)."""
+    escape = html.escape
+    items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in facts)
+    return (
+        f'<header><p class="eyebrow">{escape(eyebrow)}</p><h1>{escape(title)}</h1>'
+        f'<p class="lead">{escape(lead)}</p><ul class="facts">{items}</ul></header>'
+    )
+
+
+def chart_card(
+    title: str, text: str, lines: Sequence[Line], bands: Sequence[Band], top: float | None = None, last: int = 0
+) -> str:
+    """A chart with its title, what it shows and its legend; see :func:`charts.line_chart`."""
+    return (
+        f'<div class="card"><h3>{html.escape(title)}</h3><div class="note">{html.escape(text)}</div>'
+        f"{charts.legend(lines)}{charts.line_chart(lines, bands, label=f'{title}: {text}', top=top, last=last)}"
+        '<p class="readout" aria-live="off"></p></div>'
+    )
+
+
+def by_level(records: Sequence[Record], metric: str) -> list[Line]:
+    """One line a level of a metric that is numbered by level."""
+    levels = range(1, count_levels(records) + 1)
+    return [Line(f"level {k}", series(records, f"{metric}_{k}"), (k - 1) % 8) for k in levels]
+
+
+def curves(records: Sequence[Record], bands: Sequence[Band], more: Sequence[str] = ()) -> str:
+    """Loss, accuracy of each level, cosine, speed and ``more`` cards over the updates, stage by stage."""
+    loss = [
+        Line("training", series(records, "loss"), 0),
+        Line("validation", series(records, "loss", "valid"), 1, dashed=True),
+    ]
+    parts = [
+        chart_card("Loss", "of what the stage trains; stages differ in what is summed", loss, bands),
+        chart_card(
+            "Accuracy of each level's codes", "on masked patches, encoder stages", by_level(records, "acc"), bands
+        ),
+    ]
+    cosine = [
+        Line("training", series(records, "cosine"), 0),
+        Line("validation", series(records, "cosine", "valid"), 1, True),
+    ]
+    if any(line.points for line in cosine):
+        text = "between the encoder's features and what is rebuilt from codes, tokenizer stages"
+        parts.append(chart_card("Tokenizer: cosine similarity", text, cosine, bands, top=1.0))
+    speed = [Line("clips a second", series(records, "clips_per_second"), 3)]
+    if speed[0].points:
+        parts.append(chart_card("Speed", "clips a second while training", speed, bands))
+    return f'<h2>Training, stage by stage</h2><div class="grid2">{"".join([*parts, *more])}</div>'
+
+
+def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more: Sequence[str] = ()) -> str:
+    """Use of each level's codes over the updates, and ``more`` cards; ``size`` codes a level."""
+    parts = [
+        chart_card(
+            "Perplexity of each level", f"{size} would be even use of all codes", by_level(records, "perplexity"), bands
+        ),
+        chart_card(
+            "Codes in use", f"of {size} a level, moving average", by_level(records, "used"), bands, top=size * 1.04
+        ),
+    ]
+    energy = by_level(records, "residual_energy")
+    if any(line.points for line in energy):
+        text = "share of a vector's energy that is left after each level"
+        parts.append(chart_card("Residual energy", text, energy, bands))
+    return f'<h2>How the codebooks are used</h2><div class="grid2">{"".join([*parts, *more])}</div>'
+
+
+def clip_figure(clip: Clip, colours: Sequence[np.ndarray], more: str = "") -> str:
+    """A clip's spectrogram above its codes, one map a level; ``more``: further rows of the figure."""
+    steps, _, levels = clip.codes.shape
+    frames = steps * clip.patch_frames  # the maps are as wide as the spectrogram: the last patch may reach past the end
+    fbank = np.full((frames, clip.fbank.shape[1]), clip.fbank.min(), np.float32)
+    fbank[: len(clip.fbank)] = clip.fbank[:frames]
+    picture = charts.data_uri("image/png", charts.png(charts.heat(fbank.T[::-1])))
+    seconds = frames / FRAMES_A_SECOND
+    name = html.escape(clip.label or clip.name)
+    parts = [f'<span>log-mel</span><img class="sound" src="{picture}" alt="spectrogram of {name}">']
+    for level in range(levels):
+        pixels = colours[level][clip.codes[:, ::-1, level].T]
+        source = charts.data_uri("image/png", charts.png(pixels))
+        parts.append(
+            f'<span>level {level + 1}</span><img class="codes" src="{source}" alt="codes of level {level + 1}">'
+        )
+    parts.append(more)
+    parts.append(f'<div class="axis"><span>0</span><span>{seconds / 2:.2g} s</span><span>{seconds:.2g} s</span></div>')
+    audio = charts.data_uri("audio/wav", _wav(clip.waveform, clip.sample_rate))
+    caption = f"<span><b>{name}</b><br>{html.escape(clip.name)}</span>" if clip.label else f"<b>{name}</b>"
+    return (
+        f'<figure class="clip card"><figcaption>{caption}<audio controls preload="none" src="{audio}"></audio>'
+        f'</figcaption><div class="maps">{"".join(parts)}</div></figure>'
+    )
+
+
+def _wav(waveform: np.ndarray, sample_rate: int) -> bytes:
+    import soundfile
+
+    with io.BytesIO() as file:
+        soundfile.write(file, waveform, sample_rate, format="WAV", subtype="PCM_16")
+        return file.getvalue()

@@ -1,0 +1,162 @@
+"""``bridle report``: what the page holds, that it needs nothing else, and users' mistakes in a sentence."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.report import figures
+from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map, Sounds, examples
+from bridle_fairseq.report.run import read_run
+
+
+class Structure(html.parser.HTMLParser):
+    """Tags opened and not closed, and addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def page(runs) -> str:
+    assert bridle.main(["report", str(runs[0]), "--clips", "2"]) == 0
+    return (runs[0] / "report.html").read_text()
+
+
+def titles(text: str) -> list[str]:
+    return re.findall(r"<h[23]>(.*?)</h[23]>", text)
+
+
+def test_one_run_is_shown_whole(page) -> None:
+    found = titles(page)
+    for title in ("Loss", "Accuracy of each level's codes", "Probe accuracy", "Perplexity of each level", "Dead codes"):
+        assert title.replace("'", "&#x27;") in found
+    for title in ("Codes in use", "Revived codes", "Residual energy", "Level 2", "Map of embeddings", "Configuration"):
+        assert title in found
+    assert page.count('alt="codes of level') == page.count('alt="predictions of level') == 2 * 2
+    assert "cold start" in page and ">tokenizer 2<" in page  # stages in the charts
+    assert "a &lt;dog&gt;" in page and "PCA of the mean-pooled features of 9 clips" in page
+    assert "<th>model.codebook_size</th><td>16</td>" in page
+
+
+def test_pages_are_well_formed_and_need_nothing_else(page, runs, tmp_path) -> None:
+    assert bridle.main(["report", *map(str, runs), "--out", str(tmp_path / "both.html")]) == 0
+    for text in (page, (tmp_path / "both.html").read_text()):
+        structure = Structure()
+        structure.feed(text)
+        assert structure.open == []
+        assert all(address.startswith("data:") for address in structure.addresses)
+        assert (
+            "@import" not in text and "url(" not in text and not re.search(r"https?:(?!//www.w3.org/2000/svg')", text)
+        )
+
+
+def test_a_comparison_names_what_differs_and_how_runs_ended(runs, tmp_path) -> None:
+    bridle.main(["report", *map(str, runs), "--out", str(tmp_path / "both.html")])
+    text = (tmp_path / "both.html").read_text()
+    assert "<th>model.num_codebooks</th><td>2</td><td>1</td>" in text
+    assert "<th>model.codebook_size</th>" not in text  # the same in both
+    assert "<th>accuracy, level 2 (valid)</th><td>0.1616 at 16</td><td></td>" in text
+    assert {"Loss", "Perplexity, level 2", "Residual energy after level 1"} <= set(titles(text))
+
+
+def test_predictions_are_of_hidden_patches_and_right_where_the_code_is(runs) -> None:
+    model = read_run(str(runs[0])).model
+    for head in (model.decoder.head.weight, model.decoder.head.bias):
+        torch.nn.init.zeros_(head)  # all logits equal: code 0 is predicted everywhere
+    (example,) = examples(model, Sounds(str(runs[0] / "valid.tsv"), {"max_sample_size": 8000}), 1)
+    hidden = example.predicted != VISIBLE
+    assert (hidden == hidden[..., :1]).all() and 0.7 < hidden.mean() < 0.9  # mask_ratio 0.8, alike for all levels
+    expected = np.where(example.clip.codes == 0, RIGHT, WRONG)
+    np.testing.assert_array_equal(example.predicted[hidden], expected[hidden])
+
+
+def test_histogram_marks_dead_codes() -> None:
+    usage = np.array([0.5, 0.3, 0.199, 0.001])
+    text = figures.usage_histogram(usage, 1, dead_share=0.25)
+    assert "1 of 4 are dead" in text and 'class="bars alive"' in text and 'class="bars dead"' in text
+    assert 'class="bars dead"' not in figures.usage_histogram(np.ones(4), 1, 0.25)
+
+
+def test_every_label_of_a_map_can_be_told_apart() -> None:
+    labels = [f"label {number % 40:02}" for number in range(120)]
+    text = figures.scatter(Map(np.random.default_rng(0).normal(size=(120, 2)), labels, "PCA"))
+    legend = re.findall(r'viewBox="0 0 12 12"><(\w+).*?(--line-\d)', text)
+    assert len(legend) == len(set(legend)) == 24 and "17 more" in text
+
+
+def test_without_its_manifests_a_run_is_still_shown(runs, tmp_path) -> None:
+    shutil.copytree(runs[1], tmp_path / "moved")
+    (tmp_path / "moved" / "valid.tsv").unlink()
+    checkpoint = tmp_path / "moved" / "checkpoints" / "checkpoint_last.pt"
+    state = torch.load(checkpoint, weights_only=False)
+    state["cfg"]["task"]["data"] = str(tmp_path / "gone")
+    torch.save(state, checkpoint)
+    assert bridle.main(["report", str(tmp_path / "moved"), "--out", str(tmp_path / "a.html")]) == 0
+    assert "not where they were" in (tmp_path / "a.html").read_text()
+    manifest = str(runs[0] / "valid.tsv")
+    assert (
+        bridle.main(["report", str(tmp_path / "moved"), "--out", str(tmp_path / "a.html"), "--manifest", manifest]) == 0
+    )
+    assert 'class="clip card"' in (tmp_path / "a.html").read_text()
+
+
+def test_without_a_log_tensorboards_files_will_do(runs, tmp_path) -> None:
+    from tensorboardX import SummaryWriter
+
+    shutil.copytree(runs[1], tmp_path / "run")
+    (tmp_path / "run" / "hydra_train.log").unlink()
+    with SummaryWriter(str(tmp_path / "run" / "board" / "train_inner")) as writer:
+        for update in (2, 4):
+            writer.add_scalar("loss", update / 2, update)
+    with SummaryWriter(str(tmp_path / "run" / "board" / "valid")) as writer:
+        writer.add_scalar("loss", 1.5, 4)
+    records = read_run(str(tmp_path / "run")).records
+    assert [(r.split, r.update, r.values["loss"]) for r in records if "loss" in r.values] == [
+        ("train", 2, 1.0), ("train", 4, 2.0), ("valid", 4, 1.5)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{tmp}/none"], "none: no such folder"),
+        (["{tmp}"], "no checkpoint; expected checkpoints/checkpoint_last.pt"),
+        (["{tmp}/mute"], "no log with JSON lines"),
+        (["{tmp}/half"], "not a checkpoint that fairseq can load"),
+        (["{run}", "{run}"], "2 runs and no --out"),
+        (["{run}", "--manifest", "{tmp}/none.tsv"], "none.tsv"),
+        (["{run}", "--clips", "-1"], "--clips is -1"),
+    ],
+)
+def test_mistakes_are_one_sentence(runs, tmp_path, capsys, arguments, sentence) -> None:
+    for name in ("mute", "half"):
+        shutil.copytree(runs[1], tmp_path / name)
+    (tmp_path / "mute" / "hydra_train.log").write_text("nothing\n")
+    checkpoint = tmp_path / "half" / "checkpoints" / "checkpoint_last.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    filled = [text.format(tmp=tmp_path, run=runs[1]) for text in arguments]
+    out = [] if "no --out" in sentence else ["--out", str(tmp_path / "x.html")]
+    assert bridle.main(["report", *filled, *out]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("bridle: error: ") and sentence in error
+    assert not (tmp_path / "x.html").exists()
