@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", metavar="DIR", help="folder of sound files (default: a dozen synthetic classes)")
     parser.add_argument("--labels", metavar="CSV", help="table with the columns file and label, for the probe")
     parser.add_argument("--dir", default="bridle_demo", help="folder for all that is made (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=600, metavar="N", help="of pretraining (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=500, metavar="N", help="of pretraining (default: %(default)s)")
     parser.add_argument(
         "--clips-per-class", type=int, default=80, metavar="N", help="of the synthetic set (default: %(default)s)"
     )
