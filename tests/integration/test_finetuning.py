@@ -95,15 +95,19 @@ def several(fairseq, folder, tmp_path_factory):
     return finetune(fairseq, folder, out, *options, "criterion.mixup=0.5", "task.results=tables", ranks=2)
 
 
-def validated(fairseq, folder, run, out):
-    """What fairseq-validate prints of the run's last checkpoint, with batches of its own."""
-    printed = fairseq.run(
-        out,
-        *("fairseq-validate", folder, "--user-dir", USER_DIR, "--task", "bridle_classification", "--path", run.path()),
-        *("--valid-subset", "valid", "--batch-size", "5", "--cpu", "--log-format", "json"),
-    )
-    (record,) = re.findall(r"\| INFO \| valid \| (\{.*\})", printed)
-    return {name.removeprefix("valid_"): float(value) for name, value in ast.literal_eval(record).items()}
+def validated(fairseq, folder, run, out, batch_size=5, ranks=1):
+    """What fairseq-validate prints of the run's last checkpoint, with batches of its own; the same on every rank."""
+    command = ["fairseq-validate", folder, "--user-dir", USER_DIR, "--task", "bridle_classification"]
+    command += ["--path", run.path(), "--valid-subset", "valid", "--batch-size", batch_size, "--cpu"]
+    command += ["--log-format", "json"]
+    if ranks > 1:
+        command += ["--distributed-world-size", ranks, "--distributed-backend", "gloo"]
+    job = fairseq.forker.start(command, out, ranks)
+    assert job.wait() == [0] * ranks, job.log()[-4000:]
+    records = map(ast.literal_eval, re.findall(r"\| INFO \| valid \| (\{.*\})", job.log()))
+    found = [{name.removeprefix("valid_"): float(value) for name, value in record.items()} for record in records]
+    assert all(record[name] == found[0][name] for record in found for name in METRICS)
+    return found[0]
 
 
 def evaluated(printed):
@@ -140,8 +144,9 @@ def test_validation_on_two_ranks_is_that_of_one_process(fairseq, folder, several
     logged = several.logged("valid")[9]
     names = ["precision_at_1", *METRICS]
     expected = {name: logged[name] for name in names}
-    found = validated(fairseq, folder, several, tmp_path / "validate")
-    assert {name: found[name] for name in names} == pytest.approx(expected, abs=2e-5)
+    for ranks in (1, 2):  # of 5 batches the second rank has 2, and then an empty one
+        found = validated(fairseq, folder, several, tmp_path / f"validate{ranks}", 2, ranks)
+        assert {name: found[name] for name in names} == pytest.approx(expected, abs=2e-5)
     printed = fairseq.run(tmp_path, "bridle", "evaluate", several.path(), folder / "valid.tsv", "--batch-size", "1")
     assert evaluated(printed) == pytest.approx(expected, abs=2e-5)
     assert "valid: 9 clips; 1 of 4 classes have none of them" in several.log
@@ -152,7 +157,7 @@ def test_validation_on_two_ranks_is_that_of_one_process(fairseq, folder, several
     )
     beside = several.folder / "checkpoints" / "evaluation"
     assert {path.name for path in beside.iterdir()} == {"valid.classes.csv", "valid.predictions.csv"}
-    assert not (tmp_path / "validate" / "tables").exists()
+    assert not (tmp_path / "validate1" / "tables").exists()
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_metric(several):
