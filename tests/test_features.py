@@ -95,9 +95,10 @@ def test_a_short_clip_has_the_features_that_the_encoder_gives_it(make, model) ->
 
 def test_chunks_are_joined_by_the_patches_they_give(make, model) -> None:
     """By hand, from what the encoder makes of each chunk by itself."""
-    clip = wave(50321)
+    clip = wave(47000)
     part = make([clip, wave(4000, 1)], 8000, 2000)
     chunking = Chunking.of_samples(model.front_end, 8000, 2000)
+    assert len({end - first for first, end in (segment.kept for segment in chunking(0, len(clip)))}) > 1
     kept, tokens = [], []
     for segment in chunking(0, len(clip)):
         out = model.extract_features(clip[None, segment.start : segment.start + segment.length])

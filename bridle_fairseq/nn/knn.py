@@ -34,7 +34,7 @@ class Neighbours(NamedTuple):
     """The nearest rows of a bank for each query, the nearest first: Q x k each."""
 
     similarity: Tensor
-    index: Tensor
+    rows: Tensor
 
 
 def nearest(bank: Tensor, queries: Tensor, k: int) -> Neighbours:
@@ -54,7 +54,7 @@ def vote(neighbours: Neighbours, targets: Tensor, k: int, temperature: float) ->
         temperature: the smaller, the more the nearest ones count.
     """
     weights = (neighbours.similarity[:, :k] / temperature).softmax(1)
-    return (targets[neighbours.index[:, :k]] * weights.unsqueeze(-1)).sum(1)
+    return (targets[neighbours.rows[:, :k]] * weights.unsqueeze(-1)).sum(1)
 
 
 def knn_accuracy(

@@ -50,7 +50,7 @@ def test_each_fold_is_trained_and_tested_and_a_second_run_does_the_rest(fairseq,
     (out / "fold2/result.json").unlink()
     (out / "crossval.json").unlink()
     trained = (out / "fold1/train.log").stat().st_size
-    again = fairseq.run(tmp_path, *command(clips, checkpoint, out))
+    again = fairseq.run(tmp_path / "again", *command(clips, checkpoint, out))
     assert "fold2: fine-tuning" in again and "fold1: fine-tuning" not in again
     assert (out / "fold1/train.log").stat().st_size == trained
     assert "Loaded checkpoint" in (out / "fold2/train.log").read_text()
@@ -71,18 +71,6 @@ def by_hand(fold):
     with torch.no_grad():
         told = [int(models[0].eval()(torch.from_numpy(wave)[None]).argmax()) for wave in waves]
     return sum(a == b for a, b in zip(told, labels, strict=True)) / len(labels)
-
-
-def test_from_scratch_starts_from_other_weights(fairseq, clips, checkpoint, tmp_path):
-    out = tmp_path / "out"
-    fairseq.run(tmp_path, *command(clips, checkpoint, out, "--untrained", "--folds", "1"))
-    (row,) = json.loads((out / "crossval.json").read_text())["rows"]
-    assert row["name"] == "from scratch"
-    a, b = (torch.load(path, weights_only=False) for path in (checkpoint, out / "untrained.pt"))
-    assert a["model"].keys() == b["model"].keys()
-    assert not torch.equal(a["model"]["encoder.patch_embed.weight"], b["model"]["encoder.patch_embed.weight"])
-    saved = json.loads((out / "settings.json").read_text())
-    assert saved["untrained"] is True
 
 
 def test_what_training_says_of_a_mistake_is_passed_on(fairseq, clips, checkpoint, tmp_path):
