@@ -17,7 +17,7 @@ SMALL |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "tokenize
 SMALL |= {"num_codebooks": 2, "codebook_size": 8, "codebook_dim": 4}
 LEVELS = ["loss_1", "loss_2", "acc_1", "acc_2"]
 ENERGIES = ["residual_energy_1", "residual_energy_2"]
-USE = ["used_1", "used_2", "perplexity_1", "perplexity_2"]
+USE = ["used_1", "used_2", "perplexity_1", "perplexity_2", "dead_1", "dead_2", "revived_1", "revived_2"]
 
 
 @pytest.fixture
@@ -60,6 +60,14 @@ def test_a_stage_logs_what_it_computes(criterion, model):
         assert kind == "joint" or not absent & values.keys()
         assert values["loss"] == pytest.approx(float(loss) / sample_size, abs=1e-4)
         assert values["stage"] == 0 and values["used_1"] == int(values["used_1"]) <= 8
+
+
+def test_dead_codes_are_those_under_their_share_of_even_use(criterion, model):
+    model.quantizer.usage[:] = torch.tensor([0.3, 0.03, 0.0, 0.0313, 0.2, 0.2, 0.2, 0.0387])  # 0.25 / 8 = 0.03125
+    model.quantizer.codebooks.revived[:] = torch.tensor([3.0, 1.0])
+    values = reduced([criterion(model, batch(1, [8000]))[2]])
+    assert (values["dead_1"], values["dead_2"], values["used_1"]) == (2, 2, 7)
+    assert (values["revived_1"], values["revived_2"]) == (3, 1)
 
 
 def test_logs_of_parts_reduce_to_those_of_the_whole(criterion, model):
