@@ -15,11 +15,12 @@ from torch import Tensor
 
 from bridle_fairseq import __version__
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.export_onnx import ONNX, write_onnx
 from bridle_fairseq.model_card import model_card
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.pretrained import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
 
-CARD, ONNX = "README.md", "encoder.onnx"
+CARD = "README.md"
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
 
 
@@ -80,7 +81,11 @@ def settings_of(model: Mapping[str, Any]) -> BridleSettings:
 
 
 def export(
-    source: Source, folder: str | os.PathLike[str], parts: tuple[str, ...] = (), license: str | None = None
+    source: Source,
+    folder: str | os.PathLike[str],
+    parts: tuple[str, ...] = (),
+    license: str | None = None,
+    onnx_seconds: float | None = None,
 ) -> Path:
     """Write an export, all of it or nothing; an earlier export in the same place is replaced.
 
@@ -89,9 +94,11 @@ def export(
         folder: where; it must not hold anything else.
         parts: of the model ``bridle``: encoder, tokenizer or both; empty: both.
         license: of the weights, for the model card.
+        onnx_seconds: also write the encoder as an ONNX graph for clips of up to this length.
 
     Raises:
-        InputError: the folder holds something else, weights that do not fit, or codebooks that have not been started.
+        InputError: the folder holds something else, weights that do not fit, codebooks that have not been started, or
+            no ONNX graph could be made.
     """
     folder = Path(folder).absolute()
     check_folder(folder)
@@ -101,8 +108,12 @@ def export(
     try:
         _write_weights(weights, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(source, config, license), encoding="utf-8")
         _check(temporary, source.path)
+        if onnx_seconds is not None:
+            difference = write_onnx(temporary, onnx_seconds)
+            config["onnx"] = {"seconds": onnx_seconds, "largest_difference": difference}
+            (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(model_card(source, config, license), encoding="utf-8")
         replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

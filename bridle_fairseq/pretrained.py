@@ -314,6 +314,10 @@ def _fill(module: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    for part in module.modules():  # what training collects is in no file, and begins empty
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_meta:
+                part._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
     try:
         module.load_state_dict(load_file(path), assign=True)
     except OSError as error:
@@ -323,7 +327,3 @@ def _fill(module: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path}: weights that do not fit {CONFIG} ({reason})") from None
-    for part in module.modules():  # what training collects is in no file, and begins empty
-        for name, buffer in part.named_buffers(recurse=False):
-            if buffer.is_meta:
-                part.register_buffer(name, torch.zeros_like(buffer, device="cpu"), persistent=False)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     source = export.read_checkpoint(args.checkpoint)
     if source.model == "bridle_classifier" and args.part is not None:
         raise InputError(f"--part {args.part} with a checkpoint of a classifier; expected none")
-    folder = export.export(source, args.dir, PARTS.get(args.part, ()), args.license)
+    folder = export.export(source, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)
     _say(folder)
     return 0
 

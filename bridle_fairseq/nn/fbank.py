@@ -148,6 +148,8 @@ class LogMel(KeepsDtype):
             centred.masked_fill_(padding_mask, 0.0)
         centred = F.pad(centred, (0, max(self.frame_length - centred.shape[1], 0)))
         frames = centred.unfold(1, self.frame_length, self.frame_shift)
+        if torch.compiler.is_compiling():  # a graph for any number of clips has no loop over some of them
+            return self._log_mel_of_frames(frames)
         group = max(1, DEVICE_FRAMES_AT_ONCE // frames.shape[1])
         return torch.cat([self._log_mel_of_frames(some) for some in frames.split(group)])
 
@@ -160,13 +162,13 @@ class LogMel(KeepsDtype):
         """
         shape = frames.shape[:2]
         frames = (frames - frames.mean(-1, keepdim=True)).flatten(0, 1)
-        windowed = frames.new_zeros(len(frames), self.fft_length)
+        windowed = frames.new_zeros(frames.shape[0], self.fft_length)
         inner = windowed[:, 1 : self.frame_length]
         torch.sub(frames[:, 1:], frames[:, :-1] * PREEMPHASIS, out=inner)
         inner.mul_(self.window[1:])
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
         power = squares[..., 0] + squares[..., 1]
-        energies = frames.new_empty(len(frames), self.num_mel_bins)
+        energies = frames.new_empty(frames.shape[0], self.num_mel_bins)
         for mels, bins in self._bands:
             torch.mm(power[:, bins], self.filters[bins, mels], out=energies[:, mels])
         return energies.clamp_(min=torch.finfo(torch.float32).eps).log_().view(*shape, -1)

@@ -18,7 +18,6 @@ def _axis(length: int, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-@lru_cache(maxsize=64)
 def _table(grid: tuple[int, ...], width: int) -> Tensor:
     share = width // len(grid) // 2 * 2
     widths = [width // 2 * 2 - share * (len(grid) - 1), *[share] * (len(grid) - 1)]
@@ -31,6 +30,9 @@ def _table(grid: tuple[int, ...], width: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
 
 
+_kept_table = lru_cache(maxsize=64)(_table)
+
+
 def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None) -> Tensor:
     """Positions of a grid, N x D float32: each axis has its own share of the width.
 
@@ -41,5 +43,7 @@ def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None)
 
     Source: sin-cos embedding of MAE (arXiv 2111.06377), extended to any number of axes.
     """
-    table = _table(tuple(int(n) for n in grid), int(width))
+    # What torch.export traces with are no real tensors, and must not be kept for those who come later.
+    find = _table if torch.compiler.is_compiling() else _kept_table
+    table = find(tuple(int(n) for n in grid), int(width))
     return table if like is None else table.to(like)

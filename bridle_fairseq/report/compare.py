@@ -62,7 +62,7 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
         for level in range(1, levels + 1) if "{k}" in metric else (0,):
             values = [series(run.records, metric.format(k=level), "valid") for run in runs]
             if any(values):
-                cells = [f"{v[-1][1]:.4g} at {v[-1][0]}" if v else "" for v in values]
+                cells = [f"{v[-1][1]:.4g} (update {v[-1][0]})" if v else "" for v in values]
                 rows.append([f"{text.format(k=level)} (valid)", *cells])
     for level in range(1, levels + 1):
         cells = []

@@ -17,7 +17,7 @@ SMALL |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "tokenize
 SMALL |= {"num_codebooks": 2, "codebook_size": 8, "codebook_dim": 4}
 LEVELS = ["loss_1", "loss_2", "acc_1", "acc_2"]
 ENERGIES = ["residual_energy_1", "residual_energy_2"]
-USE = ["used_1", "used_2", "perplexity_1", "perplexity_2"]
+USE = ["used_1", "used_2", "perplexity_1", "perplexity_2", "dead_1", "dead_2", "revived_1", "revived_2"]
 
 
 @pytest.fixture
@@ -62,6 +62,14 @@ def test_a_stage_logs_what_it_computes(criterion, model):
         assert values["stage"] == 0 and values["used_1"] == int(values["used_1"]) <= 8
 
 
+def test_dead_codes_are_those_under_their_share_of_even_use(criterion, model):
+    model.quantizer.usage[:] = torch.tensor([0.3, 0.03, 0.0, 0.0313, 0.2, 0.2, 0.2, 0.0387])  # 0.25 / 8 = 0.03125
+    model.quantizer.codebooks.revived[:] = torch.tensor([3.0, 1.0])
+    values = reduced([criterion(model, batch(1, [8000]))[2]])
+    assert (values["dead_1"], values["dead_2"], values["used_1"]) == (2, 2, 7)
+    assert (values["revived_1"], values["revived_2"]) == (3, 1)
+
+
 def test_logs_of_parts_reduce_to_those_of_the_whole(criterion, model):
     """A clip's codes and losses do not depend on its batch; a mask would: so the tokenizer's part is compared."""
     model.schedule = type(model.schedule)([{"kind": "tokenizer", "updates": 5}])
@@ -98,7 +106,7 @@ def test_accuracy_is_the_share_of_codes_that_are_predicted(criterion, model):
 def test_use_of_codes_is_that_of_their_running_frequencies(criterion, model):
     model.quantizer.usage.copy_(torch.tensor([[0.25] * 4 + [0.0] * 4, [1.0] + [0.0] * 7]))
     values = reduced([criterion(model, batch(1, [8000]))[2]])
-    assert [values[name] for name in USE] == pytest.approx([4, 1, 4, 1], abs=1e-3)
+    assert [values[name] for name in USE[:6]] == pytest.approx([4, 1, 4, 1, 4, 7], abs=1e-3)
 
 
 def test_ranks_that_had_nothing_leave_no_trace(criterion, model):

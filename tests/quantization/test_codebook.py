@@ -119,6 +119,9 @@ def test_as_many_codes_are_revived_as_there_are_vectors():
     module(vectors(9, 4))
     module.commit()
     assert (module.codebooks.codes[:, : DEAD + 1].norm(dim=2) < 2).sum(dim=1).tolist() == [4, 4]
+    assert module.codebooks.revived.tolist() == [4, 4]
+    module.commit()  # an update without vectors
+    assert module.codebooks.revived.tolist() == [0, 0]
 
 
 def test_a_threshold_of_zero_revives_no_code():

@@ -75,7 +75,7 @@ def test_a_comparison_names_what_differs_and_how_runs_ended(runs, tmp_path) -> N
     text = (tmp_path / "both.html").read_text()
     assert "<th>model.num_codebooks</th><td>2</td><td>1</td>" in text
     assert "<th>model.codebook_size</th>" not in text  # the same in both
-    assert "<th>accuracy, level 2 (valid)</th><td>0.1616 at 16</td><td></td>" in text
+    assert "<th>accuracy, level 2 (valid)</th><td>0.1616 (update 16)</td><td></td>" in text
     assert {"Loss", "Perplexity, level 2", "Residual energy after level 1"} <= set(titles(text))
 
 

@@ -1,0 +1,55 @@
+"""The encoder as one module: what torch.compile and torch.export make of it is the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridle_fairseq.nn import position
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.core import EncoderCore
+from bridle_fairseq.nn.settings import BridleSettings
+
+SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+SIZES |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16)
+
+
+@pytest.fixture(scope="module")
+def model() -> Bridle:
+    torch.manual_seed(0)
+    return Bridle(BridleSettings(**SIZES)).eval().requires_grad_(False)
+
+
+def batch(clips: int, samples: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
+    waveform = torch.rand(clips, samples, generator=torch.Generator().manual_seed(clips)).cumsum(1).sin()
+    lengths = samples - 2500 * torch.arange(clips)
+    return waveform, torch.arange(samples) >= lengths[:, None]
+
+
+def test_is_the_models_encoder(model) -> None:
+    found = EncoderCore(model.front_end, model.encoder)(*batch(2))
+    expected = model.extract_features(*batch(2))
+    for value, name in zip(found, ("x", "class_token", "padding_mask"), strict=True):
+        assert torch.equal(value, expected[name])
+
+
+def test_an_exported_graph_takes_any_number_of_clips(model) -> None:
+    core = EncoderCore(model.front_end, model.encoder).eval()
+    position._kept_table.cache_clear()  # tracing must leave nothing of its own there
+    clips = {0: torch.export.Dim("clips", min=1, max=64)}
+    program = torch.export.export(core, batch(2), dynamic_shapes=(clips, clips), strict=False)
+    for number in (2, 3):
+        expected, found = core(*batch(number)), program.module()(*batch(number))
+        valid = ~expected[2]
+        torch.testing.assert_close(found[0][valid], expected[0][valid], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[1], expected[1], rtol=0, atol=1e-5)
+        assert torch.equal(found[2], expected[2])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_it_gives_the_same(model) -> None:
+    core = EncoderCore(model.front_end, model.encoder).eval()
+    waveform, _ = batch(2)
+    compiled = torch.compile(core, backend="eager")
+    for found, expected in zip(compiled(waveform)[:2], core(waveform)[:2], strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
