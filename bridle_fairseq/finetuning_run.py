@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridle_fairseq.corpus import read_batches
-from bridle_fairseq.demo import log
 from bridle_fairseq.demo.training import CONFIGS, PACKAGE, find_script
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.report import log
 
 FINETUNING_CONFIGS = CONFIGS.parent / "finetuning"
 
