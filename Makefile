@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
 export VENV
+# Tests run side by side, and threads of each beside that would wait for each other.
+test matrix: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
 .PHONY: help setup demo test lint format bench lock matrix
 
