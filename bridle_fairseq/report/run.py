@@ -72,14 +72,24 @@ def read_run(folder: str) -> Run:
 
 
 def _checkpoint(root: Path) -> Path:
-    places = [root / "checkpoints", root]
+    places = [*_save_dir(root), root / "checkpoints", root]
     for place in places:
         if (place / "checkpoint_last.pt").is_file():
             return place / "checkpoint_last.pt"
     found = [path for place in places for path in place.glob("*.pt")]
     if not found:
-        raise InputError(f"{root}: no checkpoint; expected checkpoints/checkpoint_last.pt or another .pt file")
+        listed = ", ".join(map(str, places))
+        raise InputError(f"{root}: no checkpoint; expected checkpoint_last.pt or another .pt file in one of {listed}")
     return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _save_dir(root: Path) -> list[Path]:
+    """Where hydra's copy of the configuration says that checkpoints go; nothing without one."""
+    from omegaconf import OmegaConf
+
+    kept = root / ".hydra" / "config.yaml"
+    place = OmegaConf.select(OmegaConf.load(kept), "checkpoint.save_dir") if kept.is_file() else None
+    return [root / place] if place else []
 
 
 def _records(root: Path) -> list[Record]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map, Sounds, examples
 from bridle_fairseq.report.run import read_run
@@ -136,11 +137,21 @@ def test_without_a_log_tensorboards_files_will_do(runs, tmp_path) -> None:
     ]  # fmt: skip
 
 
+def test_checkpoints_are_found_where_the_configuration_puts_them(runs, tmp_path) -> None:
+    shutil.copytree(runs[1], tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "saves")
+    with pytest.raises(InputError, match="no checkpoint"):
+        read_run(str(tmp_path / "run"))
+    (tmp_path / "run" / ".hydra").mkdir()
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"checkpoint:\n  save_dir: {tmp_path / 'saves'}\n")
+    assert read_run(str(tmp_path / "run")).checkpoint == tmp_path / "saves" / "checkpoint_last.pt"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["{tmp}/none"], "none: no such folder"),
-        (["{tmp}"], "no checkpoint; expected checkpoints/checkpoint_last.pt"),
+        (["{tmp}"], "no checkpoint; expected checkpoint_last.pt"),
         (["{tmp}/mute"], "no log with JSON lines"),
         (["{tmp}/half"], "not a checkpoint that fairseq can load"),
         (["{run}", "{run}"], "2 runs and no --out"),
