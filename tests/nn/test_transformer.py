@@ -1,4 +1,4 @@
-"""Stochastic depth in the blocks."""
+"""Blocks: stochastic depth, and the MLP with and without gradient."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from bridle_fairseq.nn.attention import Attention
 from bridle_fairseq.nn.encoder import Encoder
-from bridle_fairseq.nn.transformer import Block
+from bridle_fairseq.nn.transformer import Block, Mlp
 
 
 def block(drop_path: float) -> Block:
@@ -49,3 +49,15 @@ def test_the_rate_rises_linearly_to_the_last_block() -> None:
     torch.testing.assert_close(torch.tensor(rates), torch.tensor([0.0, 0.05, 0.1, 0.15, 0.2]))
     assert [part.drop_path for part in Encoder(4, 8, 1, 2, drop_path=0.2).blocks] == [0.0]
     assert [part.drop_path for part in Encoder(4, 8, 2, 2).blocks] == [0.0, 0.0]
+
+
+def test_an_mlp_gives_the_same_with_and_without_gradient_and_leaves_its_input():
+    mlp = Mlp(8).eval()
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    with_gradient = mlp(x)
+    with torch.no_grad():
+        assert torch.equal(mlp(x), with_gradient)
+    with torch.inference_mode():
+        assert torch.equal(mlp(x), with_gradient)
+    assert torch.equal(x, before)
