@@ -2,12 +2,13 @@
 
 A clip longer than a chunk is encoded in chunks that overlap. They begin at boundaries of patches and hold whole ones:
 their log-mel patches are those of the whole clip. Of the patches that two chunks have in common, each chunk gives the
-half that is further from its edge. A patch's features then differ from those of the whole clip in what the encoder saw
-around it, and in the positions it added, which count from the chunk's start: no chunk is longer than what the encoder
-was trained on, a whole clip may be. Pooled features are the mean over the patches that chunks give.
+half that is further from its edge. Positions count from the beginning of the clip. A patch's features then differ from
+those of the whole clip only in what the encoder saw around it. Pooled features are the mean over the patches that chunks
+give.
 
-Measured with ``small`` trained on clips of 1 s, on clips of 5 s: mean-pooled features of the last layer have a cosine
-of 0.96 with those of the whole clip in chunks of 2 s, whatever the overlap (0 to 1 s), and of 0.90 in chunks of 1 s.
+Measured with ``small`` trained on clips of 1 s, on ESC-10's clips of 5 s in chunks of 2 s that overlap by 0.5 s:
+mean-pooled features of the last layer differ from those of the whole clip by 9 % of their length (the median clip), at a
+cosine of 0.987 (mean; 0.91 for the worst of 400 clips). A linear probe finds both equally useful.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Batch(NamedTuple):
     patches: Patches
     left_out: Tensor | None  # B x N: patches that do not count; None: all do
     kept: list[tuple[int, int]]  # the time patches of each segment that count
+    first: Tensor | None  # B: time patches of the clip before each segment; None: all are whole clips
 
 
 class Extractor(Protocol):
@@ -109,7 +111,7 @@ class EncoderFeatures:
     def of_batch(self, batch: Batch) -> list[tuple[int, dict[str, np.ndarray]]]:
         """(time patches that count, features) of each segment."""
         patches, left_out = batch.patches, batch.left_out
-        out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
+        out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True, first=batch.first)
         made = {a.name: _features(out.of_layer(a.layer), patches.grid, left_out, a.pooling) for a in self.arrays}
         found = []
         for number, (first, end) in enumerate(batch.kept):
@@ -237,12 +239,15 @@ class FeatureMaker:
         else:
             valid = ((~patches.padding_mask).sum(1) // rows).tolist()
         kept = [segment.kept or (0, count) for segment, count in zip(segments, valid, strict=True)]
-        left_out = patches.padding_mask
+        left_out, before = patches.padding_mask, None
+        if any(segment.start for segment in segments):
+            samples = self.front_end.patch_size[0] * self.front_end.log_mel.frame_shift
+            before = torch.tensor([segment.start // samples for segment in segments], device=source.device)
         if any(segment.kept for segment in segments):
             time = torch.arange(steps, device=source.device)
             first, end = torch.tensor(kept, device=source.device).T[:, :, None]
             left_out = ((time < first) | (time >= end)).repeat_interleave(rows, dim=1)
-        return Batch(source, mask, patches, left_out, kept)
+        return Batch(source, mask, patches, left_out, kept, before)
 
 
 @torch.inference_mode()
