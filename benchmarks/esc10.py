@@ -1,11 +1,11 @@
-"""What pretraining is worth on environmental sounds: the five folds of ESC-10, everything learned outside the test fold.
+"""What pretraining is worth on environmental sounds: five folds of ESC-10, all that is learned from outside the test fold.
 
     python benchmarks/esc10.py DATA --work WORK [--seed 1] [--folds 1 2 3 4 5] [--jobs 2]
 
 DATA is a folder of three sets: esc10 and arabic-speech-commands (meta.csv, opus/) and fsdd (meta.csv, flac/). For each
-fold an encoder is pretrained, without labels, on the sounds of the other four folds and on the training parts of the two
-speech sets. Then `bridle crossval` compares on the folds: log-mel statistics; the encoder frozen (pretrained, untrained);
-the encoder fine-tuned (pretrained, from scratch). Choices are made on a tenth of the training folds, never on the test fold.
+fold an encoder is pretrained, without labels, on the sounds of the other four folds and on the training parts of the
+two speech sets. Then `bridle crossval` compares on the folds: log-mel statistics; the encoder frozen (pretrained,
+untrained); the encoder fine-tuned (pretrained, from scratch). Choices are made on a tenth of the training folds.
 
 What is finished is not done again. Results: WORK/{logmel,probe,probe-untrained,finetune,scratch}/crossval.csv.
 """

@@ -3,12 +3,12 @@
 A clip longer than a chunk is encoded in chunks that overlap. They begin at boundaries of patches and hold whole ones:
 their log-mel patches are those of the whole clip. Of the patches that two chunks have in common, each chunk gives the
 half that is further from its edge. Positions count from the beginning of the clip. A patch's features then differ from
-those of the whole clip only in what the encoder saw around it. Pooled features are the mean over the patches that chunks
-give.
+those of the whole clip only in what the encoder saw around it. Pooled features are the mean over the patches that the
+chunks give.
 
-Measured with ``small`` trained on clips of 1 s, on ESC-10's clips of 5 s in chunks of 2 s that overlap by 0.5 s:
-mean-pooled features of the last layer differ from those of the whole clip by 9 % of their length (the median clip), at a
-cosine of 0.987 (mean; 0.91 for the worst of 400 clips). A linear probe finds both equally useful.
+Measured with ``small`` trained on clips of 1 s, on ESC-10's clips of 5 s in chunks of 2 s that overlap by 0.5 s: the
+mean-pooled features of the last layer differ from those of the whole clip by 9 % of their length (the median clip), at
+a cosine of 0.987 (mean; 0.91 for the worst of 400 clips). A linear probe finds both equally useful.
 """
 
 from __future__ import annotations
