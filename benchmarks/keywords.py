@@ -124,7 +124,7 @@ def encoder_candidates(model):
     """Features of the middle and the last two blocks, pooled both ways, 128 clips at a time."""
     from bridle_fairseq.features import encoder_features
 
-    layers = {model.num_layers // 2, model.num_layers - 1, model.num_layers}
+    layers = {model.encoder.depth // 2, model.encoder.depth - 1, model.encoder.depth}
 
     def make(source: torch.Tensor):
         batches = [encoder_features(model, part, poolings=POOLINGS) for part in source.split(128)]

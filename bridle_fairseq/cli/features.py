@@ -23,7 +23,7 @@ DTYPES = ("float16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle features``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle'")
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle' or 'bridle_classifier'")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.features.json and .npy files")
     add_layers_argument(parser, "last")
@@ -77,13 +77,15 @@ def run(args: argparse.Namespace) -> int:
     check_batch_arguments(args)
     manifest = Manifest.read(args.manifest)
     manifest.check_files()
-    from bridle_fairseq.cli.checkpoint import choose_device, file_sha256, load_model
+    from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.data.feature_parts import FeatureParts
     from bridle_fairseq.features import EncoderFeatures
 
     device = choose_device(args.device)
-    model, task = load_model(args.checkpoint, device)
-    extractor = EncoderFeatures(model, choose_layers(args.layers, model.num_layers), list(dict.fromkeys(args.pooling)))
+    model, task = load_model(args.checkpoint, device, ENCODERS)
+    extractor = EncoderFeatures(
+        model, choose_layers(args.layers, model.encoder.depth), list(dict.fromkeys(args.pooling))
+    )
     chunking = choose_chunking(args, model.front_end, task)
     split = Path(args.manifest).name.removesuffix(".tsv")
     prefix = os.path.join(args.out, f"{split}.features")

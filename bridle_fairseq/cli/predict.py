@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.classify import score_file
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
 
-    model, task = load_model(args.checkpoint, choose_device(args.device), "bridle_classifier")
+    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier",))
     segment = int(task.cfg.max_sample_size)
     if args.segment_seconds is not None:
         segment = round(args.segment_seconds * model.settings.sample_rate)
