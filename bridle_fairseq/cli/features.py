@@ -7,13 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bridle_fairseq.cli.corpus_run import (
-    add_batch_arguments,
-    add_shard_argument,
-    check_batch_arguments,
-    make_missing,
-    read_shard,
-)
+from bridle_fairseq.cli.corpus_run import add_batch_arguments, add_shard_argument, make_missing, open_corpus
 from bridle_fairseq.errors import InputError
 
 HELP = "write features of a manifest's clips as memory-mapped .npy files, pooled or patch by patch"
@@ -71,12 +65,7 @@ def add_chunk_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the features of a shard; the process that finishes the last one writes the files."""
-    from bridle_fairseq.data.manifest import Manifest
-
-    shard, num_shards = read_shard(args.shard)
-    check_batch_arguments(args)
-    manifest = Manifest.read(args.manifest)
-    manifest.check_files()
+    shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.data.feature_parts import FeatureParts
     from bridle_fairseq.features import EncoderFeatures
