@@ -194,10 +194,12 @@ def compare_finetuned(work: Path, runs: dict[tuple[str, int], Path], threads: in
     for name, of_seeds in jobs.items():
         values = [job.result() for job in of_seeds]
         listed = " ".join(f"{value:.3f}" for value in values)
-        print(
-            f"{name:34}  {statistics.mean(values):.3f} +- {statistics.stdev(values) if len(values) > 1 else 0:.3f}  ({listed})",
-            flush=True,
-        )
+        print(f"{name:34}  {mean_and_deviation(values)}  ({listed})", flush=True)
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """As text; the deviation is that of a sample."""
+    return f"{statistics.mean(values):.3f} +- {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
 
 
 class Probes:
@@ -249,13 +251,7 @@ def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
             rows.setdefault(name, []).append(found)
     for name, results in rows.items():
         values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
-        print(
-            f"{name:34}"
-            + "".join(
-                f"  {pooling} {statistics.mean(v):.3f} +- {statistics.stdev(v) if len(v) > 1 else 0:.3f}"
-                for pooling, v in values.items()
-            )
-        )
+        print(f"{name:34}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))
 
 
 if __name__ == "__main__":
