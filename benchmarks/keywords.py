@@ -37,7 +37,7 @@ METHODS = {
     "levels-2": ["model.num_codebooks=2", "model.codebook_size=512"],
     "levels-8": ["model.num_codebooks=8", "model.codebook_size=128"],
 }
-FINETUNING = ("task.roll=false", "optimization.max_update=800", "lr_scheduler.warmup_updates=80")
+FINETUNING = ("task.roll=false", "optimization.max_update=600", "lr_scheduler.warmup_updates=60")
 POOLINGS = ("mean", "frequency")
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 
