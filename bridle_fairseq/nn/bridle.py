@@ -12,7 +12,7 @@ from bridle_fairseq.nn.decoder import Decoder
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
-from bridle_fairseq.nn.masking import random_mask
+from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.standardize import RunningStandardizer
@@ -183,9 +183,9 @@ class Bridle(nn.Module):
             codes: B x N x K, or B x N x K x m.
             generator: of the mask; None takes the global one.
         """
-        mask = random_mask(
+        mask = MASKINGS[self.settings.masking](
             patches.x.shape[0],
-            patches.x.shape[1],
+            patches.grid,
             self.settings.mask_ratio,
             padding_mask=patches.padding_mask,
             device=patches.x.device,

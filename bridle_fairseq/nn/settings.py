@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, List
 
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Schedule
 
 # `List` and real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
@@ -51,6 +52,7 @@ class BridleSettings:
     codes_per_level: int = _setting(1, "soft codes: the nearest m codes of a level are the target of a patch")
 
     mask_ratio: float = _setting(0.8, "share of the patches that the encoder must predict")
+    masking: str = _setting("random", "which patches those are: random, tube, block or lines (see nn/masking.py)")
     position_scale: float = _setting(1.0, "cold start: factor on the positions added before the random projection")
     tokenizer_init: str = _setting(
         "encoder", "tokenizer at its stage's start: encoder (its weights), random or continue"
@@ -80,6 +82,7 @@ CHOICES = {
     "latents": ("standardize", "center", "plain"),
     "teacher": ("standardize", "center", "plain"),
     "precision": ("float32", "bfloat16"),
+    "masking": tuple(MASKINGS),
 }
 
 
