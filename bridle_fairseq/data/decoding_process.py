@@ -1,8 +1,8 @@
 """A process that decodes video for another one: both of its ends, and what they say to each other.
 
 The parent writes requests to the child's stdin and reads answers from its stdout, each a length and a pickle; frames
-lie in a file without a name that both have mapped into memory. The child is a fresh interpreter, not a fork: it has none
-of the parent's threads, locks and memory. It ends when its stdin does, that is, whatever becomes of the parent.
+lie in a file without a name that both have mapped into memory. The child is a fresh interpreter, not a fork: it has
+none of the parent's threads, locks and memory. It ends when its stdin does, that is, whatever becomes of the parent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Video files read in a process of their own: a file that crashes a decoder, hangs or leaks in it ends no training.
 
 Every process that reads (a data loader worker, as a rule) has one decoding process, made when it is first needed. A
-file that ends it is a :class:`DecodeError`, as any other bad file, and the next file gets a new one. For throughput have
-as many workers as cores, and one decoder thread in each: decoders scale better over files than within one.
+file that ends it is a :class:`DecodeError`, as any other bad file, and the next file gets a new one. For throughput
+have as many workers as cores, and one decoder thread in each: decoders scale better over files than within one.
 """
 
 from __future__ import annotations
