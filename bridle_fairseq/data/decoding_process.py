@@ -45,15 +45,14 @@ class DecodingProcess:
 
     Args:
         memory_limit: bytes of memory; a child that has more after an answer is not asked again (``full``).
-        program: what the child runs.
     """
 
-    def __init__(self, memory_limit: int, program: str = PROGRAM) -> None:
+    def __init__(self, memory_limit: int) -> None:
         self.full = False
         self._owner = os.getpid()
         handle = _nameless_file()
         self._frames = _SharedFrames(handle)
-        command = [sys.executable, "-c", program, str(ROOT), str(handle), str(memory_limit)]
+        command = [sys.executable, "-c", PROGRAM, str(ROOT), str(handle), str(memory_limit)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=(handle,)
         )
