@@ -46,6 +46,8 @@ CONSTANT = {
     "a.webm": {"codec": "libvpx-vp9", "rate": 24, "deadline": "realtime", "cpu-used": "8"},
     "av1.mp4": {"codec": "libsvtav1", "preset": "12", "svtav1-params": "lp=1"},
     "a.ts": {"bf": "2"},
+    "mpeg2.ts": {"codec": "mpeg2video"},
+    "mpeg4.ts": {"codec": "mpeg4"},
     "a.avi": {"codec": "mpeg4"},
     "late.avi": {"codec": "mpeg4", "bf": "2"},
     "h264.avi": {"bf": "3"},

@@ -48,10 +48,12 @@ def test_a_slice_of_an_archive(write_video, tmp_path):
     np.testing.assert_array_equal(read_clips(piece, [1], 4), read_clips(path, [1], 4))
 
 
-def test_names_that_look_like_protocols(write_video, tmp_path):
+def test_names_that_look_like_protocols(write_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "http:").mkdir()
     for name in ("concat:a.mp4", "http:/%d é.mp4"):
-        assert read_video_info(write_video(name, 3)).num_frames == 3
+        write_video(name, 3)
+        assert read_video_info(name).num_frames == 3
 
 
 def unreadable(tmp_path, write_video):
