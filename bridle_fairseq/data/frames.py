@@ -13,15 +13,14 @@ Files whose frames have no usable times (raw streams, H.264 with B-frames in avi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.video_stream import NoTimes, VideoStream, load_av, told
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.data.on_screen import Screen
+from bridle_fairseq.data.video_file import VideoFile, load_av, told
 
-SLACK_SECONDS = 0.5  # by which frames may end before, or begin after, the time that the container states
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 
@@ -43,17 +42,15 @@ def read_video_info(path: str) -> VideoInfo:
     Raises:
         DecodeError: missing, empty, no video in it, or no frame that can be decoded.
     """
-    with VideoStream(path) as stream, told("corrupt"):
-        frame = _or_counting(stream, lambda: next((frame for _, frame in stream.frames(stream.start)), None))
-        if frame is None:
-            raise DecodeError("no frames")
-        stated, quarters = stream.stated_frames, _quarters(frame)
+    with VideoFile(path) as file, told("corrupt"):
+        frame = file.first_frame()
+        stated, quarters = file.stated_frames, _quarters(frame)
         sides = (frame.width, frame.height) if quarters % 2 else (frame.height, frame.width)
         return VideoInfo(
-            stated or stream.packets().frames,
+            stated or file.packets().frames,
             "container" if stated else "packets",
-            float(stream.rate),
-            float(stream.num_slots / stream.rate),
+            float(file.rate),
+            float(file.num_slots / file.rate),
             *sides,
             90 * quarters,
         )
@@ -83,11 +80,11 @@ def read_clips(
     Raises:
         DecodeError: unreadable, corrupt, or its frames end before its header says.
     """
-    with VideoStream(path, threads) as stream, told("corrupt"):
-        room = max(0, stream.num_slots - ((num_frames - 1) * stride + 1))
+    with VideoFile(path, threads) as file, told("corrupt"):
+        room = max(0, file.num_slots - ((num_frames - 1) * stride + 1))
         starts = np.array([min(int(place * (room + 1)), room) for place in places], dtype=np.int64)
-        slots = (starts[:, None] + stride * np.arange(num_frames)).clip(max=stream.num_slots - 1)
-        return _or_counting(stream, lambda: frames_at(stream, slots, short_side, allocate))
+        slots = (starts[:, None] + stride * np.arange(num_frames)).clip(max=file.num_slots - 1)
+        return frames_at(file, slots, short_side, allocate)
 
 
 def even_places(count: int) -> list[float]:
@@ -96,14 +93,14 @@ def even_places(count: int) -> list[float]:
 
 
 def frames_at(
-    stream: VideoStream, slots: np.ndarray, short_side: int | None = None, allocate: Allocate | None = None
+    file: VideoFile, slots: np.ndarray, short_side: int | None = None, allocate: Allocate | None = None
 ) -> np.ndarray:
     """The frames of these slots, uint8 \\*slots.shape x height x width x 3; each is decoded and scaled once."""
     wanted, place = np.unique(slots, return_inverse=True)
     place = place.reshape(slots.shape)
-    middles = [stream.start + (2 * int(slot) + 1) // (2 * stream.rate * stream.base) for slot in wanted]
+    middles = [file.start + (2 * int(slot) + 1) // (2 * file.rate * file.base) for slot in wanted]
     rgb, out = _RGB(short_side), None
-    for number, frame in _on_screen(stream, middles):
+    for number, frame in enumerate(Screen(file).at(middles)):
         picture = rgb(frame)
         if out is None:
             shape = (*slots.shape, *picture.shape)
@@ -111,52 +108,6 @@ def frames_at(
         out[place == number] = picture
     assert out is not None
     return out
-
-
-def _or_counting(stream: VideoStream, work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except NoTimes:
-        stream.counting = True
-        return work()
-
-
-def _on_screen(stream: VideoStream, times: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    """(number, the frame on screen then) for each of these ascending times."""
-    first = 0
-    while first < len(times):
-        end = first + 1
-        while end < len(times) and not stream.worth_seeking(times[end - 1], times[end]):
-            end += 1
-        for number, frame in enumerate(_run(stream, times[first:end]), start=first):
-            if frame.is_corrupt:
-                raise DecodeError(f"corrupt: the frame at {_seconds(stream, times[number])}")
-            yield number, frame
-        first = end
-
-
-def _run(stream: VideoStream, times: Sequence[int]) -> Iterator[Any]:
-    """The frame on screen at each of these ascending times, in one go."""
-    shown, end, number = None, 0, 0
-    for time, frame in stream.frames(times[0]):
-        if shown is None and (time - times[0]) * stream.base > SLACK_SECONDS:
-            raise DecodeError(f"no frame before {_seconds(stream, time)} can be decoded")
-        while times[number] < time:
-            yield frame if shown is None else shown
-            number += 1
-            if number == len(times):
-                return
-        shown, end = frame, time + max(frame.duration or 0, int(1 / stream.rate / stream.base))
-    if shown is None:
-        raise DecodeError("no frames")
-    if (times[-1] - end) * stream.base > SLACK_SECONDS:
-        stated = float(stream.num_slots / stream.rate)
-        raise DecodeError(f"frames end at {_seconds(stream, end)}; expected {stated:.2f} s of them")
-    yield from [shown] * (len(times) - number)
-
-
-def _seconds(stream: VideoStream, time: int) -> str:
-    return f"{float((time - stream.start) * stream.base):.2f} s"
 
 
 class _RGB:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.data.frames import even_places, frames_at, read_clips, read_video_info
-from bridle_fairseq.data.video_stream import VideoStream
+from bridle_fairseq.data.video_file import VideoFile
 
 av = pytest.importorskip("av")
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "video"
@@ -49,7 +49,7 @@ CONSTANT = {
     "mpeg2.ts": {"codec": "mpeg2video"},
     "mpeg4.ts": {"codec": "mpeg4"},
     "a.avi": {"codec": "mpeg4"},
-    "late.avi": {"codec": "mpeg4", "bf": "2"},
+    "b_frames.avi": {"codec": "mpeg4", "bf": "2"},
     "h264.avi": {"bf": "3"},
     "raw.h264": {"bf": "3"},
     "every_frame_a_key.mkv": {"codec": "ffv1", "pix_fmt": "yuv444p"},
@@ -64,14 +64,13 @@ def test_a_clip_is_every_fourth_frame_of_the_whole_file(write_video, name):
     path = write_video(name, **CONSTANT[name])
     _, frames = decode_all(path)
     assert len(frames) == CONSTANT[name].get("frames", 90)
-    with VideoStream(path) as stream:
-        assert stream.num_slots == len(frames)
-    late = 1 if name == "late.avi" else 0  # its container gives the first frame a time one frame after its start
+    with VideoFile(path) as file:
+        assert file.num_slots == len(frames)
     room = len(frames) - 61
     clips = read_clips(path, [0, 0.5, 1, 0.2, 0.5])
     for clip, start in zip(clips, [0, (room + 1) // 2, room, int(0.2 * (room + 1)), (room + 1) // 2], strict=True):
-        np.testing.assert_array_equal(clip, frames[np.maximum(start + 4 * np.arange(16) - late, 0)])
-    np.testing.assert_array_equal(read_clips(path, [1], 5, 1), clips_of(frames, len(frames) - 5 - late, 5, 1))
+        np.testing.assert_array_equal(clip, frames[start + 4 * np.arange(16)])
+    np.testing.assert_array_equal(read_clips(path, [1], 5, 1), clips_of(frames, len(frames) - 5, 5, 1))
 
 
 def clips_of(frames, start, num_frames, stride):
@@ -86,8 +85,8 @@ def test_with_a_variable_rate_the_frame_on_screen_is_taken(write_video, name):
     codec = "libvpx-vp9" if name == "a.webm" else "libx264"
     path = write_video(name, 120, codec=codec, times=times)
     seconds, frames = decode_all(path)
-    with VideoStream(path) as stream:
-        rate, slots = stream.rate, stream.num_slots
+    with VideoFile(path) as file:
+        rate, slots = file.rate, file.num_slots
     assert abs(slots / rate - (times[-1] + 40) / 1000) < 0.1
     for place in (0, 0.31, 0.77, 1):
         start = int(place * (slots - 61 + 1)) if place < 1 else slots - 61
@@ -156,14 +155,14 @@ def test_places_are_from_the_start_to_the_last_whole_clip(write_video):
 
 def count_decoded(monkeypatch):
     """How many frames are decoded from now on, as the length of a list."""
-    decoded, decode = [], VideoStream._decoded
+    decoded, decode = [], VideoFile.decoded
 
-    def counted(self, from_key):
-        for frame in decode(self, from_key):
+    def counted(self, *arguments, **named):
+        for frame in decode(self, *arguments, **named):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(VideoStream, "_decoded", counted)
+    monkeypatch.setattr(VideoFile, "decoded", counted)
     return decoded
 
 
@@ -178,14 +177,22 @@ def test_a_clip_is_sought_and_not_decoded_from_the_start(write_video, monkeypatc
     np.testing.assert_array_equal(clips, np.concatenate([read_clips(path, [u], 4) for u in (0, 0.5, 1, 0.51)]))
 
 
+def test_frames_that_nobody_looks_at_are_left_out(write_video, monkeypatch):
+    path = write_video("a.mp4", 120, gop=250, bf="3")
+    expected = decode_all(path)[1][59 + 4 * np.arange(16)]
+    decoded = count_decoded(monkeypatch)
+    np.testing.assert_array_equal(read_clips(path, [1])[0], expected)
+    assert len(decoded) < 90  # of 120
+
+
 def test_a_seek_that_leads_too_far_is_mended(write_video, monkeypatch):
     path = write_video("a.mp4", 300, gop=10)
     expected = read_clips(path, [0.7], 4)
-    decoded, seek = count_decoded(monkeypatch), VideoStream._seek
-    monkeypatch.setattr(VideoStream, "_seek", lambda self, time: seek(self, time + int(1 / self.base)))
+    decoded, seek = count_decoded(monkeypatch), VideoFile.seek
+    monkeypatch.setattr(VideoFile, "seek", lambda self, time: seek(self, time + int(1 / self.base)))
     np.testing.assert_array_equal(read_clips(path, [0.7], 4), expected)
     assert len(decoded) < 100
-    monkeypatch.setattr(VideoStream, "_seek", lambda self, time: False)
+    monkeypatch.setattr(VideoFile, "seek", lambda self, time: False)
     np.testing.assert_array_equal(read_clips(path, [0.7], 4), expected)
 
 
@@ -202,10 +209,10 @@ def test_real_files_give_the_frames_of_a_reference_decoding(path):
     seconds, frames = decode_all(path, short_side=96)
     info = read_video_info(str(path))
     assert info.num_frames == len(frames) and abs(info.seconds - len(frames) / info.rate) < 1e-6
-    with VideoStream(str(path)) as stream:
-        last = stream.num_slots - 1
+    with VideoFile(str(path)) as file:
+        last = file.num_slots - 1
         slots = np.stack([np.minimum(start + 4 * np.arange(16), last) for start in (0, last // 3, last - 20)]).clip(0)
-        found = frames_at(stream, slots, short_side=96)
+        found = frames_at(file, slots, short_side=96)
         for clip, row in zip(found, slots, strict=True):
-            np.testing.assert_array_equal(clip, shown(seconds, frames, stream.rate, row))
+            np.testing.assert_array_equal(clip, shown(seconds, frames, file.rate, row))
     assert read_clips(str(path), [0], 1).shape[2:] == (info.height, info.width, 3)

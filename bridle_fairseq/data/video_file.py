@@ -1,10 +1,10 @@
-"""The first video stream of a file: what its container says, and its frames from some time on (by PyAV, so FFmpeg)."""
+"""A video file and its first video stream: what the container says, seeking, and decoding (by PyAV, so FFmpeg)."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -14,9 +14,6 @@ from bridle_fairseq.errors import DecodeError, InputError
 
 MAX_PIXELS = 2**26  # of a frame, twice 8K: a header can claim any size, and memory is taken before data is seen
 MAX_RATE = 240  # frames a second; streams that state more state their clock's rate
-SEEK_BACK_SECONDS = (0, 2, 10)  # a seek may lead too far: then from earlier, at last from the start
-SEEK_GAP_SECONDS = 1  # less is decoded rather than sought over
-BLIND_SEEK_GAP_SECONDS = 10  # the same where nobody knows whether there is a key frame to seek to
 
 
 def load_av() -> Any:
@@ -41,10 +38,6 @@ class Packets(NamedTuple):
     end: int  # end of the last frame
 
 
-class NoTimes(Exception):
-    """Frames without times, or with times that run backwards."""
-
-
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Turn what FFmpeg and the file system raise into :class:`DecodeError`, with these words in front."""
@@ -59,7 +52,7 @@ def told(what: str) -> Iterator[None]:
         raise DecodeError(str(getattr(error, "strerror", None) or error) or type(error).__name__) from None
 
 
-class VideoStream:
+class VideoFile:
     """An open video file, a context manager.
 
     Args:
@@ -71,7 +64,6 @@ class VideoStream:
         base: seconds of a unit of time.
         start: when the first frame begins, in that unit.
         num_slots: frames of ``rate`` in the stream's duration, at least 1.
-        counting: frames have no usable times: they are decoded from the start, and their number gives their time.
 
     Raises:
         DecodeError: missing, empty, no video file, without a video stream, or without frames.
@@ -80,7 +72,6 @@ class VideoStream:
     def __init__(self, path: str, threads: int = 1) -> None:
         self._av = load_av()
         self._path, self._threads = path, threads
-        self.counting = False
         self._packets: Packets | None = None
         self._open()
         try:
@@ -90,7 +81,7 @@ class VideoStream:
             self.close()
             raise
 
-    def __enter__(self) -> VideoStream:
+    def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -118,7 +109,7 @@ class VideoStream:
         context.thread_count, context.thread_type = self._threads, "AUTO" if self._threads > 1 else "SLICE"
         self._unread = True
 
-    def _rewind(self) -> None:
+    def rewind(self) -> None:
         """To the very start, which not every container can seek to."""
         if not self._unread:
             self.close()
@@ -162,7 +153,7 @@ class VideoStream:
             DecodeError: there is nothing in it.
         """
         if self._packets is None:
-            self._rewind()
+            self.rewind()
             count, times = 0, []
             for packet in self._container.demux(self._stream):
                 if packet.size and not packet.is_discard:
@@ -184,51 +175,24 @@ class VideoStream:
         """Number of frames that the container states; 0 where it states none."""
         return self._stream.frames
 
-    def worth_seeking(self, last: int, then: int) -> bool:
-        """Whether to leave out what lies between two times: it is long, and the decoder can start behind ``last``."""
-        gap = (then - last) * self.base
-        if self.counting or gap < SEEK_GAP_SECONDS:
-            return False
+    @property
+    def knows_unused_frames(self) -> bool:
+        """Whether the decoder can tell for certain on which frames no other builds (H.264)."""
+        return self._stream.codec_context.name == "h264"
+
+    @property
+    def has_times(self) -> bool:
+        """Whether frames say when they are shown; in avi they only say when they are decoded: not so with B-frames."""
+        return not (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
+
+    def key_frame_before(self, time: int) -> int | None:
+        """About when the last key frame at or before ``time`` is; None where the container has no list of them."""
         keys = self._stream.index_entries
-        if len(keys) < 2:
-            return gap > BLIND_SEEK_GAP_SECONDS
-        key = keys.search_timestamp(then, backward=True)
-        return key >= 0 and keys[key].timestamp > last
+        place = keys.search_timestamp(time, backward=True) if len(keys) > 1 else -1
+        return keys[place].timestamp if place >= 0 else None
 
-    def frames(self, since: int) -> Iterator[tuple[int, Any]]:
-        """(time, frame) in the order in which they are shown, from the one on screen at ``since`` or an earlier one.
-
-        Raises:
-            NoTimes: set ``counting`` and ask again.
-        """
-        if self.counting:
-            self._rewind()
-            for number, frame in enumerate(self._decoded(from_key=False)):
-                yield self.start + int(number / self.rate / self.base), frame
-            return
-        last = None
-        for frame in self._sought(since):
-            if frame.pts is None or (last is not None and frame.pts < last):
-                raise NoTimes
-            last = frame.pts
-            yield last, frame
-
-    def _sought(self, since: int) -> Iterator[Any]:
-        """Decoded frames from a key frame at or before ``since`` on."""
-        for seconds in SEEK_BACK_SECONDS:
-            target = since - int(seconds / self.base)
-            if target <= self.start or not self._seek(target):
-                break
-            frames = self._decoded(from_key=True)
-            first = next(frames, None)
-            if first is not None and first.pts is not None and first.pts <= since:
-                yield first
-                yield from frames
-                return
-        self._rewind()
-        yield from self._decoded(from_key=False)
-
-    def _seek(self, time: int) -> bool:
+    def seek(self, time: int) -> bool:
+        """To a key frame before ``time``, more or less; False where the container cannot."""
         self._unread = False
         try:
             self._container.seek(time, stream=self._stream, backward=True)
@@ -236,13 +200,19 @@ class VideoStream:
             return False
         return True
 
-    def _decoded(self, from_key: bool) -> Iterator[Any]:
-        """Frames from here, or from the next key frame, on. What cannot be decoded before the first is left out."""
-        begun = False
+    def decoded(self, from_key: bool = False, needed: Callable[[Any], bool] | None = None) -> Iterator[Any]:
+        """Frames from here, or from the next key frame, on. What cannot be decoded before the first is left out.
+
+        ``needed``: whether the frame of a packet is; if not, it is left out if no other frame builds on it.
+        """
+        begun, context = False, self._stream.codec_context
+        context.skip_frame = "DEFAULT"
         for packet in self._container.demux(self._stream):
             if from_key and not packet.is_keyframe:
                 continue
             from_key = False
+            if needed is not None and packet.size:
+                context.skip_frame = "DEFAULT" if needed(packet) else "NONREF"
             try:
                 frames = packet.decode()
             except self._av.error.InvalidDataError:
@@ -252,3 +222,15 @@ class VideoStream:
             for frame in frames:
                 begun = True
                 yield frame
+
+    def first_frame(self) -> Any:
+        """The first frame that can be decoded.
+
+        Raises:
+            DecodeError: there is none.
+        """
+        self.rewind()
+        frame = next(self.decoded(), None)
+        if frame is None:
+            raise DecodeError("no frames")
+        return frame

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from bridle_fairseq.data import video_stream
+from bridle_fairseq.data import video_file
 from bridle_fairseq.data.archive import members
 from bridle_fairseq.data.frames import read_clips, read_video_info
-from bridle_fairseq.data.video_stream import VideoStream
+from bridle_fairseq.data.video_file import VideoFile
 from bridle_fairseq.errors import DecodeError, InputError
 
 av = pytest.importorskip("av")
@@ -33,8 +33,8 @@ def test_what_a_file_says(write_video, name, settings, expected):
 
 def test_a_clock_is_not_taken_for_a_frame_rate(write_video, monkeypatch):
     path = write_video("a.mkv", 50)
-    monkeypatch.setattr(video_stream, "MAX_RATE", 20)  # as if 25 were the 1000 that some cameras write
-    monkeypatch.setattr(VideoStream, "_stated_ticks", lambda self: None)
+    monkeypatch.setattr(video_file, "MAX_RATE", 20)  # as if 25 were the 1000 that some cameras write
+    monkeypatch.setattr(VideoFile, "_stated_ticks", lambda self: None)
     assert read_video_info(path) == pytest.approx((50, "packets", 25.0, 2.0, 48, 64, 0))
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_begins_in_the_middle_of_a_group(write_video):
 
 
 def test_a_header_that_claims_too_much_is_not_believed(write_video, monkeypatch):
-    monkeypatch.setattr(video_stream, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(video_file, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(DecodeError, match="frames of 64 x 48 pixels; expected 3071 pixels at most"):
         read_video_info(write_video("a.mp4", 3))
 
