@@ -37,9 +37,7 @@ def _table(grid: tuple[int, ...], width: int) -> Tensor:
 _kept_table = lru_cache(maxsize=64)(_table)
 
 
-def sincos_position(
-    grid: Sequence[int], width: int, like: Tensor | None = None, first: Tensor | None = None
-) -> Tensor:
+def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None, first: Tensor | None = None) -> Tensor:
     """Positions of a grid, N x D float32: each axis has its own share of the width.
 
     Args:
