@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.codes import segment_count
-from bridle_fairseq.data.collate import pad_waveforms
-from bridle_fairseq.data.decode import read_crop, read_info, resampled_length
+from bridle_fairseq.data.collate import pad_items
+from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.nn.classifier import class_scores
 
 SEGMENTS_AT_ONCE = 8
@@ -23,10 +23,10 @@ def score_dataset(
 
     Args:
         model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
-        dataset: an :class:`bridle_fairseq.data.audio.AudioDataset` that is not training.
+        dataset: a :class:`bridle_fairseq.tasks.media_data.FairseqMedia` that is not training.
         multi_label: see :func:`class_scores`.
         batch_size: clips of a batch.
-        workers: processes that read sound files.
+        workers: processes that read files.
         progress: wraps the iterable of batches.
 
     Returns:
@@ -54,32 +54,28 @@ def score_dataset(
 
 
 @torch.inference_mode()
-def score_file(model: Any, path: str, multi_label: bool, segment_samples: int) -> np.ndarray:
-    """Scores of a file, one a class: of all of it up to ``segment_samples``, else the mean over such segments.
+def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment: int) -> np.ndarray:
+    """Scores of a file, one a class: of all of it up to ``segment``, else the mean over such segments.
 
     A shorter last segment counts by its length.
 
     Args:
         model: a classifier in eval mode, on its device.
-        path: a sound file of any rate and length.
+        reader: of files as the model takes them.
+        path: a file.
         multi_label: see :func:`class_scores`.
-        segment_samples: the longest stretch that the model is shown, in samples at its own rate.
+        segment: the longest stretch that the model is shown, in the reader's units.
 
     Raises:
         DecodeError: the file cannot be used.
     """
-    rate, device = model.settings.sample_rate, next(model.parameters()).device
-    header = read_info(path)
-    total = resampled_length(header.num_frames, header.sample_rate, rate)
-    starts = [number * segment_samples for number in range(segment_count(total, segment_samples, 1))]
+    device, total = next(model.parameters()).device, reader.length(path)
+    starts = [number * segment for number in range(segment_count(total, segment, 1))]
     summed = np.zeros(model.head.out_features)
     for first in range(0, len(starts), SEGMENTS_AT_ONCE):
-        clips = [
-            torch.from_numpy(read_crop(path, rate, start, segment_samples))
-            for start in starts[first : first + SEGMENTS_AT_ONCE]
-        ]
-        source, mask = pad_waveforms(clips)
+        some = starts[first : first + SEGMENTS_AT_ONCE]
+        lengths = np.array([min(segment, total - start) for start in some])
+        source, mask = pad_items([reader.read(path, *piece) for piece in zip(some, lengths.tolist(), strict=True)])
         logits = model(source.to(device), None if mask is None else mask.to(device))
-        lengths = np.array([len(clip) for clip in clips])
         summed += lengths @ class_scores(logits, multi_label).double().cpu().numpy()
     return summed / total

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gets {split}.predictions.csv, .classes.csv, .confusion.csv (default: evaluation, beside the checkpoint)",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips of a batch (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read sound files (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read files (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument(
         "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
@@ -75,17 +75,13 @@ def run(args: argparse.Namespace) -> int:
 def _dataset(manifest: Any, labels_path: str, classes: Any, cfg: Any, skipped_path: str) -> Any:
     """The clips as validation sees them; those that cannot be read are listed in a file."""
     from bridle_fairseq.data.labels import Labels
+    from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.data.skips import SkipLog
-    from bridle_fairseq.tasks.labelled_data import LabelledAudioDataset
+    from bridle_fairseq.tasks.labelled_data import LabelledMedia
 
-    return LabelledAudioDataset(
-        manifest,
-        labels=Labels.read(labels_path, manifest, classes, cfg.multi_label),
-        multi_label=cfg.multi_label,
-        sample_rate=cfg.sample_rate,
-        max_sample_size=cfg.max_sample_size,
-        skips=SkipLog(manifest, skipped_path),
-    )
+    labels = Labels.read(labels_path, manifest, classes, cfg.multi_label)
+    media = modality_of(cfg).dataset(manifest, cfg, skips=SkipLog(manifest, skipped_path))
+    return LabelledMedia(media, labels=labels, multi_label=cfg.multi_label)
 
 
 def _progress(batches: Any) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.codes import CachedCodes
@@ -16,6 +15,7 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.demo.probing import Comparison
 from bridle_fairseq.demo.training import Stage
 from bridle_fairseq.report.charts import Band
+from bridle_fairseq.report.pictures import draw
 from bridle_fairseq.report.sections import Clip
 
 
@@ -88,34 +88,19 @@ def clips_with_codes(model: Any, manifests: Path, codes_folder: Path, split: str
     manifest = Manifest.read(manifests / f"{split}.tsv")
     codes = CachedCodes(codes_folder / f"{split}.codes", manifest)
     info = codes.info
-    dataset = AudioDataset(manifest, sample_rate=info.sample_rate, max_sample_size=info.segment_samples)
+    dataset = AudioDataset(manifest, sample_rate=info.grid["sample_rate"], max_sample_size=info.segment)
     labels = None
     if (manifests / f"{split}.lbl").exists():
         classes = Classes.read(manifests / "labels.csv")
         labels = Labels.read(manifests / f"{split}.lbl", manifest, classes)
-    steps_wanted = 1.8 * info.sample_rate / 160 / info.patch_frames
-    steps = np.array([len(codes.segment(row, 0)) / info.frequency_patches for row in range(len(manifest))])
+    steps_wanted = 1.8 * info.grid["sample_rate"] / 160 / info.grid["patch_frames"]
+    steps = np.array([len(codes.segment(row, 0)) / info.grid["frequency_patches"] for row in range(len(manifest))])
     shown: dict[Any, Clip] = {}
     for row in np.argsort(np.abs(steps - steps_wanted), kind="stable").tolist():
         label = labels.classes.names[labels[row][0]] if labels is not None else ""
         source = dataset[row]["source"]
         if len(shown) == count or source is None or steps[row] == 0:
             continue
-        shown.setdefault(label or row, _clip(model, manifest, row, label, source, codes))
+        grid_codes = codes.segment(row, 0).reshape(-1, info.grid["frequency_patches"], info.num_codebooks)
+        shown.setdefault(label or row, draw(model, manifest.relative_path(row), label, source, grid_codes))
     return list(shown.values())
-
-
-@torch.inference_mode()
-def _clip(model: Any, manifest: Manifest, row: int, label: str, source: torch.Tensor, codes: CachedCodes) -> Clip:
-    device = next(model.parameters()).device
-    fbank, _ = model.front_end.log_mel(source[None].to(device))
-    frequency, levels = codes.info.frequency_patches, codes.info.num_codebooks
-    return Clip(
-        name=manifest.relative_path(row),
-        label=label,
-        fbank=fbank[0].cpu().numpy(),
-        codes=codes.segment(row, 0).reshape(-1, frequency, levels),
-        patch_frames=codes.info.patch_frames,
-        waveform=source.numpy(),
-        sample_rate=codes.info.sample_rate,
-    )

@@ -68,6 +68,7 @@ class Encoder(nn.Module):
         visible: Tensor | None = None,
         visible_padding: Tensor | None = None,
         with_layers: bool = False,
+        first: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode all patches, or the visible ones only.
 
@@ -78,8 +79,10 @@ class Encoder(nn.Module):
             visible: B x V indices: only these are embedded and encoded.
             visible_padding: B x V, True where ``visible`` is no patch.
             with_layers: also return the output of each block.
+            first: B; where each clip's grid begins along the first axis of a longer one it was cut out of (with
+                ``visible`` left out); 0 by default.
         """
-        position = sincos_position(grid, self.width, like=self.class_token)
+        position = sincos_position(grid, self.width, like=self.class_token, first=first)
         if visible is not None:
             patches, padding_mask = gather_patches(patches, visible), visible_padding
             position = position[visible]

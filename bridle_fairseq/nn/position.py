@@ -10,22 +10,26 @@ import torch
 from torch import Tensor
 
 
-def _axis(length: int, width: int) -> Tensor:
-    """length x width: sines, then cosines, of the index at geometric frequencies from 1 to 1/10000."""
+def _axis(index: Tensor, width: int) -> Tensor:
+    """... x width: sines, then cosines, of indices at geometric frequencies from 1 to 1/10000."""
     half = width // 2
-    frequency = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000.0) / max(half, 1)))
-    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency[None]
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    steps = torch.arange(half, dtype=torch.float64, device=index.device)
+    frequency = torch.exp(steps * (-math.log(10000.0) / max(half, 1)))
+    angle = index.double().unsqueeze(-1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def _widths(axes: int, width: int) -> list[int]:
+    share = width // axes // 2 * 2
+    return [width // 2 * 2 - share * (axes - 1), *[share] * (axes - 1)]
 
 
 def _table(grid: tuple[int, ...], width: int) -> Tensor:
-    share = width // len(grid) // 2 * 2
-    widths = [width // 2 * 2 - share * (len(grid) - 1), *[share] * (len(grid) - 1)]
     parts = []
-    for axis, (length, part) in enumerate(zip(grid, widths, strict=True)):
+    for axis, (length, part) in enumerate(zip(grid, _widths(len(grid), width), strict=True)):
         shape = [1] * len(grid)
         shape[axis] = length
-        parts.append(_axis(length, part).reshape(*shape, part).expand(*grid, part))
+        parts.append(_axis(torch.arange(length), part).reshape(*shape, part).expand(*grid, part))
     table = torch.cat(parts, dim=-1).reshape(math.prod(grid), -1)
     return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
 
@@ -33,17 +37,26 @@ def _table(grid: tuple[int, ...], width: int) -> Tensor:
 _kept_table = lru_cache(maxsize=64)(_table)
 
 
-def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None) -> Tensor:
+def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None, first: Tensor | None = None) -> Tensor:
     """Positions of a grid, N x D float32: each axis has its own share of the width.
 
     Args:
         grid: patches along each axis.
         width: D; the axes share it evenly in even parts, the first one takes what remains.
         like: tensor whose device and dtype the result takes.
+        first: B; what the first axis counts from in each clip, for grids that are cut out of longer ones (0 by
+            default). The result is then B x N x D.
 
     Source: sin-cos embedding of MAE (arXiv 2111.06377), extended to any number of axes.
     """
     # What torch.export traces with are no real tensors, and must not be kept for those who come later.
     find = _table if torch.compiler.is_compiling() else _kept_table
     table = find(tuple(int(n) for n in grid), int(width))
-    return table if like is None else table.to(like)
+    table = table if like is None else table.to(like)
+    if first is None:
+        return table
+    own = _widths(len(grid), width)[0]
+    index = first.to(table.device)[:, None] + torch.arange(grid[0], device=table.device)
+    positions = table.unflatten(0, (grid[0], -1)).repeat(len(first), 1, 1, 1)
+    positions[..., :own] = _axis(index, own).to(table)[:, :, None]
+    return positions.flatten(1, 2)

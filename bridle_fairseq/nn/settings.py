@@ -21,13 +21,18 @@ def _setting(default: Any, text: str) -> Any:
 class BridleSettings:
     """Sizes of the parts and choices of the method; the defaults are the base size of audio."""
 
-    modality: str = _setting("audio", "what a source is: audio (waveforms)")
+    modality: str = _setting("audio", "what a source is: audio (waveforms) or image (pixels)")
     sample_rate: int = _setting(16000, "audio: samples a second")
     num_mel_bins: int = _setting(128, "audio: mel bins of the filter bank")
     fbank_mean: float = _setting(-4.4446, "audio: mean of the log-mel values (`bridle stats` measures it)")
     fbank_std: float = _setting(3.3216, "audio: deviation of the log-mel values; inputs are (x - mean) / (2 std)")
 
-    patch_size: List[int] = _setting([16, 16], "patch: frames and mel bins")
+    pixel_mean: List[float] = _setting(
+        [0.485, 0.456, 0.406], "image: mean of red, green, blue, 0 to 1 (`bridle stats`)"
+    )
+    pixel_std: List[float] = _setting([0.229, 0.224, 0.225], "image: their deviation; inputs are (x - mean) / std")
+
+    patch_size: List[int] = _setting([16, 16], "patch: frames and mel bins; image: height and width in pixels")
     encoder_width: int = _setting(768, "width of the encoder")
     encoder_depth: int = _setting(12, "blocks of the encoder")
     encoder_heads: int = _setting(12, "attention heads of the encoder")
@@ -75,7 +80,7 @@ class BridleSettings:
 
 
 CHOICES = {
-    "modality": ("audio",),
+    "modality": ("audio", "image"),
     "codebook_metric": ("euclidean", "cosine"),
     "codebook_init": ("kmeans", "uniform"),
     "tokenizer_init": ("encoder", "random", "continue"),
@@ -103,7 +108,8 @@ def check_settings(s: BridleSettings) -> None:
         raise InputError(f"model.restart_step is {s.restart_step}; expected more than 0 and at most 1")
     if len(s.patch_size) != 2 or min(s.patch_size) < 1:
         raise InputError(
-            f"model.patch_size is {list(s.patch_size)}; expected two positive numbers, frames and mel bins"
+            f"model.patch_size is {list(s.patch_size)}; expected two positive numbers, "
+            f"{'frames and mel bins' if s.modality == 'audio' else 'height and width'}"
         )
     if s.decoder_window and (len(s.decoder_window) != 2 or min(s.decoder_window) < 1):
         raise InputError(
@@ -129,6 +135,7 @@ def check_settings(s: BridleSettings) -> None:
         raise InputError(f"model.codes_per_level is {s.codes_per_level}; expected 1 to codebook_size {s.codebook_size}")
     if s.fbank_std <= 0:
         raise InputError(f"model.fbank_std is {s.fbank_std}; expected more than 0 (`bridle stats` measures it)")
-    if not 0 <= s.codebook_decay < 1:
-        raise InputError(f"model.codebook_decay is {s.codebook_decay}; expected 0 or more and below 1")
+    if len(s.pixel_mean) != 3 or len(s.pixel_std) != 3 or min(s.pixel_std) <= 0:
+        found = f"model.pixel_mean is {list(s.pixel_mean)} and model.pixel_std {list(s.pixel_std)}"
+        raise InputError(f"{found}; expected three numbers each, deviations above 0 (`bridle stats` measures them)")
     s.schedule()

@@ -115,13 +115,14 @@ def _configuration(checkpoint: Path) -> tuple[Mapping[str, Any], int]:
     return cfg, int(history[-1].get("num_updates") or 0)
 
 
+AUDIO, IMAGE = ("max_sample_size", "roll", "gain"), ("image_size", "valid_crop", "crop", "min_area", "flip")
 SHOWN = {
     "common": ("seed", "fp16", "bf16", "cpu"),
     "dataset": ("batch_size", "max_tokens"),
     "distributed_training": ("distributed_world_size",),
     "optimization": ("max_update", "update_freq", "lr", "clip_norm"),
     "optimizer": ("adam_betas", "weight_decay"),
-    "task": ("data", "max_sample_size", "roll", "gain", "codes"),
+    "task": ("data", "modality", *AUDIO, *IMAGE, "codes"),
 }
 
 

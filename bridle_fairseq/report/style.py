@@ -93,6 +93,8 @@ details td { overflow-wrap: anywhere; }
 .maps img { display: block; width: 100%; border-radius: 3px; image-rendering: pixelated; }
 .maps img.sound { height: 120px; image-rendering: auto; }
 .maps img.codes { height: 54px; }
+.maps.of-image { grid-template-columns: max-content 1fr max-content 1fr; }
+.maps.of-image img { width: 128px; height: auto; }
 .maps .axis { display: flex; justify-content: space-between; grid-column: 2; }
 
 pre {

@@ -6,11 +6,11 @@ import pytest
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, run_script, scan_source
-from bridle_fairseq.data.scan import Scan, SoundFile
+from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry
 from bridle_fairseq.errors import InputError
 
-SCAN = Scan("/r", [SoundFile(f"{row}.wav", f"{row}.wav") for row in range(6)], list(range(10, 16)), [])
+SCAN = Scan("/r", [FoundFile(f"{row}.wav", f"{row}.wav") for row in range(6)], list(range(10, 16)), [])
 
 
 def test_random_split():

@@ -26,11 +26,12 @@ def make_page(**changes) -> report.Page:
     clip = sections.Clip(
         name="a <b>.wav",
         label="",
-        fbank=rng.normal(size=(37, 128)).astype(np.float32),
-        codes=rng.integers(0, 16, (3, 8, 2)),
-        patch_frames=16,
-        waveform=np.zeros(6000, np.float32),
-        sample_rate=16000,
+        picture=rng.integers(0, 256, (128, 48, 3), dtype=np.uint8),
+        codes=rng.integers(0, 16, (8, 3, 2)),
+        kind="log-mel",
+        style="sound",
+        ticks=("0", "0.24 s", "0.48 s"),
+        player='<audio controls src="data:audio/wav;base64,"></audio>',
     )
     page = dict(
         headline="It works",

@@ -1,0 +1,76 @@
+"""What the benchmarks of representations share: sounds decoded once, and runs of the commands."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "examples/audio/config"
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def decode(files: Iterable[Path], folder: Path) -> None:
+    """Write each sound as uncompressed .wav into a folder, unless it is there: Opus would be decoded in every epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        path = folder / f"{file.stem}.wav"
+        if not path.exists():
+            samples, rate = soundfile.read(file, dtype="float32")
+            soundfile.write(path, samples, rate, subtype="FLOAT")
+
+
+def write_manifest(path: Path, root: Path, names: Iterable[str]) -> None:
+    """A manifest of these files below ``root``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [str(root), *(f"{name}\t{soundfile.info(root / name).frames}" for name in names)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def command(name: str) -> str:
+    """A command of this environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def measure_statistics(manifest: Path) -> list[str]:
+    """What ``bridle stats`` says of a manifest, as overrides."""
+    done = subprocess.run([command("bridle"), "stats", str(manifest)], stdout=subprocess.PIPE, text=True, check=True)
+    return re.findall(r"model\.fbank_\w+=\S+", done.stdout)
+
+
+def train(folder: Path, config: str, overrides: Sequence[str], threads: int) -> Path:
+    """One run of fairseq-hydra-train, gone on with where it stopped; the folder of its checkpoints.
+
+    Args:
+        folder: gets what it writes; ``stdout.log`` has what it printed.
+        config: such as ``pretraining/small``.
+        overrides: of the configuration.
+        threads: of its arithmetic.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, name = config.split("/")
+    arguments = [
+        command("fairseq-hydra-train"),
+        *("--config-dir", str(CONFIGS / kind), "--config-name", name),
+        f"common.user_dir={ROOT / 'bridle_fairseq'}",
+        "common.cpu=true",
+        f"checkpoint.save_dir={folder / 'checkpoints'}",
+        f"hydra.run.dir={folder}",
+        *overrides,
+    ]
+    with open(folder / "stdout.log", "a", encoding="utf-8") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        subprocess.run(arguments, stdout=log, stderr=log, check=True, env=environment)
+    return folder / "checkpoints"
