@@ -65,17 +65,29 @@ def scan_source(
     workers: int = 8,
     modality: str = "audio",
 ) -> Scan:
-    """Find files and read their headers, with a progress bar; unreadable ones go to ``skipped.tsv`` and stderr.
+    """:func:`scan_files` of a modality."""
+    kind = modality_named(modality)
+    return scan_files(source, dest, extensions or kind.extensions, kind.measure, path_must_contain, workers)
+
+
+def scan_files(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    extensions: Collection[str],
+    measure: Callable[[str], int],
+    path_must_contain: str | None = None,
+    workers: int = 8,
+) -> Scan:
+    """Find files and measure them, with a progress bar; unreadable ones go to ``skipped.tsv`` and stderr.
 
     Raises:
         InputError: no file found, or none that can be read.
     """
-    kind = modality_named(modality)
     from tqdm import tqdm
 
-    root, files = find_files(source, extensions or kind.extensions, path_must_contain)
+    root, files = find_files(source, extensions, path_must_contain)
     with tqdm(total=len(files), unit=" files", desc="reading headers", disable=not sys.stderr.isatty()) as bar:
-        scan = read_sizes(root, files, kind.measure, workers, bar.update)
+        scan = read_sizes(root, files, measure, workers, bar.update)
     for path, reason in scan.failures[:FAILURES_SHOWN]:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     if scan.failures:
