@@ -39,7 +39,7 @@ def readme():
 
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
-VIDEO = ["av>=17"]
+VIDEO = ["av>=17.1"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(

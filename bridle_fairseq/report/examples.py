@@ -16,7 +16,7 @@ from bridle_fairseq.data.modality import as_configuration, modality_of
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.masking import random_mask
+from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.report.pictures import draw, laid_out
 from bridle_fairseq.report.sections import Clip
 
@@ -97,7 +97,8 @@ def _example(model: Any, items: Items, row: int, source: torch.Tensor) -> Exampl
     settings = model.settings
     patches = model.front_end(source[None])
     codes = model.codes(patches, bool(model.tokenizer_ready))
-    mask = random_mask(1, codes.shape[1], settings.mask_ratio, generator=torch.Generator().manual_seed(row))
+    generator = torch.Generator().manual_seed(row)
+    mask = MASKINGS[settings.masking](1, patches.grid, settings.mask_ratio, generator=generator)
     x = model.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
     logits = model.decoder(x, mask, patches.grid, None)
     right = logits.argmax(-1) == codes[mask.masked]  # P x K
