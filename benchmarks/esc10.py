@@ -1,4 +1,4 @@
-"""What pretraining is worth on environmental sounds: five folds of ESC-10, all that is learned from outside the test fold.
+"""What pretraining is worth on environmental sounds: folds of ESC-10, all that is learned from outside the test fold.
 
     python benchmarks/esc10.py DATA --work WORK [--seed 1] [--folds 1 2 3 4 5] [--jobs 2]
 

@@ -1,11 +1,16 @@
 """What pretraining with `small` is worth: a linear probe on spoken keywords, speakers of the test unseen.
 
-    python benchmarks/keywords.py DATA --work WORK [--seeds 1 2 3] [--methods rq vq] [--jobs 2]
+    python benchmarks/keywords.py DATA --work WORK [--seeds 1 2 3] [--methods rq vq levels-2 levels-8] [--jobs 2]
+    python benchmarks/keywords.py DATA --work WORK --methods rq --finetune
 
 DATA is the folder of Arabic Speech Commands (meta.csv with name, keyword and split; sound files in opus/). Pretraining
 sees the train split without labels; the probe (logistic regression) is fitted on the train split, layer and
 regularisation are chosen on the validation split, the test split is used once. Printed for each method and seed: the
-encoder after iteration 1 and after iteration 2; and once the untrained encoder and log-mel statistics.
+encoder after iteration 1 and after iteration 2; and once the untrained encoder and log-mel statistics. With
+--finetune, the encoder after iteration 1 is fine-tuned on the labels instead, beside one from scratch: the checkpoint
+that is best on the validation split is tested once.
+
+Codebooks hold 1024 codes in all, whatever the number of levels: 4 x 256 (rq), 1 x 1024 (vq), 2 x 512, 8 x 128.
 
 Runs are resumed where they stopped, and what was probed is kept in WORK/probes.json. Sounds are decoded once into WORK:
 Opus would be decoded in every epoch.
@@ -14,13 +19,8 @@ Opus would be decoded in every epoch.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,59 +28,39 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from runs import decode, measure_statistics, read_table, train, write_manifest
 
-ROOT = Path(__file__).resolve().parent.parent
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
-METHODS = {"rq": [], "vq": ["+variant=vq"]}
+METHODS = {
+    "rq": [],
+    "vq": ["+variant=vq"],
+    "levels-2": ["model.num_codebooks=2", "model.codebook_size=512"],
+    "levels-8": ["model.num_codebooks=8", "model.codebook_size=128"],
+}
+FINETUNING = ("task.roll=false", "optimization.max_update=600", "lr_scheduler.warmup_updates=60")
 POOLINGS = ("mean", "frequency")
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 
 
-def prepare(data: Path, work: Path) -> np.ndarray:
-    """Decode the sounds, write a manifest of each split, and return the names of the classes."""
-    with open(data / "meta.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    classes = np.unique([row["keyword"] for row in rows])
-    sounds = work / "sounds"
-    sounds.mkdir(parents=True, exist_ok=True)
+def prepare(data: Path, work: Path) -> None:
+    """Decode the sounds, and write manifest and labels of each split."""
+    rows = read_table(data / "meta.csv")
+    classes = sorted({row["keyword"] for row in rows})
+    lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
+    decode([data / "opus" / f"{row['name']}.opus" for row in rows], work / "sounds")
+    (work / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
     for split, name in SPLITS.items():
         part = [row for row in rows if row["split"] == name]
-        lines = [str(sounds)]
-        for row in part:
-            path = sounds / f"{row['name']}.wav"
-            if not path.exists():
-                samples, rate = soundfile.read(data / "opus" / f"{row['name']}.opus", dtype="float32")
-                soundfile.write(path, samples, rate, subtype="FLOAT")
-            lines.append(f"{path.name}\t{soundfile.info(path).frames}")
-        (work / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        keywords = np.searchsorted(classes, [row["keyword"] for row in part])
-        np.save(work / f"{split}.labels.npy", keywords)
-    return classes
+        write_manifest(work / f"{split}.tsv", work / "sounds", [f"{row['name']}.wav" for row in part])
+        labels = [row["keyword"] for row in part]
+        (work / f"{split}.lbl").write_text("\n".join(labels) + "\n", encoding="utf-8")
+        np.save(work / f"{split}.labels.npy", [classes.index(label) for label in labels])
 
 
-def pretrain(work: Path, method: str, seed: int, statistics_of_data: list[str], threads: int, extra: list[str]) -> Path:
-    """One run of fairseq-hydra-train; the folder of its checkpoints."""
-    folder = work / f"{method}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        str(Path(sys.executable).with_name("fairseq-hydra-train")),
-        *("--config-dir", str(ROOT / "examples/audio/config/pretraining"), "--config-name", "small"),
-        *METHODS[method],
-        f"common.user_dir={ROOT / 'bridle_fairseq'}",
-        "common.cpu=true",
-        f"common.seed={seed}",
-        f"task.data={work}",
-        "task.roll=false",
-        f"checkpoint.save_dir={folder / 'checkpoints'}",
-        "checkpoint.keep_interval_updates=-1",
-        f"hydra.run.dir={folder}",
-        *statistics_of_data,
-        *extra,
-    ]
-    with open(folder / "stdout.log", "a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        subprocess.run(command, stdout=log, stderr=log, check=True, env=environment)
-    return folder / "checkpoints"
+def pretrain(work: Path, method: str, seed: int, overrides: list[str], threads: int) -> Path:
+    """One run of pretraining; the folder of its checkpoints."""
+    own = [f"common.seed={seed}", f"task.data={work}", "task.roll=false", "checkpoint.keep_interval_updates=-1"]
+    return train(work / f"{method}-{seed}", "pretraining/small", [*METHODS[method], *own, *overrides], threads)
 
 
 def iterations(checkpoints: Path) -> dict[str, Path]:
@@ -124,7 +104,7 @@ def encoder_candidates(model):
     """Features of the middle and the last two blocks, pooled both ways, 128 clips at a time."""
     from bridle_fairseq.features import encoder_features
 
-    layers = {model.num_layers // 2, model.num_layers - 1, model.num_layers}
+    layers = {model.encoder.depth // 2, model.encoder.depth - 1, model.encoder.depth}
 
     def make(source: torch.Tensor):
         batches = [encoder_features(model, part, poolings=POOLINGS) for part in source.split(128)]
@@ -168,25 +148,58 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each (1: two threads)")
+    parser.add_argument("--finetune", action="store_true", help="fine-tune instead of probing")
     parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of the configuration")
     args = parser.parse_args()
     work = args.work.resolve()
     prepare(args.data.resolve(), work)
-    stats = subprocess.run(
-        [str(Path(sys.executable).with_name("bridle")), "stats", str(work / "train.tsv")],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    of_data = re.findall(r"model\.fbank_\w+=\S+", stats.stdout)
+    overrides = measure_statistics(work / "train.tsv") + args.overrides
     threads = 1 if args.jobs > 1 else 2
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = {
-            (method, seed): pool.submit(pretrain, work, method, seed, of_data, threads, args.overrides)
+            (method, seed): pool.submit(pretrain, work, method, seed, overrides, threads)
             for seed in args.seeds
             for method in args.methods
         }
-    evaluate(work, {key: job.result() for key, job in jobs.items()})
+        runs = {key: job.result() for key, job in jobs.items()}
+        if args.finetune:
+            compare_finetuned(work, runs, threads, pool)
+            return
+    evaluate(work, runs)
+
+
+def finetune(work: Path, name: str, checkpoint: Path, seed: int, threads: int, untrained: bool) -> float:
+    """Test accuracy after fine-tuning with ``tiny``, or training from scratch."""
+    from bridle_fairseq.finetuning_run import accuracy, write_untrained
+
+    folder = work / f"{name}-{seed}"
+    folder.mkdir(exist_ok=True)
+    start = write_untrained(str(checkpoint), folder / "untrained.pt", seed) if untrained else str(checkpoint)
+    own = [f"common.seed={seed}", f"task.data={work}", f"model.checkpoint={start}"]
+    best = train(folder, "finetuning/tiny", [*own, *FINETUNING], threads) / "checkpoint_best.pt"
+    return accuracy(best, work, "test", 64, "cpu")[0]
+
+
+def compare_finetuned(work: Path, runs: dict[tuple[str, int], Path], threads: int, pool: ThreadPoolExecutor) -> None:
+    """Fine-tune the encoders after iteration 1 and untrained ones, and print the table."""
+    import bridle_fairseq
+
+    bridle_fairseq.register()
+    jobs: dict[str, list] = {}
+    for (method, seed), checkpoints in runs.items():
+        path = iterations(checkpoints)["iteration 1"]
+        for name, untrained in ((f"{method}, fine-tuned", False), (f"{method}, from scratch", True)):
+            folder = name.replace(", ", "-").replace(" ", "-")
+            jobs.setdefault(name, []).append(pool.submit(finetune, work, folder, path, seed, threads, untrained))
+    for name, of_seeds in jobs.items():
+        values = [job.result() for job in of_seeds]
+        listed = " ".join(f"{value:.3f}" for value in values)
+        print(f"{name:34}  {mean_and_deviation(values)}  ({listed})", flush=True)
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """As text; the deviation is that of a sample."""
+    return f"{statistics.mean(values):.3f} +- {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
 
 
 class Probes:
@@ -238,13 +251,7 @@ def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
             rows.setdefault(name, []).append(found)
     for name, results in rows.items():
         values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
-        print(
-            f"{name:34}"
-            + "".join(
-                f"  {pooling} {statistics.mean(v):.3f} +- {statistics.stdev(v) if len(v) > 1 else 0:.3f}"
-                for pooling, v in values.items()
-            )
-        )
+        print(f"{name:34}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))
 
 
 if __name__ == "__main__":

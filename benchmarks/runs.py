@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -53,6 +54,8 @@ def measure_statistics(manifest: Path) -> list[str]:
 def train(folder: Path, config: str, overrides: Sequence[str], threads: int) -> Path:
     """One run of fairseq-hydra-train, gone on with where it stopped; the folder of its checkpoints.
 
+    A run that has come to its end is not touched again.
+
     Args:
         folder: gets what it writes; ``stdout.log`` has what it printed.
         config: such as ``pretraining/small``.
@@ -70,7 +73,11 @@ def train(folder: Path, config: str, overrides: Sequence[str], threads: int) -> 
         f"hydra.run.dir={folder}",
         *overrides,
     ]
+    finished = folder / "finished.json"
+    if finished.exists() and json.loads(finished.read_text(encoding="utf-8")) == arguments:
+        return folder / "checkpoints"
     with open(folder / "stdout.log", "a", encoding="utf-8") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         subprocess.run(arguments, stdout=log, stderr=log, check=True, env=environment)
+    finished.write_text(json.dumps(arguments), encoding="utf-8")
     return folder / "checkpoints"

@@ -1,6 +1,7 @@
 """The folds of a cross-validation, one after the other, and what they come to together.
 
-A fold's result is ``fold{name}/result.json``, written last: a fold that has it is not done again.
+A fold's result is ``fold{name}/result.json``, written last: a fold that has it is not done again. With ``{fold}`` in
+the checkpoint's path each fold has its own, pretrained without the clips that test it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class Job(NamedTuple):
     folds: Sequence[Fold]
     device: str
 
+    def checkpoint(self, fold: Fold) -> str:
+        """Path of the fold's checkpoint; empty where none is needed."""
+        return checkpoint_of(self.args.checkpoint or "", fold.name)
+
 
 class Result(NamedTuple):
     """One line of a fold's table."""
@@ -46,32 +51,56 @@ class Result(NamedTuple):
     test: float
 
 
+def checkpoint_of(path: str, fold: str) -> str:
+    """The fold's own path, where ``{fold}`` stands for it."""
+    return path.replace("{fold}", fold)
+
+
 def run_fold_by_fold(job: Job) -> dict[str, list[Result]]:
     """Results by fold; those that are there already are read."""
+    from bridle_fairseq.cli.checkpoint import file_sha256
+
     found: dict[str, list[Result]] = {}
-    features: dict[FeatureArray, np.ndarray] | None = None
+    features: dict[FeatureArray, np.ndarray] = {}
+    made_with = None
     for fold in job.folds:
-        folder = job.out / f"fold{fold.name}"
+        folder, checkpoint = job.out / f"fold{fold.name}", job.checkpoint(fold)
+        about = {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
         if not (folder / "result.json").exists():
             if job.args.mode == "finetune":
-                rows = [_finetune(job, folder)]
+                rows = [_finetune(job, checkpoint, folder)]
             else:
-                if features is None:
-                    features = _features(job)
+                if checkpoint != made_with:
+                    features, made_with = _features(job, fold), checkpoint
                 rows = _probe(job, fold, features)
-            write(rows, {"fold": fold.name}, folder, "result")
-        found[fold.name] = _read(folder / "result.json")
+            write(rows, about, folder, "result")
+        found[fold.name] = _read(folder / "result.json", about)
         best = max(found[fold.name], key=lambda result: result.valid)
         print(f"fold {fold.name}: {best.test:.3f} ({best.name})", flush=True)
     return found
 
 
-def _read(path: Path) -> list[Result]:
+def _read(path: Path, about: Mapping[str, str]) -> list[Result]:
+    """A fold's results.
+
+    Raises:
+        InputError: they cannot be read, or are of another checkpoint than the fold has now.
+    """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return [Result(_name(row["features"], row["pooling"], row["probe"]), row["valid"], row["test"]) for row in rows]
+        result = json.loads(path.read_text(encoding="utf-8"))
+        same = all(result[name] == value for name, value in about.items())
+        found = [
+            Result(_name(row["features"], row["pooling"], row["probe"]), row["valid"], row["test"])
+            for row in result["rows"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again") from None
+    if not same:
+        raise InputError(
+            f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another --out, "
+            "or throw results away with --overwrite"
+        )
+    return found
 
 
 def _name(*parts: str) -> str:
@@ -86,30 +115,32 @@ def _probe(job: Job, fold: Fold, features: Mapping[FeatureArray, np.ndarray]) ->
     return compare(splits, labels, refit=True, seed=job.args.seed)
 
 
-def _features(job: Job) -> dict[FeatureArray, np.ndarray]:
-    """Features of all clips, made once for all folds, resumed where they were left."""
-    from bridle_fairseq.cli.checkpoint import file_sha256, load_model
+def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
+    """Features of all clips by the fold's checkpoint, made once for all folds that share it, resumed where left."""
+    from bridle_fairseq.cli.checkpoint import ENCODERS, file_sha256, load_model
     from bridle_fairseq.cli.features import choose_chunking, choose_layers, describe, make_features
     from bridle_fairseq.data.feature_parts import FeatureParts
     from bridle_fairseq.features import EncoderFeatures, LogMelFeatures, untrained_twin
     from bridle_fairseq.nn.frontend import AudioFrontEnd
     from bridle_fairseq.nn.settings import BridleSettings
 
-    args, task, sha256 = job.args, None, ""
+    args, task, sha256, checkpoint = job.args, None, "", job.checkpoint(fold)
     if args.mode == "logmel":
         front_end = AudioFrontEnd(BridleSettings())
         extractor: Any = LogMelFeatures(front_end)
     else:
-        model, task = load_model(args.checkpoint, job.device)
-        layers, source = choose_layers(args.layers, model.num_layers), "untrained" if args.untrained else "encoder"
+        model, task = load_model(checkpoint, job.device, ENCODERS)
+        layers, source = choose_layers(args.layers, model.encoder.depth), "untrained" if args.untrained else "encoder"
         model = untrained_twin(model, args.seed) if args.untrained else model
-        front_end, sha256 = model.front_end, file_sha256(args.checkpoint)
+        front_end, sha256 = model.front_end, file_sha256(checkpoint)
         extractor = EncoderFeatures(model, layers, POOLINGS, source)
     chunking = choose_chunking(args, front_end, task)
     manifest = Manifest.read(job.out / "all.tsv")
     info = describe(extractor.arrays, chunking, "float32", sha256, manifest)
     # The settings of this folder have been checked: what else is there is of no use any more.
-    parts = FeatureParts(job.out / "all.features", info, manifest, overwrite=True)
+    shared = checkpoint == (args.checkpoint or "")
+    folder = job.out if shared else job.out / f"fold{fold.name}"
+    parts = FeatureParts(folder / "all.features", info, manifest, overwrite=True)
     if not parts.finished():
         make_features(args, parts, parts.missing(), chunking, [extractor], job.device, "features")
         parts.join()
@@ -117,15 +148,15 @@ def _features(job: Job) -> dict[FeatureArray, np.ndarray]:
     return {array: stored[array.name] for array in info.arrays}
 
 
-def _finetune(job: Job, folder: Path) -> Row:
+def _finetune(job: Job, checkpoint: str, folder: Path) -> Row:
     from bridle_fairseq.cli.checkpoint import load_model
     from bridle_fairseq.finetuning_run import FINETUNING_CONFIGS, FineTuningRun, accuracy, write_untrained
 
     args = job.args
-    load_model(args.checkpoint)  # a checkpoint that cannot be used is found before anything is trained
-    checkpoint = str(Path(args.checkpoint).absolute())
+    load_model(checkpoint)  # a checkpoint that cannot be used is found before anything is trained
+    checkpoint = str(Path(checkpoint).absolute())
     if args.untrained:
-        checkpoint = write_untrained(checkpoint, job.out / "untrained.pt", args.seed)
+        checkpoint = write_untrained(checkpoint, folder / "untrained.pt", args.seed)
     configs = Path(args.config_dir).absolute() if args.config_dir else FINETUNING_CONFIGS
     if not (configs / f"{args.config_name}.yaml").is_file():
         raise InputError(f"{configs / args.config_name}.yaml: no such file; expected a configuration for --config-name")

@@ -26,6 +26,7 @@ from bridle_fairseq.data.audio import AudioReader
 from bridle_fairseq.data.feature_files import PATCHES, FeatureArray
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.data.parts import Part
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd, Patches
 from bridle_fairseq.nn.pooling import POOLINGS, log_mel_deviation, log_mel_segments, pool_patches, pooled_width
@@ -307,9 +308,9 @@ def encoder_features(
     }
 
 
-def untrained_twin(model: Any, seed: int) -> Any:
-    """A model with the same settings and fresh random weights, in eval mode on the same device."""
+def untrained_twin(model: Any, seed: int) -> Bridle:
+    """A model to pretrain with the same settings and fresh random weights, in eval mode on the same device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        twin = type(model)(model.cfg)
+        twin = Bridle(model.settings)
     return twin.to(next(model.parameters()).device).eval()

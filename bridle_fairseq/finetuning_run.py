@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bridle_fairseq.corpus import read_batches
 from bridle_fairseq.demo.training import CONFIGS, PACKAGE, find_script
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import log
@@ -65,21 +64,18 @@ def accuracy(checkpoint: Path, data: Path, split: str, batch_size: int, device: 
     import torch
     from fairseq import checkpoint_utils
 
+    from bridle_fairseq.classify import score_dataset
+
     overrides = {"data": str(data)}
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=overrides)
     valid = torch.load(checkpoint, map_location="cpu", weights_only=False)["extra_state"]["best"]
     model = models[0].to(device).eval()
     task.load_dataset(split)
-    right = total = 0
-    with torch.inference_mode():
-        for batch in read_batches(task.dataset(split), batch_size):
-            inputs = batch["net_input"]
-            source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
-            right += int((model(source, mask).argmax(1).cpu() == batch["target"]).sum())
-            total += len(batch["target"])
-    if not total:
+    dataset = task.dataset(split)
+    rows, scores = score_dataset(model, dataset, False, batch_size, workers=0)
+    if not len(rows):
         raise InputError(f"{data / split}.tsv: not one clip can be read; expected some")
-    return right / total, float(valid)
+    return float((scores.argmax(1) == dataset.targets(rows.tolist()).numpy()).mean()), float(valid)
 
 
 def write_untrained(checkpoint: str, path: Path, seed: int) -> str:

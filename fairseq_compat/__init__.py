@@ -17,6 +17,7 @@ WATCHED = frozenset(
         "fairseq.data.data_utils",
         "fairseq.distributed.utils",
         "fairseq.modules.dynamic_crf_layer",
+        "fairseq_cli.train",
         "hydra",
         "hydra._internal.utils",
         "hydra.core.plugins",

@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
 
-from fairseq_compat import for_numpy, for_pytest, for_python, for_torch
+from fairseq_compat import for_numpy, for_pytest, for_python, for_resuming, for_torch
 
 
 class Patch(NamedTuple):
@@ -29,6 +29,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
     Patch("fairseq.distributed.utils", "after", for_torch.close_process_groups),
     Patch("fairseq", "after", for_torch.allow_checkpoint_types),
+    Patch("fairseq_cli.train", "after", for_resuming.leave_finished_runs_alone),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),
     Patch("torchaudio._extension.utils", "after", for_torch.import_torchaudio_beside_cpu_torch),
 )

@@ -9,6 +9,10 @@ import torch
 
 from bridle_fairseq import finetuning_run
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.settings import BridleSettings
+
+SMALL = dict(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 
 def run_in(folder: Path) -> finetuning_run.FineTuningRun:
@@ -38,12 +42,7 @@ def test_why_training_failed_is_passed_on(tmp_path, monkeypatch) -> None:
 
 
 def test_an_untrained_checkpoint_has_the_settings_and_other_weights(tmp_path, monkeypatch) -> None:
-    class Model(torch.nn.Linear):
-        def __init__(self, cfg: int) -> None:
-            super().__init__(cfg, 2)
-            self.cfg = cfg
-
-    model = Model(3)
+    model = Bridle(BridleSettings(**SMALL))
     torch.save({"cfg": {"model": 3}, "model": model.state_dict()}, tmp_path / "trained.pt")
     monkeypatch.setattr("bridle_fairseq.cli.checkpoint.load_model", lambda path: (model, None))
     states = []
@@ -51,6 +50,6 @@ def test_an_untrained_checkpoint_has_the_settings_and_other_weights(tmp_path, mo
         path = finetuning_run.write_untrained(str(tmp_path / "trained.pt"), tmp_path / f"{name}.pt", seed)
         states.append(torch.load(path, weights_only=False))
     assert all(state["cfg"] == {"model": 3} for state in states)
-    weights = [state["model"]["weight"] for state in states]
+    weights = [state["model"]["encoder.patch_embed.weight"] for state in states]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert not torch.equal(weights[0], model.weight)
+    assert not torch.equal(weights[0], model.encoder.patch_embed.weight)

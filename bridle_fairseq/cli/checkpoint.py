@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from bridle_fairseq.errors import InputError
@@ -12,13 +13,16 @@ from bridle_fairseq.errors import InputError
 PARTS = {"bridle": "quantizer", "bridle_classifier": "head"}  # what a model of this name has and the others lack
 
 
-def load_model(path: str, device: str = "cpu", name: str = "bridle") -> tuple[Any, Any]:
+ENCODERS = tuple(PARTS)  # what has an encoder, whose features can be taken
+
+
+def load_model(path: str, device: str = "cpu", names: Sequence[str] = ("bridle",)) -> tuple[Any, Any]:
     """A checkpoint's model, in eval mode on a device, and its task.
 
     Args:
         path: of the checkpoint.
         device: where the model shall be.
-        name: the registered name that the model must have.
+        names: the registered names of which the model must have one.
 
     Raises:
         InputError: no such file, not a checkpoint, or of another model.
@@ -39,8 +43,9 @@ def load_model(path: str, device: str = "cpu", name: str = "bridle") -> tuple[An
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason[:160]})") from None
     model = models[0]
-    if not hasattr(model, PARTS[name]):
-        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model {name!r}")
+    if not any(hasattr(model, PARTS[name]) for name in names):
+        expected = " or ".join(map(repr, names))
+        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model {expected}")
     return model.to(device).eval(), task
 
 

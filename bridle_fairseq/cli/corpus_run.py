@@ -67,6 +67,21 @@ def read_shard(text: str | None) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def open_corpus(args: argparse.Namespace) -> tuple[int, int, Any]:
+    """Number of this shard, how many there are, and the manifest, whose files are there.
+
+    Raises:
+        InputError: an argument that cannot work, a manifest that cannot be read, or files that are missing.
+    """
+    from bridle_fairseq.data.manifest import Manifest
+
+    shard, num_shards = read_shard(args.shard)
+    check_batch_arguments(args)
+    manifest = Manifest.read(args.manifest)
+    manifest.check_files()
+    return shard, num_shards, manifest
+
+
 def make_missing(
     parts: Any, todo: list[int], make: Callable[[range, Callable[[int], object]], Any], max_skipped: float, name: str
 ) -> tuple[int, float]:

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("audio", metavar="AUDIO_DIR", help="folder of the sounds (searched), or stored .zip archive")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets manifests, results, crossval.json and .csv")
     parser.add_argument("--mode", choices=MODES, default="probe", help="what is trained on the folds (%(default)s)")
-    parser.add_argument("--checkpoint", metavar="CKPT", help="of the model 'bridle' (probe and finetune)")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="CKPT",
+        help="of the model 'bridle' (probe and finetune); with {fold} in its path each fold has its own, pretrained "
+        "without the clips that test it",
+    )
     parser.add_argument(
         "--untrained", action="store_true", help="take fresh random weights instead of the checkpoint's: from scratch"
     )
@@ -59,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     args.out = str(out)
     device = choose_device(args.device)
     corpus, labels, folds = _prepare(args)
+    _check_checkpoints(args, folds)
     _keep_to_settings(args, out, corpus)
     corpus.write(out, say=lambda text: None)
     print(f"{len(labels)} clips, {len(corpus.classes)} classes, {len(folds)} folds: manifests in {out}")
@@ -78,6 +84,14 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--mode {args.mode} needs --checkpoint, one of the model 'bridle'{more}")
     if args.overrides and args.mode != "finetune":
         raise InputError(f"{args.overrides[0]!r} after --; expected overrides of training with --mode finetune only")
+
+
+def _check_checkpoints(args: argparse.Namespace, folds: Any) -> None:
+    from bridle_fairseq.crossval import checkpoint_of
+
+    for path in dict.fromkeys(checkpoint_of(args.checkpoint, fold.name) for fold in folds if args.checkpoint):
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -115,9 +129,9 @@ def _settings(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
     found = {"mode": args.mode, "clips_sha256": digest, "table_sha256": table, "seed": args.seed}
     found |= {"valid_share": args.valid_percent}
     if args.mode != "logmel":
-        if not os.path.isfile(args.checkpoint):
-            raise InputError(f"{args.checkpoint}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
-        found |= {"checkpoint_sha256": file_sha256(args.checkpoint), "untrained": args.untrained}
+        of_each = "{fold}" in args.checkpoint  # then it stands in each fold's result
+        sha256 = "of each fold" if of_each else file_sha256(args.checkpoint)
+        found |= {"checkpoint_sha256": sha256, "untrained": args.untrained}
     if args.mode == "finetune":
         found |= {"config_dir": args.config_dir, "config_name": args.config_name, "overrides": args.overrides}
     else:
@@ -149,7 +163,6 @@ def _keep_to_settings(args: argparse.Namespace, out: Path, corpus: Any) -> None:
             )
         for fold in out.glob("fold*"):
             shutil.rmtree(fold)
-        (out / "untrained.pt").unlink(missing_ok=True)
     with atomic_text(path) as file:
         json.dump(settings, file, indent=2)
         file.write("\n")

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
 
     device = choose_device(args.device)
-    model, task = load_model(args.checkpoint, device, "bridle_classifier")
+    model, task = load_model(args.checkpoint, device, ("bridle_classifier",))
     classes = task.classes
     classes.source = args.checkpoint
     split = Path(args.manifest).name.removesuffix(".tsv")

@@ -7,13 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bridle_fairseq.cli.corpus_run import (
-    add_batch_arguments,
-    add_shard_argument,
-    check_batch_arguments,
-    make_missing,
-    read_shard,
-)
+from bridle_fairseq.cli.corpus_run import add_batch_arguments, add_shard_argument, make_missing, open_corpus
 from bridle_fairseq.errors import InputError
 
 HELP = "write features of a manifest's clips as memory-mapped .npy files, pooled or patch by patch"
@@ -23,7 +17,7 @@ DTYPES = ("float16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle features``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle'")
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle' or 'bridle_classifier'")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.features.json and .npy files")
     add_layers_argument(parser, "last")
@@ -71,19 +65,16 @@ def add_chunk_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the features of a shard; the process that finishes the last one writes the files."""
-    from bridle_fairseq.data.manifest import Manifest
-
-    shard, num_shards = read_shard(args.shard)
-    check_batch_arguments(args)
-    manifest = Manifest.read(args.manifest)
-    manifest.check_files()
-    from bridle_fairseq.cli.checkpoint import choose_device, file_sha256, load_model
+    shard, num_shards, manifest = open_corpus(args)
+    from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.data.feature_parts import FeatureParts
     from bridle_fairseq.features import EncoderFeatures
 
     device = choose_device(args.device)
-    model, task = load_model(args.checkpoint, device)
-    extractor = EncoderFeatures(model, choose_layers(args.layers, model.num_layers), list(dict.fromkeys(args.pooling)))
+    model, task = load_model(args.checkpoint, device, ENCODERS)
+    extractor = EncoderFeatures(
+        model, choose_layers(args.layers, model.encoder.depth), list(dict.fromkeys(args.pooling))
+    )
     chunking = choose_chunking(args, model.front_end, task)
     split = Path(args.manifest).name.removesuffix(".tsv")
     prefix = os.path.join(args.out, f"{split}.features")

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.classify import score_file
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
 
-    model, task = load_model(args.checkpoint, choose_device(args.device), "bridle_classifier")
+    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier",))
     modality = modality_of(task.cfg)
     reader, segment = modality.reader(task.cfg), modality.segment(task.cfg, args.segment_seconds)
     if segment < 1:

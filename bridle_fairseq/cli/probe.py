@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle probe``."""
     parser.add_argument(
         "checkpoint",
-        help="checkpoint of the model 'bridle', or a folder into which bridle features wrote features of all splits",
+        help="checkpoint of the model 'bridle' or 'bridle_classifier', or a folder into which bridle features wrote "
+        "features of all splits",
     )
     parser.add_argument("data", help="folder with labels.csv and, for each split, {split}.tsv and {split}.lbl")
     parser.add_argument("--out", metavar="DIR", help="gets probe.json and probe.csv")
@@ -98,14 +99,14 @@ def _read_split(folder: str, split: str) -> tuple[Any, Any]:
 def _made(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Features of all splits by a checkpoint's encoder and the baselines; and what they are from."""
     from bridle_fairseq.baselines import baseline_of
-    from bridle_fairseq.cli.checkpoint import choose_device, file_sha256, load_model
+    from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.features import EncoderFeatures, untrained_twin
 
     for manifest, _ in data.values():
         manifest.check_files()
     device = choose_device(args.device)
-    model, task = load_model(args.checkpoint, device)
-    layers = choose_layers(args.layers, model.num_layers)
+    model, task = load_model(args.checkpoint, device, ENCODERS)
+    layers = choose_layers(args.layers, model.encoder.depth)
     default = ("mean", "class_token") if model.front_end.rows is None else ("mean", "frequency")
     poolings = list(dict.fromkeys(args.pooling or default))
     extractors: list[Any] = [EncoderFeatures(model, layers, poolings)]

@@ -7,7 +7,7 @@ import os
 
 from bridle_fairseq.errors import InputError
 
-HELP = "write one HTML page about a pretraining run, or one that compares several"
+HELP = "write one HTML page about a run of pretraining or fine-tuning, or one that compares several"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,19 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{len(args.runs)} runs and no --out; expected --out FILE for the page that compares them")
     from bridle_fairseq.data.manifest import atomic_text
     from bridle_fairseq.report.compare import comparison
+    from bridle_fairseq.report.finetuning import finetuning_page
     from bridle_fairseq.report.page import run_page
     from bridle_fairseq.report.run import read_run
 
     runs = [read_run(folder) for folder in args.runs]
-    if len(runs) == 1:
+    kinds = {run.pretraining: run.folder for run in runs}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{kinds[True]} is a run of pretraining, {kinds[False]} of fine-tuning; expected runs of a kind"
+        )
+    if len(runs) == 1 and not runs[0].pretraining:
+        text = finetuning_page(runs[0])
+    elif len(runs) == 1:
         text = run_page(runs[0], args.manifest, args.clips, args.points)
     else:
         text = comparison(runs)

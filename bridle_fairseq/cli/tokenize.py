@@ -7,13 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bridle_fairseq.cli.corpus_run import (
-    add_batch_arguments,
-    add_shard_argument,
-    check_batch_arguments,
-    make_missing,
-    read_shard,
-)
+from bridle_fairseq.cli.corpus_run import add_batch_arguments, add_shard_argument, make_missing, open_corpus
 from bridle_fairseq.errors import InputError
 
 HELP = "write the codes of a manifest's clips, as a memory-mapped dataset of fairseq"
@@ -37,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tokenise a shard; the process that finishes the last one writes the codes' files."""
-    from bridle_fairseq.data.manifest import Manifest
-
-    shard, num_shards = read_shard(args.shard)
-    check_batch_arguments(args)
-    manifest = Manifest.read(args.manifest)
-    manifest.check_files()
+    shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
     from bridle_fairseq.data.code_parts import CodeParts
     from bridle_fairseq.data.modality import modality_of

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.errors import InputError
 
@@ -67,15 +68,8 @@ def read_info(prefix: str | os.PathLike[str]) -> CodesInfo:
     Raises:
         InputError: missing, damaged, or of another version.
     """
-    path = f"{os.fspath(prefix)}.json"
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-        if fields.get("version") != VERSION:
-            raise InputError(f"{path}: version {fields.get('version')!r}; expected {VERSION}")
+    with fields_of(prefix, "codes", VERSION) as fields:
         return CodesInfo(**{**fields, "grid": dict(fields["grid"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: cannot read this description of codes: {error!r}") from None
 
 
 def write_info(prefix: str | os.PathLike[str], info: CodesInfo) -> None:

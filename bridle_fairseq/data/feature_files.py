@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.errors import InputError
 
@@ -78,12 +79,7 @@ def read_description(prefix: str | os.PathLike[str]) -> tuple[FeaturesInfo, list
     Raises:
         InputError: missing, damaged, or of another version.
     """
-    path = f"{os.fspath(prefix)}.json"
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-        if fields.get("version") != VERSION:
-            raise InputError(f"{path}: version {fields.get('version')!r}; expected {VERSION}")
+    with fields_of(prefix, "features", VERSION) as fields:
         fields.pop("rows")
         skipped = [(int(row), str(reason)) for row, reason in fields.pop("skipped")]
         for array in fields["arrays"]:
@@ -92,8 +88,6 @@ def read_description(prefix: str | os.PathLike[str]) -> tuple[FeaturesInfo, list
         known = {field.name for field in dataclasses.fields(FeaturesInfo)}
         grid = {name: fields.pop(name) for name in set(fields) - known}
         return FeaturesInfo(**fields, grid=grid), skipped
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: cannot read this description of features: {error!r}") from None
 
 
 def write_description(

@@ -252,11 +252,6 @@ class Bridle(nn.Module):
 
     # -- use ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def num_layers(self) -> int:
-        """Blocks of the encoder."""
-        return len(self.encoder.blocks)
-
     @torch.no_grad()
     def tokenize(
         self, source: Tensor, padding_mask: Tensor | None = None, codes_per_level: int = 1
@@ -274,7 +269,7 @@ class Bridle(nn.Module):
 
         Args:
             source, padding_mask: as in :meth:`forward`.
-            layer: None for the normalised last layer, else the output of block 1 .. num_layers.
+            layer: None for the normalised last layer, else the output of a block, numbered from 1.
 
         Returns:
             ``x`` B x N x D, ``class_token`` B x D, ``padding_mask`` B x N or None, ``grid``.

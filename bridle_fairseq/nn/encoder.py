@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.depth = width, depth
         self.patch_embed = nn.Linear(patch_dim, width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
-from bridle_fairseq.report.log import count_levels, series
+from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run, configuration
 from bridle_fairseq.report.sections import chart_card, document, header
 
@@ -16,9 +16,12 @@ LAST = (  # metric, what it is; {k} stands for the level
     ("acc_{k}", "accuracy, level {k}"),
     ("cosine", "cosine"),
     ("knn_accuracy", "k-NN accuracy"),
+    ("accuracy", "accuracy"),
+    ("precision_at_1", "precision at 1"),
+    ("mAP", "mAP"),
 )
-
-VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine")  # metrics whose values in validation are drawn too
+# metrics whose values in validation are drawn too
+VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine", "accuracy", "precision_at_1", "mAP")
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -57,7 +60,7 @@ def _key(names: Sequence[str]) -> str:
 
 def _results(runs: Sequence[Run]) -> list[list[str]]:
     rows = [["updates", *[str(run.updates) for run in runs]]]
-    levels = max(count_levels(run.records) for run in runs)
+    levels = max(run.num_levels for run in runs)
     for metric, text in LAST:
         for level in range(1, levels + 1) if "{k}" in metric else (0,):
             values = [series(run.records, metric.format(k=level), "valid") for run in runs]
@@ -84,15 +87,16 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     bands = runs[0].bands if all(run.bands == runs[0].bands for run in runs) else []
-    levels = max(count_levels(run.records) for run in runs)
+    levels = max(run.num_levels for run in runs)
     wanted = [("loss", "Loss", "of what each stage trains", None), ("knn_accuracy", "Probe accuracy", "k-NN", 1.0)]
     wanted += [(f"acc_{k}", f"Accuracy, level {k}", "on masked patches", None) for k in range(1, levels + 1)]
+    wanted += [("accuracy", "Accuracy", "of classes", 1.0), ("mAP", "mAP", "of classes", 1.0)]
     wanted += [("cosine", "Tokenizer: cosine similarity", "tokenizer stages", 1.0)]
     for k in range(1, levels + 1):
         wanted.append((f"perplexity_{k}", f"Perplexity, level {k}", "number of codes in even use", None))
         wanted.append((f"residual_energy_{k}", f"Residual energy after level {k}", "share that is left", None))
     wanted += [("clips_per_second", "Speed", "clips a second while training", None)]
-    last = max(band.end for run in runs for band in run.bands)
+    last = max([run.updates for run in runs] + [band.end for run in runs for band in run.bands])
     cards = []
     for metric, title, text, top in wanted:
         lines = [

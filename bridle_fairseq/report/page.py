@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import html
-from typing import Any
-
-import numpy as np
 
 from bridle_fairseq.quantization.statistics import level_statistics
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.examples import Items, embedding_map, examples, items_of
 from bridle_fairseq.report.log import series
-from bridle_fairseq.report.run import Run, configuration
-from bridle_fairseq.report.sections import by_level, chart_card, clip_figure, codebooks, curves, document, header
+from bridle_fairseq.report.run import Run
+from bridle_fairseq.report.sections import (
+    by_level,
+    chart_card,
+    clip_figure,
+    codebooks,
+    configuration_table,
+    curves,
+    document,
+    duration,
+    header,
+)
 
 
 def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
@@ -37,7 +44,7 @@ def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
         _usage(run),
         _examples(run, items, clips),
         _map(run, items, points),
-        _configuration(run),
+        configuration_table(run.cfg),
         f"<footer>{html.escape(str(run.checkpoint))}</footer>",
     ]
     return document(f"{run.name}: bridle run", body)
@@ -51,12 +58,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         (f"{len(run.bands)}", "stages begun"),
         (f"{encoder / 1e6:.3g} M", "encoder"),
     ]
-    wall = [value for _, value in series(run.records, "wall")]
-    if wall:
-        found.append((f"{max(wall) / 60:.0f} min" if max(wall) >= 90 else f"{max(wall):.0f} s", "of training"))
-    speed = [value for _, value in series(run.records, "clips_per_second")]
-    if speed:
-        found.append((f"{float(np.median(speed)):.3g}", "clips a second, median"))
+    found += duration(run.records)
     probe = series(run.records, "knn_accuracy", "valid")
     if probe:
         found.append((f"{probe[-1][1]:.3f}", "k-NN accuracy at the end"))
@@ -148,11 +150,3 @@ def _map(run: Run, items: Items | None, points: int) -> str:
         f"{found.how} of the mean-pooled features of {len(found.labels)} clips, each with its label's colour and shape."
     )
     return f'<h2>Map of embeddings</h2><p class="soft">{text}</p><div class="card">{figures.scatter(found)}</div>'
-
-
-def _configuration(run: Run) -> str:
-    rows: list[Any] = configuration(run.cfg)
-    return (
-        "<h2>Configuration</h2><details><summary>All settings of the model and some of the rest</summary>"
-        f"{figures.table(('setting', 'value'), rows)}</details>"
-    )

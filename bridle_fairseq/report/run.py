@@ -13,12 +13,11 @@ from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.log import Record, parse, parse_board
 
 LOG_NAMES = ("hydra_train.log", "train.log", "log")
-TASK = "bridle_pretraining"
 
 
 @dataclass
 class Run:
-    """A run of the task ``bridle_pretraining``.
+    """A run of the task ``bridle_pretraining``, or of ``bridle_classification``.
 
     Attributes:
         folder: its folder.
@@ -39,8 +38,20 @@ class Run:
     checkpoint: Path
 
     @property
+    def pretraining(self) -> bool:
+        """Whether it is of the first kind: then its model has a quantizer."""
+        return hasattr(self.model, "quantizer")
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of codes; 0 in fine-tuning."""
+        return self.model.settings.num_codebooks if self.pretraining else 0
+
+    @property
     def bands(self) -> list[Band]:
-        """The stages that have begun, as stretches of updates."""
+        """The stages that have begun, as stretches of updates; fine-tuning has none."""
+        if not self.pretraining:
+            return []
         schedule = self.model.settings.schedule()
         last = max([self.updates, *(record.update for record in self.records)])
         found, encoders = [], 0
@@ -57,16 +68,16 @@ def read_run(folder: str) -> Run:
     """Read the folder of a run: its log (or tensorboard's files) and its newest checkpoint.
 
     Raises:
-        InputError: no such folder, no log, no checkpoint, or one of another task.
+        InputError: no such folder, no log, no checkpoint, or one of a model that is not ours.
     """
     root = Path(folder).absolute()
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; expected the one in which fairseq-hydra-train ran")
     checkpoint = _checkpoint(root)
     records = _records(root)
-    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.cli.checkpoint import ENCODERS, load_model
 
-    model, _ = load_model(str(checkpoint))
+    model, _ = load_model(str(checkpoint), names=ENCODERS)
     cfg, updates = _configuration(checkpoint)
     return Run(root, root.name, records, cfg, model, updates, checkpoint)
 
@@ -122,7 +133,8 @@ SHOWN = {
     "distributed_training": ("distributed_world_size",),
     "optimization": ("max_update", "update_freq", "lr", "clip_norm"),
     "optimizer": ("adam_betas", "weight_decay"),
-    "task": ("data", "modality", *AUDIO, *IMAGE, "codes"),
+    "task": ("data", "modality", *AUDIO, *IMAGE, "codes", "weighted_sampling", "samples_per_epoch"),
+    "criterion": ("label_smoothing", "mixup", "mixup_alpha"),
 }
 
 
@@ -132,7 +144,9 @@ def configuration(cfg: Mapping[str, Any]) -> list[tuple[str, str]]:
     for group, names in SHOWN.items():
         part = cfg.get(group) or {}
         rows += [(f"{group}.{name}", _shown(part[name])) for name in names if part.get(name) is not None]
-    model = {name: value for name, value in (cfg.get("model") or {}).items() if not name.startswith("_")}
+    model = dict(cfg.get("model") or {})
+    model |= {f"settings.{name}": value for name, value in (model.pop("settings", None) or {}).items()}
+    model = {name: value for name, value in model.items() if not name.rpartition(".")[2].startswith("_")}
     return rows + [(f"model.{name}", _shown(value)) for name, value in sorted(model.items())]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.report import charts
+from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band, Line
 from bridle_fairseq.report.log import Record, count_levels, series
+from bridle_fairseq.report.run import configuration
 from bridle_fairseq.report.style import CSS, SCRIPT
 
 # What the page itself allows: what stands in it, and nothing from anywhere else.
@@ -67,6 +69,26 @@ def chart_card(
         f'<div class="card"><h3>{html.escape(title)}</h3><div class="note">{html.escape(text)}</div>'
         f"{charts.legend(lines)}{charts.line_chart(lines, bands, label=f'{title}: {text}', top=top, last=last)}"
         '<p class="readout" aria-live="off"></p></div>'
+    )
+
+
+def duration(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Facts: how long it took, and how fast."""
+    found = []
+    wall = [value for _, value in series(records, "wall")]
+    if wall:
+        found.append((f"{max(wall) / 60:.0f} min" if max(wall) >= 90 else f"{max(wall):.0f} s", "of training"))
+    speed = [value for _, value in series(records, "clips_per_second")]
+    if speed:
+        found.append((f"{float(np.median(speed)):.3g}", "clips a second, median"))
+    return found
+
+
+def configuration_table(cfg: Mapping[str, Any]) -> str:
+    """The settings of a run, folded away."""
+    return (
+        "<h2>Configuration</h2><details><summary>All settings of the model and some of the rest</summary>"
+        f"{figures.table(('setting', 'value'), configuration(cfg))}</details>"
     )
 
 

@@ -75,6 +75,14 @@ svg.bars .even { stroke: var(--ink); stroke-dasharray: 5 4; opacity: .7; }
 .legend .key { width: 12px; height: 12px; vertical-align: -1px; margin-right: 5px; }
 svg.map { display: block; width: 100%; height: auto; max-height: 560px; overflow: visible; }
 svg.map > * { stroke: var(--card); stroke-width: 1; }
+table.confusion { width: auto; font-size: 13px; }
+table.confusion caption { text-align: left; color: var(--soft); padding-bottom: 8px; }
+table.confusion thead th { vertical-align: bottom; padding: 0; }
+table.confusion thead span { writing-mode: vertical-rl; transform: rotate(180deg); padding: 6px 4px; }
+table.confusion td {
+  min-width: 30px; padding: 6px 4px; text-align: center;
+  background: color-mix(in srgb, var(--accent) calc(var(--share) * 70%), transparent);
+}
 details summary { cursor: pointer; color: var(--soft); margin: 10px 0; }
 details td { overflow-wrap: anywhere; }
 .readout {

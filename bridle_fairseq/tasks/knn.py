@@ -103,7 +103,7 @@ class _LabelledSplit:
         for batch in read_batches(self.clips, BATCH_SIZE, rows):
             inputs = batch["net_input"]
             source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
-            layers = encoder_features(model, source, mask, ["mean"], [model.num_layers])
-            found.append(layers["mean", model.num_layers].clone())
+            layers = encoder_features(model, source, mask, ["mean"], [model.encoder.depth])
+            found.append(layers["mean", model.encoder.depth].clone())
             classes += [self.labels[row][0] for row in batch["id"].tolist()]
         return gather_rows(torch.cat(found)), gather_rows(torch.tensor(classes, dtype=torch.long, device=device))

@@ -127,6 +127,29 @@ def test_stopped_and_started_again_only_the_rest_is_done(checkpoint, clips, tmp_
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
+def test_each_fold_can_have_its_own_checkpoint(save_checkpoint, clips, tmp_path, capsys) -> None:
+    """Pretrained without the clips that test the fold."""
+    for fold in (1, 2, 3):
+        save_checkpoint(tmp_path / f"of {fold}.pt", seed=fold)
+    out, own = tmp_path / "out", ["--checkpoint", tmp_path / "of {fold}.pt"]
+    assert crossval(clips, out, *own) == 0
+    for fold in (1, 2, 3):  # as when all folds have that fold's checkpoint
+        alone = tmp_path / f"alone{fold}"
+        crossval(clips, alone, "--checkpoint", tmp_path / f"of {fold}.pt", "--folds", fold)
+        both = [json.loads((folder / f"fold{fold}/result.json").read_text()) for folder in (out, alone)]
+        assert both[0] == both[1]
+        arrays = [np.load(path / "all.features.mean.layer1.npy") for path in (out / f"fold{fold}", alone)]
+        assert np.array_equal(*arrays)
+    assert not np.allclose(arrays[0], np.load(out / "fold1/all.features.mean.layer1.npy"))
+    save_checkpoint(tmp_path / "of 2.pt", seed=7)
+    assert crossval(clips, out, *own) == 2
+    assert "fold2/result.json: a result of another checkpoint than the fold has now" in capsys.readouterr().err
+    (tmp_path / "of 3.pt").unlink()
+    assert crossval(clips, tmp_path / "new", *own) == 2
+    assert "of 3.pt: no such checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "new/settings.json").exists()
+
+
 def test_results_of_other_settings_are_not_mixed_in(checkpoint, clips, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     crossval(clips, out, "--mode", "logmel")

@@ -15,6 +15,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
+from bridle_fairseq.features import encoder_features  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
 
@@ -193,6 +194,23 @@ def test_single_files_of_any_rate_and_length(fairseq, folder, single, tmp_path):
     if len(wave) <= 8000:
         for label, score in found[str(files[0])].items():
             assert score == pytest.approx(float(row[label.removeprefix("the ")]), abs=1e-4)
+
+
+def test_features_are_those_of_the_tuned_encoder(fairseq, folder, single, tmp_path):
+    fairseq.run(tmp_path, "bridle", "features", single.path(), folder / "valid.tsv", "--out", ".", "--layers", "all")
+    tuned, pretrained = (torch.load(path, weights_only=False) for path in (single.path(), folder / "pretrained.pt"))
+    made = []
+    for state in (tuned, pretrained):
+        model = BridleModel(BridleSettings(**SIZES)).eval()
+        encoder = {name: value for name, value in state["model"].items() if name.startswith("encoder.")}
+        model.load_state_dict(encoder, strict=False)
+        waves = (torch.from_numpy(soundfile.read(folder / f"valid {n}.wav", dtype="float32")[0]) for n in range(9))
+        made.append(torch.cat([encoder_features(model, wave[None, :8000], layers=[2])["mean", 2] for wave in waves]))
+    found = torch.from_numpy(np.load(tmp_path / "valid.features.mean.layer2.npy"))
+    short = [row for row in range(9) if soundfile.info(folder / f"valid {row}.wav").frames <= 8000]
+    assert short
+    torch.testing.assert_close(found[short], made[0][short], atol=1e-4, rtol=1e-3)
+    assert (made[1] - made[0])[short].abs().max() > 0.01
 
 
 def test_mistakes_of_evaluate_and_predict(fairseq, folder, single, tmp_path):

@@ -93,3 +93,46 @@ def runs(make_run, tmp_path_factory) -> tuple[Path, Path]:
     """Two runs that differ in their codebooks."""
     folder = tmp_path_factory.mktemp("runs")
     return make_run(folder / "rq"), make_run(folder / "vq", num_codebooks=1, codebook_metric="cosine")
+
+
+@pytest.fixture(scope="session")
+def finetuned(tmp_path_factory) -> Path:
+    """What a fine-tuning run leaves, made by hand."""
+    from fairseq.dataclass.configs import CommonConfig
+    from omegaconf import OmegaConf
+
+    import bridle_fairseq
+
+    bridle_fairseq.register()
+    from bridle_fairseq.data.labels import Classes
+    from bridle_fairseq.metrics import evaluate, write_tables
+    from bridle_fairseq.nn.classifier import Classifier
+    from bridle_fairseq.nn.settings import BridleSettings
+
+    run = tmp_path_factory.mktemp("finetuned")
+    (run / "checkpoints").mkdir(parents=True)
+    lines = "".join(f"{number},{name},{name}\n" for number, name in enumerate(["dog <small>", "rain", "sea"]))
+    (run / "labels.csv").write_text(f"index,mid,display_name\n{lines}")
+    settings = BridleSettings(**SIZES, stages=STAGES)
+    torch.manual_seed(0)
+    model = {"_name": "bridle_classifier", "pooling": "mean", "checkpoint": "pretrained.pt"}
+    cfg = {
+        "model": {**model, "settings": dataclasses.asdict(settings)},
+        "task": {"_name": "bridle_classification", "data": str(run), "sample_rate": 16000, "max_sample_size": 8000},
+        "common": OmegaConf.to_container(OmegaConf.structured(CommonConfig), enum_to_str=True),
+        "checkpoint": {"best_checkpoint_metric": "accuracy"},
+    }
+    history = [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 12}]
+    weights = Classifier(settings, 3).state_dict()
+    state = {"cfg": cfg, "args": None, "extra_state": {}, "optimizer_history": history, "model": weights}
+    torch.save(state, run / "checkpoints" / "checkpoint_last.pt")
+    lines = []
+    for update, loss, accuracy in ((4, 1.1, 0.4), (8, 0.9, 0.75), (12, 0.8, 0.5)):
+        values = {"loss": f"{loss}", "accuracy": f"{accuracy}", "num_updates": f"{update}"}
+        for kind, prefix in (("train_inner", ""), ("valid", "valid_")):
+            named = {prefix + name: value for name, value in values.items()} | {"wall": f"{update}"}
+            lines.append(f"[2025-01-01 10:00:{update:02},000][{kind}][INFO] - {json.dumps(named)}\n")
+    (run / "hydra_train.log").write_text("".join(lines))
+    predicted, true = np.eye(3)[[0, 1, 1, 1, 2, 0]], np.array([0, 0, 0, 1, 2, 2])
+    write_tables(str(run / "checkpoints"), "valid", evaluate(predicted, true), Classes.read(run / "labels.csv"))
+    return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import re
 import shutil
 
@@ -13,28 +12,8 @@ import torch
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import figures
-from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map, Sounds, examples
+from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Items, Map, examples
 from bridle_fairseq.report.run import read_run
-
-
-class Structure(html.parser.HTMLParser):
-    """Tags opened and not closed, and addresses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "br", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +38,10 @@ def test_one_run_is_shown_whole(page) -> None:
     assert "<th>model.codebook_size</th><td>16</td>" in page
 
 
-def test_pages_are_well_formed_and_need_nothing_else(page, runs, tmp_path) -> None:
+def test_pages_are_well_formed_and_need_nothing_else(page, runs, tmp_path, structure_of) -> None:
     assert bridle.main(["report", *map(str, runs), "--out", str(tmp_path / "both.html")]) == 0
     for text in (page, (tmp_path / "both.html").read_text()):
-        structure = Structure()
-        structure.feed(text)
+        structure = structure_of(text)
         assert structure.open == []
         assert all(address.startswith("data:") for address in structure.addresses)
         assert (
@@ -84,7 +62,7 @@ def test_predictions_are_of_hidden_patches_and_right_where_the_code_is(runs) -> 
     model = read_run(str(runs[0])).model
     for head in (model.decoder.head.weight, model.decoder.head.bias):
         torch.nn.init.zeros_(head)  # all logits equal: code 0 is predicted everywhere
-    (example,) = examples(model, Sounds(str(runs[0] / "valid.tsv"), {"max_sample_size": 8000}), 1)
+    (example,) = examples(model, Items(str(runs[0] / "valid.tsv"), {"max_sample_size": 8000}), 1)
     hidden = example.predicted != VISIBLE
     assert (hidden == hidden[..., :1]).all() and 0.7 < hidden.mean() < 0.9  # mask_ratio 0.8, alike for all levels
     expected = np.where(example.clip.codes == 0, RIGHT, WRONG)

@@ -1,0 +1,137 @@
+"""The page about a fine-tuning run."""
+
+from __future__ import annotations
+
+import csv
+import html
+from pathlib import Path
+
+import numpy as np
+
+from bridle_fairseq.report import figures
+from bridle_fairseq.report.charts import Line
+from bridle_fairseq.report.log import series
+from bridle_fairseq.report.run import Run
+from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header
+
+METRICS = (  # of validation, in the order in which they are shown: name, title, what it is
+    ("accuracy", "Accuracy", "share of clips whose highest score is their class"),
+    ("top5_accuracy", "Top-5 accuracy", "share of clips with their class among the five highest scores"),
+    ("precision_at_1", "Precision at 1", "share of clips whose highest score is one of their classes"),
+    ("mAP", "mAP", "mean over classes of the average precision"),
+    ("mAUC", "mAUC", "mean over classes of the area under the ROC curve"),
+)
+COLUMNS = ("display_name", "positives", "average_precision", "recall", "f1")  # of the table of classes
+HARDEST = 20  # classes that are shown at once
+MATRIX_CLASSES = 24  # a larger confusion matrix is not readable; its largest entries are
+CONFUSIONS = 12
+
+
+def finetuning_page(run: Run) -> str:
+    """A run of the task ``bridle_classification`` as HTML: curves, and what is still confused with what."""
+    body = [
+        header("bridle fine-tuning run", run.name, _lead(run), _facts(run)),
+        _curves(run),
+        _classes(run),
+        _confusion(run),
+        configuration_table(run.cfg),
+        f"<footer>{html.escape(str(run.checkpoint))}</footer>",
+    ]
+    return document(f"{run.name}: bridle fine-tuning run", body)
+
+
+def _lead(run: Run) -> str:
+    model = run.model
+    what = "a linear probe on the frozen encoder" if model.freeze_encoder else "encoder and head learn"
+    classes = model.head.out_features
+    return f"{classes} classes, {model.pooling} pooling, {what}. Pretrained: {run.cfg['model'].get('checkpoint')}."
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    found = [(f"{run.updates}", "updates"), *duration(run.records)]
+    metric = str((run.cfg.get("checkpoint") or {}).get("best_checkpoint_metric", ""))
+    values = series(run.records, metric, "valid")
+    if values:
+        update, best = max(values, key=lambda point: point[1])
+        found += [(f"{best:.3f}", f"best {metric}, after {update}"), (f"{values[-1][1]:.3f}", f"{metric} at the end")]
+    return found
+
+
+def _curves(run: Run) -> str:
+    loss = [
+        Line("training", series(run.records, "loss"), 0),
+        Line("validation", series(run.records, "loss", "valid"), 1, dashed=True),
+    ]
+    cards = [chart_card("Loss", "training may see mixed and masked clips, validation does not", loss, [])]
+    for name, title, text in METRICS:
+        lines = [
+            Line("training", series(run.records, name), 0),
+            Line("validation", series(run.records, name, "valid"), 1, dashed=True),
+        ]
+        if lines[1].points:
+            cards.append(chart_card(title, text, lines, [], top=1.0))
+    rate = [Line("learning rate", series(run.records, "lr"), 2)]
+    speed = [Line("clips a second", series(run.records, "clips_per_second"), 3)]
+    for title, text, lines in (("Learning rate", "of the head", rate), ("Speed", "clips a second in training", speed)):
+        if lines[0].points:
+            cards.append(chart_card(title, text, lines, []))
+    return f'<h2>Training</h2><div class="grid2">{"".join(cards)}</div>'
+
+
+def _table(run: Run, name: str) -> list[list[str]]:
+    """The rows of a table that the last validation wrote; none where there is none."""
+    results = (run.cfg.get("task") or {}).get("results")
+    folder = run.folder / results if results else run.checkpoint.parent
+    path = Path(folder, f"valid.{name}.csv")
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def _classes(run: Run) -> str:
+    head, *rows = _table(run, "classes") or [[]]
+    if not rows:
+        return ""
+    name, positives, *scores = (head.index(column) for column in COLUMNS)
+    rows.sort(key=lambda row: float(row[scores[0]] or "inf"))
+    cells = [
+        [row[name], row[positives], *(f"{float(row[score]):.3f}" if row[score] else "" for score in scores)]
+        for row in rows
+    ]
+    names = ("class", "clips", "average precision", "recall", "F1")
+    shown = figures.table(names, cells[:HARDEST])
+    if cells[HARDEST:]:
+        rest = figures.table(names, cells[HARDEST:])
+        shown += f"<details><summary>{len(cells) - HARDEST} more classes</summary>{rest}</details>"
+    return f'<h2>Class by class</h2><p class="soft">The last validation, the hardest class first.</p>{shown}'
+
+
+def _confusion(run: Run) -> str:
+    head, *rows = _table(run, "confusion") or [[]]
+    if not rows:
+        return ""
+    names, counts = head[1:], np.array([[int(cell) for cell in row[1:]] for row in rows])
+    wrong = counts * (1 - np.eye(len(names), dtype=int))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+    pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
+    listed = [[names[a], names[b], f"{counts[a, b]} of {counts[a].sum()}"] for a, b in pairs]
+    most = figures.table(("true", "taken for", "clips"), listed) if listed else '<p class="soft">Nothing.</p>'
+    matrix = _matrix(names, counts) if len(names) <= MATRIX_CLASSES else ""
+    return f'<h2>What is taken for what</h2><p class="soft">The last validation.</p>{most}{matrix}'
+
+
+def _matrix(names: list[str], counts: np.ndarray) -> str:
+    """The confusion matrix as a table, each row shaded by its shares."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    top = "".join(f"<th><span>{html.escape(name)}</span></th>" for name in names)
+    lines = []
+    for name, row, of_row in zip(names, counts.tolist(), shares.tolist(), strict=True):
+        cells = "".join(
+            f'<td style="--share:{share:.2f}">{count or ""}</td>' for count, share in zip(row, of_row, strict=True)
+        )
+        lines.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
+    return (
+        '<div class="card scroll"><table class="confusion"><caption>rows: the true class; columns: the highest score'
+        f"</caption><thead><tr><th></th>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
