@@ -87,7 +87,10 @@ def compare(paths: list[str], short_side: int, clips: int, rounds: int) -> None:
     work = []
     for path in paths:
         info = reader.info(path)
-        room = max(0, round(info.seconds * info.rate) - (FRAMES - 1) * STRIDE - 1)
+        room = round(info.seconds * info.rate) - (FRAMES - 1) * STRIDE - 1
+        if room < 0 or info.rotation:
+            print(f"left out, shorter than a clip or to be turned, which plain PyAV does not care for: {path}")
+            continue
         starts = sorted(random.integers(0, room + 1, clips).tolist())
         work.append((path, starts, [(start + 0.5) / (room + 1) for start in starts]))
     ways = {
