@@ -86,6 +86,11 @@ class VideoReader:
             self._process = DecodingProcess(self._memory_limit)
         return self._process
 
+    @property
+    def pid(self) -> int:
+        """Of the decoding process, which is made if there is none."""
+        return self._running().pid
+
     def close(self) -> None:
         """End the decoding process; the next request makes a new one."""
         process, self._process = self._process, None

@@ -85,17 +85,17 @@ def test_a_bad_file_is_told_as_it_is_here(tmp_path, write_video, reader):
     for ask in (reader.info, lambda path: reader.clips(path, [0])):
         with pytest.raises(DecodeError, match="^not readable as video: invalid data"):
             ask(str(tmp_path / "bad.mp4"))
-    pid = reader._running().pid
-    assert reader.clips(write_video("a.mp4", 3), [0]).shape[1] == 16 and reader._running().pid == pid
+    pid = reader.pid
+    assert reader.clips(write_video("a.mp4", 3), [0]).shape[1] == 16 and reader.pid == pid
 
 
 def test_a_decoding_process_that_was_killed_is_replaced(write_video, reader):
     path = write_video("a.mp4", 20)
     expected = reader.clips(path, [0])
-    pid = reader._running().pid
+    pid = reader.pid
     os.kill(pid, signal.SIGKILL)
     assert torch.equal(reader.clips(path, [0]), expected)
-    assert reader._running().pid != pid and not alive(pid)
+    assert reader.pid != pid and not alive(pid)
 
 
 def test_a_file_that_kills_its_decoder_is_a_bad_file(write_video, ill, reader):
@@ -145,18 +145,18 @@ def test_a_decoding_process_that_grows_is_replaced(write_video, ill):
     reader = VideoReader(memory_limit=200 << 20)
     path = write_video("a.mp4", 3)
     reader.clips(path, [0])
-    pid = reader._running().pid
+    pid = reader.pid
     reader.clips(path, [0])
-    assert reader._running().pid == pid
+    assert reader.pid == pid
     assert reader.clips(write_video("grows.mp4", 3), [0]).shape[0] == 1
-    assert reader._running().pid != pid and not alive(pid)
+    assert reader.pid != pid and not alive(pid)
     reader.close()
 
 
 def test_no_process_outlives_its_reader(write_video, reader):
     other = VideoReader()
     other.clips(write_video("a.mp4", 3), [0])
-    pid = other._running().pid
+    pid = other.pid
     del other
     gc.collect()
     assert not alive(pid)
@@ -165,16 +165,16 @@ def test_no_process_outlives_its_reader(write_video, reader):
 def test_a_fork_and_a_copy_have_their_own_process(write_video, reader):
     path = write_video("a.mp4", 20)
     expected = reader.clips(path, [0])
-    pid = reader._running().pid
+    pid = reader.pid
     child = os.fork()
     if child == 0:
-        ok = torch.equal(reader.clips(path, [0]), expected) and reader._running().pid != pid
+        ok = torch.equal(reader.clips(path, [0]), expected) and reader.pid != pid
         reader.close()
         os._exit(0 if ok else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert torch.equal(reader.clips(path, [0]), expected) and reader._running().pid == pid
+    assert torch.equal(reader.clips(path, [0]), expected) and reader.pid == pid
     copy = pickle.loads(pickle.dumps(reader))
-    assert torch.equal(copy.clips(path, [0]), expected) and copy._running().pid != pid
+    assert torch.equal(copy.clips(path, [0]), expected) and copy.pid != pid
 
 
 def test_threads_may_count_frames_at_once(write_video, tmp_path):
