@@ -15,8 +15,7 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.demo.probing import Comparison
 from bridle_fairseq.demo.training import Stage
 from bridle_fairseq.report.charts import Band
-from bridle_fairseq.report.pictures import draw
-from bridle_fairseq.report.sections import Clip
+from bridle_fairseq.report.pictures import Clip, draw
 
 
 def headline(found: Comparison | None) -> str:

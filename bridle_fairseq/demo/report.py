@@ -11,7 +11,8 @@ import numpy as np
 from bridle_fairseq.report import charts
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.log import Record
-from bridle_fairseq.report.sections import Clip, clip_figure, codebooks, curves, document, header
+from bridle_fairseq.report.pictures import Clip
+from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
 
 
 @dataclass
