@@ -41,6 +41,7 @@ def make_page(**changes) -> report.Page:
         rows=[report.Row("pretrained", 0.75, "layer 3", best=True), report.Row("untrained", 0.5)],
         table_note="n",
         clips=[clip],
+        shown=("Sound and its codes", "Codes that lie close together"),
         codebooks=[rng.normal(size=(16, 4)) for _ in range(2)],
         codebook_size=16,
         places=[("Codes", "x/y")],
