@@ -45,7 +45,7 @@ LINT = ["ruff>=0.12", "mypy>=1.10"]
 setup(
     name="bridle_fairseq",
     version=version(),
-    description="BRIDLE: self-supervised audio pretraining with residual-quantized codes, for stock fairseq",
+    description="BRIDLE: self-supervised pretraining with residual-quantized codes, for stock fairseq",
     long_description=readme(),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -57,6 +57,7 @@ setup(
         "fairseq==0.12.2",
         "torch>=2.6,<2.15",
         "numpy>=1.24",
+        "pillow>=10.1",
         "soundfile>=0.12.1",
         "soxr>=0.3.7",
         "safetensors>=0.4.3",

@@ -151,7 +151,7 @@ def _standardised(by: np.ndarray, features: Split) -> Split:
 def score_of(scores: np.ndarray, targets: np.ndarray, multi: bool) -> float:
     """Accuracy, or with several classes a row mAP, of scores n x C."""
     if not multi:
-        return float(targets[np.arange(len(scores)), scores.argmax(1)].mean())
+        return float(targets[np.arange(len(scores)), scores.argmax(1)].mean(dtype=np.float64))
     from sklearn.metrics import average_precision_score
 
     there = np.flatnonzero(targets.any(0))

@@ -107,8 +107,7 @@ def _made(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[d
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device, ENCODERS)
     layers = choose_layers(args.layers, model.encoder.depth)
-    default = ("mean", "class_token") if model.front_end.rows is None else ("mean", "frequency")
-    poolings = list(dict.fromkeys(args.pooling or default))
+    poolings = list(dict.fromkeys(args.pooling or default_poolings(model)))
     extractors: list[Any] = [EncoderFeatures(model, layers, poolings)]
     if not args.no_baselines:
         extractors.append(EncoderFeatures(untrained_twin(model, args.seed), layers, poolings, "untrained"))
@@ -118,6 +117,11 @@ def _made(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[d
         split: extract(args, manifest, chunking, extractors, device, split) for split, (manifest, _) in data.items()
     }
     return found, {"checkpoint": args.checkpoint, "checkpoint_sha256": file_sha256(args.checkpoint)}
+
+
+def default_poolings(model: Any) -> tuple[str, ...]:
+    """Ways to pool patches that suit a model's modality."""
+    return ("mean", "class_token") if model.front_end.rows is None else ("mean", "frequency")
 
 
 def extract(

@@ -63,6 +63,7 @@ class ImageDataset(MediaDataset):
         codes.check(image_size=self.image_size, valid_crop=self.valid_crop)
 
     def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int]:
+        _check_size(int(self.manifest.sizes[row]))
         image = decode(self.manifest.path(row))
         box = None
         if self.augment is not None and self.augment.crop and self.image_size:
@@ -97,14 +98,18 @@ class ImageReader:
         Raises:
             DecodeError: the file cannot be used, or the manifest has another size.
         """
-        if size not in (None, 1):
-            raise DecodeError(f"an image, the manifest says size {size}; expected 1")
+        _check_size(1 if size is None else size)
         check_header(path)
         return 1
 
     def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
         """uint8 3 x height x width."""
         return torch.from_numpy(view(decode(path), self.image_size, self.valid_crop))
+
+
+def _check_size(size: int) -> None:
+    if size != 1:
+        raise DecodeError(f"an image, the manifest says size {size}; expected 1")
 
 
 def check_view(image_size: int, valid_crop: float) -> None:

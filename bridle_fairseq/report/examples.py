@@ -17,8 +17,7 @@ from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.masking import MASKINGS
-from bridle_fairseq.report.pictures import draw, laid_out
-from bridle_fairseq.report.sections import Clip
+from bridle_fairseq.report.pictures import Clip, draw, laid_out
 
 VISIBLE, RIGHT, WRONG = 0, 1, 2
 BATCH = 16

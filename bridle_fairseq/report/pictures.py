@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,22 @@ import torch
 
 from bridle_fairseq.nn.frontend import unit_range
 from bridle_fairseq.report import charts
-from bridle_fairseq.report.sections import Clip
 
 FRAMES_A_SECOND = 100
+
+
+@dataclass
+class Clip:
+    """A clip with its codes."""
+
+    name: str
+    label: str
+    picture: np.ndarray  # height x width x 3, uint8
+    codes: np.ndarray  # rows x columns x K, as wide as the picture
+    kind: str  # what the picture is: "log-mel", "image"
+    style: str  # of picture and maps: "sound" or "image"
+    ticks: Sequence[str] = ()  # under the maps, evenly
+    player: str = ""  # HTML to play it
 
 
 def laid_out(codes: np.ndarray, modality: str) -> np.ndarray:

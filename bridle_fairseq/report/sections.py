@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,25 +11,12 @@ import numpy as np
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band, Line
 from bridle_fairseq.report.log import Record, count_levels, series
+from bridle_fairseq.report.pictures import Clip
 from bridle_fairseq.report.run import configuration
 from bridle_fairseq.report.style import CSS, SCRIPT
 
 # What the page itself allows: what stands in it, and nothing from anywhere else.
 POLICY = "default-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'"
-
-
-@dataclass
-class Clip:
-    """A clip with its codes, as :mod:`.pictures` makes it."""
-
-    name: str
-    label: str
-    picture: np.ndarray  # height x width x 3, uint8
-    codes: np.ndarray  # rows x columns x K, as wide as the picture
-    kind: str  # what the picture is: "log-mel", "image"
-    style: str  # of picture and maps: "sound" or "image"
-    ticks: Sequence[str] = ()  # under the maps, evenly
-    player: str = ""  # HTML to play it
 
 
 def document(title: str, body: Sequence[str]) -> str:

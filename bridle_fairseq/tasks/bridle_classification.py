@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Optional
 
 import torch
@@ -84,6 +85,26 @@ class BridleClassificationTask(MediaTask):
             found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"
             raise InputError(f"{found}; expected null, or 1 or more with true")
 
+    def _check_classes_of_checkpoint(self) -> None:
+        """fairseq restores the model and leaves the task as the data make it: outputs would get other names."""
+        root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else {}
+        if "checkpoint" not in root:
+            return
+        path = root.checkpoint.restore_file
+        if path == "checkpoint_last.pt":
+            path = os.path.join(root.checkpoint.save_dir, path)
+        if not os.path.isfile(path):
+            return
+        state = torch.load(path, map_location="cpu", mmap=True).get("task_state") or {}
+        found, expected = self.classes.ids, (state.get("classes") or {}).get("ids")
+        if expected is not None and found != expected:
+            row = next(row for row, ids in enumerate(zip_longest(found, expected)) if ids[0] != ids[1])
+            here, there = (ids[row] if row < len(ids) else None for ids in (found, expected))
+            raise InputError(
+                f"{os.path.join(self.data_folder(self.cfg), 'labels.csv')}, class {row}: {here!r}; expected {there!r}, "
+                f"as in {path}, from which this run goes on"
+            )
+
     @property
     def classes(self) -> Classes:
         """Those of the checkpoint, or of the data where there is none."""
@@ -127,6 +148,8 @@ class BridleClassificationTask(MediaTask):
             if not from_checkpoint and getattr(cfg, "settings", None) is not None:
                 raise InputError("model.settings is set; expected null, as they are those of model.checkpoint")
             model = super().build_model(cfg, from_checkpoint)
+            if not from_checkpoint:
+                self._check_classes_of_checkpoint()
         if not from_checkpoint and "settings" in cfg:
             with open_dict(cfg):
                 cfg.settings = asdict(model.settings)

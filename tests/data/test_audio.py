@@ -149,7 +149,7 @@ def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
         expected = np.arange(60)[::-1].reshape(4, 15)[number]
         assert set(bucket) == set(expected) and not np.array_equal(bucket, np.sort(bucket))
     dataset.set_epoch(2)
-    assert np.array_equal(order, dataset.ordered_indices()) and dataset.can_reuse_epoch_itr_across_epochs
+    assert np.array_equal(order, dataset.ordered_indices())
     other = AudioDataset(dataset.manifest, training=True, num_buckets=4, seed=4)
     assert not np.array_equal(order, other.ordered_indices())
     assert np.array_equal(AudioDataset(dataset.manifest).ordered_indices(), np.arange(60))

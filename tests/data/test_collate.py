@@ -35,3 +35,14 @@ def test_codes_are_padded_with_zero():
     assert (padded[0, :2] == 7).all() and (padded[0, 2:] == 0).all() and (padded[1] == 9).all()
     batch = collate([item(0, 2, codes=codes[0]), {"id": 5, "source": None}, item(1, 4, codes=codes[1])])
     assert torch.equal(batch["codes"], padded)
+
+
+def test_images_are_padded_in_both_directions():
+    small, wide = torch.full((3, 2, 3), 7, dtype=torch.uint8), torch.full((3, 1, 5), 9, dtype=torch.uint8)
+    source, mask = pad_items([small, wide])
+    assert source.dtype == torch.uint8 and source.shape == (2, 3, 2, 5)
+    assert torch.equal(source[0, :, :, :3], small) and torch.equal(source[1, :, :1], wide)
+    assert (~mask).nonzero().tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]] + [
+        [1, 0, column] for column in range(5)
+    ]
+    assert (source.permute(0, 2, 3, 1)[mask] == 0).all() and pad_items([small, small])[1] is None

@@ -130,6 +130,20 @@ def test_a_stock_run_learns_and_its_checkpoint_stands_alone(data, pretrained, tm
     assert correct / 12 == pytest.approx(float(valid[-1]["valid_accuracy"]), abs=1e-4)
 
 
+def test_a_run_does_not_go_on_with_other_classes(data, pretrained, capsys) -> None:
+    """The same number of them in another order would load, and every output have another name."""
+    finetune(data, pretrained)
+    table = data / "labels.csv"
+    header, first, second, *rest = table.read_text().splitlines()
+    swapped = [first.replace("0,", "1,", 1), second.replace("1,", "0,", 1)][::-1]
+    table.write_text("\n".join([header, *swapped, *rest]) + "\n")
+    with pytest.raises(SystemExit) as stopped:
+        finetune(data, pretrained)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert f"labels.csv, class 0: {CLASSES[1]!r}; expected {CLASSES[0]!r}, as in" in error
+
+
 def test_a_frozen_encoder_does_not_change_by_a_bit(data, pretrained) -> None:
     before = torch.load(pretrained, weights_only=False)["model"]
     after = finetune(data, pretrained, "model.freeze_encoder=true", "optimizer.weight_decay=0.5")["model"]
