@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from bridle_fairseq.data.feature_files import FeatureArray
 from bridle_fairseq.features import Batch, Extractor, LogMelFeatures
@@ -14,7 +13,7 @@ from bridle_fairseq.nn.pixel_statistics import BINS, CELLS, ORIENTATIONS, colour
 
 
 class PixelFeatures:
-    """Colours of an image, and the directions of its edges."""
+    """Colours of an image, or of the frame in the middle of a clip, and the directions of its edges."""
 
     def __init__(self) -> None:
         self.makers = {"colour histogram": colour_histogram, "edge histogram": orientation_histogram}
@@ -25,19 +24,22 @@ class PixelFeatures:
 
     def of_batch(self, batch: Batch) -> list[dict[str, np.ndarray]]:
         """The statistics of each image, by array name."""
-        images: Tensor = unit_range(batch.source)
+        images, padding = unit_range(batch.source), batch.source_padding
+        if images.dim() == 5:  # what a single frame tells: no motion is in it
+            middle = images.shape[2] // 2
+            images, padding = images[:, :, middle], None if padding is None else padding[:, middle]
         found = []
         for number in range(len(images)):
             image = images[number]
-            if batch.source_padding is not None:
-                rows, columns = (int((~batch.source_padding[number]).any(axis).sum()) for axis in (1, 0))
+            if padding is not None:
+                rows, columns = (int((~padding[number]).any(axis).sum()) for axis in (1, 0))
                 image = image[:, :rows, :columns]
             made = [maker(image).cpu().numpy() for maker in self.makers.values()]
             found.append({array.name: value for array, value in zip(self.arrays, made, strict=True)})
         return found
 
     def of_row(self, pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """An image is one piece."""
+        """An image or a clip is one piece."""
         (piece,) = pieces
         return piece
 

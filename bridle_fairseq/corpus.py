@@ -27,7 +27,7 @@ Made = TypeVar("Made")
 
 
 class Segment(NamedTuple):
-    """A stretch of a row's clip, in the reader's units: samples at the model's rate; an image is one of length 1."""
+    """A stretch of a row's clip, in the reader's units: samples at the model's rate; pixels are one of length 1."""
 
     row: int
     start: int

@@ -167,7 +167,8 @@ def _contents(source: Source, parts: tuple[str, ...]) -> tuple[dict[str, Any], d
     if source.settings.modality == "audio":
         config["sample_rate"] = source.settings.sample_rate
     else:
-        config |= {name: source.cfg["task"][name] for name in ("image_size", "valid_crop")}
+        shown = ("image_size", "valid_crop", *(("num_frames", "frame_stride") if config["modality"] == "video" else ()))
+        config |= {name: source.cfg["task"][name] for name in shown}
     weights = source.weights
     if source.model == "bridle_classifier":
         classes = source.state["task_state"]["classes"]

@@ -43,21 +43,39 @@ def images(inputs: Inputs) -> list[Tensor]:
     Raises:
         InputError: no images, other shapes, or values out of range.
     """
-    rows: Any = [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
+    return _pixels(inputs, "image", "3 x height x width", 0)
+
+
+def clips(inputs: Inputs) -> list[Tensor]:
+    """Each clip of video, 3 x frames x height x width, numbers as of :func:`images`.
+
+    Args:
+        inputs: frames x height x width x 3, as decoders give them, B of these, or a list of clips of any sizes.
+
+    Raises:
+        InputError: no clips, other shapes, or values out of range.
+    """
+    return [clip.permute(3, 0, 1, 2) for clip in _pixels(inputs, "clip", "frames x height x width x 3", 3)]
+
+
+def _pixels(inputs: Inputs, what: str, shape: str, colours: int) -> list[Tensor]:
+    """What has this shape, with red, green and blue along the axis ``colours``."""
+    axes = shape.count(" x ") + 1
+    rows: Any = [inputs] if getattr(inputs, "ndim", 0) == axes else inputs
     found = [torch.as_tensor(row).detach().cpu() for row in rows]
     if not found:
-        raise InputError("no images; expected at least one")
-    for number, image in enumerate(found):
-        if image.dim() != 3 or image.shape[0] != 3 or not image.numel():
-            shape = " x ".join(map(str, image.shape)) or "a single number"
-            raise InputError(f"image {number} has the shape {shape}; expected 3 x height x width, red, green, blue")
-        whole = not image.is_floating_point()
-        if image.dtype == torch.bool or not bool(((image >= 0) & (image <= (255 if whole else 1))).all()):
+        raise InputError(f"no {what}s; expected at least one")
+    for number, item in enumerate(found):
+        if item.dim() != axes or item.shape[colours] != 3 or not item.numel():
+            sizes = " x ".join(map(str, item.shape)) or "a single number"
+            raise InputError(f"{what} {number} has the shape {sizes}; expected {shape}, red, green, blue")
+        whole = not item.is_floating_point()
+        if item.dtype == torch.bool or not bool(((item >= 0) & (item <= (255 if whole else 1))).all()):
             expected = "whole numbers from 0 to 255 or floating-point ones from 0 to 1"
-            raise InputError(f"image {number} has values of {image.dtype} out of range; expected {expected}")
-    if any(image.is_floating_point() for image in found):
-        return [unit_range(image) for image in found]
-    return [image.to(torch.uint8) for image in found]
+            raise InputError(f"{what} {number} has values of {item.dtype} out of range; expected {expected}")
+    if any(item.is_floating_point() for item in found):
+        return [unit_range(item) for item in found]
+    return [item.to(torch.uint8) for item in found]
 
 
 def _resampled(clip: Tensor, sample_rate: int, model_rate: int) -> Tensor:

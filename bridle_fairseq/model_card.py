@@ -27,12 +27,23 @@ NEEDS = {
         "Needs torch, numpy and safetensors; Pillow to read files.",
         "Images are RGB, 3 x height x width, uint8 or from 0 to 1.",
     ],
+    "video": [
+        "Needs torch, numpy and safetensors; PyAV and Pillow to read files.",
+        "Clips are RGB, frames x height x width x 3, uint8 or from 0 to 1.",
+    ],
 }
-INPUTS = {"audio": "waveforms, sample_rate", "image": "images"}
-READ = (
-    "from bridle_fairseq.data.pixels import read_image",
-    'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
-)
+INPUTS = {"audio": "waveforms, sample_rate", "image": "images", "video": "clips"}
+READ = {  # what is imported for it, and how files are read
+    "image": (
+        "from bridle_fairseq.data.pixels import read_image",
+        'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
+    ),
+    "video": (
+        "from bridle_fairseq.data.clips import read_clip",
+        "shown = model.num_frames, model.frame_stride, model.image_size, model.valid_crop",
+        'clips = [read_clip(path, *shown) for path in ("a.mp4", "b.webm")]',
+    ),
+}
 NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second", "stage")
 
 
@@ -60,10 +71,10 @@ def model_card(source: Source, config: Mapping[str, Any], license: str | None) -
         "",
         "```python",
         "from bridle_fairseq import pretrained",
-        *(READ[:1] if modality == "image" else ()),
+        *READ.get(modality, ())[:1],
         "",
         'model = pretrained.load("this/folder", device="cpu")',
-        *(READ[1:] if modality == "image" else ()),
+        *READ.get(modality, ())[1:],
         *[USES[part].format(inputs=INPUTS[modality]) for part in config["parts"]],
         "```",
         "",
@@ -109,7 +120,10 @@ def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]
         return [("input", text), ("patches", f"{s.patch_size[0]} frames of 10 ms x {s.patch_size[1]} mel bins")]
     of_colours = (", ".join(f"{value:g}" for value in values) for values in (s.pixel_mean, s.pixel_std))
     size = f"{config['image_size']} x {config['image_size']} pixels" if config["image_size"] else "pixels"
-    return [("input", "{}, mean {}, deviation {}".format(size, *of_colours)), ("patches", f"{sizes} pixels")]
+    if s.modality == "video":
+        size = f"{config['num_frames']} frames, every {config['frame_stride']}. of a file, of {size}"
+    patches = f"{sizes} pixels" if s.modality == "image" else f"{sizes}: frames, and pixels of each"
+    return [("input", "{}, mean {}, deviation {}".format(size, *of_colours)), ("patches", patches)]
 
 
 def _data(source: Source) -> list[tuple[str, str]]:

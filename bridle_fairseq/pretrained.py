@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.inputs import Inputs, Lengths, images, waveforms
+from bridle_fairseq.inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.core import EncoderCore
@@ -40,7 +40,7 @@ class Features(NamedTuple):
     x: Tensor  # B x N x D, the grid's first axis slowest
     class_token: Tensor | None  # B x D; None below the last layer
     padding_mask: Tensor | None  # B x N, or None where nothing is padding
-    grid: tuple[int, ...]  # (T, F); of images rows and columns
+    grid: tuple[int, ...]  # (T, F); of images rows and columns, of video T before them
 
 
 class Codes(NamedTuple):
@@ -48,7 +48,7 @@ class Codes(NamedTuple):
 
     codes: Tensor  # B x N x K long, the grid's first axis slowest
     padding_mask: Tensor | None  # B x N, or None where nothing is padding
-    grid: tuple[int, ...]  # (T, F); of images rows and columns
+    grid: tuple[int, ...]  # (T, F); of images rows and columns, of video T before them
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
@@ -71,15 +71,20 @@ class Pretrained:
     Waveforms are mono, in [-1, 1], at any rate (``sample_rate``): a tensor or array of S samples or B x S (with
     ``lengths``, in samples, where clips end before S), or a list of clips of any lengths. Images are RGB, whole numbers
     from 0 to 255 or floating-point ones from 0 to 1: 3 x height x width, B x 3 x height x width, or a list of images of
-    any sizes; :func:`bridle_fairseq.data.pixels.read_image` reads files so. Results are on the model's device.
+    any sizes; :func:`bridle_fairseq.data.pixels.read_image` reads files so. Clips of video are the same with
+    ``num_frames`` frames, each height x width x 3: :func:`bridle_fairseq.data.clips.read_clip`. Results are on the
+    model's device.
 
     Attributes:
         config: what ``config.json`` says.
         parts: some of encoder, tokenizer, classifier.
         classes: names of a classifier's classes; empty for the others.
         sample_rate: of a model for sound, in Hz.
-        image_size: height and width of the images of its validation (0: they were as they are); None for sound.
-        valid_crop: share of an image's shorter side that was shown there.
+        image_size: height and width of the images or frames of its validation (0: they were as they are); None for
+            sound.
+        valid_crop: share of their shorter side that was shown there.
+        num_frames, frame_stride: frames of a clip, and which of a file's those are: every ``frame_stride``-th; None
+            without video.
         core: input and padding mask to features, for torch.compile, torch.export and ONNX; what a user assigns here,
             such as ``torch.compile(model.core)``, is used by :meth:`embed`. None without an encoder.
     """
@@ -90,6 +95,7 @@ class Pretrained:
         self.classes: list[str] = list(config.get("classes", {}).get("names", []))
         self.sample_rate = self.settings.sample_rate
         self.image_size, self.valid_crop = config.get("image_size"), config.get("valid_crop")
+        self.num_frames, self.frame_stride = config.get("num_frames"), config.get("frame_stride")
         self.core: Any = None if module.encoder is None else EncoderCore(module.front_end, module.encoder).eval()
 
     @property
@@ -108,7 +114,7 @@ class Pretrained:
         """Features of all patches.
 
         Args:
-            inputs: waveforms or images, see the class.
+            inputs: waveforms, images or clips, see the class.
             sample_rate: of waveforms, in Hz.
             lengths: B, samples of each waveform.
             layer: None for the normalised last layer, else the output of block 1 .. encoder_depth.
@@ -205,9 +211,9 @@ class Pretrained:
         if self.settings.modality == "audio":
             items = waveforms(inputs, sample_rate, lengths, self.sample_rate)
         elif sample_rate is not None or lengths is not None:
-            raise InputError("sample_rate or lengths with images; expected neither: they are for sound")
+            raise InputError("sample_rate or lengths with pixels; expected neither: they are for sound")
         else:
-            items = images(inputs)
+            items = images(inputs) if self.settings.modality == "image" else clips(inputs)
         source, mask = pad_items(items)
         return source.to(self.device), None if mask is None else mask.to(self.device)
 

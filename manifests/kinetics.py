@@ -12,15 +12,14 @@ from __future__ import annotations
 import sys
 
 from bridle_fairseq.data.kinetics import clip_names, read_lists
-from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_files, script_parser
+from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_source, script_parser
 from bridle_fairseq.data.tables import match
-from bridle_fairseq.data.video import EXTENSIONS, count_frames
 
 
 def main(args):
     lists = {"train": args.train, "valid": args.valid, "test": args.test}
     entries = read_lists(lists)
-    scan = scan_files(args.source, args.dest, EXTENSIONS, count_frames)
+    scan = scan_source(args.source, args.dest, modality="video")
     found = match(scan, entries, clip_names) if entries else folder_entries(scan, args.valid_percent, args.seed)
     labelled_corpus(scan, found, args.valid_percent, args.seed).write(args.dest)
 

@@ -7,7 +7,7 @@ import argparse
 from bridle_fairseq.data.modality import add_modality_argument
 from bridle_fairseq.errors import InputError
 
-HELP = "list the sound files or images of a folder (or a stored .zip) in train.tsv and valid.tsv"
+HELP = "list the sound files, images or videos of a folder (or a stored .zip) in train.tsv and valid.tsv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

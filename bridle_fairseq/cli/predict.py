@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="files as it was trained on: sounds of any rate and length, images of any size",
+        help="files as it was trained on: sounds of any rate and length, images of any size, videos",
     )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of each file (%(default)s)")
     parser.add_argument(

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         nargs="+",
         choices=POOLINGS,
-        help="ways to pool patches (default: mean and frequency; of images: mean and class_token)",
+        help="ways to pool patches (default: mean and frequency; of images and video: mean and class_token)",
     )
     add_probe_arguments(parser)
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import Any
 from bridle_fairseq.data.modality import add_modality_argument
 
 HELP = "mean and standard deviation of a manifest's log-mel frames or pixels, as overrides for training"
+PIXELS = ("image_size", "num_frames", "frame_stride")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="sound: the model's (16000)")
     parser.add_argument("--num-mel-bins", type=int, default=128, metavar="N", help="sound: the model's (128)")
     parser.add_argument(
-        "--image-size", type=int, default=224, metavar="N", help="images: their middle is resized to this (224)"
+        "--image-size", type=int, default=224, metavar="N", help="images, video: their middle is resized to this (224)"
     )
+    parser.add_argument("--num-frames", type=int, default=16, metavar="N", help="video: frames of a clip (16)")
+    parser.add_argument("--frame-stride", type=int, default=4, metavar="N", help="video: from frame to frame (4)")
     parser.add_argument("--batch-size", type=int, default=32, help="clips at a time (32)")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (2)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of clips and crops (1)")
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.data.skips import SkipLog
     from bridle_fairseq.errors import InputError
 
-    for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins", "image_size"):
+    for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins", *PIXELS):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value}; expected more than 0")
@@ -69,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{clips} clips, {count // args.num_mel_bins} frames; {skips.count} skipped", file=sys.stderr)
         print(f"model.fbank_mean={mean[0]:.4f} model.fbank_std={deviation[0]:.4f}")
     else:
-        print(f"{clips} images, {count} pixels; {skips.count} skipped", file=sys.stderr)
+        many = "images" if args.modality == "image" else "clips"
+        print(f"{clips} {many}, {count} pixels; {skips.count} skipped", file=sys.stderr)
         shown = (",".join(f"{value:.4f}" for value in values) for values in (mean, deviation))
         print("model.pixel_mean=[{}] model.pixel_std=[{}]".format(*shown))
     return 0
@@ -85,7 +89,8 @@ def _configuration(args: argparse.Namespace) -> Any:
         max_sample_size=round(args.max_seconds * args.sample_rate),
         roll=False,
         gain=False,
-        image_size=args.image_size,
+        **{name: getattr(args, name) for name in PIXELS},
+        random_start=True,
         valid_crop=1.0,
         crop=False,
         flip=False,

@@ -38,7 +38,8 @@ class CodesInfo:
             ``segment_samples``: a clip is tokenised in consecutive segments of so many samples, the crop length of
             training; ``min_segment_samples``: a shorter last segment is left out unless it is the only one;
             ``sample_rate`` of the samples, in Hz. Images: ``image_size``, ``valid_crop``, ``patch_height``,
-            ``patch_width``, ``columns`` of patches; an image is one segment of length 1.
+            ``patch_width``, ``columns`` of patches; an image is one segment of length 1. Video: the same of the clip in
+            the middle, and ``num_frames``, ``frame_stride``, ``patch_frames``, ``rows`` of patches.
         checkpoint_sha256: of the checkpoint that made the codes.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
         version: of this format.

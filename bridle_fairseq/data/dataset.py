@@ -34,7 +34,7 @@ class MediaDataset(Dataset):
         codes: cached codes of the same manifest; items then have ``"codes"`` (n x K int64) of just what they show.
 
     Attributes:
-        sizes: length of each item for batching (sound: samples; images: 1).
+        sizes: length of each item for batching (sound: samples; images and clips of video: 1).
         usable: rows that are batched at all.
 
     Raises:

@@ -139,7 +139,12 @@ class Features:
         return self._arrays[name]
 
     def patches(self, name: str, row: int) -> np.ndarray:
-        """Features of a row's patches, T x F x D (images: rows x columns x D); T = 0 when it could not be read."""
+        """Features of a row's patches, T x F x D (images: rows x columns x D, video: T x rows x columns x D).
+
+        The first axis is 0 where the row could not be read.
+        """
         assert self._offsets is not None, "no features of patches were asked for"
         found = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]
-        return found.reshape(-1, self.info.grid.get("frequency_patches") or self.info.grid["columns"], found.shape[-1])
+        grid = self.info.grid
+        shape = [int(grid[axis]) for axis in ("frequency_patches", "rows", "columns") if axis in grid]
+        return found.reshape(-1, *shape, found.shape[-1])

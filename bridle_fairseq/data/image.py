@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 
 from bridle_fairseq.data.augment import ImageAugment
 from bridle_fairseq.data.codes import CachedCodes
@@ -64,21 +67,28 @@ class ImageDataset(MediaDataset):
 
     def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int]:
         _check_size(int(self.manifest.sizes[row]))
-        image = decode(self.manifest.path(row))
+        return self._shown([decode(self.manifest.path(row))], random)[0], 0
+
+    def _shown(self, images: Sequence[Image.Image], random: np.random.Generator) -> torch.Tensor:
+        """Pixels of images of one size, n x 3 x height x width: the same part of all, mirrored or not."""
         box = None
         if self.augment is not None and self.augment.crop and self.image_size:
-            box = self.augment.box(image.width, image.height, random)
-        pixels = view(image, self.image_size, self.valid_crop, box)
+            box = self.augment.box(*images[0].size, random)
+        pixels = np.stack([view(image, self.image_size, self.valid_crop, box) for image in images])
         if self.augment is not None and self.augment.flip and random.random() < 0.5:
-            pixels = pixels[:, :, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(pixels)), 0
+            pixels = pixels[..., ::-1]
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+
+    @property
+    def item_sizes(self) -> tuple[int, ...]:
+        """Height and width of all items, 0 where they are as they are."""
+        return self.image_size, self.image_size
 
     def approximate_patches(self, settings: Any) -> float:
         """Exact for images of one size; not known, so taken as enough, where they are as they are."""
         if not self.image_size:
             return float("inf")
-        rows, columns = grid_size((self.image_size, self.image_size), settings.patch_size)
-        return float(len(self) * rows * columns)
+        return float(len(self) * math.prod(grid_size(self.item_sizes, settings.patch_size)))
 
 
 class ImageReader:
@@ -125,19 +135,24 @@ def _measure(path: str) -> int:
     return 1
 
 
-def _segment(cfg: Any, seconds: float | None = None) -> int:
+def one_segment(cfg: Any, seconds: float | None = None) -> int:
+    """The length of what is always shown whole, which nobody may want in seconds."""
     if seconds is not None:
-        raise InputError(f"{seconds:g} seconds of an image; expected no length in seconds: it is for sound")
+        raise InputError(f"a length of {seconds:g} seconds; expected none: it is for sound")
     return 1
 
 
-def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> ImageDataset:
+Data = TypeVar("Data", bound=ImageDataset)
+
+
+def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, **options: Any) -> Data:
+    """A data set of this kind with a task's settings for pixels."""
     augment = None
     if training:
         options |= {"seed": cfg.seed, "num_buckets": cfg.num_buckets}
         if cfg.crop or cfg.flip:
             augment = ImageAugment(cfg.crop, cfg.min_area, cfg.flip)
-    return ImageDataset(
+    return kind(
         manifest,
         image_size=cfg.image_size,
         valid_crop=cfg.valid_crop,
@@ -147,14 +162,19 @@ def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: An
     )
 
 
-def _layout_of_codes(cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> ImageDataset:
+    return dataset_of(ImageDataset, manifest, cfg, training, **options)
+
+
+def layout_of_pixels(cfg: Any, front_end: Any, *frames: int) -> dict[str, Any]:
+    """What codes of an image, or of so many frames, stand for."""
     if not cfg.image_size:
         raise InputError(
             "codes and features are of images of one size; expected a checkpoint trained with task.image_size above 0"
         )
-    rows, columns = front_end.grid((cfg.image_size, cfg.image_size))
+    grid = front_end.grid((*frames, cfg.image_size, cfg.image_size))
     sizes = {"image_size": cfg.image_size, "valid_crop": cfg.valid_crop}
-    return {**front_end.layout, **sizes, "columns": columns, "patches_per_segment": rows * columns}
+    return {**front_end.layout, **sizes, "columns": grid[-1], "patches_per_segment": math.prod(grid)}
 
 
 MODALITY = Modality(
@@ -164,6 +184,6 @@ MODALITY = Modality(
     measure=_measure,
     dataset=_dataset,
     reader=lambda cfg: ImageReader(cfg.image_size, cfg.valid_crop),
-    segment=_segment,
-    layout_of_codes=_layout_of_codes,
+    segment=one_segment,
+    layout_of_codes=lambda cfg, front_end, segment: layout_of_pixels(cfg, front_end),
 )

@@ -14,14 +14,18 @@ from bridle_fairseq.errors import InputError
 if TYPE_CHECKING:  # a command's --help need not wait for torch
     from torch import Tensor
 
-MODULES = {"audio": "bridle_fairseq.data.audio", "image": "bridle_fairseq.data.image"}
+MODULES = {
+    "audio": "bridle_fairseq.data.audio",
+    "image": "bridle_fairseq.data.image",
+    "video": "bridle_fairseq.data.clips",
+}
 
 
 class Reader(Protocol):
     """Reads files as models are shown them when they are not trained."""
 
     def length(self, path: str, size: int | None = None) -> int:
-        """Length of what a file holds, from its header (sound: samples at the model's rate; images: 1).
+        """Length of what a file holds, from its header (sound: samples at the model's rate; images and video: 1).
 
         Raises:
             DecodeError: the file cannot be used, or has another size than the manifest's ``size``.

@@ -108,12 +108,17 @@ class VideoReader:
 _readers = threading.local()
 
 
+def reader_of_thread() -> VideoReader:
+    """This thread's own reader."""
+    if not hasattr(_readers, "reader"):
+        _readers.reader = VideoReader()
+    return _readers.reader
+
+
 def count_frames(path: str) -> int:
     """Number of frames of a file, the size that stands in a manifest; several threads may ask at once.
 
     Raises:
         DecodeError: the file cannot be used.
     """
-    if not hasattr(_readers, "reader"):
-        _readers.reader = VideoReader()
-    return _readers.reader.info(path).num_frames
+    return reader_of_thread().info(path).num_frames

@@ -17,8 +17,8 @@ def mixup(
     """Mix a share of the clips with another clip of the batch, and their labels alike; returns what it was given.
 
     Args:
-        source: B x S waveforms, or B x 3 x height x width pixels.
-        padding_mask: B x S (B x height x width) or None; a mixed clip is as long as the longer of the two.
+        source: B x S waveforms, or B x 3 x sizes pixels.
+        padding_mask: B x S (B x sizes) or None; a mixed clip is as long as the longer of the two.
         target: B x classes, shares of each class.
         share: probability with which a clip is mixed.
         alpha: the first clip's weight follows Beta(alpha, alpha).

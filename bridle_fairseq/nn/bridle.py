@@ -221,8 +221,9 @@ class Bridle(nn.Module):
         """Loss of a batch in a stage.
 
         Args:
-            source: what the front end takes (audio: B x S waveforms; image: B x 3 x height x width).
-            padding_mask: B x S or B x height x width, or None.
+            source: what the front end takes (audio: B x S waveforms; image: B x 3 x height x width; video: B x 3 x
+                frames x height x width).
+            padding_mask: as ``source``, without the axis of colours; or None.
             stage: the stage.
             stage_update: number of this update within the stage, from 0 (joint: which updates train the tokenizer).
             codes: B x N x K cached targets of an encoder stage; None asks the tokenizer.

@@ -113,8 +113,9 @@ class Classifier(nn.Module):
         """Logits of the classes, B x num_classes, float32.
 
         Args:
-            source: what the front end takes (audio: B x S waveforms, image: B x 3 x height x width; of any size).
-            padding_mask: B x S, B x height x width or None.
+            source: what the front end takes (audio: B x S waveforms, image: B x 3 x height x width, video: B x 3 x
+                frames x height x width; of any size).
+            padding_mask: as ``source``, without the axis of colours; or None.
         """
         pooled = self.pooled(source, padding_mask).to(self.head.weight.dtype)
         return self.head(self.norm(pooled)).float()

@@ -26,8 +26,9 @@ class EncoderCore(nn.Module):
         """Normalised features of all patches, of the class token, and which patches are padding.
 
         Args:
-            source: what the front end takes (audio: B x S at the model's rate; image: B x 3 x height x width).
-            padding_mask: B x S or B x height x width, or None.
+            source: what the front end takes (audio: B x S at the model's rate; image: B x 3 x height x width;
+                video: B x 3 x frames x height x width).
+            padding_mask: as ``source``, without the axis of colours; or None.
 
         Returns:
             B x N x D, B x D, and B x N (None without ``padding_mask``).

@@ -49,7 +49,7 @@ class FrontEnd(nn.Module):
         raise NotImplementedError
 
     def value_sizes(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
-        """Values along each axis of an item with these sizes (sound: samples; images: height and width)."""
+        """Values along each axis of an item with these sizes (sound: samples; pixels: all axes but colour)."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class AudioFrontEnd(FrontEnd):
 
 
 class PixelFrontEnd(FrontEnd, KeepsDtype):
-    """Pixels (B x 3 x height x width, see :func:`unit_range`) -> normalised pixels -> patches."""
+    """Pixels (B x 3 x height x width; clips: B x 3 x frames x ...; see :func:`unit_range`) -> normalised -> patches."""
 
     num_channels = 3
     mean: Tensor
@@ -120,7 +120,8 @@ class PixelFrontEnd(FrontEnd, KeepsDtype):
         super().__init__(settings)
         for name, values in (("mean", settings.pixel_mean), ("std", settings.pixel_std)):
             self.register_buffer(name, torch.tensor(values, device="cpu"), persistent=False)
-        self.layout = {"patch_height": self.patch_size[0], "patch_width": self.patch_size[1]}
+        axes = ("patch_frames", "patch_height", "patch_width")[-len(self.patch_size) :]
+        self.layout = dict(zip(axes, self.patch_size, strict=True))
 
     def values(self, source: Tensor, padding_mask: Tensor | None = None) -> Values:
         """(pixel - mean) / deviation of each channel, the mean colour at padding."""
@@ -140,7 +141,7 @@ def unit_range(pixels: Tensor) -> Tensor:
     return pixels.float() if pixels.is_floating_point() else pixels.float() / 255
 
 
-FRONT_ENDS = {"audio": AudioFrontEnd, "image": PixelFrontEnd}
+FRONT_ENDS = {"audio": AudioFrontEnd, "image": PixelFrontEnd, "video": PixelFrontEnd}
 
 
 def front_end_of(settings: BridleSettings) -> FrontEnd:

@@ -41,7 +41,7 @@ def patch_padding(padding: Tensor, patch_size: Sequence[int], grid: Sequence[int
     """Which patches are padding: those without a single valid value.
 
     Args:
-        padding: B x size_1 x ... x size_k, True = padding, for the first k axes (sound: frames alone; images: all).
+        padding: B x size_1 x ... x size_k, True = padding, for the first k axes (sound: frames alone; pixels: all).
         patch_size: of all axes.
         grid: patches along all axes.
 

@@ -24,8 +24,8 @@ class Clip:
     label: str
     picture: np.ndarray  # height x width x 3, uint8
     codes: np.ndarray  # rows x columns x K, as wide as the picture
-    kind: str  # what the picture is: "log-mel", "image"
-    style: str  # of picture and maps: "sound" or "image"
+    kind: str  # what the picture is: "log-mel", "image", "frames"
+    style: str  # of picture and maps: "sound", "image" or "video"
     ticks: Sequence[str] = ()  # under the maps, evenly
     player: str = ""  # HTML to play it
 
@@ -33,8 +33,11 @@ class Clip:
 def laid_out(codes: np.ndarray, modality: str) -> np.ndarray:
     """Something of each patch (the grid's axes, then others) in rows and columns of the picture.
 
-    Sound: T x F becomes rows of frequency, the lowest at the bottom, and columns of time. Images are as they are.
+    Sound: T x F becomes rows of frequency, the lowest at the bottom, and columns of time. Images are as they are. Of
+    video (T x rows x columns) the steps of time lie side by side.
     """
+    if modality == "video":
+        return np.concatenate(list(codes), axis=1)
     return codes.swapaxes(0, 1)[::-1] if modality == "audio" else codes
 
 
@@ -52,12 +55,21 @@ def draw(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndar
     codes = laid_out(codes, settings.modality)
     if settings.modality == "audio":
         return _sound(model, name, label, source, codes)
-    pixels = (unit_range(source) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    # the picture is as large as the maps: the last patch may reach past its edge
-    height, width = (count * size for count, size in zip(codes.shape[:2], settings.patch_size, strict=True))
+    pixels = (unit_range(source) * 255).round().byte().cpu().numpy()
+    if settings.modality == "image":
+        return Clip(name, label, _picture(model, pixels), codes, "image", "image")
+    frames = pixels[:, :: settings.patch_size[0]]  # the first of each step
+    shown = np.concatenate([_picture(model, frames[:, step]) for step in range(frames.shape[1])], axis=1)
+    return Clip(name, label, shown, codes, "frames", "video")
+
+
+def _picture(model: Any, pixels: np.ndarray) -> np.ndarray:
+    """3 x height x width to height x width x 3, as large as the maps: the last patch may reach past the edge."""
+    sides = model.settings.patch_size[-2:]
+    height, width = (-(-length // side) * side for length, side in zip(pixels.shape[1:], sides, strict=True))
     full = np.full((height, width, 3), 255, np.uint8)
-    full[: len(pixels), : pixels.shape[1]] = pixels
-    return Clip(name, label, full, codes, "image", "image")
+    full[: pixels.shape[1], : pixels.shape[2]] = pixels.transpose(1, 2, 0)
+    return full
 
 
 def _sound(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:

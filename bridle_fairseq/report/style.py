@@ -103,6 +103,7 @@ details td { overflow-wrap: anywhere; }
 .maps img.codes { height: 54px; }
 .maps.of-image { grid-template-columns: max-content 1fr max-content 1fr; }
 .maps.of-image img { width: 128px; height: auto; }
+.maps.of-video img.codes { height: auto; }
 .maps .axis { display: flex; justify-content: space-between; grid-column: 2; }
 
 pre {

@@ -138,26 +138,37 @@ class AudioOptions(FairseqDataclass):
 
 @dataclass
 class ImageOptions(FairseqDataclass):
-    """How images are read."""
+    """How images, and frames of video, are read."""
 
     image_size: int = field(
         default=224,
-        metadata={"help": "image: height and width in pixels; 0: as they are, padded in batches"},
+        metadata={"help": "image, video: height and width in pixels; 0: as they are, padded in batches"},
     )
     valid_crop: float = field(
-        default=0.875, metadata={"help": "image, validation: the middle, this share of the shorter side"}
+        default=0.875, metadata={"help": "image, video, validation: the middle, this share of the shorter side"}
     )
-    crop: bool = field(default=True, metadata={"help": "image, augment: show a random part of it"})
-    min_area: float = field(default=0.2, metadata={"help": "image, augment: smallest share of its area"})
-    flip: bool = field(default=True, metadata={"help": "image, augment: mirror half of them, left to right"})
+    crop: bool = field(default=True, metadata={"help": "image, video, augment: show a random part of it"})
+    min_area: float = field(default=0.2, metadata={"help": "image, video, augment: smallest share of its area"})
+    flip: bool = field(default=True, metadata={"help": "image, video, augment: mirror half of them, left to right"})
 
 
 @dataclass
-class MediaConfig(AudioOptions, ImageOptions):
+class VideoOptions(FairseqDataclass):
+    """Which frames of a video are shown."""
+
+    num_frames: int = field(default=16, metadata={"help": "video: frames of a clip"})
+    frame_stride: int = field(default=4, metadata={"help": "video: from one frame of a clip to the next"})
+    random_start: bool = field(
+        default=True, metadata={"help": "video, augment: show a clip from anywhere, not the one in the middle"}
+    )
+
+
+@dataclass
+class MediaConfig(AudioOptions, ImageOptions, VideoOptions):
     """Where the data are and how items are drawn from them; what is for one modality says so."""
 
     data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv manifests"})
-    modality: str = field(default="audio", metadata={"help": "what the files are: audio or image"})
+    modality: str = field(default="audio", metadata={"help": "what the files are: audio, image or video"})
     num_buckets: int = field(default=16, metadata={"help": "buckets of like length from which batches are drawn"})
     max_skipped: float = field(
         default=0.01, metadata={"help": "stop when more than this share of the clips is unreadable"}

@@ -52,8 +52,9 @@ OF_MODALITY = {
     # under the longest clips: they are cropped at random
     "audio": ["task.max_sample_size=8000", "+model.num_mel_bins=64", "model.patch_size=[8,16]"],
     "image": ["task.image_size=24", "model.patch_size=[8,6]"],
+    "video": ["task.num_frames=4", "task.image_size=16", "task.crop=true", "model.patch_size=[2,8,4]"],
 }
-CONFIGS = {"audio": "examples/audio/config", "image": "examples/images/config"}
+CONFIGS = {"audio": "examples/audio/config", "image": "examples/images/config", "video": "examples/video/config"}
 
 
 def pytest_generate_tests(metafunc):
@@ -84,6 +85,31 @@ def write_images(folder, split, lengths, seed):
     (folder / f"{split}.tsv").write_text(f"{folder}\n" + "".join(rows))
 
 
+def write_videos(folder, split, lengths, seed):
+    """A square that moves over waves, for 3 to 20 frames of any size; and their manifest."""
+    av = pytest.importorskip("av")
+    random = np.random.default_rng(seed)
+    rows = []
+    for number, length in enumerate(lengths):
+        frames, width, height = 3 + length % 18, 16 + length % 5 * 2, 16 + length % 7 * 2
+        path = Path("clips", f"{split} {number}.mp4")
+        (folder / path).parent.mkdir(exist_ok=True)
+        y, x = np.mgrid[:height, :width]
+        pitch, speed = random.uniform(0, 0.6, (3, 2)), random.integers(-2, 3, 2)
+        waves = np.stack([128 + 90 * np.sin(x * a + y * b + 6 * a) for a, b in pitch], -1)
+        with av.open(str(folder / path), "w") as file:
+            stream = file.add_stream("libx264", rate=25, options={"crf": "18"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in range(frames):
+                pixels = waves.clip(0, 255).astype(np.uint8)
+                pixels[(y - frame * speed[0]) % height < 6] = 255
+                pixels[(x - frame * speed[1]) % width < 4] = 0
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            file.mux(stream.encode())
+        rows.append(f"{path}\t{frames}\n")
+    (folder / f"{split}.tsv").write_text(f"{folder}\n" + "".join(rows))
+
+
 def write_clips(folder, split, lengths, seed):
     """Tones that wander, in noise; and their manifest."""
     random = np.random.default_rng(seed)
@@ -101,7 +127,7 @@ def write_clips(folder, split, lengths, seed):
 @pytest.fixture(scope="session")
 def make_data(modality):
     """``make_data(folder, train=lengths, valid=lengths)`` makes a folder of manifests and clips, and returns it."""
-    write = {"audio": write_clips, "image": write_images}[modality]
+    write = {"audio": write_clips, "image": write_images, "video": write_videos}[modality]
 
     def make(folder, **splits):
         folder.mkdir(parents=True, exist_ok=True)

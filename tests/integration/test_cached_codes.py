@@ -10,9 +10,10 @@ START, END = 23, 27
 AS_CACHED = {
     "audio": ["task.roll=false", "task.gain=false", "task.segment_crops=true", f"optimization.max_update={END}"],
     "image": ["task.crop=false", "task.flip=false", f"optimization.max_update={END}"],
+    "video": ["task.random_start=false", "task.crop=false", "task.flip=false", f"optimization.max_update={END}"],
 }
-OTHER_ITEMS = {"audio": "task.segment_crops=false", "image": "task.flip=true"}
-MODALITIES = pytest.mark.modalities("audio", "image")
+OTHER_ITEMS = {"audio": "task.segment_crops=false", "image": "task.flip=true", "video": "task.random_start=true"}
+MODALITIES = pytest.mark.modalities("audio", "image", "video")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,23 @@ MISTAKES_WITH_IMAGES = {
 def test_codes_of_images_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mistake):
     overrides, sentence = MISTAKES_WITH_IMAGES[mistake]
     run = fairseq.train(tmp_path, *AS_CACHED["image"], f"task.codes={codes}", *overrides, code=2)
+    assert sentence in run.log and "Traceback" not in run.log
+
+
+MISTAKES_WITH_VIDEO = {
+    "clips from anywhere": (["task.random_start=true"], "expected task.random_start=false"),
+    "augmentation": (["task.flip=true"], "no augmentation"),
+    "other clips": (["task.frame_stride=1"], "frame_stride 2; expected 1"),
+    "longer ones": (["task.num_frames=6"], "num_frames 4; expected 6"),
+    "other patches": (["model.patch_size=[1,8,4]"], "patch_frames 2; expected 1"),
+}
+
+
+@pytest.mark.modalities("video")
+@pytest.mark.parametrize("mistake", MISTAKES_WITH_VIDEO)
+def test_codes_of_video_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mistake):
+    overrides, sentence = MISTAKES_WITH_VIDEO[mistake]
+    run = fairseq.train(tmp_path, *AS_CACHED["video"], f"task.codes={codes}", *overrides, code=2)
     assert sentence in run.log and "Traceback" not in run.log
 
 

@@ -7,12 +7,13 @@ import torch
 
 import bridle_fairseq
 from bridle_fairseq import pretrained
+from bridle_fairseq.data.clips import read_clip
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.feature_files import Features
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.pixels import read_image
 
-pytestmark = pytest.mark.modalities("audio", "image")
+pytestmark = pytest.mark.modalities("audio", "image", "video")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,9 @@ def ways(fairseq, whole, tmp_path_factory, modality):
     paths = [manifest.path(row) for row in range(len(manifest))]
     if modality == "audio":
         items, rest = [soundfile.read(path, dtype="float32")[0][:8000] for path in paths], [16000]
+    elif modality == "video":
+        shown = model.num_frames, model.frame_stride, model.image_size, model.valid_crop
+        items, rest = [read_clip(path, *shown) for path in paths], []
     else:
         items, rest = [read_image(path, model.image_size, model.valid_crop) for path in paths], []
     return model, items, rest, folder, manifest

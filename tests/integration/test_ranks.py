@@ -5,7 +5,7 @@ import torch
 
 from bridle_fairseq.nn.schedule import Schedule
 
-MODALITIES = pytest.mark.modalities("audio", "image")
+MODALITIES = pytest.mark.modalities("audio", "image", "video")
 
 
 @MODALITIES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-MODALITIES = pytest.mark.modalities("audio", "image")
+MODALITIES = pytest.mark.modalities("audio", "image", "video")
 SAVE = "checkpoint.save_interval_updates=1"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from bridle_fairseq.nn.schedule import Schedule
 
-MODALITIES = pytest.mark.modalities("audio", "image")
+MODALITIES = pytest.mark.modalities("audio", "image", "video")
 LEVELS = (1, 2)
 ALWAYS = {"loss", "stage", "clips_per_second", "lr", "gnorm"} | {
     f"{n}_{k}" for n in ("used", "perplexity") for k in LEVELS
@@ -170,6 +170,7 @@ SHAPES = {
 ANY_SIZE = {  # and max_tokens
     "audio": (["model.num_mel_bins=80", "model.decoder_window=[4,3]", "task.max_sample_size=32000"], 60000),
     "image": (["model.decoder_window=[4,3]", "task.image_size=0", "task.flip=true"], 3),
+    "video": (["task.image_size=0", "task.flip=true", "model.masking=random"], 3),
 }
 
 
@@ -178,7 +179,7 @@ ANY_SIZE = {  # and max_tokens
 def test_any_length_and_grid_goes_through_every_stage(fairseq, make_data, tmp_path, shape, modality):
     """5 rows of patches are no multiple of a window of 4 or 3; some clips are shorter than a frame or than a patch.
 
-    Images are of all sizes, padded in both directions.
+    Images and videos are of all sizes, padded in both directions.
     """
     grid, tokens = ANY_SIZE[modality]
     data = make_data(tmp_path / "data", train=[300, 401, 1500, 4000, 9000, 16000, 40000, 5000], valid=[200, 30000])
