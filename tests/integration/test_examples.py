@@ -18,8 +18,12 @@ SMALL = [
     *("common.cpu=true", "dataset.num_workers=0", "dataset.batch_size=4", "common.log_interval=1"),
     "optimization.max_update=6",
 ]
-SMALL_MEDIA = {"audio": ["task.max_sample_size=8000"], "images": ["task.image_size=32"]}
-VARIABLE = {"audio": "SOUNDS", "images": "IMAGES"}
+SMALL_MEDIA = {
+    "audio": ["task.max_sample_size=8000"],
+    "images": ["task.image_size=32"],
+    "video": ["task.image_size=32"],
+}
+VARIABLE = {"audio": "SOUNDS", "images": "IMAGES", "video": "VIDEOS"}
 SMALL_PRETRAINING = [
     *("model.encoder_width=32", "model.encoder_depth=2", "model.encoder_heads=2"),
     *("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"),
@@ -65,6 +69,27 @@ def write_images(folder):
         Image.fromarray(pixels.astype(np.uint8)).save(folder / split / label / f"{number}.jpg")
 
 
+def write_video(path, frames, brightness):
+    """Grey frames in which a bar moves."""
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+        for number in range(frames):
+            pixels = np.full((40, 48, 3), brightness, np.uint8)
+            pixels[:, 3 * number % 40 :][:, :6] = 255
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def write_videos(folder):
+    """Twenty videos of two classes, light and dark, in folders of splits and classes."""
+    for number in range(20):
+        label, split = ("high", "low")[number % 2], ("train", "train", "train", "valid", "test")[number // 2 % 5]
+        write_video(folder / split / label / f"{number}.mp4", 5 + number, 150 - 120 * (number % 2))
+
+
 @pytest.fixture(scope="module", params=VARIABLE)
 def page(request):
     """The folder of a page."""
@@ -75,7 +100,7 @@ def page(request):
 def followed(page, tmp_path_factory):
     """The folder in which a reader's files and results are, after all commands of the page."""
     folder = tmp_path_factory.mktemp("reader")
-    {"audio": write_sounds, "images": write_images}[page](folder / "media")
+    {"audio": write_sounds, "images": write_images, "video": write_videos}[page](folder / "media")
     bin_folder = Path(sys.executable).parent
     shim = folder / "bin" / "fairseq-hydra-train"
     shim.parent.mkdir()
@@ -118,6 +143,8 @@ def test_every_command_leaves_what_the_page_says(followed, page):
 def test_the_python_of_the_page(followed, page):
     soundfile.write(followed / "sound.wav", np.zeros(12000), 24000)
     Image.new("RGB", (70, 40), "red").save(followed / "image.jpg")
+    if page == "video":
+        write_video(followed / "video.mp4", 9, 100)
     (code,) = blocks(page, "python")
     done = subprocess.run(
         [sys.executable, "-c", code + "print(vectors.shape)"],
