@@ -23,15 +23,18 @@ from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig  # no
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning  # noqa: E402
 from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig  # noqa: E402
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402
-from bridle_fairseq.tasks.media_data import AudioOptions, ImageOptions  # noqa: E402
+from bridle_fairseq.tasks.media_data import AudioOptions, ImageOptions, VideoOptions  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/*.yaml"))
+OF_SOUND = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"}
+OF_SOUND |= {"spec_augment_mel_bins", "spec_augment_frames"}
+OF_CLIPS = {f.name for f in fields(VideoOptions)}
 OF_ANOTHER = {  # settings of task and model that are for other modalities
-    "audio": {f.name for f in fields(ImageOptions)} | {"pixel_mean", "pixel_std"},
-    "images": {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"},
+    "audio": {f.name for f in fields(ImageOptions)} | OF_CLIPS | {"pixel_mean", "pixel_std"},
+    "images": OF_SOUND | OF_CLIPS,
+    "video": OF_SOUND,
 }
-OF_ANOTHER["images"] |= {"spec_augment_mel_bins", "spec_augment_frames"}
 OF_A_SECTION = {
     "task": BridleClassificationConfig,
     "model": BridleClassifierConfig,
@@ -52,7 +55,7 @@ def composed(name: str, *overrides: str):
 
 def test_the_configurations_are_there() -> None:
     audio = [f"audio/{name}" for name in ("audioset_20k", "audioset_2m", "esc50", "speech_commands", "tiny")]
-    assert NAMES == [*audio, "images/imagenet", "images/tiny"]
+    assert NAMES == [*audio, "images/imagenet", "images/tiny", "video/kinetics", "video/tiny"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +81,7 @@ def test_the_task_takes_it(name) -> None:
 
 TABLE = {  # lr, clips an update, epochs, epochs of warm-up, updates of an epoch
     "images/imagenet": (5e-4, 1024, 200, 5, 1251),
+    "video/kinetics": (7.5e-4, 384, 75, 5, 2 * 625),  # two clips a file
     "audio/audioset_2m": (2e-4, 256, 200, 10, 782),
     "audio/audioset_20k": (4e-4, 256, 150, 10, 87),
     "audio/esc50": (2e-3, 64, 300, 20, 25),

@@ -1,11 +1,11 @@
-"""Images that users hand to exported models (waveforms: test_export.py)."""
+"""Images and clips that users hand to exported models (waveforms: test_export.py)."""
 
 import numpy as np
 import pytest
 import torch
 
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.inputs import images
+from bridle_fairseq.inputs import clips, images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
 
@@ -41,3 +41,27 @@ def test_mixed_kinds_of_numbers_come_out_as_one():
 def test_what_is_no_image_is_told_in_a_sentence(given, sentence):
     with pytest.raises(InputError, match=sentence):
         images(given)
+
+
+def test_clips_are_as_decoders_give_them():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
+    found = clips([frames, torch.from_numpy(frames[:2, :3])])
+    assert [tuple(clip.shape) for clip in found] == [(3, 4, 5, 7), (3, 2, 3, 7)]
+    assert np.array_equal(found[0].numpy(), frames.transpose(3, 0, 1, 2)) and found[0].dtype == torch.uint8
+    assert [tuple(clip.shape) for clip in clips(frames)] == [(3, 4, 5, 7)]
+    assert len(clips(np.stack([frames, frames]))) == 2
+    torch.testing.assert_close(clips([frames, frames / 255.0])[0], clips(frames / 255.0)[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "no clips"),
+        (np.zeros((3, 4, 5, 7), np.uint8), "clip 0 has the shape 3 x 4 x 5 x 7; expected frames x height x width x 3"),
+        ([PIXELS], "clip 0 has the shape 3 x 5 x 7"),
+        (np.full((4, 5, 7, 3), 2.0), "clip 0 has values of torch.float64 out of range"),
+    ],
+)
+def test_what_is_no_clip_is_told_in_a_sentence(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        clips(given)

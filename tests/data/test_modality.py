@@ -20,12 +20,13 @@ def test_every_modality_has_its_files_its_front_end_and_its_setting():
 def test_a_configuration_that_names_none_is_of_sound():
     assert modality_of(SimpleNamespace()).name == modality_of(None).name == "audio"
     assert modality_of(SimpleNamespace(modality="image")).name == "image"
-    with pytest.raises(InputError, match="modality is 'smell'; expected one of audio, image"):
+    with pytest.raises(InputError, match="modality is 'smell'; expected one of audio, image, video"):
         modality_of(SimpleNamespace(modality="smell"))
 
 
 def test_seconds_are_of_sound():
     assert modality_named("audio").segment(SimpleNamespace(sample_rate=8000), 2.0) == 16000
-    assert modality_named("image").segment(SimpleNamespace()) == 1
-    with pytest.raises(InputError, match="it is for sound"):
-        modality_named("image").segment(SimpleNamespace(), 2.0)
+    for name in ("image", "video"):
+        assert modality_named(name).segment(SimpleNamespace()) == 1
+        with pytest.raises(InputError, match="it is for sound"):
+            modality_named(name).segment(SimpleNamespace(), 2.0)

@@ -1,17 +1,23 @@
 """What goes in becomes normalised values on a grid, then patches, for every modality."""
 
+import math
+
 import pytest
 import torch
 
+from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd, PixelFrontEnd, front_end_of
 from bridle_fairseq.nn.patch import patchify
-from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
 SETTINGS = {
     "audio": BridleSettings(patch_size=[8, 32]),
     "image": BridleSettings(
         modality="image", patch_size=[4, 8], pixel_mean=[0.5, 0.25, 0.0], pixel_std=[0.5, 0.25, 1.0]
+    ),
+    "video": BridleSettings(
+        modality="video", patch_size=[2, 4, 8], pixel_mean=[0.5, 0.25, 0.0], pixel_std=[0.5, 0.25, 1.0]
     ),
 }
 
@@ -20,7 +26,8 @@ def source(modality, size=3):
     generator = torch.Generator().manual_seed(0)
     if modality == "audio":
         return 0.1 * torch.randn(2, 4000 + 160 * size, generator=generator)
-    return torch.randint(0, 256, (2, 3, 9 + size, 17), dtype=torch.uint8, generator=generator)
+    frames = [3] if modality == "video" else []
+    return torch.randint(0, 256, (2, 3, *frames, 9 + size, 17), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("modality", SETTINGS)
@@ -29,9 +36,9 @@ def test_the_grid_is_known_before(modality):
     x = source(modality)
     patches = front_end(x)
     assert patches.grid == front_end.grid(x.shape[1:] if modality == "audio" else x.shape[2:])
-    assert patches.x.shape == (2, patches.grid[0] * patches.grid[1], front_end.patch_dim)
+    assert patches.x.shape == (2, math.prod(patches.grid), front_end.patch_dim)
     assert patches.padding_mask is None and patches.x.dtype == torch.float32
-    assert (front_end.rows is None) == (modality == "image")
+    assert (front_end.rows is None) == (modality != "audio")
 
 
 @pytest.mark.parametrize("modality", SETTINGS)
@@ -83,3 +90,38 @@ def test_a_model_in_half_precision_takes_pixels_as_exactly(dtype):
 
 def test_sound_has_its_own_front_end():
     assert isinstance(front_end_of(SETTINGS["audio"]), AudioFrontEnd)
+
+
+def test_a_tubelet_is_a_patch_of_several_frames():
+    front_end, pixels = front_end_of(SETTINGS["video"]), source("video")[:, :, :2, :8]
+    of_frames = [front_end_of(SETTINGS["image"])(pixels[:, :, step]).x.unflatten(2, (3, 32)) for step in range(2)]
+    torch.testing.assert_close(front_end(pixels).x, torch.stack(of_frames, 3).flatten(2))
+    assert front_end.layout == {"patch_frames": 2, "patch_height": 4, "patch_width": 8}
+
+
+def test_padding_of_clips_reaches_into_all_three_axes():
+    front_end, pixels = front_end_of(SETTINGS["video"]), source("video")
+    mask = torch.ones(2, 3, 12, 17, dtype=torch.bool)
+    mask[0, :2, :5, :9], mask[1] = False, False
+    patches = front_end(pixels, mask)
+    assert patches.grid == (2, 3, 3) and not patches.padding_mask[1].any()
+    valid = ~patches.padding_mask[0].view(2, 3, 3)
+    assert valid.nonzero().tolist() == [[0, row, column] for row in (0, 1) for column in (0, 1)]
+    alone = front_end(pixels[:1, :, :2, :5, :9])
+    torch.testing.assert_close(alone.x[0], patches.x[0][valid.flatten()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"patch_size": [16, 16]}, r"\[16, 16\]; expected three positive numbers, frames, height and width"),
+        ({"patch_size": [0, 16, 16]}, "expected three positive numbers"),
+        ({"decoder_window": [4, 4]}, r"decoder_window is \[4, 4\] with modality video; expected an empty list"),
+    ],
+)
+def test_settings_of_video_that_cannot_work(settings, sentence):
+    settings = {"patch_size": [2, 16, 16], "decoder_window": [], **settings}
+    with pytest.raises(InputError, match=sentence):
+        check_settings(BridleSettings(modality="video", **settings))
+    with pytest.raises(InputError, match="expected two positive numbers, height and width"):
+        check_settings(BridleSettings(modality="image", patch_size=[2, 16, 16]))

@@ -41,3 +41,16 @@ def test_an_image_is_shown_as_it_is_beside_maps_of_its_size(whole):
     assert np.array_equal(clip.picture[:14], pixels.permute(1, 2, 0).numpy()) and (clip.picture[14:] == 255).all()
     assert (clip.style, clip.ticks, clip.player) == ("image", (), "")
     assert np.array_equal(laid_out(codes, "image"), codes) and Image.fromarray(clip.picture).size == (24, 16)
+
+
+def test_video_is_a_strip_of_the_first_frames_of_its_tubelets_above_maps_as_wide():
+    pixels = torch.randint(0, 256, (3, 5, 14, 20), dtype=torch.uint8)
+    codes = np.arange(3 * 2 * 3 * 4).reshape(3, 2, 3, 4)
+    clip = draw(model_of(modality="video", patch_size=[2, 8, 8], decoder_window=[]), "a.mp4", "", pixels, codes)
+    assert clip.picture.shape == (16, 3 * 24, 3) and clip.codes.shape == (2, 3 * 3, 4)
+    for step in range(3):
+        part = clip.picture[:, 24 * step : 24 * step + 24]
+        assert np.array_equal(part[:14, :20], pixels[:, 2 * step].permute(1, 2, 0).numpy())
+        assert (part[14:] == 255).all() and (part[:, 20:] == 255).all()
+        assert np.array_equal(clip.codes[:, 3 * step : 3 * step + 3], codes[step])
+    assert (clip.kind, clip.style) == ("frames", "video")
