@@ -121,6 +121,7 @@ footer { margin-top: 52px; padding-top: 14px; border-top: 1px solid var(--edge);
   th, td { padding-right: 9px; }
   .maps { grid-template-columns: 1fr; }
   .maps .axis { grid-column: 1; }
+  .maps.of-image { grid-template-columns: max-content 1fr; }
   .maps img.sound { height: 96px; }
   .maps img.codes { height: 48px; }
   dl { grid-template-columns: 1fr; }
