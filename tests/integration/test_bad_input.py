@@ -77,9 +77,9 @@ def test_from_a_shell(fairseq, tmp_path):
 
 @pytest.fixture
 def spoiled(make_data, tmp_path, modality):
-    """20 clips of which 6 are no good in 6 ways; and their rows, with a word of the reason."""
+    """20 clips of which some are no good, each in a way of its own; and their rows, with a word of the reason."""
     data = make_data(tmp_path / "data", train=[6000] * 20, valid=[6000, 5000])
-    return data, {"audio": spoil_sounds, "image": spoil_images}[modality](data)
+    return data, {"audio": spoil_sounds, "image": spoil_images, "video": spoil_videos}[modality](data)
 
 
 def spoil_images(data):
@@ -95,6 +95,17 @@ def spoil_images(data):
     return {2: "corrupt", 5: "not readable", 7: "1 x 1 pixels", 11: "far more pixels", 13: "5999", 17: "empty file"}
 
 
+def spoil_videos(data):
+    video = str(data / "clips/train {}.mp4").format
+    whole = Path(video(0)).read_bytes()
+    Path(video(2)).write_bytes(whole[: len(whole) // 3])
+    Path(video(5)).write_bytes(np.random.default_rng(0).bytes(5000))
+    soundfile.write(data / "sound.ogg", np.zeros(8000), 16000)
+    Path(video(7)).write_bytes((data / "sound.ogg").read_bytes())
+    Path(video(17)).write_bytes(b"")
+    return {2: "not readable", 5: "not readable", 7: "no video stream", 17: "empty file"}
+
+
 def spoil_sounds(data):
     clip = str(data / "clips/train {}.wav").format
     whole = Path(clip(0)).read_bytes()
@@ -107,7 +118,7 @@ def spoil_sounds(data):
     return {2: "", 5: "not readable", 7: "0 samples", 11: "NaN", 13: "5999 samples", 17: "empty file"}
 
 
-@pytest.mark.modalities("audio", "image")
+@pytest.mark.modalities("audio", "image", "video")
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (1, 3)])
 def test_bad_clips_are_skipped_and_listed_once(fairseq, spoiled, tmp_path, workers, batch_size):
     data, bad = spoiled
