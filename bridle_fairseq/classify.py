@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.data.codes import segment_count
 from bridle_fairseq.data.collate import pad_items
+from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.nn.classifier import class_scores
 
@@ -51,6 +54,39 @@ def score_dataset(
     found = np.concatenate(rows)
     in_order = found.argsort()
     return found[in_order], np.concatenate(scores)[in_order]
+
+
+@torch.inference_mode()
+def score_views(
+    model: Any, manifest: Manifest, reader: Reader, multi_label: bool, batch_size: int, workers: int
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Scores of a manifest's rows, the mean over the stretches of length 1 that a reader makes of each file.
+
+    Args:
+        model: a classifier in eval mode, on its device.
+        manifest: the rows.
+        reader: of files as the model takes them.
+        multi_label: see :func:`class_scores`.
+        batch_size: stretches of a batch.
+        workers: threads that read.
+
+    Returns:
+        n rows in order, n x classes float32, and the rows that cannot be read with the reason.
+    """
+    device = next(model.parameters()).device
+
+    def score(_: list[Segment], source: Tensor, mask: Tensor | None) -> np.ndarray:
+        logits = model(source.to(device), None if mask is None else mask.to(device))
+        return class_scores(logits, multi_label).double().cpu().numpy()
+
+    def cut(row: int, length: int) -> list[Segment]:
+        return [Segment(row, number, 1) for number in range(length)]
+
+    with SegmentReader(manifest, reader, cut, workers) as segments:
+        scores, bad = process(segments, range(len(manifest)), score, BatchLimits(batch_size, batch_size))
+    rows = np.array(sorted(scores), dtype=np.int64)
+    means = [np.mean(scores[row], axis=0) for row in rows.tolist()]
+    return rows, np.array(means, np.float32).reshape(len(rows), model.head.out_features), bad
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
 from bridle_fairseq.errors import InputError
 
 HELP = "metrics of a classifier on a labelled manifest, and tables of its predictions"
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips of a batch (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read files (%(default)s)")
+    add_view_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument(
         "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
@@ -46,17 +48,25 @@ def run(args: argparse.Namespace) -> int:
     labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"
     if not os.path.isfile(labels_path):
         raise InputError(f"{labels_path}: no such labels; expected the class ids of each row of {args.manifest}")
-    from bridle_fairseq.classify import score_dataset
+    from bridle_fairseq.classify import score_dataset, score_views
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
+    from bridle_fairseq.data.modality import modality_of
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device, ("bridle_classifier",))
+    reader = reader_of_views(args, modality_of(task.cfg), task.cfg)
     classes = task.classes
     classes.source = args.checkpoint
     split = Path(args.manifest).name.removesuffix(".tsv")
     folder = args.out or os.path.join(os.path.dirname(os.path.abspath(args.checkpoint)), "evaluation")
     dataset = _dataset(manifest, labels_path, classes, task.cfg, os.path.join(folder, f"{split}.skipped.tsv"))
-    rows, scores = score_dataset(model, dataset, task.cfg.multi_label, args.batch_size, args.workers, _progress)
+    if args.clips == args.crops == 1:
+        rows, scores = score_dataset(model, dataset, task.cfg.multi_label, args.batch_size, args.workers, _progress)
+    else:
+        options = task.cfg.multi_label, args.batch_size, max(1, args.workers)
+        rows, scores, bad = score_views(model, manifest, reader, *options)
+        for row, reason in bad.items():
+            dataset.skips.add(row, reason)
     dataset.skips.check(args.max_skipped)
     if len(rows) == 0:
         raise InputError(f"{args.manifest}: no clip could be read; expected one at least")

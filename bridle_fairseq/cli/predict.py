@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
 from bridle_fairseq.errors import DecodeError, InputError
 
 HELP = "the likeliest classes of files, by a classifier"
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="sound: of longer files the mean over segments of this length (default: the longest clip of its training)",
     )
+    add_view_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
 
 
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier",))
     modality = modality_of(task.cfg)
-    reader, segment = modality.reader(task.cfg), modality.segment(task.cfg, args.segment_seconds)
+    reader, segment = reader_of_views(args, modality, task.cfg), modality.segment(task.cfg, args.segment_seconds)
     if segment < 1:
         raise InputError(f"--segment-seconds is {args.segment_seconds}; expected more than 0")
     names = task.classes.names

@@ -8,21 +8,35 @@ them is chosen as of images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.frames import even_places
 from bridle_fairseq.data.image import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.pixels import view
+from bridle_fairseq.data.pixels import Box, view
 from bridle_fairseq.data.video import EXTENSIONS, count_frames, reader_of_thread
 from bridle_fairseq.errors import InputError
 
 MIDDLE = 0.5
+
+
+class View(NamedTuple):
+    """What is shown of a file."""
+
+    place: float = MIDDLE  # of the clip: see read_clips
+    across: float | None = None  # the largest square, at this share of the way along the longer side; None: the middle
+
+
+def even_views(clips: int, crops: int) -> list[View]:
+    """So many clips from a file's start to its end, and of each so many squares from side to side."""
+    sides = [None] if crops == 1 else even_places(crops)
+    return [View(place, across) for place in even_places(clips) for across in sides]
 
 
 class VideoDataset(ImageDataset):
@@ -75,42 +89,72 @@ class VideoDataset(ImageDataset):
 
 
 class ClipReader:
-    """The clip in the middle of a file, as in validation; each is one stretch of length 1.
+    """Views of files, each a stretch of length 1; by default one, the clip in the middle, as in validation.
 
     Args:
         num_frames, frame_stride, image_size, valid_crop: see :class:`VideoDataset`.
+        views: of each file.
     """
 
-    def __init__(self, num_frames: int, frame_stride: int, image_size: int, valid_crop: float) -> None:
+    def __init__(
+        self,
+        num_frames: int,
+        frame_stride: int,
+        image_size: int,
+        valid_crop: float,
+        views: Sequence[View] = (View(),),
+    ) -> None:
         check_clip(num_frames, frame_stride)
         check_view(image_size, valid_crop)
-        self.options = num_frames, frame_stride, image_size, valid_crop
+        if not image_size and any(view.across is not None for view in views):
+            raise InputError("several crops of frames as they are; expected task.image_size above 0")
+        self.options, self.views = (num_frames, frame_stride, image_size, valid_crop), views
+
+    def of_views(self, clips: int, crops: int) -> ClipReader:
+        """The same with :func:`even_views`."""
+        return ClipReader(*self.options, even_views(clips, crops))
 
     def length(self, path: str, size: int | None = None) -> int:
-        """1, after a look at the header.
+        """Number of views, after a look at the header.
 
         Raises:
             DecodeError: the file cannot be used.
         """
         reader_of_thread().info(path)
-        return 1
+        return len(self.views)
 
     def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
         """uint8 3 x frames x height x width."""
-        return torch.from_numpy(np.ascontiguousarray(read_clip(path, *self.options).transpose(3, 0, 1, 2)))
+        clip = read_clip(path, *self.options, self.views[start])
+        return torch.from_numpy(np.ascontiguousarray(clip.transpose(3, 0, 1, 2)))
 
 
 def read_clip(
-    path: str, num_frames: int = 16, frame_stride: int = 4, image_size: int = 0, middle: float = 1.0
+    path: str,
+    num_frames: int = 16,
+    frame_stride: int = 4,
+    image_size: int = 0,
+    middle: float = 1.0,
+    shown: View | None = None,
 ) -> np.ndarray:
-    """The clip in the middle of a file, uint8 frames x height x width x 3; each frame as :func:`view` shows it.
+    """A clip, uint8 frames x height x width x 3: that in the middle of a file, each frame as :func:`view` shows it.
+
+    ``shown``: another view of the file.
 
     Raises:
         DecodeError: the file cannot be used.
         InputError: PyAV is not installed.
     """
-    frames = _frames(path, num_frames, frame_stride, _short_side(image_size, middle), MIDDLE)
-    return np.stack([view(frame, image_size, middle) for frame in frames]).transpose(0, 2, 3, 1)
+    place, across = View() if shown is None else shown
+    frames = _frames(path, num_frames, frame_stride, _short_side(image_size, middle if across is None else 1.0), place)
+    box = None if across is None else _square(*frames[0].size, across)
+    return np.stack([view(frame, image_size, middle, box) for frame in frames]).transpose(0, 2, 3, 1)
+
+
+def _square(width: int, height: int, across: float) -> Box:
+    side = min(width, height)
+    left, upper = round((width - side) * across), round((height - side) * across)
+    return left, upper, left + side, upper + side
 
 
 def _frames(path: str, num_frames: int, stride: int, short_side: int | None, place: float) -> Sequence[Image.Image]:

@@ -152,3 +152,22 @@ def test_codes_say_which_clip_they_are_of():
     }
     with pytest.raises(InputError, match="expected a checkpoint trained with task.image_size above 0"):
         MODALITY.layout_of_codes(SimpleNamespace(**{**SHOWN, "image_size": 0}), front_end, 1)
+
+
+def test_views_go_over_the_file_and_along_the_longer_side(manifest):
+    reader, path = ClipReader(**SHOWN).of_views(2, 3), manifest.path(0)  # 30 frames of 64 x 40 pixels
+    assert reader.length(path) == 6
+    frames = VideoReader().clips(path, [0.0], 30, 1, 24)[0].numpy()
+    assert frames.shape[1:3] == (24, 38)
+    for number in range(6):
+        start, left = (0, 23)[number // 3], (0, 7, 14)[number % 3]
+        clip = reader.read(path, number)
+        for step in range(4):
+            expected = frames[start + 2 * step, :, left : left + 24].transpose(2, 0, 1)
+            assert np.array_equal(clip[:, step].numpy(), expected)
+    upright = ClipReader(**SHOWN).of_views(1, 2)  # 48 x 72 pixels
+    assert not torch.equal(upright.read(manifest.path(2), 0), upright.read(manifest.path(2), 1))
+    clips = ClipReader(**SHOWN).of_views(3, 1)
+    assert torch.equal(clips.read(path, 1), ClipReader(**SHOWN).read(path))
+    with pytest.raises(InputError, match="several crops of frames as they are"):
+        ClipReader(4, 2, 0, 1.0).of_views(1, 3)
