@@ -20,7 +20,8 @@ from bridle_fairseq.data.image import ImageDataset, check_view, dataset_of, layo
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.pixels import Box, view
-from bridle_fairseq.data.video import EXTENSIONS, count_frames, reader_of_thread
+from bridle_fairseq.data.video import EXTENSIONS, borrowed_reader, count_frames
+from bridle_fairseq.data.video_file import load_av
 from bridle_fairseq.errors import InputError
 
 MIDDLE = 0.5
@@ -65,7 +66,7 @@ class VideoDataset(ImageDataset):
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.random_start = random_start and bool(options.get("training"))
         super().__init__(manifest, **options)
-        reader_of_thread()  # whether there is PyAV at all is known before training
+        load_av()  # that it is missing is known before training
 
     def _check_settings(self, codes: CachedCodes | None) -> None:
         check_clip(self.num_frames, self.frame_stride)
@@ -120,7 +121,7 @@ class ClipReader:
         Raises:
             DecodeError: the file cannot be used.
         """
-        reader_of_thread().info(path)
+        count_frames(path)
         return len(self.views)
 
     def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
@@ -158,7 +159,8 @@ def _square(width: int, height: int, across: float) -> Box:
 
 
 def _frames(path: str, num_frames: int, stride: int, short_side: int | None, place: float) -> Sequence[Image.Image]:
-    (clip,) = reader_of_thread().clips(path, [place], num_frames, stride, short_side)
+    with borrowed_reader() as reader:
+        (clip,) = reader.clips(path, [place], num_frames, stride, short_side)
     return [Image.fromarray(frame) for frame in clip.numpy()]
 
 

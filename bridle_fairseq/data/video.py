@@ -7,8 +7,8 @@ have as many workers as cores, and one decoder thread in each: decoders scale be
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,14 +105,24 @@ class VideoReader:
         return {**self.__dict__, "_process": None}
 
 
-_readers = threading.local()
+_idle: list[VideoReader] = []
 
 
-def reader_of_thread() -> VideoReader:
-    """This thread's own reader."""
-    if not hasattr(_readers, "reader"):
-        _readers.reader = VideoReader()
-    return _readers.reader
+@contextmanager
+def borrowed_reader() -> Iterator[VideoReader]:
+    """A reader for this thread alone, until it is given back: there are as many as threads that read at once.
+
+    Raises:
+        InputError: PyAV is not installed.
+    """
+    try:
+        reader = _idle.pop()  # atomic: no lock that a fork could inherit
+    except IndexError:
+        reader = VideoReader()
+    try:
+        yield reader
+    finally:
+        _idle.append(reader)
 
 
 def count_frames(path: str) -> int:
@@ -121,4 +131,5 @@ def count_frames(path: str) -> int:
     Raises:
         DecodeError: the file cannot be used.
     """
-    return reader_of_thread().info(path).num_frames
+    with borrowed_reader() as reader:
+        return reader.info(path).num_frames

@@ -18,7 +18,7 @@ from bridle_fairseq.data import decoding_process
 from bridle_fairseq.data.frames import even_places, read_clips, read_video_info
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.data.video import VideoReader, count_frames
+from bridle_fairseq.data.video import VideoReader, borrowed_reader, count_frames
 from bridle_fairseq.errors import DecodeError, InputError
 
 pytest.importorskip("av")
@@ -184,6 +184,26 @@ def test_threads_may_count_frames_at_once(write_video, tmp_path):
         assert list(pool.map(count_frames, paths)) == list(range(2, 8))
     with pytest.raises(DecodeError):
         count_frames(str(tmp_path / "bad.mp4"))
+
+
+def test_as_many_readers_as_read_at_once_also_over_threads_that_come_and_go(write_video):
+    path = write_video("a.mp4", 2)
+
+    def pid_after_reading():
+        with borrowed_reader() as reader:
+            reader.info(path)
+            return reader.pid
+
+    def in_a_new_thread():
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(pid_after_reading).result()
+
+    assert in_a_new_thread() == in_a_new_thread() == pid_after_reading()
+    with borrowed_reader() as first, borrowed_reader() as second:
+        assert first.pid != second.pid
+    with pytest.raises(DecodeError), borrowed_reader() as reader:
+        reader.info(path + ".none")
+    assert in_a_new_thread() in (first.pid, second.pid)
 
 
 def test_without_pyav_there_is_one_sentence_at_once(monkeypatch):
