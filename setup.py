@@ -39,12 +39,13 @@ def readme():
 
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
+VIDEO = ["av>=17.1"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
     name="bridle_fairseq",
     version=version(),
-    description="BRIDLE: self-supervised audio pretraining with residual-quantized codes, for stock fairseq",
+    description="BRIDLE: self-supervised pretraining with residual-quantized codes, for stock fairseq",
     long_description=readme(),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -56,6 +57,7 @@ setup(
         "fairseq==0.12.2",
         "torch>=2.6,<2.15",
         "numpy>=1.24",
+        "pillow>=10.1",
         "soundfile>=0.12.1",
         "soxr>=0.3.7",
         "safetensors>=0.4.3",
@@ -63,7 +65,7 @@ setup(
         "tensorboardX>=2.6",
         "tqdm>=4.64",
     ],
-    extras_require={"onnx": ONNX, "test": TEST, "lint": LINT, "dev": TEST + LINT + ONNX},
+    extras_require={"onnx": ONNX, "video": VIDEO, "test": TEST, "lint": LINT, "dev": TEST + LINT + ONNX + VIDEO},
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},
 )

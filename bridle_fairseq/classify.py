@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.data.codes import segment_count
-from bridle_fairseq.data.collate import pad_waveforms
-from bridle_fairseq.data.decode import read_crop, read_info, resampled_length
+from bridle_fairseq.data.collate import pad_items
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.nn.classifier import class_scores
 
 SEGMENTS_AT_ONCE = 8
@@ -23,10 +26,10 @@ def score_dataset(
 
     Args:
         model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
-        dataset: an :class:`bridle_fairseq.data.audio.AudioDataset` that is not training.
+        dataset: a :class:`bridle_fairseq.tasks.media_data.FairseqMedia` that is not training.
         multi_label: see :func:`class_scores`.
         batch_size: clips of a batch.
-        workers: processes that read sound files.
+        workers: processes that read files.
         progress: wraps the iterable of batches.
 
     Returns:
@@ -54,32 +57,61 @@ def score_dataset(
 
 
 @torch.inference_mode()
-def score_file(model: Any, path: str, multi_label: bool, segment_samples: int) -> np.ndarray:
-    """Scores of a file, one a class: of all of it up to ``segment_samples``, else the mean over such segments.
+def score_views(
+    model: Any, manifest: Manifest, reader: Reader, multi_label: bool, batch_size: int, workers: int
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Scores of a manifest's rows, the mean over the stretches of length 1 that a reader makes of each file.
+
+    Args:
+        model: a classifier in eval mode, on its device.
+        manifest: the rows.
+        reader: of files as the model takes them.
+        multi_label: see :func:`class_scores`.
+        batch_size: stretches of a batch.
+        workers: threads that read.
+
+    Returns:
+        n rows in order, n x classes float32, and the rows that cannot be read with the reason.
+    """
+    device = next(model.parameters()).device
+
+    def score(_: list[Segment], source: Tensor, mask: Tensor | None) -> np.ndarray:
+        logits = model(source.to(device), None if mask is None else mask.to(device))
+        return class_scores(logits, multi_label).double().cpu().numpy()
+
+    def cut(row: int, length: int) -> list[Segment]:
+        return [Segment(row, number, 1) for number in range(length)]
+
+    with SegmentReader(manifest, reader, cut, workers) as segments:
+        scores, bad = process(segments, range(len(manifest)), score, BatchLimits(batch_size, batch_size))
+    rows = np.array(sorted(scores), dtype=np.int64)
+    means = [np.mean(scores[row], axis=0) for row in rows.tolist()]
+    return rows, np.array(means, np.float32).reshape(len(rows), model.head.out_features), bad
+
+
+@torch.inference_mode()
+def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment: int) -> np.ndarray:
+    """Scores of a file, one a class: of all of it up to ``segment``, else the mean over such segments.
 
     A shorter last segment counts by its length.
 
     Args:
         model: a classifier in eval mode, on its device.
-        path: a sound file of any rate and length.
+        reader: of files as the model takes them.
+        path: a file.
         multi_label: see :func:`class_scores`.
-        segment_samples: the longest stretch that the model is shown, in samples at its own rate.
+        segment: the longest stretch that the model is shown, in the reader's units.
 
     Raises:
         DecodeError: the file cannot be used.
     """
-    rate, device = model.settings.sample_rate, next(model.parameters()).device
-    header = read_info(path)
-    total = resampled_length(header.num_frames, header.sample_rate, rate)
-    starts = [number * segment_samples for number in range(segment_count(total, segment_samples, 1))]
+    device, total = next(model.parameters()).device, reader.length(path)
+    starts = [number * segment for number in range(segment_count(total, segment, 1))]
     summed = np.zeros(model.head.out_features)
     for first in range(0, len(starts), SEGMENTS_AT_ONCE):
-        clips = [
-            torch.from_numpy(read_crop(path, rate, start, segment_samples))
-            for start in starts[first : first + SEGMENTS_AT_ONCE]
-        ]
-        source, mask = pad_waveforms(clips)
+        some = starts[first : first + SEGMENTS_AT_ONCE]
+        lengths = np.array([min(segment, total - start) for start in some])
+        source, mask = pad_items([reader.read(path, *piece) for piece in zip(some, lengths.tolist(), strict=True)])
         logits = model(source.to(device), None if mask is None else mask.to(device))
-        lengths = np.array([len(clip) for clip in clips])
         summed += lengths @ class_scores(logits, multi_label).double().cpu().numpy()
     return summed / total

@@ -1,4 +1,4 @@
-"""A model over a corpus: stretches of sound files to batches, batches to what is wanted of each stretch.
+"""A model over a corpus: stretches of files to batches, batches to what is wanted of each stretch.
 
 Threads read ahead of the model. :class:`CodeMaker` makes codes; features are made in :mod:`bridle_fairseq.features`.
 """
@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.codes import CodesInfo, segment_count
-from bridle_fairseq.data.collate import pad_waveforms
-from bridle_fairseq.data.decode import AudioInfo, DecodeError, read_crop, read_info, resampled_length
+from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.data.parts import Part
+from bridle_fairseq.errors import DecodeError
 
 BATCHES_AHEAD = 4
 Made = TypeVar("Made")
 
 
 class Segment(NamedTuple):
-    """A stretch of a row's clip, in samples at the model's rate."""
+    """A stretch of a row's clip, in the reader's units: samples at the model's rate; pixels are one of length 1."""
 
     row: int
     start: int
@@ -36,19 +36,19 @@ class Segment(NamedTuple):
 
 
 class SegmentReader:
-    """The segments of a manifest's rows, and batches of their waveforms; a context manager that ends its threads.
+    """The segments of a manifest's rows, and batches of what they hold; a context manager that ends its threads.
 
     Args:
         manifest: the rows.
-        sample_rate: of the model, in Hz.
-        cut: (row, samples of its clip at that rate) -> its segments.
+        reader: of their files.
+        cut: (row, length of its clip) -> its segments.
         workers: threads.
     """
 
     def __init__(
-        self, manifest: Manifest, sample_rate: int, cut: Callable[[int, int], Sequence[Segment]], workers: int
+        self, manifest: Manifest, reader: Reader, cut: Callable[[int, int], Sequence[Segment]], workers: int
     ) -> None:
-        self.manifest, self.sample_rate, self.cut = manifest, sample_rate, cut
+        self.manifest, self.reader, self.cut = manifest, reader, cut
         self.pool = ThreadPoolExecutor(workers)
 
     def __enter__(self) -> SegmentReader:
@@ -61,36 +61,32 @@ class SegmentReader:
         """The segments of these rows in order; and the rows whose header is no good, with the reason."""
         found: list[Segment] = []
         bad = {}
-        for row, header in zip(rows, self.pool.map(self._header, rows), strict=True):
-            if isinstance(header, str):
-                bad[row] = header
+        for row, length in zip(rows, self.pool.map(self._length, rows), strict=True):
+            if isinstance(length, str):
+                bad[row] = length
             else:
-                found += self.cut(row, resampled_length(header.num_frames, header.sample_rate, self.sample_rate))
+                found += self.cut(row, length)
         return found, bad
 
     def read(self, batches: Iterable[list[Segment]]) -> Iterator[tuple[list[Segment], list[Tensor | str]]]:
-        """Each batch with its waveforms (S float32), or with the reason in place of one that cannot be read."""
+        """Each batch with what its segments hold, or with the reason in place of one that cannot be read."""
         waiting: deque[tuple[list[Segment], list[Future[Tensor | str]]]] = deque()
         for batch in batches:
-            waiting.append((batch, [self.pool.submit(self._waveform, segment) for segment in batch]))
+            waiting.append((batch, [self.pool.submit(self._item, segment) for segment in batch]))
             if len(waiting) > BATCHES_AHEAD:
                 yield _finished(*waiting.popleft())
         while waiting:
             yield _finished(*waiting.popleft())
 
-    def _header(self, row: int) -> AudioInfo | str:
+    def _length(self, row: int) -> int | str:
         try:
-            header = read_info(self.manifest.path(row))
+            return self.reader.length(self.manifest.path(row), int(self.manifest.sizes[row]))
         except DecodeError as error:
             return str(error)
-        if header.num_frames != self.manifest.sizes[row]:
-            return f"{header.num_frames} samples, the manifest says {self.manifest.sizes[row]}"
-        return header
 
-    def _waveform(self, segment: Segment) -> Tensor | str:
+    def _item(self, segment: Segment) -> Tensor | str:
         try:
-            path = self.manifest.path(segment.row)
-            return torch.from_numpy(read_crop(path, self.sample_rate, segment.start, segment.length))
+            return self.reader.read(self.manifest.path(segment.row), segment.start, segment.length)
         except DecodeError as error:
             return str(error)
 
@@ -115,7 +111,7 @@ class BatchLimits(NamedTuple):
     """How large batches are."""
 
     batch_size: int  # clips at most
-    max_tokens: int  # samples of a padded batch at most (a single clip may have more)
+    max_tokens: int  # length of a padded batch at most (a single clip may have more)
 
 
 def process(
@@ -130,7 +126,7 @@ def process(
     Args:
         reader: of the manifest.
         rows: a chunk of it; no batch holds clips of two chunks, so that what is made of a chunk is always the same.
-        work: (segments, B x S waveforms, their padding mask or None) -> something for each segment.
+        work: (segments, their batch, its padding mask or None) -> something for each segment.
         limits: of a batch.
         done: ``done(n)`` hears of every n rows that are finished.
     """
@@ -144,7 +140,7 @@ def process(
         good = [(segment, clip) for segment, clip in pairs if isinstance(clip, Tensor)]
         if good:
             which = [segment for segment, _ in good]
-            made.update(zip(which, work(which, *pad_waveforms([clip for _, clip in good])), strict=True))
+            made.update(zip(which, work(which, *pad_items([clip for _, clip in good])), strict=True))
         left.subtract(segment.row for segment in batch)
         done(sum(left[row] == 0 for row in {segment.row for segment in batch}))
     of_row: dict[int, list[Made]] = defaultdict(list)
@@ -158,8 +154,8 @@ def segments_of_codes(info: CodesInfo) -> Callable[[int, int], list[Segment]]:
     """How a clip is cut whose codes are made: consecutive segments of the training's crop length."""
 
     def cut(row: int, total: int) -> list[Segment]:
-        length = info.segment_samples
-        count = segment_count(total, length, info.min_segment_samples)
+        length = info.segment
+        count = segment_count(total, length, info.min_segment)
         return [Segment(row, n * length, min(length, total - n * length)) for n in range(count)]
 
     return cut
@@ -208,7 +204,7 @@ class CodeMaker:
         return kept, result.residual_energy.double().cpu().numpy() * sum(map(len, kept))
 
 
-def read_batches(dataset: AudioDataset, batch_size: int, rows: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+def read_batches(dataset: Any, batch_size: int, rows: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
     """The readable clips among some rows (all by default) in batches of like length; threads decode."""
     rows = np.arange(len(dataset)) if rows is None else rows
     order = rows[np.argsort(-dataset.sizes[rows], kind="stable")].tolist()

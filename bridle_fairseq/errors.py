@@ -8,3 +8,7 @@ class InputError(Exception):
 
     Entry points (the ``bridle`` command, the fairseq tasks) print the sentence and exit with code 2; no traceback.
     """
+
+
+class DecodeError(Exception):
+    """A media file that cannot be used, with the reason in a few words: it is skipped, counted and listed."""

@@ -102,6 +102,8 @@ def export(
     """
     folder = Path(folder).absolute()
     check_folder(folder)
+    if onnx_seconds is not None and source.settings.modality != "audio":
+        raise InputError(f"--onnx with a model of modality {source.settings.modality}; expected one of sound")
     config, weights = _contents(source, parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -161,7 +163,12 @@ def _contents(source: Source, parts: tuple[str, ...]) -> tuple[dict[str, Any], d
     from bridle_fairseq.cli.checkpoint import file_sha256
 
     config: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "bridle_fairseq": __version__}
-    config |= {"model": source.model, "sample_rate": source.settings.sample_rate}
+    config |= {"model": source.model, "modality": source.settings.modality}
+    if source.settings.modality == "audio":
+        config["sample_rate"] = source.settings.sample_rate
+    else:
+        shown = ("image_size", "valid_crop", *(("num_frames", "frame_stride") if config["modality"] == "video" else ()))
+        config |= {name: source.cfg["task"][name] for name in shown}
     weights = source.weights
     if source.model == "bridle_classifier":
         classes = source.state["task_state"]["classes"]

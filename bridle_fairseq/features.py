@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
+from bridle_fairseq.data.audio import AudioReader
 from bridle_fairseq.data.feature_files import PATCHES, FeatureArray
+from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.data.parts import Part
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
-from bridle_fairseq.nn.patch import grid_size
-from bridle_fairseq.nn.pooling import POOLINGS, log_mel_deviation, log_mel_segments, pool_patches
+from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd, Patches
+from bridle_fairseq.nn.pooling import POOLINGS, log_mel_deviation, log_mel_segments, pool_patches, pooled_width
 
 
 class Chunking(NamedTuple):
@@ -65,16 +66,45 @@ class Chunking(NamedTuple):
             found.append(Segment(row, begin, length, (first - start, end - start)))
         return found
 
+    @property
+    def reader(self) -> AudioReader:
+        """Of the clips."""
+        return AudioReader(self.front_end.log_mel.sample_rate)
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """What a patch's features stand for, as files of features say it."""
+        sizes = {"chunk_patches": self.chunk_patches, "overlap_patches": self.overlap_patches}
+        return {"sample_rate": self.front_end.log_mel.sample_rate, **self.front_end.layout, **sizes}
+
+
+class Whole(NamedTuple):
+    """Of what is always encoded whole; call it for the one segment of an item."""
+
+    front_end: FrontEnd
+    reader: Reader
+    layout: dict[str, Any]
+
+    def __call__(self, row: int, length: int) -> list[Segment]:
+        """The item."""
+        return [Segment(row, 0, length)]
+
 
 class Batch(NamedTuple):
     """Segments on the way through the extractors."""
 
-    source: Tensor  # B x S
+    source: Tensor  # B x S, or B x 3 x height x width
     source_padding: Tensor | None
     patches: Patches
     left_out: Tensor | None  # B x N: patches that do not count; None: all do
-    kept: list[tuple[int, int]]  # the time patches of each segment that count
+    kept: list[tuple[int, int]]  # sound: the time patches of each segment that count
     first: Tensor | None  # B: time patches of the clip before each segment; None: all are whole clips
+
+    def sizes(self) -> list[int]:
+        """How many patches of each segment count."""
+        if self.left_out is None:
+            return [self.patches.x.shape[1]] * len(self.patches.x)
+        return (~self.left_out).sum(1).tolist()
 
 
 class Extractor(Protocol):
@@ -93,32 +123,30 @@ class EncoderFeatures:
     """What an encoder's blocks make of the patches.
 
     Args:
-        model: what has ``encoder`` and ``settings``, in eval mode on its device.
+        model: what has ``front_end``, ``encoder`` and ``settings``, in eval mode on its device.
         layers: numbers of blocks, from 1; the last block's output is normalised.
         poolings: of :data:`POOLINGS`, and ``patches`` for each patch's features.
         source: name for the arrays.
     """
 
     def __init__(self, model: Any, layers: Sequence[int], poolings: Sequence[str], source: str = "encoder") -> None:
-        self.encoder, settings = model.encoder, model.settings
-        (rows,) = grid_size((settings.num_mel_bins,), settings.patch_size[1:])
-        width = settings.encoder_width
+        self.encoder, width = model.encoder, model.settings.encoder_width
         self.arrays = tuple(
-            FeatureArray(source, pooling, layer, width * (rows if pooling == "frequency" else 1))
+            FeatureArray(source, pooling, layer, pooled_width(model.front_end, width, pooling))
             for pooling in poolings
             for layer in layers
         )
 
     def of_batch(self, batch: Batch) -> list[tuple[int, dict[str, np.ndarray]]]:
-        """(time patches that count, features) of each segment."""
+        """(patches that count, features) of each segment."""
         patches, left_out = batch.patches, batch.left_out
         out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True, first=batch.first)
         made = {a.name: _features(out.of_layer(a.layer), patches.grid, left_out, a.pooling) for a in self.arrays}
         found = []
-        for number, (first, end) in enumerate(batch.kept):
-            of_patches = slice(first * patches.grid[1], end * patches.grid[1])
-            taken = {a.name: made[a.name][number][of_patches if a.pooling == PATCHES else ...] for a in self.arrays}
-            found.append((end - first, taken))
+        for number, count in enumerate(batch.sizes()):
+            counts = ... if left_out is None else (~left_out[number]).cpu().numpy()
+            taken = {a.name: made[a.name][number][counts if a.pooling == PATCHES else ...] for a in self.arrays}
+            found.append((count, taken))
         return found
 
     def of_row(self, pieces: list[tuple[int, dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
@@ -178,7 +206,7 @@ class FeatureMaker:
     Args:
         front_end: of all extractors.
         extractors: what to make.
-        reader: of the manifest, cutting clips as :class:`Chunking` does.
+        reader: of the manifest, cutting clips as :class:`Chunking` or :class:`Whole` does.
         limits: of a batch.
         dtype: of the arrays, ``float16`` or ``float32``.
         device: that of the extractors' models.
@@ -186,7 +214,7 @@ class FeatureMaker:
 
     def __init__(
         self,
-        front_end: AudioFrontEnd,
+        front_end: FrontEnd,
         extractors: Sequence[Extractor],
         reader: SegmentReader,
         limits: BatchLimits,
@@ -228,13 +256,12 @@ class FeatureMaker:
         """For each segment what each extractor made of it, and the number of its patches that count."""
         source, mask = source.to(self.device), None if mask is None else mask.to(self.device)
         batch = self._batch(segments, source, mask)
-        sizes = [(end - first) * batch.patches.grid[1] for first, end in batch.kept]
         made = [extractor.of_batch(batch) for extractor in self.extractors]
-        return [list(values) for values in zip(*made, sizes, strict=True)]
+        return [list(values) for values in zip(*made, batch.sizes(), strict=True)]
 
     def _batch(self, segments: list[Segment], source: Tensor, mask: Tensor | None) -> Batch:
         patches = self.front_end(source, mask)
-        steps, rows = patches.grid
+        steps, rows = patches.grid[0], math.prod(patches.grid[1:])
         if patches.padding_mask is None:
             valid = [steps] * len(segments)
         else:
@@ -242,6 +269,7 @@ class FeatureMaker:
         kept = [segment.kept or (0, count) for segment, count in zip(segments, valid, strict=True)]
         left_out, before = patches.padding_mask, None
         if any(segment.start for segment in segments):
+            assert isinstance(self.front_end, AudioFrontEnd)
             samples = self.front_end.patch_size[0] * self.front_end.log_mel.frame_shift
             before = torch.tensor([segment.start // samples for segment in segments], device=source.device)
         if any(segment.kept for segment in segments):
@@ -263,8 +291,8 @@ def encoder_features(
 
     Args:
         model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode.
-        source: B x S waveforms.
-        padding_mask: B x S, or None.
+        source: what the front end takes.
+        padding_mask: its padding, or None.
         poolings: see :func:`pool_patches`.
         layers: numbers of blocks from 1; all by default.
 

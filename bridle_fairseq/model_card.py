@@ -7,15 +7,42 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.settings import BridleSettings
 
 if TYPE_CHECKING:
     from bridle_fairseq.export import Source
 
 USES = {
-    "encoder": "vectors = model.embed(waveforms, sample_rate)          # B x D, pooling='mean'\n"
-    "features = model.features(waveforms, sample_rate)      # .x B x N x D, .class_token, .padding_mask, .grid",
-    "tokenizer": "codes = model.codes(waveforms, sample_rate)            # .codes B x N x K, .padding_mask, .grid",
-    "classifier": "model.classify(waveforms, sample_rate, top=5)          # [[(class, probability), ...], ...]",
+    "encoder": "vectors = model.embed({inputs})  # B x D, pooling='mean'\n"
+    "features = model.features({inputs})  # .x B x N x D, .class_token, .padding_mask, .grid",
+    "tokenizer": "codes = model.codes({inputs})  # .codes B x N x K, .padding_mask, .grid",
+    "classifier": "model.classify({inputs}, top=5)  # [[(class, probability), ...], ...]",
+}
+NEEDS = {
+    "audio": [
+        "Needs torch, numpy and safetensors; soxr where sound has another rate than the model.",
+        "Waveforms are mono, in [-1, 1].",
+    ],
+    "image": [
+        "Needs torch, numpy and safetensors; Pillow to read files.",
+        "Images are RGB, 3 x height x width, uint8 or from 0 to 1.",
+    ],
+    "video": [
+        "Needs torch, numpy and safetensors; PyAV and Pillow to read files.",
+        "Clips are RGB, frames x height x width x 3, uint8 or from 0 to 1.",
+    ],
+}
+INPUTS = {"audio": "waveforms, sample_rate", "image": "images", "video": "clips"}
+READ = {  # what is imported for it, and how files are read
+    "image": (
+        "from bridle_fairseq.data.pixels import read_image",
+        'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
+    ),
+    "video": (
+        "from bridle_fairseq.data.clips import read_clip",
+        "shown = model.num_frames, model.frame_stride, model.image_size, model.valid_crop",
+        'clips = [read_clip(path, *shown) for path in ("a.mp4", "b.webm")]',
+    ),
 }
 NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second", "stage")
 
@@ -28,7 +55,7 @@ def model_card(source: Source, config: Mapping[str, Any], license: str | None) -
         config: its ``config.json``.
         license: of the weights.
     """
-    what = " and ".join(config["parts"])
+    what, modality = " and ".join(config["parts"]), source.settings.modality
     lines = []
     if license:
         lines += ["---", f"license: {license}", "library_name: bridle_fairseq", "---", ""]
@@ -40,14 +67,15 @@ def model_card(source: Source, config: Mapping[str, Any], license: str | None) -
         "",
         "## Use",
         "",
-        "Needs torch, numpy and safetensors; soxr where sound has another rate than the model.",
-        "Waveforms are mono, in [-1, 1].",
+        *NEEDS[modality],
         "",
         "```python",
         "from bridle_fairseq import pretrained",
+        *READ.get(modality, ())[:1],
         "",
         'model = pretrained.load("this/folder", device="cpu")',
-        *[USES[part] for part in config["parts"]],
+        *READ.get(modality, ())[1:],
+        *[USES[part].format(inputs=INPUTS[modality]) for part in config["parts"]],
         "```",
         "",
     ]
@@ -64,10 +92,7 @@ def model_card(source: Source, config: Mapping[str, Any], license: str | None) -
 
 def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     s = source.settings
-    rows = [
-        ("input", f"{s.sample_rate} Hz, {s.num_mel_bins} mel bins, mean {s.fbank_mean:g}, deviation {s.fbank_std:g}"),
-        ("patches", f"{s.patch_size[0]} frames of 10 ms x {s.patch_size[1]} mel bins"),
-    ]
+    rows = _input(s, config)
     if config["parts"] != ["tokenizer"]:
         rows.append(("encoder", f"{s.encoder_depth} blocks, width {s.encoder_width}, {s.encoder_heads} heads"))
     if "tokenizer" in config["parts"]:
@@ -86,6 +111,19 @@ def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = f"`encoder.onnx`: waveform and padding_mask of {seconds:g} s to features and class_token"
         rows.append(("ONNX", f"{text}; differs from torch by {difference:.1g} at most"))
     return [*rows, ("checkpoint", f"sha256 {config['checkpoint_sha256']}")]
+
+
+def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sizes = " x ".join(map(str, s.patch_size))
+    if s.modality == "audio":
+        text = f"{s.sample_rate} Hz, {s.num_mel_bins} mel bins, mean {s.fbank_mean:g}, deviation {s.fbank_std:g}"
+        return [("input", text), ("patches", f"{s.patch_size[0]} frames of 10 ms x {s.patch_size[1]} mel bins")]
+    of_colours = (", ".join(f"{value:g}" for value in values) for values in (s.pixel_mean, s.pixel_std))
+    size = f"{config['image_size']} x {config['image_size']} pixels" if config["image_size"] else "pixels"
+    if s.modality == "video":
+        size = f"{config['num_frames']} frames, every {config['frame_stride']}. of a file, of {size}"
+    patches = f"{sizes} pixels" if s.modality == "image" else f"{sizes}: frames, and pixels of each"
+    return [("input", "{}, mean {}, deviation {}".format(size, *of_colours)), ("patches", patches)]
 
 
 def _data(source: Source) -> list[tuple[str, str]]:

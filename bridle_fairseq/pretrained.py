@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bridle_fairseq.data.collate import pad_waveforms
-from bridle_fairseq.data.resample import resample, resampled_length
+from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.core import EncoderCore
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
@@ -35,24 +33,22 @@ PARTS = {  # of the model `bridle`: the modules that each part needs
 }
 ALL_MODULES = ("decoder", "teacher_norm", *PARTS["encoder"], *PARTS["tokenizer"])
 
-Waveforms = Tensor | np.ndarray | Sequence[Tensor] | Sequence[np.ndarray]
-
 
 class Features(NamedTuple):
     """Features of the patches of a batch."""
 
-    x: Tensor  # B x N x D, time-major
+    x: Tensor  # B x N x D, the grid's first axis slowest
     class_token: Tensor | None  # B x D; None below the last layer
     padding_mask: Tensor | None  # B x N, or None where nothing is padding
-    grid: tuple[int, int]  # (T, F)
+    grid: tuple[int, ...]  # (T, F); of images rows and columns, of video T before them
 
 
 class Codes(NamedTuple):
     """Codes of the patches of a batch."""
 
-    codes: Tensor  # B x N x K long, time-major
+    codes: Tensor  # B x N x K long, the grid's first axis slowest
     padding_mask: Tensor | None  # B x N, or None where nothing is padding
-    grid: tuple[int, int]  # (T, F)
+    grid: tuple[int, ...]  # (T, F); of images rows and columns, of video T before them
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
@@ -72,15 +68,24 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
 class Pretrained:
     """An exported model.
 
-    Waveforms are mono, in [-1, 1], at any rate: a tensor or array of S samples or B x S (with ``lengths``, in samples,
-    where clips end before S), or a list of clips of any lengths. Results are on the model's device.
+    Waveforms are mono, in [-1, 1], at any rate (``sample_rate``): a tensor or array of S samples or B x S (with
+    ``lengths``, in samples, where clips end before S), or a list of clips of any lengths. Images are RGB, whole numbers
+    from 0 to 255 or floating-point ones from 0 to 1: 3 x height x width, B x 3 x height x width, or a list of images of
+    any sizes; :func:`bridle_fairseq.data.pixels.read_image` reads files so. Clips of video are the same with
+    ``num_frames`` frames, each height x width x 3: :func:`bridle_fairseq.data.clips.read_clip`. Results are on the
+    model's device.
 
     Attributes:
         config: what ``config.json`` says.
         parts: some of encoder, tokenizer, classifier.
         classes: names of a classifier's classes; empty for the others.
-        sample_rate: of the model, in Hz.
-        core: waveform and padding mask to features, for torch.compile, torch.export and ONNX; what a user assigns here,
+        sample_rate: of a model for sound, in Hz.
+        image_size: height and width of the images or frames of its validation (0: they were as they are); None for
+            sound.
+        valid_crop: share of their shorter side that was shown there.
+        num_frames, frame_stride: frames of a clip, and which of a file's those are: every ``frame_stride``-th; None
+            without video.
+        core: input and padding mask to features, for torch.compile, torch.export and ONNX; what a user assigns here,
             such as ``torch.compile(model.core)``, is used by :meth:`embed`. None without an encoder.
     """
 
@@ -89,6 +94,8 @@ class Pretrained:
         self.parts: list[str] = list(config["parts"])
         self.classes: list[str] = list(config.get("classes", {}).get("names", []))
         self.sample_rate = self.settings.sample_rate
+        self.image_size, self.valid_crop = config.get("image_size"), config.get("valid_crop")
+        self.num_frames, self.frame_stride = config.get("num_frames"), config.get("frame_stride")
         self.core: Any = None if module.encoder is None else EncoderCore(module.front_end, module.encoder).eval()
 
     @property
@@ -99,47 +106,47 @@ class Pretrained:
     @torch.no_grad()
     def features(
         self,
-        waveforms: Waveforms,
-        sample_rate: int,
-        lengths: Sequence[int] | Tensor | None = None,
+        inputs: Inputs,
+        sample_rate: int | None = None,
+        lengths: Lengths = None,
         layer: int | None = None,
     ) -> Features:
         """Features of all patches.
 
         Args:
-            waveforms: see the class.
-            sample_rate: theirs, in Hz.
-            lengths: B, samples of each clip.
+            inputs: waveforms, images or clips, see the class.
+            sample_rate: of waveforms, in Hz.
+            lengths: B, samples of each waveform.
             layer: None for the normalised last layer, else the output of block 1 .. encoder_depth.
 
         Raises:
-            InputError: waveforms that cannot be used, no such layer, or an export without an encoder.
+            InputError: inputs that cannot be used, no such layer, or an export without an encoder.
         """
         self._need("encoder", "classifier")
-        source, mask = self._batch(waveforms, sample_rate, lengths)
+        source, mask = self._batch(inputs, sample_rate, lengths)
         if layer is None:
             x, class_token, padding = self.core(source, mask)
-            return Features(x, class_token, padding, self._grid(x))
+            return Features(x, class_token, padding, self._grid(source))
         depth = self.settings.encoder_depth
         if not 1 <= layer <= depth:
             raise InputError(f"layer is {layer}; expected 1 to {depth}, or None for the normalised last one")
         patches = self.module.front_end(source, mask)
         out = self.module.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
-        return Features(out.layers[layer - 1], None, patches.padding_mask, self._grid(out.x))
+        return Features(out.layers[layer - 1], None, patches.padding_mask, patches.grid)
 
     @torch.no_grad()
     def embed(
         self,
-        waveforms: Waveforms,
-        sample_rate: int,
-        lengths: Sequence[int] | Tensor | None = None,
+        inputs: Inputs,
+        sample_rate: int | None = None,
+        lengths: Lengths = None,
         layer: int | None = None,
         pooling: str = "mean",
     ) -> Tensor:
         """One vector of each clip, float32: B x D, or B x (F * D) with ``pooling="frequency"``.
 
         Args:
-            waveforms, sample_rate, lengths, layer: as in :meth:`features`.
+            inputs, sample_rate, lengths, layer: as in :meth:`features`.
             pooling: ``mean`` of all patches, ``frequency`` (mean over time, frequency rows kept apart) or
                 ``class_token``.
         """
@@ -147,38 +154,42 @@ class Pretrained:
             raise InputError(f"pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
         if pooling == "class_token" and layer is not None:
             raise InputError(f"pooling is 'class_token' with layer {layer}; expected layer None, the last one")
-        found = self.features(waveforms, sample_rate, lengths, layer)
+        found = self.features(inputs, sample_rate, lengths, layer)
         token = found.x.new_zeros(0) if found.class_token is None else found.class_token
         return pool_patches(EncoderOutput(found.x, token, []), found.grid, found.padding_mask, pooling)
 
     @torch.no_grad()
-    def codes(self, waveforms: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None) -> Codes:
+    def codes(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Codes:
         """Codes of all patches.
 
         Args:
-            waveforms, sample_rate, lengths: as in :meth:`features`.
+            inputs, sample_rate, lengths: as in :meth:`features`.
 
         Raises:
-            InputError: waveforms that cannot be used, or an export without a tokenizer.
+            InputError: inputs that cannot be used, or an export without a tokenizer.
         """
         self._need("tokenizer")
-        codes, padding, grid = self.module.tokenize(*self._batch(waveforms, sample_rate, lengths))  # type: ignore[union-attr,operator]
+        codes, padding, grid = self.module.tokenize(*self._batch(inputs, sample_rate, lengths))  # type: ignore[union-attr,operator]
         return Codes(codes, padding, grid)
 
     @torch.no_grad()
-    def logits(self, waveforms: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+    def logits(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Tensor:
         """Logits of a classifier's classes, B x classes; arguments and errors as in :meth:`features`."""
         self._need("classifier")
-        return self.module(*self._batch(waveforms, sample_rate, lengths))
+        return self.module(*self._batch(inputs, sample_rate, lengths))
 
     def classify(
-        self, waveforms: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None = None, top: int = 5
+        self,
+        inputs: Inputs,
+        sample_rate: int | None = None,
+        lengths: Lengths = None,
+        top: int = 5,
     ) -> list[list[tuple[str, float]]]:
         """The likeliest classes of each clip and their probabilities, the likeliest first.
 
         Probabilities of a clip's classes sum to 1, unless the model was trained for any number of classes a clip.
         """
-        logits = self.logits(waveforms, sample_rate, lengths)
+        logits = self.logits(inputs, sample_rate, lengths)
         probabilities = logits.sigmoid() if self.config["multi_label"] else logits.softmax(1)
         best = probabilities.topk(min(max(1, top), len(self.classes)), dim=1)
         return [
@@ -192,50 +203,19 @@ class Pretrained:
         if not set(parts) & set(self.parts):
             raise InputError(f"this export holds {' and '.join(self.parts)}; expected one with {' or '.join(parts)}")
 
-    def _grid(self, x: Tensor) -> tuple[int, int]:
-        (rows,) = grid_size((self.settings.num_mel_bins,), self.settings.patch_size[1:])
-        return x.shape[1] // rows, rows
+    def _grid(self, source: Tensor) -> tuple[int, ...]:
+        return self.module.front_end.grid(source.shape[1 if source.dim() == 2 else 2 :])
 
-    def _batch(
-        self, waveforms: Waveforms, sample_rate: int, lengths: Sequence[int] | Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Waveforms as B x S at the model's rate on its device, and their padding mask."""
-        if sample_rate < 1:
-            raise InputError(f"sample_rate is {sample_rate}; expected the waveforms' samples a second")
-        clips = [self._resampled(clip, sample_rate) for clip in _clips(waveforms, lengths)]
-        source, mask = pad_waveforms(clips)
+    def _batch(self, inputs: Inputs, sample_rate: int | None, lengths: Lengths) -> tuple[Tensor, Tensor | None]:
+        """Inputs as the model takes them, on its device, and their padding mask."""
+        if self.settings.modality == "audio":
+            items = waveforms(inputs, sample_rate, lengths, self.sample_rate)
+        elif sample_rate is not None or lengths is not None:
+            raise InputError("sample_rate or lengths with pixels; expected neither: they are for sound")
+        else:
+            items = images(inputs) if self.settings.modality == "image" else clips(inputs)
+        source, mask = pad_items(items)
         return source.to(self.device), None if mask is None else mask.to(self.device)
-
-    def _resampled(self, clip: Tensor, sample_rate: int) -> Tensor:
-        if sample_rate == self.sample_rate:
-            return clip
-        length = resampled_length(len(clip), sample_rate, self.sample_rate)
-        samples = resample(clip.numpy(), sample_rate, self.sample_rate)[:length]
-        return torch.from_numpy(np.pad(samples, (0, length - len(samples))))
-
-
-def _clips(waveforms: Waveforms, lengths: Sequence[int] | Tensor | None) -> list[Tensor]:
-    """Each clip as S float32 on the CPU, without its padding."""
-    rows = [waveforms] if hasattr(waveforms, "ndim") and waveforms.ndim == 1 else waveforms  # type: ignore[union-attr]
-    clips = [torch.as_tensor(row).detach().cpu() for row in rows]  # type: ignore[union-attr]
-    if lengths is not None:
-        sizes = [int(length) for length in lengths]
-        if len(sizes) != len(clips):
-            raise InputError(f"{len(sizes)} lengths of {len(clips)} waveforms; expected one for each")
-        for number, (clip, size) in enumerate(zip(clips, sizes, strict=True)):
-            if not 1 <= size <= len(clip):
-                raise InputError(f"lengths[{number}] is {size}; expected 1 to its {len(clip)} samples")
-        clips = [clip[:size] for clip, size in zip(clips, sizes, strict=True)]
-    if not clips:
-        raise InputError("no waveforms; expected at least one")
-    for number, clip in enumerate(clips):
-        if clip.dim() != 1 or not clip.is_floating_point():
-            found = f"{clip.dim()} axes of {clip.dtype}"
-            raise InputError(f"waveform {number} has {found}; expected one axis of floating-point samples, mono")
-        if not len(clip) or not clip.isfinite().all():
-            found = "NaN or infinite samples" if len(clip) else "no samples"
-            raise InputError(f"waveform {number} has {found}; expected finite ones")
-    return [clip.float() for clip in clips]
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ from bridle_fairseq.data.tables import match, read_table
 def main(args):
     columns = {"name": args.name_column, "label": args.label_column}
     entries = read_table(args.table, columns, args.label_separator)
-    scan = scan_source(args.source, args.dest)
+    scan = scan_source(args.source, args.dest, modality=args.modality)
     labelled_corpus(scan, match(scan, entries), args.valid_percent, args.seed).write(args.dest)
 
 
 if __name__ == "__main__":
-    parser = script_parser(__doc__)
+    parser = script_parser(__doc__, modality=True)
     parser.add_argument("table", metavar="CSV")
     parser.add_argument("--name-column", metavar="NAME", help="column that names the file")
     parser.add_argument("--label-column", metavar="NAME", help="column with the class")

@@ -41,7 +41,7 @@ def make(tmp_path, model):
         manifest = Manifest(tmp_path, [f"{n}.wav" for n in range(len(waves))], [len(clip) for clip in waves])
         chunking = Chunking.of_samples(model.front_end, chunk, overlap)
         extractors = extractors or [EncoderFeatures(model, [1, 2], POOLINGS)]
-        with SegmentReader(manifest, 16000, chunking, 1) as reader:
+        with SegmentReader(manifest, chunking.reader, chunking, 1) as reader:
             maker = FeatureMaker(model.front_end, extractors, reader, BatchLimits(4, 1 << 20), **options)
             return maker.make(range(len(waves)))
 

@@ -23,9 +23,18 @@ from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig  # no
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning  # noqa: E402
 from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig  # noqa: E402
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402
+from bridle_fairseq.tasks.media_data import AudioOptions, ImageOptions, VideoOptions  # noqa: E402
 
-CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "audio" / "config" / "finetuning"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/*.yaml"))
+OF_SOUND = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"}
+OF_SOUND |= {"spec_augment_mel_bins", "spec_augment_frames"}
+OF_CLIPS = {f.name for f in fields(VideoOptions)}
+OF_ANOTHER = {  # settings of task and model that are for other modalities
+    "audio": {f.name for f in fields(ImageOptions)} | OF_CLIPS | {"pixel_mean", "pixel_std"},
+    "images": OF_SOUND | OF_CLIPS,
+    "video": OF_SOUND,
+}
 OF_A_SECTION = {
     "task": BridleClassificationConfig,
     "model": BridleClassifierConfig,
@@ -37,14 +46,16 @@ OF_A_SECTION = {
 
 def composed(name: str, *overrides: str):
     """As fairseq-hydra-train composes it."""
+    modality, name = name.split("/")
     hydra_init(name)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(CONFIGS)):
+    with initialize_config_dir(config_dir=str(EXAMPLES / modality / "config" / "finetuning")):
         return compose(name, overrides=list(overrides))
 
 
 def test_the_configurations_are_there() -> None:
-    assert NAMES == ["audioset_20k", "audioset_2m", "esc50", "speech_commands", "tiny"]
+    audio = [f"audio/{name}" for name in ("audioset_20k", "audioset_2m", "esc50", "speech_commands", "tiny")]
+    assert NAMES == [*audio, "images/imagenet", "images/tiny", "video/kinetics", "video/tiny"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,7 +70,7 @@ def test_every_key_exists(name) -> None:
     # What only the task's and the model's own keys could name must stand in the file to be set on the command line.
     written = OmegaConf.to_container(cfg)
     for section, kind in list(OF_A_SECTION.items())[:3]:
-        own = {f.name for f in fields(kind)} - {"_name", "settings", "seed"}
+        own = {f.name for f in fields(kind)} - {"_name", "settings", "seed"} - OF_ANOTHER[name.split("/")[0]]
         assert own - set(written[section]) == set(), section
 
 
@@ -69,34 +80,43 @@ def test_the_task_takes_it(name) -> None:
 
 
 TABLE = {  # lr, clips an update, epochs, epochs of warm-up, updates of an epoch
-    "audioset_2m": (2e-4, 256, 200, 10, 782),
-    "audioset_20k": (4e-4, 256, 150, 10, 87),
-    "esc50": (2e-3, 64, 300, 20, 25),
+    "images/imagenet": (5e-4, 1024, 200, 5, 1251),
+    "video/kinetics": (7.5e-4, 384, 75, 5, 2 * 625),  # two clips a file
+    "audio/audioset_2m": (2e-4, 256, 200, 10, 782),
+    "audio/audioset_20k": (4e-4, 256, 150, 10, 87),
+    "audio/esc50": (2e-3, 64, 300, 20, 25),
 }
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "tiny"])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("/tiny")])
 def test_the_settings_of_the_method(name) -> None:
     cfg = composed(name)
     model = cfg.model
     assert (model.pooling, model.layer_decay, model.drop_path, cfg.criterion.mixup) == ("mean", 0.75, 0.1, 0.5)
-    assert (model.spec_augment_mel_bins, model.spec_augment_frames) == (48, 192)
-    assert (model.mask_time, model.mask_frequency, cfg.optimizer.weight_decay) == (0.2, 0.2, 5e-4)
+    assert cfg.optimizer.weight_decay == 5e-4
+    if name.startswith("audio/"):
+        assert (model.spec_augment_mel_bins, model.spec_augment_frames) == (48, 192)
+        assert (model.mask_time, model.mask_frequency) == (0.2, 0.2)
     if name in TABLE:
         lr, clips, epochs, warmup, updates = TABLE[name]
         assert cfg.optimization.lr == [lr] and cfg.dataset.batch_size * cfg.optimization.update_freq[0] == clips
         assert (cfg.optimization.max_update, cfg.lr_scheduler.warmup_updates) == (epochs * updates, warmup * updates)
-    assert cfg.task.multi_label == name.startswith("audioset")
+    assert cfg.task.multi_label == name.startswith("audio/audioset")
     assert (cfg.task.weighted_sampling, cfg.task.samples_per_epoch) == (
-        (True, 200000) if name == "audioset_2m" else (False, None)
+        (True, 200000) if name == "audio/audioset_2m" else (False, None)
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "lr", "updates"), [("audioset_2m", 4e-3, 250 * 782), ("audioset_20k", 5e-3, 300 * 87)]
+    ("name", "lr", "updates"),
+    [
+        ("audio/audioset_2m", 4e-3, 250 * 782),
+        ("audio/audioset_20k", 5e-3, 300 * 87),
+        ("images/imagenet", 8e-3, 200 * 5004),  # of 256 images
+    ],
 )
 def test_linear_probes(name, lr, updates) -> None:
-    cfg = composed(name, f"+probe={name}")
+    cfg = composed(name, f"+probe={name.split('/')[1]}")
     assert cfg.model.freeze_encoder and cfg.optimization.lr == [lr] and cfg.optimization.max_update == updates
-    chosen = {field.name: cfg.model[field.name] for field in fields(FineTuning)}
+    chosen = {field.name: cfg.model[field.name] for field in fields(FineTuning) if field.name in cfg.model}
     check_finetuning(FineTuning(**chosen), cfg.model.pooling, True)

@@ -22,7 +22,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=3_200_000,
         metavar="N",
-        help="samples of a padded batch (default: %(default)s)",
+        help="sound: samples of a padded batch (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument(
@@ -32,9 +32,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="stop above this share of unusable clips (0.01)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read sound files"
-    )
+    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
 
 
 def add_shard_argument(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
 from bridle_fairseq.errors import InputError
 
 HELP = "metrics of a classifier on a labelled manifest, and tables of its predictions"
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gets {split}.predictions.csv, .classes.csv, .confusion.csv (default: evaluation, beside the checkpoint)",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips of a batch (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read sound files (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read files (%(default)s)")
+    add_view_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument(
         "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
@@ -46,17 +48,25 @@ def run(args: argparse.Namespace) -> int:
     labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"
     if not os.path.isfile(labels_path):
         raise InputError(f"{labels_path}: no such labels; expected the class ids of each row of {args.manifest}")
-    from bridle_fairseq.classify import score_dataset
+    from bridle_fairseq.classify import score_dataset, score_views
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
+    from bridle_fairseq.data.modality import modality_of
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device, ("bridle_classifier",))
+    reader = reader_of_views(args, modality_of(task.cfg), task.cfg)
     classes = task.classes
     classes.source = args.checkpoint
     split = Path(args.manifest).name.removesuffix(".tsv")
     folder = args.out or os.path.join(os.path.dirname(os.path.abspath(args.checkpoint)), "evaluation")
     dataset = _dataset(manifest, labels_path, classes, task.cfg, os.path.join(folder, f"{split}.skipped.tsv"))
-    rows, scores = score_dataset(model, dataset, task.cfg.multi_label, args.batch_size, args.workers, _progress)
+    if args.clips == args.crops == 1:
+        rows, scores = score_dataset(model, dataset, task.cfg.multi_label, args.batch_size, args.workers, _progress)
+    else:
+        options = task.cfg.multi_label, args.batch_size, max(1, args.workers)
+        rows, scores, bad = score_views(model, manifest, reader, *options)
+        for row, reason in bad.items():
+            dataset.skips.add(row, reason)
     dataset.skips.check(args.max_skipped)
     if len(rows) == 0:
         raise InputError(f"{args.manifest}: no clip could be read; expected one at least")
@@ -75,17 +85,13 @@ def run(args: argparse.Namespace) -> int:
 def _dataset(manifest: Any, labels_path: str, classes: Any, cfg: Any, skipped_path: str) -> Any:
     """The clips as validation sees them; those that cannot be read are listed in a file."""
     from bridle_fairseq.data.labels import Labels
+    from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.data.skips import SkipLog
-    from bridle_fairseq.tasks.labelled_data import LabelledAudioDataset
+    from bridle_fairseq.tasks.labelled_data import LabelledMedia
 
-    return LabelledAudioDataset(
-        manifest,
-        labels=Labels.read(labels_path, manifest, classes, cfg.multi_label),
-        multi_label=cfg.multi_label,
-        sample_rate=cfg.sample_rate,
-        max_sample_size=cfg.max_sample_size,
-        skips=SkipLog(manifest, skipped_path),
-    )
+    labels = Labels.read(labels_path, manifest, classes, cfg.multi_label)
+    media = modality_of(cfg).dataset(manifest, cfg, skips=SkipLog(manifest, skipped_path))
+    return LabelledMedia(media, labels=labels, multi_label=cfg.multi_label)
 
 
 def _progress(batches: Any) -> Any:

@@ -117,13 +117,19 @@ def choose_layers(texts: list[str], num_layers: int) -> list[int]:
 
 
 def choose_chunking(args: argparse.Namespace, front_end: Any, task: Any = None) -> Any:
-    """The :class:`bridle_fairseq.features.Chunking` of ``--chunk-seconds`` and ``--overlap-seconds``.
+    """The :class:`bridle_fairseq.features.Chunking` (or :class:`Whole`) of ``--chunk-seconds``, ``--overlap-seconds``.
 
     Raises:
         InputError: lengths that cannot work.
     """
-    from bridle_fairseq.features import Chunking
+    from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.features import Chunking, Whole
 
+    cfg = getattr(task, "cfg", None)
+    modality = modality_of(cfg)
+    if modality.name != "audio":
+        segment = modality.segment(cfg, args.chunk_seconds)
+        return Whole(front_end, modality.reader(cfg), modality.layout_of_codes(cfg, front_end, segment))
     rate = front_end.log_mel.sample_rate
     if args.chunk_seconds is None:
         chunk = int(getattr(getattr(task, "cfg", None), "max_sample_size", None) or 10.24 * rate)
@@ -143,17 +149,11 @@ def choose_chunking(args: argparse.Namespace, front_end: Any, task: Any = None) 
 def describe(arrays: tuple[Any, ...], chunking: Any, dtype: str, checkpoint_sha256: str, manifest: Any) -> Any:
     """The :class:`FeaturesInfo` of these arrays."""
     from bridle_fairseq.data.feature_files import FeaturesInfo
-    from bridle_fairseq.nn.patch import grid_size
 
-    front_end = chunking.front_end
     return FeaturesInfo(
         arrays=arrays,
         dtype=dtype,
-        sample_rate=front_end.log_mel.sample_rate,
-        frequency_patches=grid_size((1, front_end.log_mel.num_mel_bins), front_end.patch_size)[1],
-        patch_frames=front_end.patch_size[0],
-        chunk_patches=chunking.chunk_patches,
-        overlap_patches=chunking.overlap_patches,
+        grid=chunking.layout,
         checkpoint_sha256=checkpoint_sha256,
         manifest_sha256=manifest.fingerprint(),
     )
@@ -167,7 +167,7 @@ def make_features(
     from bridle_fairseq.features import FeatureMaker
 
     info = parts.info
-    with SegmentReader(parts.manifest, info.sample_rate, chunking, args.workers) as reader:
+    with SegmentReader(parts.manifest, chunking.reader, chunking, args.workers) as reader:
         limits = BatchLimits(args.batch_size, args.max_tokens)
         maker = FeatureMaker(chunking.front_end, extractors, reader, limits, info.dtype, device)
         return make_missing(parts, todo, maker.make, args.max_skipped, name)

@@ -1,10 +1,13 @@
-"""``bridle manifest``: list the sound files of a folder or a stored zip archive, for training and validation."""
+"""``bridle manifest``: list the files of a folder or a stored zip archive, for training and validation."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "list the sound files of a folder (or a stored .zip) in train.tsv and valid.tsv"
+from bridle_fairseq.data.modality import add_modality_argument
+from bridle_fairseq.errors import InputError
+
+HELP = "list the sound files, images or videos of a folder (or a stored .zip) in train.tsv and valid.tsv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dest", required=True, metavar="DIR", help="folder for the manifests; made if it is not there"
     )
-    parser.add_argument("--ext", nargs="+", metavar="EXT", help="extensions (default: wav flac ogg opus mp3)")
+    add_modality_argument(parser)
+    parser.add_argument("--ext", nargs="+", metavar="EXT", help="extensions (default: the usual ones of the modality)")
     parser.add_argument(
         "--valid-percent", type=float, default=0.05, metavar="SHARE", help="validation share, 0 to 1 (0.05)"
     )
@@ -22,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=8, help="threads that read headers (8)")
     labels = parser.add_argument_group(
         "labels", "write {split}.lbl and labels.csv as well; files without a label are left out"
+    )
+    labels.add_argument(
+        "--class-folders", action="store_true", help="files lie in folders of their classes: class/x, or train/class/x"
     )
     labels.add_argument(
         "--labels", nargs="+", metavar="CSV", help="tables with a header that name a file and its class"
@@ -41,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the manifests and say what was found."""
     from bridle_fairseq.data.labels import Classes
-    from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, scan_source
+    from bridle_fairseq.data.prepare import Corpus, folder_entries, labelled_corpus, random_split, scan_source
     from bridle_fairseq.data.tables import Entry, match, read_table
 
     columns = {what: getattr(args, f"{what}_column") for what in ("name", "label", "split", "fold")}
@@ -49,9 +56,13 @@ def run(args: argparse.Namespace) -> int:
     for path in args.labels or ():
         entries.update(read_table(path, columns, args.label_separator))
     classes = Classes.read(args.classes) if args.classes else None
-    scan = scan_source(args.source, args.dest, args.ext, args.path_must_contain, args.workers)
-    if entries:
-        corpus = labelled_corpus(scan, match(scan, entries), args.valid_percent, args.seed, classes)
+    if entries and args.class_folders:
+        raise InputError("--class-folders and --labels; expected one of them")
+    scan = scan_source(args.source, args.dest, args.ext, args.path_must_contain, args.workers, args.modality)
+    if entries or args.class_folders:
+        share = args.valid_percent, args.seed
+        found = match(scan, entries) if entries else folder_entries(scan, *share)
+        corpus = labelled_corpus(scan, found, *share, classes)
     else:
         corpus = Corpus(scan, random_split(len(scan.files), args.valid_percent, args.seed))
     corpus.write(args.dest)

@@ -11,7 +11,7 @@ from bridle_fairseq.cli.corpus_run import add_batch_arguments, check_batch_argum
 from bridle_fairseq.cli.features import add_chunk_arguments, add_layers_argument, choose_chunking, choose_layers
 from bridle_fairseq.errors import InputError
 
-HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and log-mel statistics"
+HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
 SPLITS = ("train", "valid", "test")
 POOLINGS = ("mean", "frequency", "class_token")
 
@@ -32,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         nargs="+",
         choices=POOLINGS,
-        default=["mean", "frequency"],
-        help="ways to pool patches (default: mean and frequency)",
+        help="ways to pool patches (default: mean and frequency; of images and video: mean and class_token)",
     )
     add_probe_arguments(parser)
-    parser.add_argument("--no-baselines", action="store_true", help="leave out the untrained encoder and the log-mel")
+    parser.add_argument(
+        "--no-baselines", action="store_true", help="leave out the untrained encoder and statistics of the input"
+    )
     add_chunk_arguments(parser)
     add_batch_arguments(parser)
 
@@ -97,23 +98,30 @@ def _read_split(folder: str, split: str) -> tuple[Any, Any]:
 
 def _made(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Features of all splits by a checkpoint's encoder and the baselines; and what they are from."""
+    from bridle_fairseq.baselines import baseline_of
     from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
-    from bridle_fairseq.features import EncoderFeatures, LogMelFeatures, untrained_twin
+    from bridle_fairseq.features import EncoderFeatures, untrained_twin
 
     for manifest, _ in data.values():
         manifest.check_files()
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device, ENCODERS)
-    layers, poolings = choose_layers(args.layers, model.encoder.depth), list(dict.fromkeys(args.pooling))
+    layers = choose_layers(args.layers, model.encoder.depth)
+    poolings = list(dict.fromkeys(args.pooling or default_poolings(model)))
     extractors: list[Any] = [EncoderFeatures(model, layers, poolings)]
     if not args.no_baselines:
         extractors.append(EncoderFeatures(untrained_twin(model, args.seed), layers, poolings, "untrained"))
-        extractors.append(LogMelFeatures(model.front_end))
+        extractors.append(baseline_of(model))
     chunking = choose_chunking(args, model.front_end, task)
     found = {
         split: extract(args, manifest, chunking, extractors, device, split) for split, (manifest, _) in data.items()
     }
     return found, {"checkpoint": args.checkpoint, "checkpoint_sha256": file_sha256(args.checkpoint)}
+
+
+def default_poolings(model: Any) -> tuple[str, ...]:
+    """Ways to pool patches that suit a model's modality."""
+    return ("mean", "class_token") if model.front_end.rows is None else ("mean", "frequency")
 
 
 def extract(
@@ -134,7 +142,7 @@ def extract(
     skips = SkipLog(manifest, os.path.join(args.out, f"{name}.skipped.tsv") if args.out else None)
     parts = []
     with (
-        SegmentReader(manifest, chunking.front_end.log_mel.sample_rate, chunking, args.workers) as reader,
+        SegmentReader(manifest, chunking.reader, chunking, args.workers) as reader,
         progress_bar(len(manifest), name) as bar,
     ):
         limits = BatchLimits(args.batch_size, args.max_tokens)

@@ -1,4 +1,4 @@
-"""``bridle stats``: mean and standard deviation of the log-mel frames of a manifest, for the model's normalisation."""
+"""``bridle stats``: mean and standard deviation of a manifest's log-mel frames or pixels, to normalise them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import argparse
 import os
 import sys
 import tempfile
+from types import SimpleNamespace
 from typing import Any
 
-HELP = "mean and standard deviation of the log-mel of a manifest, as overrides for training"
+from bridle_fairseq.data.modality import add_modality_argument
+
+HELP = "mean and standard deviation of a manifest's log-mel frames or pixels, as overrides for training"
+PIXELS = ("image_size", "num_frames", "frame_stride")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle stats``."""
     parser.add_argument("manifest", metavar="MANIFEST", help="train.tsv, as bridle manifest writes it")
+    add_modality_argument(parser)
     parser.add_argument("--max-clips", type=int, metavar="N", help="a random choice of N clips (default: all)")
-    parser.add_argument("--max-seconds", type=float, default=10.24, help="a random crop of longer clips (10.24)")
-    parser.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="that of the model (16000)")
-    parser.add_argument("--num-mel-bins", type=int, default=128, metavar="N", help="those of the model (128)")
+    parser.add_argument("--max-seconds", type=float, default=10.24, help="sound: a random crop of longer clips (10.24)")
+    parser.add_argument("--sample-rate", type=int, default=16000, metavar="HZ", help="sound: the model's (16000)")
+    parser.add_argument("--num-mel-bins", type=int, default=128, metavar="N", help="sound: the model's (128)")
+    parser.add_argument(
+        "--image-size", type=int, default=224, metavar="N", help="images, video: their middle is resized to this (224)"
+    )
+    parser.add_argument("--num-frames", type=int, default=16, metavar="N", help="video: frames of a clip (16)")
+    parser.add_argument("--frame-stride", type=int, default=4, metavar="N", help="video: from frame to frame (4)")
     parser.add_argument("--batch-size", type=int, default=32, help="clips at a time (32)")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (2)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of clips and crops (1)")
@@ -27,16 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the two numbers as overrides on stdout, what they come from on stderr."""
+    """Print the numbers as overrides on stdout, what they come from on stderr."""
     import numpy as np
 
-    from bridle_fairseq.data.audio import AudioDataset
     from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.data.skips import SkipLog
     from bridle_fairseq.errors import InputError
-    from bridle_fairseq.nn.fbank import LogMel
 
-    for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins"):
+    for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins", *PIXELS):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value}; expected more than 0")
@@ -46,18 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if args.max_clips is not None and args.max_clips < len(manifest):
         chosen = np.random.default_rng(args.seed).choice(len(manifest), args.max_clips, replace=False)
         manifest = manifest.select(np.sort(chosen))
+    cfg = _configuration(args)
     with tempfile.TemporaryDirectory() as folder:
         skips = SkipLog(manifest, os.path.join(folder, "skipped.tsv"))
-        dataset = AudioDataset(
-            manifest,
-            sample_rate=args.sample_rate,
-            max_sample_size=round(args.max_seconds * args.sample_rate),
-            training=True,
-            seed=args.seed,
-            skips=skips,
-        )
-        log_mel = LogMel(args.sample_rate, args.num_mel_bins)
-        mean, deviation, frames = log_mel_statistics(dataset, log_mel, args.batch_size, args.workers)
+        dataset = modality_of(cfg).dataset(manifest, cfg, training=True, skips=skips)
+        mean, deviation, count = value_statistics(dataset, _values(args), args.batch_size, args.workers)
         for _, path, reason in skips.listed():
             print(f"left out: {path}: {reason}", file=sys.stderr)
     if skips.count > args.max_skipped * len(manifest):
@@ -65,13 +67,54 @@ def run(args: argparse.Namespace) -> int:
             f"{args.manifest}: {skips.count} of {len(manifest)} clips cannot be read, see above; expected at most a "
             f"share of {args.max_skipped:g} (--max-skipped)"
         )
-    print(f"{len(manifest) - skips.count} clips, {frames} frames; {skips.count} skipped", file=sys.stderr)
-    print(f"model.fbank_mean={mean:.4f} model.fbank_std={deviation:.4f}")
+    clips = len(manifest) - skips.count
+    if args.modality == "audio":
+        print(f"{clips} clips, {count // args.num_mel_bins} frames; {skips.count} skipped", file=sys.stderr)
+        print(f"model.fbank_mean={mean[0]:.4f} model.fbank_std={deviation[0]:.4f}")
+    else:
+        many = "images" if args.modality == "image" else "clips"
+        print(f"{clips} {many}, {count} pixels; {skips.count} skipped", file=sys.stderr)
+        shown = (",".join(f"{value:.4f}" for value in values) for values in (mean, deviation))
+        print("model.pixel_mean=[{}] model.pixel_std=[{}]".format(*shown))
     return 0
 
 
-def log_mel_statistics(dataset: Any, log_mel: Any, batch_size: int, workers: int) -> tuple[float, float, int]:
-    """Mean and standard deviation over all bins of all valid frames, and how many frames; sums in float64.
+def _configuration(args: argparse.Namespace) -> Any:
+    """Clips as they are when nothing is augmented, long ones cropped at random."""
+    return SimpleNamespace(
+        modality=args.modality,
+        seed=args.seed,
+        num_buckets=16,
+        sample_rate=args.sample_rate,
+        max_sample_size=round(args.max_seconds * args.sample_rate),
+        roll=False,
+        gain=False,
+        **{name: getattr(args, name) for name in PIXELS},
+        random_start=True,
+        valid_crop=1.0,
+        crop=False,
+        flip=False,
+    )
+
+
+def _values(args: argparse.Namespace) -> Any:
+    """What makes a batch's values, B x channels x sizes, and their padding (B x the first sizes) or None."""
+    from bridle_fairseq.nn.fbank import LogMel
+    from bridle_fairseq.nn.frontend import unit_range
+
+    if args.modality != "audio":
+        return lambda source, padding_mask: (unit_range(source), padding_mask)
+    log_mel = LogMel(args.sample_rate, args.num_mel_bins)
+
+    def of_sound(source: Any, padding_mask: Any) -> tuple[Any, Any]:
+        fbank, padding = log_mel(source, padding_mask)
+        return fbank.unsqueeze(1), padding
+
+    return of_sound
+
+
+def value_statistics(dataset: Any, values: Any, batch_size: int, workers: int) -> tuple[list[float], list[float], int]:
+    """Mean and standard deviation of each channel over all valid values, and how many those are; sums in float64.
 
     Raises:
         InputError: not a single clip could be read.
@@ -87,17 +130,17 @@ def log_mel_statistics(dataset: Any, log_mel: Any, batch_size: int, workers: int
     loader = torch.utils.data.DataLoader(
         dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
     )
-    total, squares, frames = 0.0, 0.0, 0
+    total, squares, count = torch.zeros(1), torch.zeros(1), 0
     for batch in tqdm(loader, desc="stats", unit=" batches", disable=not sys.stderr.isatty()):
         if not batch:
             continue
-        fbank, padding_mask = log_mel(batch["net_input"]["source"], batch["net_input"]["padding_mask"])
-        values = (fbank if padding_mask is None else fbank[~padding_mask]).double()
-        total += float(values.sum())
-        squares += float(values.square().sum())
-        frames += values.numel() // fbank.shape[-1]
-    if frames == 0:
+        x, padding = values(**batch["net_input"])
+        by_channel = x.transpose(0, 1)  # channels x B x sizes
+        by_channel = (by_channel if padding is None else by_channel[:, ~padding]).flatten(1).double()
+        total = total + by_channel.sum(1)
+        squares = squares + by_channel.square().sum(1)
+        count += by_channel.shape[1]
+    if count == 0:
         raise InputError(f"{dataset.manifest.name}: none of {len(dataset)} clips can be read")
-    count = frames * log_mel.num_mel_bins
     mean = total / count
-    return mean, max(squares / count - mean**2, 0.0) ** 0.5, frames
+    return mean.tolist(), (squares / count - mean.square()).clamp(min=0).sqrt().tolist(), count

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--segment-seconds",
         type=float,
         metavar="S",
-        help="longer clips are cut into segments of this length (default: the crop length the model was trained with)",
+        help="sound: longer clips are cut into segments of this length (default: as the model was trained)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace codes of another checkpoint or manifest")
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
     from bridle_fairseq.data.code_parts import CodeParts
+    from bridle_fairseq.data.modality import modality_of
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device)
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if parts.finished():
         print(f"{prefix}.bin is complete already: codes of this checkpoint and manifest")
         return 0
-    clips, seconds = _make_missing(args, model, parts, parts.missing(shard, num_shards), split)
+    reader = modality_of(task.cfg).reader(task.cfg)
+    clips, seconds = _make_missing(args, model, reader, parts, parts.missing(shard, num_shards), split)
     print(f"{split}: {clips} clips in {seconds:.1f} s, {clips / max(seconds, 1e-9):.1f} clips/s on {device}")
     summary = parts.join()
     if summary is not None:
@@ -56,13 +58,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_missing(args: argparse.Namespace, model: Any, parts: Any, todo: list[int], name: str) -> tuple[int, float]:
+def _make_missing(
+    args: argparse.Namespace, model: Any, reader: Any, parts: Any, todo: list[int], name: str
+) -> tuple[int, float]:
     """Make and store these chunks; the number of their clips, and the seconds it took."""
     from bridle_fairseq.corpus import BatchLimits, CodeMaker, SegmentReader, segments_of_codes
 
     info = parts.info
-    with SegmentReader(parts.manifest, info.sample_rate, segments_of_codes(info), args.workers) as reader:
-        maker = CodeMaker(model, reader, BatchLimits(args.batch_size, args.max_tokens))
+    with SegmentReader(parts.manifest, reader, segments_of_codes(info), args.workers) as segments:
+        maker = CodeMaker(model, segments, BatchLimits(args.batch_size, args.max_tokens))
         return make_missing(parts, todo, maker.make, args.max_skipped, name)
 
 
@@ -70,26 +74,16 @@ def _describe(args: argparse.Namespace, model: Any, task: Any, manifest: Any) ->
     """The :class:`CodesInfo` of what this model makes of this manifest."""
     from bridle_fairseq.cli.checkpoint import file_sha256
     from bridle_fairseq.data.codes import CodesInfo
-    from bridle_fairseq.nn.patch import grid_size
+    from bridle_fairseq.data.modality import modality_of
 
-    settings = model.settings
-    if args.segment_seconds is None:
-        segment = int(getattr(task.cfg, "max_sample_size", None) or 10.24 * settings.sample_rate)
-    else:
-        segment = round(args.segment_seconds * settings.sample_rate)
+    settings, modality = model.settings, modality_of(task.cfg)
+    segment = modality.segment(task.cfg, args.segment_seconds)
     if segment < 1:
         raise InputError(f"--segment-seconds is {args.segment_seconds}; expected more than 0")
-    frames = model.front_end.log_mel.frame_count(segment)
-    time_patches, frequency_patches = grid_size((frames, settings.num_mel_bins), settings.patch_size)
     return CodesInfo(
         num_codebooks=settings.num_codebooks,
         codebook_size=settings.codebook_size,
-        frequency_patches=frequency_patches,
-        patch_frames=settings.patch_size[0],
-        segment_samples=segment,
-        min_segment_samples=int(getattr(task.cfg, "min_sample_size", None) or 1),
-        patches_per_segment=time_patches * frequency_patches,
-        sample_rate=settings.sample_rate,
+        grid=modality.layout_of_codes(task.cfg, model.front_end, segment),
         checkpoint_sha256=file_sha256(args.checkpoint),
         manifest_sha256=manifest.fingerprint(),
     )

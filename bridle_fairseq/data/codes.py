@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,13 @@ class CodesInfo:
     Attributes:
         num_codebooks: K.
         codebook_size: C, at most 65536.
-        frequency_patches: F, patches of one time step.
-        patch_frames: spectrogram frames of a patch.
-        segment_samples: a clip is tokenised in consecutive segments of so many samples, the crop length of training.
-        min_segment_samples: a shorter last segment is left out unless it is the only one.
-        patches_per_segment: N of a full segment.
-        sample_rate: of the samples, in Hz.
+        grid: what a patch's codes stand for, by name. In all modalities ``patches_per_segment``, N of a full segment.
+            Sound: ``frequency_patches``, F, patches of one time step; ``patch_frames``, spectrogram frames of a patch;
+            ``segment_samples``: a clip is tokenised in consecutive segments of so many samples, the crop length of
+            training; ``min_segment_samples``: a shorter last segment is left out unless it is the only one;
+            ``sample_rate`` of the samples, in Hz. Images: ``image_size``, ``valid_crop``, ``patch_height``,
+            ``patch_width``, ``columns`` of patches; an image is one segment of length 1. Video: the same of the clip in
+            the middle, and ``num_frames``, ``frame_stride``, ``patch_frames``, ``rows`` of patches.
         checkpoint_sha256: of the checkpoint that made the codes.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
         version: of this format.
@@ -45,26 +47,20 @@ class CodesInfo:
 
     num_codebooks: int
     codebook_size: int
-    frequency_patches: int
-    patch_frames: int
-    segment_samples: int
-    min_segment_samples: int
-    patches_per_segment: int
-    sample_rate: int
+    grid: Mapping[str, Any]
     checkpoint_sha256: str
     manifest_sha256: str
     version: int = VERSION
 
+    @property
+    def segment(self) -> int:
+        """Length of a segment, in the units of the modality's reader."""
+        return int(self.grid.get("segment_samples", 1))
 
-# Fields that describe which samples a patch's codes stand for: together under "grid" in the json.
-GRID = (
-    "frequency_patches",
-    "patch_frames",
-    "segment_samples",
-    "min_segment_samples",
-    "patches_per_segment",
-    "sample_rate",
-)
+    @property
+    def min_segment(self) -> int:
+        """Length that a last segment must have, in the same units."""
+        return int(self.grid.get("min_segment_samples", 1))
 
 
 def read_info(prefix: str | os.PathLike[str]) -> CodesInfo:
@@ -74,15 +70,13 @@ def read_info(prefix: str | os.PathLike[str]) -> CodesInfo:
         InputError: missing, damaged, or of another version.
     """
     with fields_of(prefix, "codes", VERSION) as fields:
-        return CodesInfo(**fields.pop("grid"), **fields)
+        return CodesInfo(**{**fields, "grid": dict(fields["grid"])})
 
 
 def write_info(prefix: str | os.PathLike[str], info: CodesInfo) -> None:
     """Write ``{prefix}.json``, all of it or nothing."""
-    fields: dict[str, Any] = dataclasses.asdict(info)
-    grid = {name: fields.pop(name) for name in GRID}
     with atomic_text(f"{os.fspath(prefix)}.json") as file:
-        json.dump({**fields, "grid": grid}, file, indent=2)
+        json.dump(dataclasses.asdict(info), file, indent=2)
         file.write("\n")
 
 
@@ -118,8 +112,9 @@ class CachedCodes:
 
     def check(self, **wanted: object) -> None:
         """See that the codes are what training needs, such as ``num_codebooks=4, segment_samples=163840``."""
+        described = {**vars(self.info), **self.info.grid}
         for field, value in wanted.items():
-            found = getattr(self.info, field)
+            found = described.get(field)
             if found != value:
                 raise InputError(f"{self.prefix}.json: codes with {field} {found!r}; expected {value!r}")
 
@@ -132,7 +127,7 @@ class CachedCodes:
 
     def segment(self, row: int, number: int) -> np.ndarray:
         """Codes of one segment of a row: n x K int64."""
-        size = self.info.patches_per_segment
+        size = self.info.grid["patches_per_segment"]
         return self.item(row)[number * size : (number + 1) * size]
 
 

@@ -16,12 +16,9 @@ import soundfile
 
 from bridle_fairseq.data.archive import read_slice, split_slice
 from bridle_fairseq.data.resample import resample, resampled_length
+from bridle_fairseq.errors import DecodeError
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # what soxr's HQ filter sees on either side of a sample, several times over
-
-
-class DecodeError(Exception):
-    """A file that cannot be used, with the reason in a few words."""
 
 
 class AudioInfo(NamedTuple):

@@ -3,7 +3,7 @@
 ``{split}.features.{name}.npy`` is rows x width for pooled features, line-aligned with the manifest; a row that could
 not be read is all NaN. For features of patches it is all patches of all rows x width, each row's time-major, and
 ``{split}.features.offsets.npy`` (int64, rows + 1) says where rows begin: row i has ``offsets[i]`` to
-``offsets[i + 1]``, a multiple of ``frequency_patches``; a row that could not be read has none. The json
+``offsets[i + 1]``, a multiple of the patches of a step; a row that could not be read has none. The json
 (:class:`FeaturesInfo`, the number of rows, the skipped ones) is written last: the features are complete where it is.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,11 @@ class FeaturesInfo:
     Attributes:
         arrays: the files.
         dtype: of their values, ``float16`` or ``float32``.
-        sample_rate: of the model, in Hz.
-        frequency_patches: F, patches of one time step.
-        patch_frames: spectrogram frames of a patch.
-        chunk_patches: time patches that are encoded at a time; shorter clips are encoded whole.
-        overlap_patches: time patches that two neighbouring chunks of a longer clip have in common.
+        grid: what a patch's features stand for, by name. Sound: ``sample_rate`` of the model, in Hz;
+            ``frequency_patches``, F, patches of one time step; ``patch_frames``, spectrogram frames of a patch;
+            ``chunk_patches``: time patches that are encoded at a time; shorter clips are encoded whole;
+            ``overlap_patches``: time patches that two neighbouring chunks of a longer clip have in common. Images: as
+            for codes (:class:`bridle_fairseq.data.codes.CodesInfo`). In the json they stand beside the others.
         checkpoint_sha256: of the checkpoint, empty where there is none.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
         version: of this format.
@@ -66,11 +67,7 @@ class FeaturesInfo:
 
     arrays: tuple[FeatureArray, ...]
     dtype: str
-    sample_rate: int
-    frequency_patches: int
-    patch_frames: int
-    chunk_patches: int
-    overlap_patches: int
+    grid: Mapping[str, Any]
     checkpoint_sha256: str
     manifest_sha256: str
     version: int = VERSION
@@ -88,7 +85,9 @@ def read_description(prefix: str | os.PathLike[str]) -> tuple[FeaturesInfo, list
         for array in fields["arrays"]:
             array.pop("file")
         fields["arrays"] = tuple(FeatureArray(**array) for array in fields["arrays"])
-        return FeaturesInfo(**fields), skipped
+        known = {field.name for field in dataclasses.fields(FeaturesInfo)}
+        grid = {name: fields.pop(name) for name in set(fields) - known}
+        return FeaturesInfo(**fields, grid=grid), skipped
 
 
 def write_description(
@@ -97,6 +96,7 @@ def write_description(
     """Write ``{prefix}.json``, all of it or nothing."""
     prefix = os.fspath(prefix)
     fields: dict[str, Any] = dataclasses.asdict(info)
+    fields |= fields.pop("grid")
     for array, described in zip(info.arrays, fields["arrays"], strict=True):
         described["file"] = os.path.basename(f"{prefix}.{array.name}.npy")
     with atomic_text(f"{prefix}.json") as file:
@@ -139,7 +139,12 @@ class Features:
         return self._arrays[name]
 
     def patches(self, name: str, row: int) -> np.ndarray:
-        """Features of a row's patches: T x F x D; T = 0 when the row could not be read."""
+        """Features of a row's patches, T x F x D (images: rows x columns x D, video: T x rows x columns x D).
+
+        The first axis is 0 where the row could not be read.
+        """
         assert self._offsets is not None, "no features of patches were asked for"
         found = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]
-        return found.reshape(-1, self.info.frequency_patches, found.shape[-1])
+        grid = self.info.grid
+        shape = [int(grid[axis]) for axis in ("frequency_patches", "rows", "columns") if axis in grid]
+        return found.reshape(-1, *shape, found.shape[-1])

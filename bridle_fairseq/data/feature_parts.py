@@ -73,11 +73,13 @@ def _files(info: FeaturesInfo) -> list[str]:
 
 
 def _samples_of_chunk(info: FeaturesInfo) -> int:
-    """So few samples that the features of their patches fit into memory easily."""
+    """A chunk's size, in the manifest's unit, so small that the features of its patches fit into memory easily."""
     width = sum(array.width for array in info.arrays if array.pooling == PATCHES)
     if not width:
         return SAMPLES_OF_CHUNK
-    bytes_a_second = (
-        FRAMES_A_SECOND / info.patch_frames * info.frequency_patches * width * np.dtype(info.dtype).itemsize
-    )
-    return max(1, min(SAMPLES_OF_CHUNK, int(BYTES_OF_CHUNK / bytes_a_second * info.sample_rate)))
+    bytes_a_patch, grid = width * np.dtype(info.dtype).itemsize, info.grid
+    if "sample_rate" in grid:
+        patches = FRAMES_A_SECOND / grid["patch_frames"] * grid["frequency_patches"] / grid["sample_rate"]
+    else:
+        patches = grid["patches_per_segment"]
+    return max(1, min(SAMPLES_OF_CHUNK, int(BYTES_OF_CHUNK / (patches * bytes_a_patch))))

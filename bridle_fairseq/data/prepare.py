@@ -1,4 +1,4 @@
-"""From sound files, with or without labels, to the files of a data set: manifests, labels, folds.
+"""From media files, with or without labels, to the files of a data set: manifests, labels, folds.
 
 ``bridle manifest`` and the scripts in ``manifests/`` are a few lines over this.
 """
@@ -16,8 +16,9 @@ import numpy as np
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest, atomic_text
-from bridle_fairseq.data.scan import EXTENSIONS, Scan, find_files, read_sizes
-from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.data.modality import add_modality_argument, modality_named
+from bridle_fairseq.data.scan import Scan, find_files, read_sizes
+from bridle_fairseq.data.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.errors import InputError
 
 FAILURES_SHOWN = 20
@@ -62,17 +63,31 @@ def scan_source(
     extensions: Collection[str] | None = None,
     path_must_contain: str | None = None,
     workers: int = 8,
+    modality: str = "audio",
 ) -> Scan:
-    """Find sound files and read their headers, with a progress bar; unreadable ones go to ``skipped.tsv`` and stderr.
+    """:func:`scan_files` of a modality."""
+    kind = modality_named(modality)
+    return scan_files(source, dest, extensions or kind.extensions, kind.measure, path_must_contain, workers)
+
+
+def scan_files(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    extensions: Collection[str],
+    measure: Callable[[str], int],
+    path_must_contain: str | None = None,
+    workers: int = 8,
+) -> Scan:
+    """Find files and measure them, with a progress bar; unreadable ones go to ``skipped.tsv`` and stderr.
 
     Raises:
         InputError: no file found, or none that can be read.
     """
     from tqdm import tqdm
 
-    root, files = find_files(source, extensions or EXTENSIONS, path_must_contain)
+    root, files = find_files(source, extensions, path_must_contain)
     with tqdm(total=len(files), unit=" files", desc="reading headers", disable=not sys.stderr.isatty()) as bar:
-        scan = read_sizes(root, files, workers, bar.update)
+        scan = read_sizes(root, files, measure, workers, bar.update)
     for path, reason in scan.failures[:FAILURES_SHOWN]:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     if scan.failures:
@@ -141,6 +156,23 @@ def labelled_corpus(
     return Corpus(scan, splits, classes, labels)
 
 
+def folder_entries(scan: Scan, valid_percent: float = 0.05, seed: int = 42) -> list[Entry | None]:
+    """An entry for each file in a folder of its class: ``class/file``, or ``split/class/file`` as ImageNet has it.
+
+    Files are taken to lie in folders of splits when all of them do, of which one is ``train``; where none is for
+    validation, a random share of ``train`` is. Deeper folders do not count. A file in no class has no entry.
+    """
+    parts = [file.name.split("/") for file in scan.files]
+    splits = [SPLIT_NAMES.get(part[0], part[0]) if len(part) > 2 else "" for part in parts]
+    if not (set(splits) <= {"train", "valid", "test"} and "train" in splits):
+        return [Entry([part[0]]) if len(part) > 1 else None for part in parts]
+    if "valid" not in splits and valid_percent:
+        train = np.flatnonzero(np.array(splits) == "train")
+        for row in train[random_split(len(train), valid_percent, seed)["valid"]]:
+            splits[row] = "valid"
+    return [Entry([part[1]], split) for part, split in zip(parts, splits, strict=True)]
+
+
 def _numbers(entry: Entry, classes: Classes) -> list[int]:
     numbers = [classes.find(label) for label in entry.labels]
     if None in numbers:
@@ -149,16 +181,19 @@ def _numbers(entry: Entry, classes: Classes) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def script_parser(description: str, random_split: bool = True) -> argparse.ArgumentParser:
+def script_parser(description: str, random_split: bool = True, modality: bool = False) -> argparse.ArgumentParser:
     """Arguments that every script in ``manifests/`` has.
 
     Args:
         description: what the script says of itself.
         random_split: whether it draws the clips for validation at random.
+        modality: whether it is for files of any modality.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="DIR", help="folder with the sound files, or a stored .zip of them")
+    parser.add_argument("source", metavar="DIR", help="folder with the files, or a stored .zip of them")
     parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; made if missing")
+    if modality:
+        add_modality_argument(parser)
     if random_split:
         parser.add_argument("--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation (0.05)")
         parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")

@@ -1,4 +1,4 @@
-"""Find the sound files of a folder or a stored zip archive and read how long each is (from headers only)."""
+"""Find the files of a modality in a folder or a stored zip archive and read how long each is (from headers only)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from itertools import islice
 from typing import NamedTuple
 
 from bridle_fairseq.data.archive import members
-from bridle_fairseq.data.decode import DecodeError, read_info
 from bridle_fairseq.data.manifest import is_writable
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.errors import DecodeError, InputError
 
-EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
 CHUNK = 4096
 
 
-class SoundFile(NamedTuple):
+class FoundFile(NamedTuple):
     """A file that was found.
 
     ``name`` is what people and label tables call it: the path below the folder, or in the archive. ``path`` is what
@@ -29,18 +27,18 @@ class SoundFile(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Readable files of a source, their sizes (samples at the file's own rate), and (path, reason) of the others."""
+    """Readable files of a source, their sizes (as manifests have them), and (path, reason) of the others."""
 
     root: str
-    files: list[SoundFile]
+    files: list[FoundFile]
     sizes: list[int]
     failures: list[tuple[str, str]]
 
 
 def find_files(
-    source: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS, path_must_contain: str | None = None
-) -> tuple[str, list[SoundFile]]:
-    """Root folder and sound files of a folder (with its subfolders and links) or a zip archive, sorted by name.
+    source: str | os.PathLike[str], extensions: Collection[str], path_must_contain: str | None = None
+) -> tuple[str, list[FoundFile]]:
+    """Root folder and files of a folder (with its subfolders and links) or a zip archive, sorted by name.
 
     Raises:
         InputError: no such source, a compressed archive, or no file with one of the extensions.
@@ -48,10 +46,10 @@ def find_files(
     source = os.path.abspath(os.fspath(source))
     endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
     if os.path.isdir(source):
-        root, found = source, [SoundFile(name, name) for name in _walk(source)]
+        root, found = source, [FoundFile(name, name) for name in _walk(source)]
     elif os.path.isfile(source) and source.lower().endswith(".zip"):
         root, archive = os.path.split(source)
-        found = [SoundFile(name, f"{archive}:{offset}:{size}") for name, offset, size in members(source)]
+        found = [FoundFile(name, f"{archive}:{offset}:{size}") for name, offset, size in members(source)]
     else:
         raise InputError(f"{source}: no such folder or .zip archive")
     files = sorted(
@@ -79,15 +77,22 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def read_sizes(
-    root: str, files: Sequence[SoundFile], workers: int = 8, progress: Callable[[int], object] | None = None
+    root: str,
+    files: Sequence[FoundFile],
+    measure: Callable[[str], int],
+    workers: int = 8,
+    progress: Callable[[int], object] | None = None,
 ) -> Scan:
-    """Size of each file, headers read by several threads; what cannot be read is collected with its reason."""
+    """Size of each file, headers read by several threads; what cannot be read is collected with its reason.
 
-    def size_or_reason(file: SoundFile) -> int | str:
+    ``measure``: path -> the size, as :class:`bridle_fairseq.data.modality.Modality` has it.
+    """
+
+    def size_or_reason(file: FoundFile) -> int | str:
         if not is_writable(file.path):
             return "name with a tab, a line break or bytes that are not UTF-8"
         try:
-            return read_info(os.path.join(root, file.path)).num_frames
+            return measure(os.path.join(root, file.path))
         except DecodeError as error:
             return str(error)
 

@@ -1,4 +1,4 @@
-"""Label tables: csv files that name sound files and their classes, and finding those files among the ones there are."""
+"""Label tables: csv files that name media files and their classes, and finding those files among the ones there are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
 def read_table(
     path: str | os.PathLike[str], columns: Mapping[str, str | None] | None = None, separator: str | None = None
 ) -> dict[str, Entry]:
-    """Read a csv file with a header and a line for each sound file.
+    """Read a csv file with a header and a line for each media file.
 
     Args:
         path: of the file.
@@ -47,7 +47,7 @@ def read_table(
     path = os.fspath(path)
     rows = read_csv(path)
     if len(rows) < 2:
-        raise InputError(f"{path}: no rows; expected a header and a line for each sound file")
+        raise InputError(f"{path}: no rows; expected a header and a line for each file")
     header = [cell.strip() for cell in rows[0]]
     at = {what: _column(path, header, what, (columns or {}).get(what)) for what in USUAL_COLUMNS}
     entries: dict[str, Entry] = {}

@@ -7,41 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
 from bridle_fairseq.demo.training import Stage
 from bridle_fairseq.report.charts import Band
-from bridle_fairseq.report.sections import Clip
+from bridle_fairseq.report.pictures import Clip, draw
 
 
-def headline(found: Comparison | None) -> str:
+def headline(found: Comparison | None, media: Media) -> str:
     """One sentence: who won, as it is."""
     if found is None:
         return "A trained encoder and tokenizer"
-    best = max(found.untrained, found.log_mel)
+    best = max(found.untrained, found.baseline)
     mine = f"{found.pretrained:.2f}"
     if found.pretrained > best:
-        others = f"Untrained: {found.untrained:.2f}, log-mel: {found.log_mel:.2f}."
-        return f"Pretrained: {mine} of the test clips right. {others}"
-    who = "the untrained encoder" if found.untrained >= found.log_mel else "the log-mel"
-    return f"This run did not beat {who}: {mine} of the test clips right, against {best:.2f}."
+        others = f"Untrained: {found.untrained:.2f}, {media.baseline}: {found.baseline:.2f}."
+        return f"Pretrained: {mine} of the test {media.one}s right. {others}"
+    who = "the untrained encoder" if found.untrained >= found.baseline else f"the {media.baseline}"
+    return f"This run did not beat {who}: {mine} of the test {media.one}s right, against {best:.2f}."
 
 
-def summary(found: Comparison | None, synthetic: bool) -> str:
+def summary(found: Comparison | None, media: Media, synthetic: bool) -> str:
     """What was compared, in two sentences."""
-    what = (
-        "synthetic sounds, which differ in how they move rather than in their spectrum" if synthetic else "your sounds"
-    )
+    what = media.made if synthetic else f"your {media.many}"
     if found is None:
         return f"Pretrained without labels on {what}, then turned into codes."
     return (
         f"{found.classes} classes of {what}. The encoder learned without labels; a linear classifier on its frozen "
-        f"features then names the class of {found.test_clips} held-out clips."
+        f"features then names the class of {found.test_clips} held-out {media.one}s."
     )
 
 
@@ -70,52 +68,41 @@ def bands(plan: Sequence[Stage]) -> list[Band]:
     return found
 
 
-def sound_seconds(manifests: Path, splits: Sequence[str]) -> tuple[int, float]:
-    """Clips and seconds of sound in all splits."""
+def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> tuple[int, float]:
+    """Items in all splits, and seconds of sound."""
     from bridle_fairseq.data.decode import read_info
 
     clips, seconds = 0, 0.0
     for split in splits:
         manifest = Manifest.read(manifests / f"{split}.tsv")
-        rates = [read_info(manifest.path(row)).sample_rate for row in range(len(manifest))]
         clips += len(manifest)
-        seconds += float((manifest.sizes / np.array(rates)).sum())
+        if modality == "audio":
+            rates = [read_info(manifest.path(row)).sample_rate for row in range(len(manifest))]
+            seconds += float((manifest.sizes / np.array(rates)).sum())
     return clips, seconds
 
 
-def clips_with_codes(model: Any, manifests: Path, codes_folder: Path, split: str, count: int) -> list[Clip]:
+def clips_with_codes(model: Any, task: Any, manifests: Path, codes_folder: Path, split: str, count: int) -> list[Clip]:
     """A few clips, of different classes where there are labels, that are neither very short nor cut."""
     manifest = Manifest.read(manifests / f"{split}.tsv")
     codes = CachedCodes(codes_folder / f"{split}.codes", manifest)
     info = codes.info
-    dataset = AudioDataset(manifest, sample_rate=info.sample_rate, max_sample_size=info.segment_samples)
+    dataset = modality_of(task.cfg).dataset(manifest, task.cfg)
     labels = None
     if (manifests / f"{split}.lbl").exists():
         classes = Classes.read(manifests / "labels.csv")
         labels = Labels.read(manifests / f"{split}.lbl", manifest, classes)
-    steps_wanted = 1.8 * info.sample_rate / 160 / info.patch_frames
-    steps = np.array([len(codes.segment(row, 0)) / info.frequency_patches for row in range(len(manifest))])
+    patches = np.array([len(codes.segment(row, 0)) for row in range(len(manifest))])
+    wanted = 0.0
+    if "sample_rate" in info.grid:
+        wanted = 1.8 * info.grid["sample_rate"] / 160 / info.grid["patch_frames"] * info.grid["frequency_patches"]
     shown: dict[Any, Clip] = {}
-    for row in np.argsort(np.abs(steps - steps_wanted), kind="stable").tolist():
+    for row in np.argsort(np.abs(patches - wanted), kind="stable").tolist():
         label = labels.classes.names[labels[row][0]] if labels is not None else ""
         source = dataset[row]["source"]
-        if len(shown) == count or source is None or steps[row] == 0:
+        if len(shown) == count or source is None or patches[row] == 0:
             continue
-        shown.setdefault(label or row, _clip(model, manifest, row, label, source, codes))
+        grid = model.front_end.grid(source.shape[source.dim() > 1 :])
+        grid_codes = codes.segment(row, 0).reshape(*grid, info.num_codebooks)
+        shown.setdefault(label or row, draw(model, manifest.relative_path(row), label, source, grid_codes))
     return list(shown.values())
-
-
-@torch.inference_mode()
-def _clip(model: Any, manifest: Manifest, row: int, label: str, source: torch.Tensor, codes: CachedCodes) -> Clip:
-    device = next(model.parameters()).device
-    fbank, _ = model.front_end.log_mel(source[None].to(device))
-    frequency, levels = codes.info.frequency_patches, codes.info.num_codebooks
-    return Clip(
-        name=manifest.relative_path(row),
-        label=label,
-        fbank=fbank[0].cpu().numpy(),
-        codes=codes.segment(row, 0).reshape(-1, frequency, levels),
-        patch_frames=codes.info.patch_frames,
-        waveform=source.numpy(),
-        sample_rate=codes.info.sample_rate,
-    )

@@ -1,8 +1,11 @@
-"""From a folder of sound, with or without labels, to the demo's manifests."""
+"""From a folder of files, with or without labels, to the demo's manifests; and a synthetic set's files and table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +19,7 @@ VALID_SHARE, TEST_SHARE = 0.15, 0.2
 UNLABELLED_VALID_SHARE = 0.1
 
 
-def write_manifests(audio: str, labels: str | None, dest: Path, seed: int) -> list[str]:
+def write_manifests(media: str, labels: str | None, dest: Path, seed: int, modality: str = "audio") -> list[str]:
     """Write train.tsv and valid.tsv, and with labels test.tsv, ``{split}.lbl`` and labels.csv as well.
 
     Splits are those of the label table, if it has a column for them, else each class is divided at random.
@@ -27,7 +30,7 @@ def write_manifests(audio: str, labels: str | None, dest: Path, seed: int) -> li
     Raises:
         InputError: nothing readable, labels that fit no file, fewer than two classes, or too little for three parts.
     """
-    scan = scan_source(audio, dest)
+    scan = scan_source(media, dest, modality=modality)
     if labels is None:
         corpus = Corpus(scan, random_split(len(scan.files), UNLABELLED_VALID_SHARE, seed))
     else:
@@ -67,3 +70,15 @@ def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> lis
             split.update(dict.fromkeys(order[first : first + count], name))
             first += count
     return [None if entry is None else replace(entry, split=split[row]) for row, entry in enumerate(entries)]
+
+
+def write_classes(write: Callable[[str], list[str]], classes: list[str], folder: Path) -> Path:
+    """Write each class in a process of its own, and the table of all files; its path."""
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(classes))) as pool:
+        names = list(pool.map(write, classes))
+    labels = folder / "labels.csv"
+    with open(labels, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label"])
+        writer.writerows((name, name.split("/")[0]) for items in names for name in items)
+    return labels

@@ -11,7 +11,8 @@ import numpy as np
 from bridle_fairseq.report import charts
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.log import Record
-from bridle_fairseq.report.sections import Clip, clip_figure, codebooks, curves, document, header
+from bridle_fairseq.report.pictures import Clip
+from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Page:
     rows: list[Row]  # empty without labels
     table_note: str
     clips: list[Clip]
+    shown: tuple[str, str]  # title of and text above the clips
     codebooks: list[np.ndarray]  # K arrays, C x D
     codebook_size: int
     places: list[tuple[str, str]]  # what, path
@@ -81,11 +83,8 @@ def _clips(page: Page) -> str:
         return ""
     colours = [charts.code_colours(codebook) for codebook in page.codebooks]
     figures = "".join(clip_figure(clip, colours) for clip in page.clips)
-    return (
-        "<h2>Sound and its codes</h2><p class=soft>Each clip's spectrogram above the codes of its patches, one map a "
-        "level. Codes that lie close together in a level's codebook have similar colours.</p>"
-        f'<div class="grid2">{figures}</div>'
-    )
+    title, text = page.shown
+    return f'<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p><div class="grid2">{figures}</div>'
 
 
 def _next(page: Page) -> str:

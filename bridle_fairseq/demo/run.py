@@ -1,4 +1,4 @@
-"""The demo from beginning to end: sounds, manifests, statistics, pretraining, codes, probe, page."""
+"""The demo from beginning to end: media, manifests, statistics, pretraining, codes, probe, page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.demo import training
+from bridle_fairseq.demo.media import MEDIA
 from bridle_fairseq.errors import InputError
 
-CROP_SECONDS = 3.0
 CLIPS_SHOWN = 4
 SETTINGS_FILE = "demo.json"
 
@@ -26,7 +26,8 @@ SETTINGS_FILE = "demo.json"
 class Settings:
     """What a demo is made from; a folder holds one demo."""
 
-    audio: str | None  # None: synthesised
+    modality: str
+    media: str | None  # None: synthesised
     labels: str | None
     updates: int
     clips_per_class: int
@@ -46,6 +47,7 @@ class Demo:
 
     def __init__(self, folder: str, settings: Settings) -> None:
         self.folder, self.settings = Path(folder).absolute(), settings
+        self.media = MEDIA[settings.modality]
         self.manifests = self.folder / "manifests"
         self.seconds: dict[str, float] = {}
         self._claim_folder()
@@ -84,11 +86,10 @@ class Demo:
         Returns:
             The path of the HTML page.
         """
-        with self._step("sounds", "1/6  sounds and manifests"):
-            audio, labels = self._sounds()
-            splits = self._manifests(audio, labels)
-        with self._step("stats", "2/6  mean and deviation of the log-mel"):
-            statistics = _output_of("stats", str(self.manifests / "train.tsv")).split()
+        with self._step("media", f"1/6  {self.media.many} and manifests"):
+            splits = self._manifests(*self._files())
+        with self._step("stats", "2/6  mean and deviation of what goes in"):
+            statistics = _output_of("stats", str(self.manifests / "train.tsv"), *self.media.stats).split()
             print(f"  {' '.join(statistics)}")
         plan = training.stages(self.settings.updates)
         with self._step("training", f"3/6  pretraining, in three stages: {self._train_text(plan)}"):
@@ -98,36 +99,38 @@ class Demo:
             self._tokenize(checkpoint, splits)
         from bridle_fairseq.cli.checkpoint import choose_device, load_model
 
-        model, _ = load_model(checkpoint, choose_device(None))
+        model, task = load_model(checkpoint, choose_device(None))
         comparison = None
         with self._step("probe", "5/6  linear probes of frozen features"):
             if "test" in splits:
-                comparison = self._probe(model)
+                comparison = self._probe(model, task)
             else:
                 print("  left out: no labels were given (--labels CSV with the columns file and label)")
         with self._step("page", "6/6  the page"):
-            page = self._page(model, records, plan, splits, statistics, comparison)
+            page = self._page(model, task, records, plan, splits, statistics, comparison)
         self._farewell(page, statistics)
         return page
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def _sounds(self) -> tuple[str, str | None]:
+    def _files(self) -> tuple[str, str | None]:
         settings = self.settings
-        if settings.audio is not None:
-            return settings.audio, settings.labels
-        from bridle_fairseq.demo.synthesize import CLASSES, synthesize
-
-        labels = self.folder / "audio" / "labels.csv"
+        if settings.media is not None:
+            return settings.media, settings.labels
+        labels = Path(self._media_folder()) / "labels.csv"
         if not labels.exists():
-            print(f"  synthesising {len(CLASSES)} classes, {settings.clips_per_class} clips each", flush=True)
-            synthesize(labels.parent, settings.clips_per_class, settings.seed)
+            each = f"{settings.clips_per_class} {self.media.one}s each"
+            print(f"  synthesising {self.media.classes} classes, {each}", flush=True)
+            self.media.make(labels.parent, settings.clips_per_class, settings.seed)
         return str(labels.parent), str(labels)
 
-    def _manifests(self, audio: str, labels: str | None) -> list[str]:
+    def _media_folder(self) -> str:
+        return self.settings.media or str(self.folder / self.media.examples)
+
+    def _manifests(self, media: str, labels: str | None) -> list[str]:
         from bridle_fairseq.demo.data import write_manifests
 
-        return write_manifests(audio, labels, self.manifests, self.settings.seed)
+        return write_manifests(media, labels, self.manifests, self.settings.seed, self.media.modality)
 
     @staticmethod
     def _train_text(plan: Sequence[training.Stage]) -> str:
@@ -135,7 +138,13 @@ class Demo:
 
     def _train(self, statistics: Sequence[str], plan: Sequence[training.Stage]) -> Any:
         command = training.command(
-            self.folder, self.manifests, statistics, plan, self.settings.seed, round(CROP_SECONDS * 16000)
+            self.folder,
+            self.manifests,
+            statistics,
+            plan,
+            self.settings.seed,
+            self.media.overrides,
+            self.media.configs,
         )
         print(f"  {shlex.join(command)}", flush=True)
         return training.train(command, self.folder / "train.log", sum(stage.updates for stage in plan))
@@ -147,27 +156,27 @@ class Demo:
             )
             print("\n".join(f"  {line}" for line in text.splitlines()[: None if split == "train" else 1]), flush=True)
 
-    def _probe(self, model: Any) -> Any:
+    def _probe(self, model: Any, task: Any) -> Any:
         from bridle_fairseq.demo.probing import compare
 
-        found = compare(model, self.manifests, round(CROP_SECONDS * 16000), self.settings.seed, print)
+        found = compare(model, task, self.manifests, self.settings.seed, print)
         width = max(len(row.name) for row in found.rows)
         print(f"\n  {'features':{width}}  accuracy  chosen on validation clips")
         for row in found.rows:
             print(f"  {row.name:{width}}  {row.accuracy:8.3f}  {row.chosen}{'  <- best' if row.best else ''}")
         return found
 
-    def _page(self, model: Any, records: Any, plan: Any, splits: Any, statistics: Any, found: Any) -> Path:
+    def _page(self, model: Any, task: Any, records: Any, plan: Any, splits: Any, statistics: Any, found: Any) -> Path:
         from bridle_fairseq.demo import contents
         from bridle_fairseq.demo.report import Page, render
 
-        clips, sound = contents.sound_seconds(self.manifests, splits)
+        clips, sound = contents.clips_and_seconds(self.manifests, splits, self.media.modality)
         page = Page(
-            headline=contents.headline(found),
-            summary=contents.summary(found, synthetic=self.settings.audio is None),
+            headline=contents.headline(found, self.media),
+            summary=contents.summary(found, self.media, synthetic=self.settings.media is None),
             facts=[
-                (f"{clips}", "clips"),
-                (in_words(sound), "of sound"),
+                (f"{clips}", f"{self.media.one}s"),
+                *([(in_words(sound), "of sound")] if sound else []),
                 (f"{sum(stage.updates for stage in plan)}", "updates"),
                 (in_words(self.seconds["training"]), "of training"),
                 (in_words(sum(self.seconds.values())), "in all"),
@@ -176,7 +185,10 @@ class Demo:
             bands=contents.bands(plan),
             rows=[] if found is None else found.rows,
             table_note=contents.table_note(found),
-            clips=contents.clips_with_codes(model, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN),
+            clips=contents.clips_with_codes(
+                model, task, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN
+            ),
+            shown=self.media.shown,
             codebooks=list(model.quantizer.codebooks.codes.cpu().numpy()),
             codebook_size=model.settings.codebook_size,
             places=self.places(),
@@ -192,9 +204,8 @@ class Demo:
 
     def places(self) -> list[tuple[str, str]]:
         """What the demo made, and where."""
-        audio = self.settings.audio or str(self.folder / "audio")
         return [
-            ("sounds", audio),
+            (self.media.many, self._media_folder()),
             ("manifests", str(self.manifests)),
             ("checkpoint", str(self.folder / "checkpoints" / "checkpoint_last.pt")),
             ("codes", str(self.folder / "codes")),
@@ -206,21 +217,20 @@ class Demo:
         """What to run next: commands that work as they stand."""
         bin_folder = os.path.dirname(training.find_script())
         bridle = os.path.join(bin_folder, "bridle")
-        larger = "small" if (training.CONFIGS / "small.yaml").exists() else "tiny"
-        audio = self.settings.audio or str(self.folder / "audio")
-        labels = self.settings.labels or (None if self.settings.audio else os.path.join(audio, "labels.csv"))
-        own = [bridle, "demo", "--audio", audio, *(("--labels", labels) if labels else ())]
-        train = [training.find_script(), "--config-dir", str(training.CONFIGS), "--config-name", larger]
+        media, larger, many = self._media_folder(), self.media.larger, self.media.many
+        labels = self.settings.labels or (None if self.settings.media else os.path.join(media, "labels.csv"))
+        own = [bridle, "demo", f"--{self.media.examples}", media, *(("--labels", labels) if labels else ())]
+        train = [training.find_script(), "--config-dir", str(self.media.configs), "--config-name", larger]
         train += training.common_overrides(self.manifests, statistics)
         train += [f"checkpoint.save_dir={self.folder / larger}", f"hydra.run.dir={self.folder / larger / 'hydra'}"]
         checkpoint = str(self.folder / "checkpoints" / "checkpoint_last.pt")
-        valid, out = str(self.manifests / "valid.tsv"), str(self.folder / "codes_of_other_sounds")
+        valid, out = str(self.manifests / "valid.tsv"), str(self.folder / f"codes_of_other_{many}")
         return [
-            ("The same with your own sounds: put your folder and your table (columns file, label) in place of these.",
+            (f"The same with your own {many}: put your folder and your table (columns file, label) in place of these.",
              shlex.join([*own, "--dir", f"{self.folder}_own"])),
-            (f"A longer training of the {larger} model on the same clips; it can be killed and run again.",
+            (f"A longer training, {larger} as it is configured, on the same {many}; it can be killed and run again.",
              shlex.join(train)),
-            ("The codes of other sounds: any manifest that bridle manifest has made.",
+            (f"The codes of other {many}: any manifest that bridle manifest has made.",
              shlex.join([bridle, "tokenize", checkpoint, valid, "--out", out])),
         ]  # fmt: skip
 

@@ -8,16 +8,15 @@ apart.
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
+
+from bridle_fairseq.demo.data import write_classes
 
 MIN_SECONDS, MAX_SECONDS = 0.5, 3.0
 SAMPLE_RATES_HZ = (8000, 16000, 22050, 32000, 44100, 48000)
@@ -173,11 +172,4 @@ def synthesize(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
         The path of ``labels.csv``.
     """
     write = partial(_write_class, folder=folder, clips=clips_per_class, seed=seed)
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(CLASSES))) as pool:
-        names = list(pool.map(write, CLASSES))
-    labels = folder / "labels.csv"
-    with open(labels, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "label"])
-        writer.writerows((name, name.split("/")[0]) for clips in names for name in clips)
-    return labels
+    return write_classes(write, list(CLASSES), folder)

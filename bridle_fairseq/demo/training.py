@@ -15,7 +15,8 @@ from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import log
 
 PACKAGE = Path(__file__).resolve().parent.parent
-CONFIGS = PACKAGE.parent / "examples" / "audio" / "config" / "pretraining"
+EXAMPLES = PACKAGE.parent / "examples"
+CONFIGS = EXAMPLES / "audio" / "config" / "pretraining"
 
 
 class Stage(NamedTuple):
@@ -68,7 +69,13 @@ def common_overrides(manifests: Path, statistics: Sequence[str]) -> list[str]:
 
 
 def command(
-    folder: Path, manifests: Path, statistics: Sequence[str], plan: Sequence[Stage], seed: int, crop_samples: int
+    folder: Path,
+    manifests: Path,
+    statistics: Sequence[str],
+    plan: Sequence[Stage],
+    seed: int,
+    overrides: Sequence[str],
+    configs: Path = CONFIGS,
 ) -> list[str]:
     """The command that pretrains ``tiny`` in these stages; a run that was killed goes on where it was saved last."""
     total = sum(stage.updates for stage in plan)
@@ -78,10 +85,10 @@ def command(
     )
     return [
         find_script(),
-        *("--config-dir", str(CONFIGS), "--config-name", "tiny"),
+        *("--config-dir", str(configs), "--config-name", "tiny"),
         *common_overrides(manifests, statistics),
         f"model.stages=[{listed}]",
-        f"task.max_sample_size={crop_samples}",
+        *overrides,
         f"dataset.batch_size={BATCH_SIZE}",
         f"model.mask_ratio={MASK_RATIO}",
         f"common.seed={seed}",

@@ -22,8 +22,13 @@ class BridleConfig(BridleSettings, FairseqDataclass):
 
 def settings_from(cfg) -> BridleSettings:
     """The settings in a fairseq configuration, as the dataclass of the layer without fairseq."""
-    plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(vars(cfg))
-    return BridleSettings(**{f.name: plain[f.name] for f in fields(BridleSettings) if f.name in plain})
+    found = plain(cfg) if OmegaConf.is_config(cfg) else dict(vars(cfg))
+    return BridleSettings(**{f.name: found[f.name] for f in fields(BridleSettings) if f.name in found})
+
+
+def plain(value):
+    """A configuration's list or mapping as Python's own; anything else as it is."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 @register_model("bridle", dataclass=BridleConfig)

@@ -1,13 +1,14 @@
 """fairseq model ``bridle_classifier``: the encoder of a ``bridle`` checkpoint, pooling, and a linear head."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 
+from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.models.bridle import plain, settings_from
 from bridle_fairseq.models.from_bridle import load_weights, read_bridle
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.finetuning import FineTuning
@@ -29,6 +30,12 @@ class BridleClassifierConfig(FineTuning, FairseqDataclass):
     )
     fbank_std: Optional[float] = field(
         default=None, metadata={"help": "deviation of the log-mel values (default: the checkpoint's)"}
+    )
+    pixel_mean: Optional[List[float]] = field(
+        default=None, metadata={"help": "mean of red, green and blue (default: the checkpoint's)"}
+    )
+    pixel_std: Optional[List[float]] = field(
+        default=None, metadata={"help": "deviation of red, green and blue (default: the checkpoint's)"}
     )
     settings: Any = field(
         default=None, metadata={"help": "written by the run: the checkpoint's settings, so that its file can go"}
@@ -56,8 +63,12 @@ class BridleClassifierModel(Classifier, BaseFairseqModel):
             settings, weights = read_bridle(cfg.checkpoint)
         else:
             settings = settings_from(cfg.settings)
-        own = {name: getattr(cfg, name, None) for name in ("fbank_mean", "fbank_std")}
-        settings = replace(settings, **{name: value for name, value in own.items() if value is not None})
+        own = {name: getattr(cfg, name, None) for name in ("fbank_mean", "fbank_std", "pixel_mean", "pixel_std")}
+        settings = replace(settings, **{name: plain(value) for name, value in own.items() if value is not None})
+        if settings.modality != modality_of(task.cfg).name:
+            raise InputError(
+                f"task.modality is {modality_of(task.cfg).name}; expected {settings.modality}, that of {cfg.checkpoint}"
+            )
         if settings.sample_rate != task.cfg.sample_rate:
             raise InputError(
                 f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"

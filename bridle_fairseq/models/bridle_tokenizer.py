@@ -1,4 +1,4 @@
-"""fairseq model ``bridle_tokenizer``: from sound to codes and back to features, by parts of a ``bridle`` checkpoint."""
+"""fairseq model ``bridle_tokenizer``: media to codes and back to features, by parts of a ``bridle`` checkpoint."""
 
 from dataclasses import dataclass, field, replace
 from typing import Optional, Tuple
@@ -25,7 +25,7 @@ class BridleTokenizerConfig(FairseqDataclass):
 
 @register_model("bridle_tokenizer", dataclass=BridleTokenizerConfig)
 class BridleTokenizerModel(BaseFairseqModel):
-    """What makes codes of sound and estimates features from codes; for use, not for training.
+    """What makes codes of a batch and estimates features from codes; for use, not for training.
 
     Args:
         settings: of the model ``bridle`` whose parts these are.
@@ -74,14 +74,14 @@ class BridleTokenizerModel(BaseFairseqModel):
     def encode(
         self, source: Tensor, padding_mask: Optional[Tensor] = None
     ) -> Tuple[Tensor, Optional[Tensor], Tuple[int, ...]]:
-        """Codes of waveforms; in a cold start, those of its random projection.
+        """Codes of a batch; in a cold start, those of its random projection.
 
         Args:
-            source: B x S.
-            padding_mask: B x S or None.
+            source: B x S waveforms, or B x 3 x height x width pixels.
+            padding_mask: B x S, B x height x width, or None.
 
         Returns:
-            Codes B x N x K, the padding of patches (B x N or None), and the grid (T, F).
+            Codes B x N x K, the padding of patches (B x N or None), and the grid: patches along each axis.
         """
         return self.bridle.tokenize(source, padding_mask)
 
@@ -94,7 +94,7 @@ class BridleTokenizerModel(BaseFairseqModel):
 
         Args:
             codes: B x N x K, as :meth:`encode` gives them.
-            grid: (T, F) with T * F = N.
+            grid: patches along each axis; their product is N.
             padding_mask: B x N or None.
 
         Raises:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bridle_fairseq.nn.frontend import unit_range
+
 
 def mixup(
     source: Tensor, padding_mask: Tensor | None, target: Tensor, share: float, alpha: float
@@ -15,8 +17,8 @@ def mixup(
     """Mix a share of the clips with another clip of the batch, and their labels alike; returns what it was given.
 
     Args:
-        source: B x S waveforms.
-        padding_mask: B x S or None; a mixed clip is as long as the longer of the two.
+        source: B x S waveforms, or B x 3 x sizes pixels.
+        padding_mask: B x S (B x sizes) or None; a mixed clip is as long as the longer of the two.
         target: B x classes, shares of each class.
         share: probability with which a clip is mixed.
         alpha: the first clip's weight follows Beta(alpha, alpha).
@@ -31,15 +33,17 @@ def mixup(
     mixed = torch.rand(batch, device=source.device) < share
     concentration = torch.full((batch,), alpha, device=source.device)
     weight = torch.distributions.Beta(concentration, concentration).sample()
-    weight = torch.where(mixed, weight, 1.0)[:, None]
+    weight = torch.where(mixed, weight, 1.0)
+    if source.dim() > 2:
+        source = unit_range(source)
     if padding_mask is not None:
-        source = source.masked_fill(padding_mask, 0.0)
-        padding_mask = padding_mask & (padding_mask[partner] | ~mixed[:, None])
+        source = source.masked_fill(padding_mask if source.dim() == 2 else padding_mask.unsqueeze(1), 0.0)
+        padding_mask = padding_mask & (padding_mask[partner] | ~mixed.view(-1, *[1] * (padding_mask.dim() - 1)))
     return _mix(source, partner, weight), padding_mask, _mix(target, partner, weight)
 
 
 def _mix(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    weight = weight.to(x.dtype)
+    weight = weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
     return weight * x + (1 - weight) * x[partner]
 
 

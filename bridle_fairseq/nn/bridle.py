@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from bridle_fairseq.nn.decoder import Decoder
 from bridle_fairseq.nn.encoder import Encoder
-from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
+from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
-from bridle_fairseq.nn.masking import random_mask
+from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.standardize import RunningStandardizer
@@ -54,7 +54,7 @@ class Bridle(nn.Module):
         check_settings(settings)
         super().__init__()
         s = self.settings = settings
-        self.front_end = AudioFrontEnd(s)
+        self.front_end = front_end_of(s)
         patch_dim, width = self.front_end.patch_dim, s.encoder_width
         self.encoder = Encoder(patch_dim, width, s.encoder_depth, s.encoder_heads)
         self.decoder = Decoder(
@@ -183,9 +183,9 @@ class Bridle(nn.Module):
             codes: B x N x K, or B x N x K x m.
             generator: of the mask; None takes the global one.
         """
-        mask = random_mask(
+        mask = MASKINGS[self.settings.masking](
             patches.x.shape[0],
-            patches.x.shape[1],
+            patches.grid,
             self.settings.mask_ratio,
             padding_mask=patches.padding_mask,
             device=patches.x.device,
@@ -221,8 +221,9 @@ class Bridle(nn.Module):
         """Loss of a batch in a stage.
 
         Args:
-            source: what the front end takes (audio: B x S waveforms).
-            padding_mask: B x S, or None.
+            source: what the front end takes (audio: B x S waveforms; image: B x 3 x height x width; video: B x 3 x
+                frames x height x width).
+            padding_mask: as ``source``, without the axis of colours; or None.
             stage: the stage.
             stage_update: number of this update within the stage, from 0 (joint: which updates train the tokenizer).
             codes: B x N x K cached targets of an encoder stage; None asks the tokenizer.

@@ -11,10 +11,9 @@ from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.augment import spec_augment
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning, decay_learning_rates
-from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
+from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.masking import GridMask, grid_mask
-from bridle_fairseq.nn.patch import grid_size
-from bridle_fairseq.nn.pooling import POOLINGS, pool_patches
+from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
 
@@ -49,12 +48,12 @@ class Classifier(nn.Module):
         if pooling not in POOLINGS:
             raise InputError(f"model.pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
         tuning = FineTuning() if finetuning is None else finetuning
-        check_finetuning(tuning, pooling, freeze_encoder)
+        check_finetuning(tuning, pooling, freeze_encoder, settings.modality)
         super().__init__()
         self.finetuning = tuning
         s = self.settings = settings
         self.pooling, self.freeze_encoder = pooling, freeze_encoder
-        self.front_end = AudioFrontEnd(s)
+        self.front_end = front_end_of(s)
         self.encoder = Encoder(
             self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads, drop_path=tuning.drop_path
         )
@@ -62,8 +61,7 @@ class Classifier(nn.Module):
             self.encoder.requires_grad_(False)
         elif tuning.layer_decay != 1:
             decay_learning_rates(self.encoder, self.encoder.blocks, tuning.layer_decay)
-        (rows,) = grid_size((s.num_mel_bins,), s.patch_size[1:])
-        width = s.encoder_width * (rows if pooling == "frequency" else 1)
+        width = pooled_width(self.front_end, s.encoder_width, pooling)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -92,9 +90,9 @@ class Classifier(nn.Module):
             return pool_patches(out, patches.grid, patches.padding_mask, self.pooling)
         return pool_patches(out, mask.grid, mask.visible_padding, self.pooling)
 
-    def _spec_augment(self, fbank: Tensor, frame_padding: Tensor | None) -> Tensor:
+    def _spec_augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
         s = self.finetuning
-        return spec_augment(fbank, frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins)
+        return spec_augment(x.squeeze(1), frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins).unsqueeze(1)
 
     def _patch_mask(self, patches: Patches) -> GridMask | None:
         """Which patches the encoder sees, while training with ``mask_time`` or ``mask_frequency``."""
@@ -115,8 +113,9 @@ class Classifier(nn.Module):
         """Logits of the classes, B x num_classes, float32.
 
         Args:
-            source: what the front end takes (audio: B x S waveforms, of any length).
-            padding_mask: B x S or None.
+            source: what the front end takes (audio: B x S waveforms, image: B x 3 x height x width, video: B x 3 x
+                frames x height x width; of any size).
+            padding_mask: as ``source``, without the axis of colours; or None.
         """
         pooled = self.pooled(source, padding_mask).to(self.head.weight.dtype)
         return self.head(self.norm(pooled)).float()

@@ -6,32 +6,33 @@ import torch
 from torch import Tensor, nn
 
 from bridle_fairseq.nn.encoder import Encoder
-from bridle_fairseq.nn.frontend import AudioFrontEnd
+from bridle_fairseq.nn.frontend import FrontEnd
 
 
 class EncoderCore(nn.Module):
     """Front end and encoder.
 
     Args:
-        front_end: from waveforms to patches.
+        front_end: from waveforms or pixels to patches.
         encoder: of the same patches.
     """
 
-    def __init__(self, front_end: AudioFrontEnd, encoder: Encoder) -> None:
+    def __init__(self, front_end: FrontEnd, encoder: Encoder) -> None:
         super().__init__()
         self.front_end, self.encoder = front_end, encoder
 
     @torch.no_grad()
-    def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised features of all patches, of the class token, and which patches are padding.
 
         Args:
-            waveform: B x S at the model's rate.
-            padding_mask: B x S, or None.
+            source: what the front end takes (audio: B x S at the model's rate; image: B x 3 x height x width;
+                video: B x 3 x frames x height x width).
+            padding_mask: as ``source``, without the axis of colours; or None.
 
         Returns:
             B x N x D, B x D, and B x N (None without ``padding_mask``).
         """
-        patches = self.front_end(waveform, padding_mask)
+        patches = self.front_end(source, padding_mask)
         out = self.encoder(patches.x, patches.grid, patches.padding_mask)
         return out.x, out.class_token, patches.padding_mask

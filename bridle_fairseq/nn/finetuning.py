@@ -38,7 +38,7 @@ class LayerGroup(NamedTuple):
     lr_scale: float  # factor on the learning rate
 
 
-def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool) -> None:
+def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool, modality: str = "audio") -> None:
     """Raise :class:`InputError` with one sentence for what cannot work or would have no effect."""
     for name in ("drop_path", "mask_time", "mask_frequency"):
         if not 0 <= getattr(s, name) < 1:
@@ -52,6 +52,11 @@ def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool) -> None:
         raise InputError(
             f"model.mask_frequency is {s.mask_frequency} with model.pooling frequency, which needs all rows; expected 0"
         )
+    for name in ("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency"):
+        if modality != "audio" and getattr(s, name):
+            raise InputError(
+                f"model.{name} is {getattr(s, name)} with modality {modality}; expected 0: it is for sound"
+            )
     for name, off in (("drop_path", 0.0), ("layer_decay", 1.0), ("mask_time", 0.0), ("mask_frequency", 0.0)):
         if freeze_encoder and getattr(s, name) != off:
             raise InputError(

@@ -37,21 +37,25 @@ def patchify(x: Tensor, patch_size: Sequence[int]) -> Tensor:
     return x.permute(order).reshape(x.shape[0], math.prod(grid), -1)
 
 
-def patch_padding(frame_padding: Tensor, patch_frames: int, patches_per_step: int) -> Tensor:
-    """Which patches are padding, when the first axis is time: those without a single valid frame.
+def patch_padding(padding: Tensor, patch_size: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Which patches are padding: those without a single valid value.
 
     Args:
-        frame_padding: B x M, True = padding.
-        patch_frames: frames of a patch.
-        patches_per_step: patches of one time step (F).
+        padding: B x size_1 x ... x size_k, True = padding, for the first k axes (sound: frames alone; pixels: all).
+        patch_size: of all axes.
+        grid: patches along all axes.
 
     Returns:
-        B x (T * F) mask, T = ceil(M / patch_frames), time-major.
+        B x N mask, the first axis slowest.
     """
-    missing = -frame_padding.shape[1] % patch_frames
-    frame_padding = functional.pad(frame_padding, (0, missing), value=True)
-    steps = frame_padding.unflatten(1, (-1, patch_frames)).all(-1)
-    return steps.repeat_interleave(patches_per_step, dim=1)
+    batch, axes = padding.shape[0], padding.dim() - 1
+    missing = [g * p - s for g, p, s in zip(grid, patch_size, padding.shape[1:], strict=False)]
+    padding = functional.pad(padding, [n for m in reversed(missing) for n in (0, m)], value=True)
+    padding = padding.reshape(batch, *[n for pair in zip(grid[:axes], patch_size, strict=False) for n in pair])
+    for axis in range(axes):
+        padding = padding.all(2 + axis)
+    padding = padding.reshape(batch, *grid[:axes], *[1] * (len(grid) - axes))
+    return padding.expand(batch, *grid).flatten(1)
 
 
 def gather_patches(x: Tensor, index: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.encoder import EncoderOutput
+from bridle_fairseq.nn.frontend import FrontEnd
 
 POOLINGS = ("mean", "frequency", "class_token")
 
@@ -17,7 +19,7 @@ def pool_patches(out: EncoderOutput, grid: tuple[int, ...], padding_mask: Tensor
 
     Args:
         out: of all patches.
-        grid: (T, F).
+        grid: patches along each axis; (T, F) for ``frequency``.
         padding_mask: B x N or None; patches that are padding do not count.
         pooling: ``mean`` of all patches -> B x D; ``frequency``: mean over time, the rows of the spectrogram kept
             apart -> B x (F * D); ``class_token`` -> B x D.
@@ -29,12 +31,25 @@ def pool_patches(out: EncoderOutput, grid: tuple[int, ...], padding_mask: Tensor
         raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
     if pooling == "class_token":
         return out.class_token.float()
-    x = out.x.float().unflatten(1, grid)  # B x T x F x D
-    axes = (1, 2) if pooling == "mean" else (1,)
-    if padding_mask is None:
-        return x.mean(axes).flatten(1)
-    padding = padding_mask.unflatten(1, grid).unsqueeze(-1)
-    return (x.masked_fill(padding, 0.0).sum(axes) / (~padding).sum(axes).clamp(min=1)).flatten(1)
+    x, padding = out.x.float(), None if padding_mask is None else padding_mask.unsqueeze(-1)
+    if pooling == "frequency":  # B x T x F x D
+        x, padding = x.unflatten(1, grid), None if padding is None else padding.unflatten(1, grid)
+    if padding is None:
+        return x.mean(1).flatten(1)
+    return (x.masked_fill(padding, 0.0).sum(1) / (~padding).sum(1).clamp(min=1)).flatten(1)
+
+
+def pooled_width(front_end: FrontEnd, width: int, pooling: str) -> int:
+    """Values of a pooled vector of features of this width.
+
+    Raises:
+        InputError: rows of patches are to be kept apart that have no meaning of their own.
+    """
+    if pooling != "frequency":
+        return width
+    if front_end.rows is None:
+        raise InputError("pooling is frequency, which is for sound; expected mean or class_token")
+    return width * front_end.rows
 
 
 def log_mel_deviation(fbank: Tensor, padding_mask: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, List
 
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Schedule
 
 # `List` and real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
@@ -20,13 +21,22 @@ def _setting(default: Any, text: str) -> Any:
 class BridleSettings:
     """Sizes of the parts and choices of the method; the defaults are the base size of audio."""
 
-    modality: str = _setting("audio", "what a source is: audio (waveforms)")
+    modality: str = _setting("audio", "what a source is: audio (waveforms), image or video (pixels)")
     sample_rate: int = _setting(16000, "audio: samples a second")
     num_mel_bins: int = _setting(128, "audio: mel bins of the filter bank")
     fbank_mean: float = _setting(-4.4446, "audio: mean of the log-mel values (`bridle stats` measures it)")
     fbank_std: float = _setting(3.3216, "audio: deviation of the log-mel values; inputs are (x - mean) / (2 std)")
 
-    patch_size: List[int] = _setting([16, 16], "patch: frames and mel bins")
+    pixel_mean: List[float] = _setting(
+        [0.485, 0.456, 0.406], "image, video: mean of red, green, blue, 0 to 1 (`bridle stats`)"
+    )
+    pixel_std: List[float] = _setting(
+        [0.229, 0.224, 0.225], "image, video: their deviation; inputs are (x - mean) / std"
+    )
+
+    patch_size: List[int] = _setting(
+        [16, 16], "patch: frames and mel bins; image: height and width; video: frames, height and width"
+    )
     encoder_width: int = _setting(768, "width of the encoder")
     encoder_depth: int = _setting(12, "blocks of the encoder")
     encoder_heads: int = _setting(12, "attention heads of the encoder")
@@ -51,6 +61,7 @@ class BridleSettings:
     codes_per_level: int = _setting(1, "soft codes: the nearest m codes of a level are the target of a patch")
 
     mask_ratio: float = _setting(0.8, "share of the patches that the encoder must predict")
+    masking: str = _setting("random", "which patches those are: random, tube, block or lines (see nn/masking.py)")
     position_scale: float = _setting(1.0, "cold start: factor on the positions added before the random projection")
     tokenizer_init: str = _setting(
         "encoder", "tokenizer at its stage's start: encoder (its weights), random or continue"
@@ -72,15 +83,23 @@ class BridleSettings:
         return Schedule(self.stages or [])
 
 
+PATCH_AXES = {
+    "audio": ("frames", "mel bins"),
+    "image": ("height", "width"),
+    "video": ("frames", "height", "width"),
+}
 CHOICES = {
-    "modality": ("audio",),
+    "modality": tuple(PATCH_AXES),
     "codebook_metric": ("euclidean", "cosine"),
     "codebook_init": ("kmeans", "uniform"),
     "tokenizer_init": ("encoder", "random", "continue"),
     "latents": ("standardize", "center", "plain"),
     "teacher": ("standardize", "center", "plain"),
     "precision": ("float32", "bfloat16"),
+    "masking": tuple(MASKINGS),
 }
+
+NUMBERS = {2: "two", 3: "three"}
 
 
 def check_settings(s: BridleSettings) -> None:
@@ -98,13 +117,20 @@ def check_settings(s: BridleSettings) -> None:
         raise InputError(f"model.codebook_decay is {s.codebook_decay}; expected 0 or more and less than 1")
     if not 0 < s.restart_step <= 1:
         raise InputError(f"model.restart_step is {s.restart_step}; expected more than 0 and at most 1")
-    if len(s.patch_size) != 2 or min(s.patch_size) < 1:
+    axes = PATCH_AXES[s.modality]
+    if len(s.patch_size) != len(axes) or min(s.patch_size) < 1:
+        names = f"{', '.join(axes[:-1])} and {axes[-1]}"
         raise InputError(
-            f"model.patch_size is {list(s.patch_size)}; expected two positive numbers, frames and mel bins"
+            f"model.patch_size is {list(s.patch_size)}; expected {NUMBERS[len(axes)]} positive numbers, {names}"
         )
     if s.decoder_window and (len(s.decoder_window) != 2 or min(s.decoder_window) < 1):
         raise InputError(
             f"model.decoder_window is {list(s.decoder_window)}; expected two positive numbers or an empty list"
+        )
+    if s.decoder_window and len(axes) != 2:
+        raise InputError(
+            f"model.decoder_window is {list(s.decoder_window)} with modality {s.modality}; expected an empty list: "
+            "windows have two axes"
         )
     for part in ("encoder", "decoder"):
         width, heads = getattr(s, f"{part}_width"), getattr(s, f"{part}_heads")
@@ -126,6 +152,7 @@ def check_settings(s: BridleSettings) -> None:
         raise InputError(f"model.codes_per_level is {s.codes_per_level}; expected 1 to codebook_size {s.codebook_size}")
     if s.fbank_std <= 0:
         raise InputError(f"model.fbank_std is {s.fbank_std}; expected more than 0 (`bridle stats` measures it)")
-    if not 0 <= s.codebook_decay < 1:
-        raise InputError(f"model.codebook_decay is {s.codebook_decay}; expected 0 or more and below 1")
+    if len(s.pixel_mean) != 3 or len(s.pixel_std) != 3 or min(s.pixel_std) <= 0:
+        found = f"model.pixel_mean is {list(s.pixel_mean)} and model.pixel_std {list(s.pixel_std)}"
+        raise InputError(f"{found}; expected three numbers each, deviations above 0 (`bridle stats` measures them)")
     s.schedule()

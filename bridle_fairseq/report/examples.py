@@ -1,4 +1,4 @@
-"""What a trained model makes of some sounds: codes of clips, predictions of what was hidden, a map of embeddings."""
+"""What a trained model makes of some items: codes of clips, predictions of what was hidden, a map of embeddings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import as_configuration, modality_of
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.masking import random_mask
-from bridle_fairseq.report.sections import Clip
+from bridle_fairseq.nn.masking import MASKINGS
+from bridle_fairseq.report.pictures import Clip, draw, laid_out
 
 VISIBLE, RIGHT, WRONG = 0, 1, 2
 BATCH = 16
@@ -28,7 +28,7 @@ class Example(NamedTuple):
     """A clip, and what the model predicts where it was hidden."""
 
     clip: Clip
-    predicted: np.ndarray  # T x F x K: VISIBLE, RIGHT or WRONG
+    predicted: np.ndarray  # rows x columns x K: VISIBLE, RIGHT or WRONG
 
 
 class Map(NamedTuple):
@@ -39,7 +39,7 @@ class Map(NamedTuple):
     how: str  # the method
 
 
-class Sounds:
+class Items:
     """The clips of a manifest, with their labels where there are some.
 
     Args:
@@ -52,8 +52,8 @@ class Sounds:
 
     def __init__(self, path: str, task: Mapping[str, Any]) -> None:
         self.manifest = Manifest.read(path)
-        rate, longest = int(task.get("sample_rate") or 16000), task.get("max_sample_size")
-        self.dataset = AudioDataset(self.manifest, sample_rate=rate, max_sample_size=longest and int(longest))
+        cfg = as_configuration(task)
+        self.dataset = modality_of(cfg).dataset(self.manifest, cfg)
         self.labels: Labels | None = None
         classes, labels = Path(path).with_name("labels.csv"), Path(path).with_suffix(".lbl")
         if classes.is_file() and labels.is_file():
@@ -66,70 +66,63 @@ class Sounds:
         return self.labels.classes.names[self.labels[row][0]]
 
 
-def sounds_of(run: Any, manifest: str | None) -> Sounds | None:
+def items_of(run: Any, manifest: str | None) -> Items | None:
     """The clips of the given manifest, else of the run's validation split; None where that is not there any more."""
     if manifest is not None:
-        return Sounds(manifest, run.cfg["task"])
+        return Items(manifest, run.cfg["task"])
     subset = str((run.cfg.get("dataset") or {}).get("valid_subset") or "valid").split(",")[0]
     path = os.path.join(str(run.cfg["task"].get("data") or ""), f"{subset}.tsv")
     try:
-        return Sounds(path, run.cfg["task"])
+        return Items(path, run.cfg["task"])
     except InputError:
         return None
 
 
 @torch.inference_mode()
-def examples(model: Any, sounds: Sounds, count: int) -> list[Example]:
+def examples(model: Any, items: Items, count: int) -> list[Example]:
     """A few clips, of different classes where there are labels."""
     found: dict[Any, Example] = {}
-    for row in range(len(sounds.manifest)):
-        key = sounds.label(row) or row
-        source = None if key in found else sounds.dataset[row]["source"]
+    for row in range(len(items.manifest)):
+        key = items.label(row) or row
+        source = None if key in found else items.dataset[row]["source"]
         if source is not None:
-            found[key] = _example(model, sounds, row, source)
+            found[key] = _example(model, items, row, source)
         if len(found) == count:
             break
     return list(found.values())
 
 
-def _example(model: Any, sounds: Sounds, row: int, source: torch.Tensor) -> Example:
+def _example(model: Any, items: Items, row: int, source: torch.Tensor) -> Example:
     settings = model.settings
     patches = model.front_end(source[None])
     codes = model.codes(patches, bool(model.tokenizer_ready))
-    mask = random_mask(1, codes.shape[1], settings.mask_ratio, generator=torch.Generator().manual_seed(row))
+    generator = torch.Generator().manual_seed(row)
+    mask = MASKINGS[settings.masking](1, patches.grid, settings.mask_ratio, generator=generator)
     x = model.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
     logits = model.decoder(x, mask, patches.grid, None)
     right = logits.argmax(-1) == codes[mask.masked]  # P x K
     predicted = torch.full_like(codes, VISIBLE)
     predicted[mask.masked] = torch.where(right, RIGHT, WRONG)
-    fbank, _ = model.front_end.log_mel(source[None])
-    clip = Clip(
-        name=sounds.manifest.relative_path(row),
-        label=sounds.label(row),
-        fbank=fbank[0].numpy(),
-        codes=codes.view(*patches.grid, -1).numpy(),
-        patch_frames=settings.patch_size[0],
-        waveform=source.numpy(),
-        sample_rate=settings.sample_rate,
-    )
-    return Example(clip, predicted.view(*patches.grid, -1).numpy())
+    name, label = items.manifest.relative_path(row), items.label(row)
+    clip = draw(model, name, label, source, codes.view(*patches.grid, -1).numpy())
+    return Example(clip, laid_out(predicted.view(*patches.grid, -1).numpy(), settings.modality))
 
 
 @torch.inference_mode()
-def embedding_map(model: Any, sounds: Sounds, most: int) -> Map | None:
+def embedding_map(model: Any, items: Items, most: int) -> Map | None:
     """Mean-pooled embeddings of up to ``most`` clips of a manifest in two dimensions; None without labels."""
-    if sounds.labels is None:
+    if items.labels is None:
         return None
-    rows = np.unique(np.linspace(0, len(sounds.manifest) - 1, most).round().astype(int)).tolist()
+    rows = np.unique(np.linspace(0, len(items.manifest) - 1, most).round().astype(int)).tolist()
     vectors, labels = [], []
     for start in range(0, len(rows), BATCH):
-        batch = sounds.dataset.collater([sounds.dataset[row] for row in rows[start : start + BATCH]])
+        batch = items.dataset.collater([items.dataset[row] for row in rows[start : start + BATCH]])
         if not batch:
             continue
         found = model.extract_features(**batch["net_input"])
         out = EncoderOutput(found["x"], found["class_token"], [])
         vectors.append(pool_patches(out, found["grid"], found["padding_mask"], "mean").numpy())
-        labels += [sounds.label(int(row)) or "no label" for row in batch["id"]]
+        labels += [items.label(int(row)) or "no label" for row in batch["id"]]
     if len(labels) < 3:
         return None
     points, how = _two_dimensions(np.concatenate(vectors))

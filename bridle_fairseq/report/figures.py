@@ -50,12 +50,12 @@ def usage_histogram(usage: np.ndarray, level: int, dead_share: float) -> str:
 
 
 def prediction_rows(predicted: np.ndarray) -> str:
-    """Rows for a clip's figure: for each level, where the hidden codes were predicted right and wrong (T x F x K)."""
+    """For each level, where a clip's hidden codes were predicted right and wrong: rows x columns x K -> HTML."""
     rows = []
     for level in range(predicted.shape[2]):
-        pixels = np.zeros((*predicted.shape[1::-1], 3), np.uint8)
+        pixels = np.zeros((*predicted.shape[:2], 3), np.uint8)
         for kind, colour in PREDICTION.items():
-            pixels[predicted[:, ::-1, level].T == kind] = colour
+            pixels[predicted[..., level] == kind] = colour
         hidden = predicted[..., level] != VISIBLE
         right = float((predicted[..., level] == RIGHT).sum() / max(hidden.sum(), 1))
         source = charts.data_uri("image/png", charts.png(pixels))

@@ -7,7 +7,7 @@ import html
 from bridle_fairseq.quantization.statistics import level_statistics
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Line
-from bridle_fairseq.report.examples import Sounds, embedding_map, examples, sounds_of
+from bridle_fairseq.report.examples import Items, embedding_map, examples, items_of
 from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run
 from bridle_fairseq.report.sections import (
@@ -35,15 +35,15 @@ def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
     Raises:
         InputError: the manifest or its files cannot be used.
     """
-    sounds = sounds_of(run, manifest)
+    items = items_of(run, manifest)
     size = run.model.settings.codebook_size
     body = [
         header("bridle run", run.name, _lead(run), facts(run)),
         curves(run.records, run.bands, _probe_and_memory(run)),
         codebooks(run.records, run.bands, size, _changes(run)),
         _usage(run),
-        _examples(run, sounds, clips),
-        _map(run, sounds, points),
+        _examples(run, items, clips),
+        _map(run, items, points),
         configuration_table(run.cfg),
         f"<footer>{html.escape(str(run.checkpoint))}</footer>",
     ]
@@ -124,12 +124,12 @@ def _usage(run: Run) -> str:
     )
 
 
-def _examples(run: Run, sounds: Sounds | None, count: int) -> str:
-    title = "<h2>Sound, its codes, and what is predicted of them</h2>"
-    if sounds is None:
+def _examples(run: Run, items: Items | None, count: int) -> str:
+    title = "<h2>What goes in, its codes, and what is predicted of them</h2>"
+    if items is None:
         text = "The run's manifests are not where they were. Show clips with --manifest."
         return f'{title}<p class="soft">{text}</p>'
-    found = examples(run.model, sounds, count)
+    found = examples(run.model, items, count)
     if not found:
         return ""
     colours = [charts.code_colours(codebook) for codebook in run.model.quantizer.codebooks.codes.cpu().numpy()]
@@ -142,8 +142,8 @@ def _examples(run: Run, sounds: Sounds | None, count: int) -> str:
     )
 
 
-def _map(run: Run, sounds: Sounds | None, points: int) -> str:
-    found = embedding_map(run.model, sounds, points) if sounds is not None and points else None
+def _map(run: Run, items: Items | None, points: int) -> str:
+    found = embedding_map(run.model, items, points) if items is not None and points else None
     if found is None:
         return ""
     text = (

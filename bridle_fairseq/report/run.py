@@ -126,13 +126,15 @@ def _configuration(checkpoint: Path) -> tuple[Mapping[str, Any], int]:
     return cfg, int(history[-1].get("num_updates") or 0)
 
 
+AUDIO, IMAGE = ("max_sample_size", "roll", "gain"), ("image_size", "valid_crop", "crop", "min_area", "flip")
+VIDEO = ("num_frames", "frame_stride", "random_start")
 SHOWN = {
     "common": ("seed", "fp16", "bf16", "cpu"),
     "dataset": ("batch_size", "max_tokens"),
     "distributed_training": ("distributed_world_size",),
     "optimization": ("max_update", "update_freq", "lr", "clip_norm"),
     "optimizer": ("adam_betas", "weight_decay"),
-    "task": ("data", "max_sample_size", "roll", "gain", "codes", "weighted_sampling", "samples_per_epoch"),
+    "task": ("data", "modality", *AUDIO, *IMAGE, *VIDEO, "codes", "weighted_sampling", "samples_per_epoch"),
     "criterion": ("label_smoothing", "mixup", "mixup_alpha"),
 }
 

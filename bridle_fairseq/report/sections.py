@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,25 +11,12 @@ import numpy as np
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band, Line
 from bridle_fairseq.report.log import Record, count_levels, series
+from bridle_fairseq.report.pictures import Clip
 from bridle_fairseq.report.run import configuration
 from bridle_fairseq.report.style import CSS, SCRIPT
 
-FRAMES_A_SECOND = 100
 # What the page itself allows: what stands in it, and nothing from anywhere else.
 POLICY = "default-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'"
-
-
-@dataclass
-class Clip:
-    """A clip with its codes."""
-
-    name: str
-    label: str
-    fbank: np.ndarray  # M x mel, log-mel
-    codes: np.ndarray  # T x F x K
-    patch_frames: int
-    waveform: np.ndarray  # S, in [-1, 1]
-    sample_rate: int
 
 
 def document(title: str, body: Sequence[str]) -> str:
@@ -143,33 +128,20 @@ def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more:
 
 def clip_figure(clip: Clip, colours: Sequence[np.ndarray], more: str = "") -> str:
     """A clip's spectrogram above its codes, one map a level; ``more``: further rows of the figure."""
-    steps, _, levels = clip.codes.shape
-    frames = steps * clip.patch_frames  # the maps are as wide as the spectrogram: the last patch may reach past the end
-    fbank = np.full((frames, clip.fbank.shape[1]), clip.fbank.min(), np.float32)
-    fbank[: len(clip.fbank)] = clip.fbank[:frames]
-    picture = charts.data_uri("image/png", charts.png(charts.heat(fbank.T[::-1])))
-    seconds = frames / FRAMES_A_SECOND
+    picture = charts.data_uri("image/png", charts.png(clip.picture))
     name = html.escape(clip.label or clip.name)
-    parts = [f'<span>log-mel</span><img class="sound" src="{picture}" alt="spectrogram of {name}">']
-    for level in range(levels):
-        pixels = colours[level][clip.codes[:, ::-1, level].T]
+    parts = [f'<span>{clip.kind}</span><img class="{clip.style}" src="{picture}" alt="{clip.kind} of {name}">']
+    for level in range(clip.codes.shape[2]):
+        pixels = colours[level][clip.codes[..., level]]
         source = charts.data_uri("image/png", charts.png(pixels))
         parts.append(
             f'<span>level {level + 1}</span><img class="codes" src="{source}" alt="codes of level {level + 1}">'
         )
     parts.append(more)
-    parts.append(f'<div class="axis"><span>0</span><span>{seconds / 2:.2g} s</span><span>{seconds:.2g} s</span></div>')
-    audio = charts.data_uri("audio/wav", _wav(clip.waveform, clip.sample_rate))
+    if clip.ticks:
+        parts.append(f'<div class="axis">{"".join(f"<span>{tick}</span>" for tick in clip.ticks)}</div>')
     caption = f"<span><b>{name}</b><br>{html.escape(clip.name)}</span>" if clip.label else f"<b>{name}</b>"
     return (
-        f'<figure class="clip card"><figcaption>{caption}<audio controls preload="none" src="{audio}"></audio>'
-        f'</figcaption><div class="maps">{"".join(parts)}</div></figure>'
+        f'<figure class="clip card"><figcaption>{caption}{clip.player}</figcaption>'
+        f'<div class="maps of-{clip.style}">{"".join(parts)}</div></figure>'
     )
-
-
-def _wav(waveform: np.ndarray, sample_rate: int) -> bytes:
-    import soundfile
-
-    with io.BytesIO() as file:
-        soundfile.write(file, waveform, sample_rate, format="WAV", subtype="PCM_16")
-        return file.getvalue()

@@ -101,6 +101,9 @@ details td { overflow-wrap: anywhere; }
 .maps img { display: block; width: 100%; border-radius: 3px; image-rendering: pixelated; }
 .maps img.sound { height: 120px; image-rendering: auto; }
 .maps img.codes { height: 54px; }
+.maps.of-image { grid-template-columns: max-content 1fr max-content 1fr; }
+.maps.of-image img { width: 128px; height: auto; }
+.maps.of-video img.codes { height: auto; }
 .maps .axis { display: flex; justify-content: space-between; grid-column: 2; }
 
 pre {
@@ -118,6 +121,7 @@ footer { margin-top: 52px; padding-top: 14px; border-top: 1px solid var(--edge);
   th, td { padding-right: 9px; }
   .maps { grid-template-columns: 1fr; }
   .maps .axis { grid-column: 1; }
+  .maps.of-image { grid-template-columns: max-content 1fr; }
   .maps img.sound { height: 96px; }
   .maps img.codes { height: 48px; }
   dl { grid-template-columns: 1fr; }

@@ -15,8 +15,8 @@ from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
 from bridle_fairseq.nn.distributed import rank
-from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask
-from bridle_fairseq.tasks.labelled_data import LabelledAudioDataset, SampledAudioDataset
+from bridle_fairseq.tasks.labelled_data import LabelledMedia, SampledMedia
+from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.tasks.validation import ScoreCollection
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class BridleClassificationConfig(AudioDataConfig):
+class BridleClassificationConfig(MediaConfig):
     """The data folder also holds ``labels.csv`` and ``{split}.lbl``."""
 
     multi_label: bool = field(
@@ -45,7 +45,7 @@ class BridleClassificationConfig(AudioDataConfig):
 
 
 @register_task("bridle_classification", dataclass=BridleClassificationConfig)
-class BridleClassificationTask(AudioTask):
+class BridleClassificationTask(MediaTask):
     """Loads manifests with their labels. The classes are part of the task's state, which every checkpoint holds.
 
     Metrics of a validation are of the whole set, each clip once, on any number of ranks: batches' scores stay on their
@@ -124,10 +124,10 @@ class BridleClassificationTask(AudioTask):
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
             options = {"labels": self._labels(split, cfg, manifest), "multi_label": cfg.multi_label}
-            kind = LabelledAudioDataset
+            kind = LabelledMedia
             if split.startswith("train") and getattr(cfg, "weighted_sampling", False):
-                kind, options["samples_per_epoch"] = SampledAudioDataset, cfg.samples_per_epoch or len(manifest)
-            self.datasets[split] = self.audio_dataset(split, cfg, manifest, kind, **options)
+                kind, options["samples_per_epoch"] = SampledMedia, cfg.samples_per_epoch or len(manifest)
+            self.datasets[split] = self.media_dataset(split, cfg, manifest, kind, **options)
 
     def _labels(self, split, cfg, manifest) -> Labels:
         classes = self._read_classes(cfg)

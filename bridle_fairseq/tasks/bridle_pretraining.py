@@ -11,24 +11,23 @@ from fairseq.tasks import register_task
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from, unwrapped
-from bridle_fairseq.nn.patch import grid_size
+from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
-from bridle_fairseq.tasks.audio_data import AudioDataConfig, AudioTask
 from bridle_fairseq.tasks.knn import KnnCallback, KnnConfig
+from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class BridlePretrainingConfig(KnnConfig, AudioDataConfig):
+class BridlePretrainingConfig(KnnConfig, MediaConfig):
     """The data, and where targets come from."""
 
-    modality: str = field(default="audio", metadata={"help": "audio"})
     segment_crops: bool = field(
         default=False,
-        metadata={"help": "crop at multiples of max_sample_size only, as training from cached codes does"},
+        metadata={"help": "audio: crop at multiples of max_sample_size only, as training from cached codes does"},
     )
     codes: Optional[str] = field(
         default=None,
@@ -37,7 +36,7 @@ class BridlePretrainingConfig(KnnConfig, AudioDataConfig):
 
 
 @register_task("bridle_pretraining", dataclass=BridlePretrainingConfig)
-class BridlePretrainingTask(AudioTask):
+class BridlePretrainingTask(MediaTask):
     """Loads manifests, begins stages, and keeps what is frozen frozen."""
 
     cfg: BridlePretrainingConfig
@@ -72,11 +71,9 @@ class BridlePretrainingTask(AudioTask):
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
             codes = self._cached_codes(split, cfg, manifest) if cfg.codes else None
-            self.datasets[split] = self.audio_dataset(
-                split, cfg, manifest, segment_crops=cfg.segment_crops, codes=codes
-            )
+            self.datasets[split] = self.media_dataset(split, cfg, manifest, codes=codes)
             if self.datasets[split].training:
-                self._check_enough_patches(manifest)
+                self._check_enough_patches(self.datasets[split].media)
 
     def _model_settings(self):
         """Settings of the run's model ``bridle``; None where the task is used without one."""
@@ -91,22 +88,18 @@ class BridlePretrainingTask(AudioTask):
             codes.check(
                 num_codebooks=model.num_codebooks,
                 codebook_size=model.codebook_size,
-                patch_frames=model.patch_size[0],
-                frequency_patches=grid_size((1, model.num_mel_bins), model.patch_size)[1],
+                **front_end_of(model).layout,
             )
         return codes
 
-    def _check_enough_patches(self, manifest) -> None:
+    def _check_enough_patches(self, media) -> None:
         model = self._model_settings()
         if model is None:
             return
-        samples = int(manifest.sizes.sum())
-        patches = (
-            samples / (model.patch_size[0] * 0.01 * self.cfg.sample_rate) * model.num_mel_bins / model.patch_size[1]
-        )
+        patches = media.approximate_patches(model)
         if patches < model.codebook_size:
             raise InputError(
-                f"{manifest.name} holds about {int(patches)} patches of sound, fewer than model.codebook_size "
+                f"{media.manifest.name} holds about {int(patches)} patches, fewer than model.codebook_size "
                 f"{model.codebook_size}; expected more data or a smaller codebook"
             )
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from bridle_fairseq.corpus import read_batches
-from bridle_fairseq.data.audio import AudioDataset
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.features import encoder_features
 from bridle_fairseq.nn.distributed import gather_rows, rank, world_size
@@ -93,7 +93,7 @@ class _LabelledSplit:
             raise InputError(f"{path}, line {row + 1}: {len(self.labels[row])} classes; expected exactly 1")
         if split == "train" and np.count_nonzero(self.labels.counts()) < 2:
             raise InputError(f"{path}: a single class; expected at least 2")
-        self.clips = AudioDataset(manifest, sample_rate=cfg.sample_rate, max_sample_size=cfg.max_sample_size)
+        self.clips = modality_of(cfg).dataset(manifest, cfg)
 
     def features(self, model):
         """Features and classes of all clips that can be read, n x D and n, on the model's device."""

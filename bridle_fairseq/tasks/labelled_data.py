@@ -1,18 +1,18 @@
-"""Sounds with their classes: each clip once an epoch, or drawn by the weights of their classes."""
+"""Items with their classes: each once an epoch, or drawn by the weights of their classes."""
 
 import numpy as np
 import torch
 
 from bridle_fairseq.data.labels import Labels
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
-from bridle_fairseq.tasks.audio_data import FairseqAudioDataset
+from bridle_fairseq.tasks.media_data import FairseqMedia
 
 
-class LabelledAudioDataset(FairseqAudioDataset):
-    """Batches of sounds with ``"target"``: class numbers (B, long), or B x classes of 0 and 1 with ``multi_label``."""
+class LabelledMedia(FairseqMedia):
+    """Batches with ``"target"``: class numbers (B, long), or B x classes of 0 and 1 with ``multi_label``."""
 
-    def __init__(self, manifest, *, labels: Labels, multi_label: bool, **options):
-        super().__init__(manifest, **options)
+    def __init__(self, media, *, labels: Labels, multi_label: bool, **options):
+        super().__init__(media, **options)
         self.labels, self.multi_label = labels, multi_label
 
     def collater(self, samples):
@@ -29,7 +29,7 @@ class LabelledAudioDataset(FairseqAudioDataset):
         return torch.tensor([self.labels[row][0] for row in rows])
 
 
-class SampledAudioDataset(LabelledAudioDataset):
+class SampledMedia(LabelledMedia):
     """An epoch has ``samples_per_epoch`` places, each of which holds a clip drawn anew in every epoch.
 
     fairseq batches, shuffles and shards the places, which are the same in all epochs: batches and workers live on, and
@@ -37,9 +37,9 @@ class SampledAudioDataset(LabelledAudioDataset):
     that a batch holds clips of like length. In one epoch a clip may come several times, augmented differently.
     """
 
-    def __init__(self, manifest, *, samples_per_epoch: int, **options):
-        super().__init__(manifest, **options)
-        self.draw = WeightedDraw(clip_weights(self.labels), samples_per_epoch, self.seed)
+    def __init__(self, media, *, samples_per_epoch: int, **options):
+        super().__init__(media, **options)
+        self.draw = WeightedDraw(clip_weights(self.labels), samples_per_epoch, media.seed)
         self._drawn = None
         self.clip_sizes = self.sizes
         # Any clip may come to any place: with max_tokens, each counts as long as the longest.
@@ -50,14 +50,14 @@ class SampledAudioDataset(LabelledAudioDataset):
 
     def __getitem__(self, index):
         """The clip at this place in the present epoch; its ``"id"`` is its row of the manifest."""
-        return self.item(int(self.rows()[index]), int(index))
+        return self.media.item(int(self.rows()[index]), int(index))
 
     def rows(self) -> np.ndarray:
         """The rows at all places in the present epoch."""
-        epoch = self.epoch
+        epoch = self.media.epoch
         if self._drawn is None or self._drawn[0] != epoch:
             rows = self.draw.rows(epoch)
-            self._drawn = epoch, rows[self.length_order(self.clip_sizes[rows])]
+            self._drawn = epoch, rows[self.media.length_order(self.clip_sizes[rows])]
         return self._drawn[1]
 
     def ordered_indices(self):

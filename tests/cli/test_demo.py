@@ -1,4 +1,4 @@
-"""``bridle demo`` on a handful of sounds, from beginning to end; what it refuses; how it goes on."""
+"""``bridle demo`` on a handful of sounds and of images, from beginning to end; what it refuses; how it goes on."""
 
 from __future__ import annotations
 
@@ -13,20 +13,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from bridle_fairseq.cli import main as bridle
 
 KINDS = {"hum": 0.04, "whistle": 0.4}
 
 
+@pytest.fixture(scope="module", params=["audio", "images"])
+def kind(request) -> str:
+    """The option that names the user's folder."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def sounds(tmp_path_factory) -> tuple[Path, Path]:
-    """Forty short clips of two kinds, and their table."""
-    folder = tmp_path_factory.mktemp("sounds")
+def media(kind, tmp_path_factory) -> tuple[Path, Path]:
+    """Forty short clips, or images, of two kinds, and their table."""
+    folder = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     rows = []
     for number in range(40):
         label = list(KINDS)[number % 2]
+        if kind == "images":
+            pixels = rng.integers(0, 60, (50, 40 + number, 3)) + [190, 0, 0] * np.array(number % 2)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"a clip {number}.png")
+            rows.append((f"a clip {number}.png", label))
+            continue
         wave = 0.3 * np.sin(KINDS[label] * rng.uniform(0.8, 1.2) * np.arange(6000)) + 0.01 * rng.normal(size=6000)
         soundfile.write(folder / f"a clip {number}.wav", wave, 16000)
         rows.append((f"a clip {number}.wav", label))
@@ -37,11 +49,11 @@ def sounds(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def demo(sounds, tmp_path_factory) -> tuple[Path, str]:
+def demo(kind, media, tmp_path_factory) -> tuple[Path, str]:
     """A finished demo's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     command = [sys.executable, "-m", "bridle_fairseq.cli.main"]
-    arguments = ["demo", "--audio", str(sounds[0]), "--labels", str(sounds[1]), "--dir", str(folder), "--updates", "30"]
+    arguments = ["demo", f"--{kind}", str(media[0]), "--labels", str(media[1]), "--dir", str(folder), "--updates", "30"]
     code = "import sys; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
@@ -57,21 +69,24 @@ def test_everything_is_where_it_says(demo) -> None:
         assert str(folder / name) in printed
 
 
-def test_one_table_of_all_features(demo) -> None:
+BASELINE = {"audio": "log-mel: mean and deviation", "images": "pixels: colour histogram"}
+
+
+def test_one_table_of_all_features(demo, kind) -> None:
     _, printed = demo
     table = dict(re.findall(r"^  (\S.*?) {2,}(\d\.\d{3})", printed, re.MULTILINE))
     assert len([name for name in table if "pretrained" in name]) == 2
     assert len([name for name in table if "untrained" in name]) == 2
-    assert float(table["log-mel: mean and deviation"]) == 1.0  # a hum and a whistle
+    assert float(table[BASELINE[kind]]) == 1.0  # a hum and a whistle, red and black
     assert 0.3 <= float(table["always the most frequent class"]) <= 0.7
 
 
-def test_page_shows_what_was_trained(demo) -> None:
+def test_page_shows_what_was_trained(demo, kind) -> None:
     folder, printed = demo
     page = (folder / "report.html").read_text()
     assert page.count('class="chart"') >= 4 and page.count('class="clip card"') == 2
     assert page.count('alt="codes of level') == 2 * 4
-    accuracy = re.search(r"log-mel: mean and deviation +(\d\.\d+)", printed)
+    accuracy = re.search(rf"{BASELINE[kind]} +(\d\.\d+)", printed)
     assert accuracy and f"<b>{accuracy[1]}</b>" in page
 
 
@@ -83,27 +98,27 @@ def test_the_commands_it_names_exist(demo) -> None:
     assert all(os.access(program, os.X_OK) for program in programs)
 
 
-def test_the_codes_command_works_as_it_stands(demo, capsys) -> None:
+def test_the_codes_command_works_as_it_stands(demo, kind, capsys) -> None:
     import shlex
 
     folder, printed = demo
     line = next(line for line in printed.splitlines() if " tokenize " in line)
     assert bridle.main(shlex.split(line)[1:]) == 0
-    assert (folder / "codes_of_other_sounds" / "valid.codes.json").is_file()
+    assert (folder / f"codes_of_other_{kind.replace('audio', 'sounds')}" / "valid.codes.json").is_file()
 
 
-def test_other_settings_need_another_folder(demo, sounds, capsys) -> None:
+def test_other_settings_need_another_folder(demo, kind, media, capsys) -> None:
     folder, _ = demo
     before = (folder / "demo.json").read_text()
-    assert bridle.main(["demo", "--audio", str(sounds[0]), "--dir", str(folder), "--updates", "40"]) == 2
+    assert bridle.main(["demo", f"--{kind}", str(media[0]), "--dir", str(folder), "--updates", "40"]) == 2
     assert "updates 30" in capsys.readouterr().err
     assert (folder / "demo.json").read_text() == before
-    assert json.loads(before)["seconds"].keys() >= {"sounds", "stats", "training", "codes", "probe"}
+    assert json.loads(before)["seconds"].keys() >= {"media", "stats", "training", "codes", "probe"}
 
 
-def test_a_folder_of_something_else_is_not_touched(tmp_path, sounds, capsys) -> None:
+def test_a_folder_of_something_else_is_not_touched(tmp_path, kind, media, capsys) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert bridle.main(["demo", "--audio", str(sounds[0]), "--dir", str(tmp_path)]) == 2
+    assert bridle.main(["demo", f"--{kind}", str(media[0]), "--dir", str(tmp_path)]) == 2
     assert "no demo" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
@@ -113,6 +128,8 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, sounds, capsys) -> 
     [
         (["--labels", "x.csv"], "--labels without --audio"),
         (["--audio", "no/such/folder"], "no such folder"),
+        (["--audio", "x", "--images", "y"], "expected one of them"),
+        (["--modality", "image", "--audio", "x"], "--audio goes with --modality audio"),
         (["--updates", "3"], "--updates is 3"),
     ],
 )

@@ -83,7 +83,7 @@ def test_chunk_length_and_overlap_can_be_chosen(checkpoint, corpus, tmp_path) ->
     options = ["--chunk-seconds", "0.3", "--overlap-seconds", "0"]
     features(checkpoint, corpus, "--out", str(tmp_path / "a"), "--pooling", "patches", *options)
     info = Features(tmp_path / "a/valid.features").info
-    assert (info.chunk_patches, info.overlap_patches) == (2, 0)
+    assert (info.grid["chunk_patches"], info.grid["overlap_patches"]) == (2, 0)
     steps = [len(Features(tmp_path / "a/valid.features").patches("patches.layer1", row)) for row in range(8)]
     frames = [1 + max(length - 400, 0) // 160 for length in LENGTHS]
     assert steps == [-(-count // 16) for count in frames]

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.audio import AudioDataset
@@ -92,3 +93,23 @@ def test_a_compressed_archive_is_one_line(sounds, tmp_path, capsys):
         archive.write(sounds / "clip 0.wav", "a.wav")
     assert main(["manifest", str(tmp_path / "x.zip"), "--dest", str(tmp_path / "out")]) == 2
     assert "'a.wav' is compressed" in capsys.readouterr().err
+
+
+def test_images_in_folders_of_classes(tmp_path, capsys):
+    for name in ("train/cat/a.jpg", "train/cat/b.png", "train/dog/c.webp", "train/dog/d.jpg", "test/dog/e.JPG"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "train" / "dog" / "f.jpg").write_bytes(b"")
+    (tmp_path / "in" / "train" / "dog" / "g.wav").write_bytes(b"no image")
+    command = ["manifest", str(tmp_path / "in"), "--dest", str(tmp_path / "out"), "--modality", "image"]
+    assert main([*command, "--class-folders", "--valid-percent", "0.25"]) == 0
+    said = capsys.readouterr()
+    assert "train.tsv: 3 clips, 2 classes" in said.out and "test.tsv: 1 clips" in said.out
+    assert (tmp_path / "out" / "test.tsv").read_text() == f"{tmp_path / 'in'}\ntest/dog/e.JPG\t1\n"
+    assert (tmp_path / "out" / "test.lbl").read_text() == "dog\n"
+    assert "f.jpg: empty file" in said.err and "1 of 6 files cannot be read" in said.err
+    (tmp_path / "t.csv").write_text("file,label\ne.JPG,dog\n")
+    assert main([*command, "--class-folders", "--labels", str(tmp_path / "t.csv")]) == 2
+    assert "--class-folders and --labels" in capsys.readouterr().err
+    assert main([*command, "--labels", str(tmp_path / "t.csv"), "--valid-percent", "0"]) == 0
+    assert (tmp_path / "out" / "train.lbl").read_text() == "dog\n"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.manifest import Manifest
@@ -80,3 +81,39 @@ def test_impossible_numbers_are_refused(manifest, capsys, option):
 def test_a_missing_manifest_is_one_line(tmp_path, capsys):
     assert main(["stats", str(tmp_path / "none.tsv")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_of_images_each_colour_has_its_own(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for number in range(4):
+        pixels = random.integers(0, 256, (10, 10, 3)) * np.array([1.0, 0.5, 0.0]) + np.array([0, 20 * number, 51])
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    Manifest(tmp_path, [f"{number}.png" for number in range(4)], [1] * 4).write(tmp_path / "train.tsv")
+    arguments = ["--modality", "image", "--image-size", "10", "--workers", "0", "--batch-size", "3"]
+    assert main(["stats", str(tmp_path / "train.tsv"), *arguments]) == 0
+    said = capsys.readouterr()
+    found = re.fullmatch(r"model\.pixel_mean=\[([\d.,]+)\] model\.pixel_std=\[([\d.,]+)\]\n", said.out)
+    pixels = np.stack([np.asarray(Image.open(tmp_path / f"{number}.png")) for number in range(4)]).reshape(-1, 3) / 255
+    assert [float(value) for value in found[1].split(",")] == pytest.approx(pixels.mean(0), abs=1e-4)
+    assert [float(value) for value in found[2].split(",")] == pytest.approx(pixels.std(0), abs=1e-4)
+    assert "4 images, 400 pixels; 0 skipped" in said.err
+
+
+def test_of_video_all_frames_of_a_clip_count(tmp_path, capsys):
+    av = pytest.importorskip("av")
+    for number in range(2):
+        with av.open(str(tmp_path / f"{number}.mp4"), "w") as file:
+            stream = file.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+            stream.width, stream.height, stream.pix_fmt = 16, 16, "rgb24"
+            for frame in range(3):
+                pixels = np.full((16, 16, 3), (40 * frame, 100 * number, 51), np.uint8)
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            file.mux(stream.encode())
+    Manifest(tmp_path, ["0.mp4", "1.mp4"], [3, 3]).write(tmp_path / "train.tsv")
+    arguments = ["--modality", "video", "--image-size", "16", "--num-frames", "3", "--frame-stride", "1"]
+    assert main(["stats", str(tmp_path / "train.tsv"), *arguments, "--workers", "0"]) == 0
+    said = capsys.readouterr()
+    values = [[float(value) for value in text.split(",")] for text in re.findall(r"\[([\d.,]+)\]", said.out)]
+    assert values[0] == pytest.approx([40 / 255, 50 / 255, 51 / 255], abs=2e-4)
+    assert values[1] == pytest.approx([np.std([0, 40, 80]) / 255, 50 / 255, 0], abs=2e-4)
+    assert "2 clips, 1536 pixels; 0 skipped" in said.err

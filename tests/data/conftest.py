@@ -1,5 +1,7 @@
 """Sound files that the tests make themselves."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import soundfile
@@ -38,3 +40,42 @@ def make_manifest(tmp_path, write_sound):
         return Manifest.read(path)
 
     return make
+
+
+@pytest.fixture
+def write_video(tmp_path):
+    """Encode a moving pattern, another in every frame, to tmp_path / name; gives the path.
+
+    ``times``: when each frame is shown, in thousandths of a second, for a variable frame rate. ``gop``: frames from one
+    key frame to the next.
+    """
+    av = pytest.importorskip("av")
+
+    def write(name, frames=90, size=(64, 48), rate=25, codec="libx264", pix_fmt="yuv420p", gop=30, times=None, **more):
+        rotation, container = more.pop("rotation", 0), more.pop("container", {})
+        path = str(tmp_path / name)
+        with av.open(path, "w", options=container) as file:
+            stream = file.add_stream(codec, rate=rate, options={"g": str(gop), **more})
+            stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+            base = Fraction(1, 1000 if times else rate)
+            stream.time_base = stream.codec_context.time_base = base
+            if rotation:
+                stream.set_display_rotation(rotation)
+            for number in range(frames):
+                frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format=pix_fmt)
+                frame.pts, frame.time_base = times[number] if times else number, base
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode())
+        return path
+
+    return write
+
+
+def picture(number, width, height):
+    """Height x width x 3: slow stripes, a bar that moves, and the number as a row of black and white squares."""
+    x, y = np.arange(width), np.arange(height)[:, None]
+    image = np.stack([(x * 5 + number * 7) % 256 + 0 * y, 255 - (y * 4 + number) % 256 + 0 * x, (x + y) % 200], -1)
+    image[:, number * 3 % width] = (250, 20, 20)
+    for bit in range(8):
+        image[:8, bit * width // 8 : (bit + 1) * width // 8] = 255 * (number >> bit & 1)
+    return image.astype(np.uint8)

@@ -134,8 +134,7 @@ def test_mistakes_that_can_be_known_are_told_at_once(make_manifest, tmp_path):
 def test_sizes_are_exact_for_one_rate_and_an_upper_bound_for_several(make_manifest, write_sound, tmp_path):
     dataset = AudioDataset(make_manifest([8000, 4000], rate=8000), max_sample_size=12000)
     assert dataset.sizes.tolist() == [12000, 8000]
-    assert (dataset.num_tokens(1), dataset.size(1)) == (8000, 8000)
-    assert dataset.num_tokens_vec(np.array([1, 0])).tolist() == [8000, 12000]
+    assert dataset.sizes.tolist() == [12000, 8000]
     write_sound("fast.wav", 48000, 48000)
     dataset = AudioDataset(Manifest(tmp_path, ["0.wav", "fast.wav"], [8000, 48000]))
     assert dataset.sizes.tolist() == [16000, 96000] and len(dataset[1]["source"]) == 16000
@@ -150,7 +149,7 @@ def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
         expected = np.arange(60)[::-1].reshape(4, 15)[number]
         assert set(bucket) == set(expected) and not np.array_equal(bucket, np.sort(bucket))
     dataset.set_epoch(2)
-    assert np.array_equal(order, dataset.ordered_indices()) and dataset.can_reuse_epoch_itr_across_epochs
+    assert np.array_equal(order, dataset.ordered_indices())
     other = AudioDataset(dataset.manifest, training=True, num_buckets=4, seed=4)
     assert not np.array_equal(order, other.ordered_indices())
     assert np.array_equal(AudioDataset(dataset.manifest).ordered_indices(), np.arange(60))
@@ -186,22 +185,3 @@ def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
         dataset.set_epoch(epoch)
         lengths.add(len(dataset[0]["source"]))
     assert lengths == {4000}
-
-
-def test_fairseq_batches_it(make_manifest):
-    fairseq_data = pytest.importorskip("fairseq.data")
-
-    class FairseqAudioDataset(AudioDataset, fairseq_data.FairseqDataset):
-        pass
-
-    dataset = FairseqAudioDataset(make_manifest([4000, 500, 3900, 600, 550]), training=True, num_buckets=2)
-    order = dataset.ordered_indices()
-    by_tokens = dataset.batch_by_size(order, max_tokens=8000)
-    assert sorted(np.concatenate(by_tokens)) == list(range(5)) and [len(batch) for batch in by_tokens] == [2, 3]
-    assert [len(batch) for batch in dataset.batch_by_size(order, max_sentences=4)] == [4, 1]
-    kept, left_out = dataset.filter_indices_by_size(order, 1000)
-    assert sorted(kept) == [1, 3, 4] and sorted(left_out) == [0, 2]
-    iterator = fairseq_data.iterators.EpochBatchIterator(dataset, dataset.collater, by_tokens, num_workers=1)
-    batches = list(iterator.next_epoch_itr())
-    assert sorted(sum((batch["id"].tolist() for batch in batches), [])) == list(range(5))
-    assert dataset.epoch == 1 and not dataset.supports_prefetch and dataset.supports_fetch_outside_dataloader

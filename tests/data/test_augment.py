@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bridle_fairseq.data.augment import Augment
+from bridle_fairseq.data.augment import Augment, ImageAugment
 
 
 def test_roll_turns_the_clip_in_a_circle():
@@ -28,3 +28,19 @@ def test_the_same_generator_gives_the_same_clip_and_the_input_stays():
     first, second = (Augment()(samples, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(first, second) and np.array_equal(samples, kept)
     assert np.array_equal(Augment(roll=False, gain=False)(samples, np.random.default_rng(7)), samples)
+
+
+def test_parts_of_images_are_of_the_areas_and_sides_that_are_said():
+    augment, random = ImageAugment(min_area=0.2), np.random.default_rng(0)
+    boxes = np.array([augment.box(80, 60, random) for _ in range(2000)])
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 80).all() and (boxes[:, 3] <= 60).all()
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area = width * height / 4800
+    assert 0.18 < area.min() < 0.23 and area.max() > 0.9 and 0.45 < area.mean() < 0.62
+    assert 0.72 < (width / height).min() < 0.8 and 1.26 < (width / height).max() < 1.39
+    assert (boxes[:, 0] == 0).mean() < 0.3 and len(np.unique(boxes[:, 0])) > 30
+
+
+def test_of_a_strip_the_middle_is_taken():
+    assert ImageAugment(min_area=0.5).box(1000, 12, np.random.default_rng(0)) == (492, 0, 508, 12)
+    assert ImageAugment(min_area=0.5).box(12, 1000, np.random.default_rng(0)) == (0, 492, 12, 508)

@@ -26,7 +26,9 @@ def cached(make_manifest, tmp_path):
         codes = 10000 * row + 10 * np.arange(patches)[:, None] + np.arange(LEVELS)
         builder.add_item(torch.from_numpy(codes.ravel()))
     builder.finalize(f"{tmp_path}/train.codes.idx")
-    info = CodesInfo(LEVELS, 65536, 2, 16, SEGMENT, MINIMUM, PATCHES, 16000, "abc", manifest.fingerprint())
+    grid = {"frequency_patches": 2, "patch_frames": 16, "segment_samples": SEGMENT, "min_segment_samples": MINIMUM}
+    grid |= {"patches_per_segment": PATCHES, "sample_rate": 16000}
+    info = CodesInfo(LEVELS, 65536, grid, "abc", manifest.fingerprint())
     write_info(tmp_path / "train.codes", info)
     return manifest, tmp_path / "train.codes"
 
@@ -39,7 +41,7 @@ def dataset_of(manifest, codes, **settings):
 def test_the_description_comes_back_and_keeps_the_grid_together(cached):
     _, prefix = cached
     info = read_info(prefix)
-    assert (info.num_codebooks, info.segment_samples, info.checkpoint_sha256) == (LEVELS, SEGMENT, "abc")
+    assert (info.num_codebooks, info.segment, info.checkpoint_sha256) == (LEVELS, SEGMENT, "abc")
     fields = json.loads(prefix.with_suffix(".codes.json").read_text())
     assert fields["version"] == 1 and fields["grid"]["patches_per_segment"] == PATCHES
     assert fields["grid"]["frequency_patches"] == 2

@@ -7,7 +7,7 @@ import pytest
 
 from bridle_fairseq.data.folds import make_folds, match_all
 from bridle_fairseq.data.labels import Classes
-from bridle_fairseq.data.scan import Scan, SoundFile
+from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry
 from bridle_fairseq.errors import InputError
 
@@ -59,7 +59,7 @@ def test_folds_that_cannot_work_are_refused(folds, labels, wanted, sentence) -> 
 
 
 def test_every_entry_of_the_table_must_have_its_file() -> None:
-    scan = Scan("/sounds", [SoundFile("a.wav", "a.wav"), SoundFile("more.wav", "more.wav")], [10, 10], [])
+    scan = Scan("/sounds", [FoundFile("a.wav", "a.wav"), FoundFile("more.wav", "more.wav")], [10, 10], [])
     entries = {"a.wav": Entry(["ant"], fold="1"), "b.wav": Entry(["ant"], fold="1")}
     with pytest.raises(InputError, match="1 of 2 files are not there or cannot be read, such as 'b.wav'"):
         match_all(scan, entries, "folds.csv")

@@ -5,12 +5,12 @@ import pytest
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, run_script, scan_source
-from bridle_fairseq.data.scan import Scan, SoundFile
+from bridle_fairseq.data.prepare import Corpus, folder_entries, labelled_corpus, random_split, run_script, scan_source
+from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry
 from bridle_fairseq.errors import InputError
 
-SCAN = Scan("/r", [SoundFile(f"{row}.wav", f"{row}.wav") for row in range(6)], list(range(10, 16)), [])
+SCAN = Scan("/r", [FoundFile(f"{row}.wav", f"{row}.wav") for row in range(6)], list(range(10, 16)), [])
 
 
 def test_random_split():
@@ -102,3 +102,27 @@ def test_a_mistake_in_a_script_is_one_line_and_exit_code_2(capsys):
 
     assert run_script(fail, None) == 2 and capsys.readouterr().err.endswith("error: no such thing\n")
     assert run_script(lambda args: None, None) == 0
+
+
+def scan_of(*names):
+    return Scan("/r", [FoundFile(name, name) for name in names], [1] * len(names), [])
+
+
+def test_folders_of_classes_are_labels_and_folders_of_splits_above_them_splits():
+    found = folder_entries(scan_of("cat/1.jpg", "dog/deep/2.jpg", "3.jpg"))
+    assert [entry and list(entry.labels) for entry in found] == [["cat"], ["dog"], None]
+    found = folder_entries(scan_of("train/cat/1.jpg", "val/cat/2.jpg", "test/dog/more/3.jpg"))
+    assert [(*entry.labels, entry.split) for entry in found] == [("cat", "train"), ("cat", "valid"), ("dog", "test")]
+    # a class that is called as a split is
+    found = folder_entries(scan_of("train/1.jpg", "bus/2.jpg"))
+    assert [(*entry.labels, entry.split) for entry in found] == [("train", ""), ("bus", "")]
+
+
+def test_a_share_of_train_is_for_validation_where_no_folder_is():
+    names = [f"train/{label}/{number}.jpg" for label in "ab" for number in range(20)]
+    found = folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)
+    splits = [entry.split for entry in found]
+    assert splits.count("valid") == 10 and splits.count("train") == 30 and splits[-1] == "test"
+    assert splits == [entry.split for entry in folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)]
+    assert splits != [entry.split for entry in folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=4)]
+    assert {entry.split for entry in folder_entries(scan_of(*names), 0.0)} == {"train"}

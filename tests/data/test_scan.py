@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from bridle_fairseq.data.audio import MODALITY
 from bridle_fairseq.data.scan import find_files, read_sizes
 from bridle_fairseq.errors import InputError
 
@@ -18,7 +19,7 @@ def test_a_folder_is_searched_in_order_with_links_and_without_circles(tmp_path, 
         write_sound(name) if not name.endswith("txt") else (tmp_path / name).write_text("no sound")
     os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "link")
     os.symlink(tmp_path / "data", tmp_path / "data" / "a" / "circle")
-    root, files = find_files(tmp_path / "data")
+    root, files = find_files(tmp_path / "data", MODALITY.extensions)
     assert root == str(tmp_path / "data") and names(files) == ["a/z.FLAC", "b.wav", "link/c.wav"]
     assert names(find_files(tmp_path / "data", ["flac"])[1]) == ["a/z.FLAC"]
     assert names(find_files(tmp_path / "data", [".wav"], path_must_contain="ink/")[1]) == ["link/c.wav"]
@@ -29,20 +30,20 @@ def test_an_archive_is_searched_too(tmp_path, write_sound):
         for name in ("b.wav", "a/c.wav", "d.txt"):
             write_sound("t.wav", 100 * len(name))
             archive.write(tmp_path / "t.wav", name)
-    root, files = find_files(tmp_path / "x.zip")
+    root, files = find_files(tmp_path / "x.zip", MODALITY.extensions)
     assert root == str(tmp_path) and names(files) == ["a/c.wav", "b.wav"]
-    assert read_sizes(root, files).sizes == [700, 500]
+    assert read_sizes(root, files, MODALITY.measure).sizes == [700, 500]
 
 
 def test_nothing_found_is_an_error(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=r"no file found with extension \.wav, \.flac, \.ogg, \.opus, \.mp3$"):
-        find_files(tmp_path)
+        find_files(tmp_path, MODALITY.extensions)
     with pytest.raises(InputError, match=r"extension \.txt and 'dog' in the path"):
         find_files(tmp_path, ["txt"], "dog")
     for nowhere in ("none", "a.txt"):
         with pytest.raises(InputError, match=rf"{nowhere}: no such folder or \.zip archive"):
-            find_files(tmp_path / nowhere)
+            find_files(tmp_path / nowhere, MODALITY.extensions)
 
 
 def test_what_cannot_be_read_is_collected(tmp_path, write_sound, monkeypatch):
@@ -52,7 +53,7 @@ def test_what_cannot_be_read_is_collected(tmp_path, write_sound, monkeypatch):
     (tmp_path / "4.wav").write_bytes(b"junk")
     write_sound("5\t.wav", 10)
     done = []
-    scan = read_sizes(*find_files(tmp_path), workers=2, progress=done.append)
+    scan = read_sizes(*find_files(tmp_path, MODALITY.extensions), MODALITY.measure, workers=2, progress=done.append)
     assert names(scan.files) == ["0.wav", "1.wav", "3.wav"] and scan.sizes == [10, 20, 30]
     assert [os.path.basename(path) for path, _ in scan.failures] == ["2.wav", "4.wav", "5\t.wav"]
     assert "no samples" in scan.failures[0][1] and "tab" in scan.failures[2][1] and done == [2, 2, 2]
@@ -64,5 +65,5 @@ def test_a_name_that_is_not_utf8_is_collected(tmp_path):
             pass
     except OSError:
         pytest.skip("this file system has no such names")
-    scan = read_sizes(*find_files(tmp_path))
+    scan = read_sizes(*find_files(tmp_path, MODALITY.extensions), MODALITY.measure)
     assert scan.files == [] and "UTF-8" in scan.failures[0][1]

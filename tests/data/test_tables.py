@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridle_fairseq.data.scan import Scan, SoundFile
+from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry, match, read_names, read_segments, read_table
 from bridle_fairseq.errors import InputError
 
@@ -13,7 +13,7 @@ def write(tmp_path, text):
 
 
 def scan_of(*names):
-    return Scan("/r", [SoundFile(name, name) for name in names], [1] * len(names), [])
+    return Scan("/r", [FoundFile(name, name) for name in names], [1] * len(names), [])
 
 
 def test_usual_columns_are_found(tmp_path):

@@ -22,7 +22,9 @@ def test_stages_share_the_updates(updates: int) -> None:
 
 def test_the_command_is_fairseqs_own_and_names_whole_paths(tmp_path) -> None:
     plan = training.stages(100)
-    command = training.command(tmp_path, tmp_path / "m", ["model.fbank_mean=-9.0"], plan, seed=7, crop_samples=48000)
+    command = training.command(
+        tmp_path, tmp_path / "m", ["model.fbank_mean=-9.0"], plan, 7, ["task.max_sample_size=48000"]
+    )
     assert command[0].endswith("fairseq-hydra-train")
     settings = dict(argument.split("=", 1) for argument in command if "=" in argument)
     assert settings["task.data"] == str(tmp_path / "m") and settings["common.seed"] == "7"

@@ -1,4 +1,7 @@
-"""Runs of the real commands on sound files made here, with the smallest model that has all parts of the method."""
+"""Runs of the real commands on files made here, with the smallest model that has all parts of the method.
+
+A test runs on sound; marked with ``modalities``, on the files of each of those.
+"""
 
 import json
 import os
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -25,14 +29,11 @@ MINUSCULE = [
     "common.cpu=true",
     "common.log_interval=1",
     "common.no_progress_bar=true",
-    "task.max_sample_size=8000",  # under the longest clips: they are cropped at random
     f"dataset.batch_size={BATCH_SIZE}",
     "dataset.num_workers=0",
     "dataset.validate_interval_updates=0",
     "checkpoint.keep_interval_updates=-1",
     "checkpoint.no_epoch_checkpoints=false",
-    "+model.num_mel_bins=64",
-    "model.patch_size=[8,16]",
     "model.encoder_width=32",
     "model.encoder_depth=2",
     "model.encoder_heads=2",
@@ -45,6 +46,68 @@ MINUSCULE = [
     "model.codebook_dim=8",
     "model.precision=float32",
 ]
+
+
+OF_MODALITY = {
+    # under the longest clips: they are cropped at random
+    "audio": ["task.max_sample_size=8000", "+model.num_mel_bins=64", "model.patch_size=[8,16]"],
+    "image": ["task.image_size=24", "model.patch_size=[8,6]"],
+    "video": ["task.num_frames=4", "task.image_size=16", "task.crop=true", "model.patch_size=[2,8,4]"],
+}
+CONFIGS = {"audio": "examples/audio/config", "image": "examples/images/config", "video": "examples/video/config"}
+
+
+def pytest_generate_tests(metafunc):
+    if "modality" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("modalities")
+        metafunc.parametrize("modality", marker.args if marker else ("audio",), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def modality(request):
+    """What the files are."""
+    return request.param
+
+
+def write_images(folder, split, lengths, seed):
+    """Bars and blobs of any size, in noise; and their manifest."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for number, length in enumerate(lengths):
+        height, width = 20 + length % 17, 20 + length % 23
+        y, x = np.mgrid[:height, :width]
+        waves = [np.sin(x * random.uniform(0, 0.6) + y * random.uniform(0, 0.6) + random.uniform(0, 6)) for _ in "RGB"]
+        pixels = 128 + 90 * np.stack(waves, -1) + 8 * random.standard_normal((height, width, 3))
+        path = Path("clips", f"{split} {number}.png")
+        (folder / path).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / path)
+        rows.append(f"{path}\t1\n")
+    (folder / f"{split}.tsv").write_text(f"{folder}\n" + "".join(rows))
+
+
+def write_videos(folder, split, lengths, seed):
+    """A square that moves over waves, for 3 to 20 frames of any size; and their manifest."""
+    av = pytest.importorskip("av")
+    random = np.random.default_rng(seed)
+    rows = []
+    for number, length in enumerate(lengths):
+        frames, width, height = 3 + length % 18, 16 + length % 5 * 2, 16 + length % 7 * 2
+        path = Path("clips", f"{split} {number}.mp4")
+        (folder / path).parent.mkdir(exist_ok=True)
+        y, x = np.mgrid[:height, :width]
+        pitch, speed = random.uniform(0, 0.6, (3, 2)), random.integers(-2, 3, 2)
+        waves = np.stack([128 + 90 * np.sin(x * a + y * b + 6 * a) for a, b in pitch], -1)
+        with av.open(str(folder / path), "w") as file:
+            stream = file.add_stream("libx264", rate=25, options={"crf": "18"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in range(frames):
+                pixels = waves.clip(0, 255).astype(np.uint8)
+                pixels[(y - frame * speed[0]) % height < 6] = 255
+                pixels[(x - frame * speed[1]) % width < 4] = 0
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            file.mux(stream.encode())
+        rows.append(f"{path}\t{frames}\n")
+    (folder / f"{split}.tsv").write_text(f"{folder}\n" + "".join(rows))
 
 
 def write_clips(folder, split, lengths, seed):
@@ -62,13 +125,14 @@ def write_clips(folder, split, lengths, seed):
 
 
 @pytest.fixture(scope="session")
-def make_data():
+def make_data(modality):
     """``make_data(folder, train=lengths, valid=lengths)`` makes a folder of manifests and clips, and returns it."""
+    write = {"audio": write_clips, "image": write_images, "video": write_videos}[modality]
 
     def make(folder, **splits):
         folder.mkdir(parents=True, exist_ok=True)
         for seed, (split, lengths) in enumerate(splits.items(), 1):
-            write_clips(folder, split, lengths, seed)
+            write(folder, split, lengths, seed)
         return folder
 
     return make
@@ -191,8 +255,8 @@ class Run:
 class Fairseq:
     """Starts training runs and other commands."""
 
-    def __init__(self, forker, data):
-        self.forker, self.data = forker, data
+    def __init__(self, forker, data, modality):
+        self.forker, self.data, self.modality = forker, data, modality
 
     def command(self, *overrides, data=None, stages=None, ranks=1):
         """A training command, as it would be typed; ``stages`` as in the configuration."""
@@ -202,9 +266,10 @@ class Fairseq:
             overrides += (f"distributed_training.distributed_world_size={ranks}",)
             overrides += ("distributed_training.distributed_backend=gloo",)
         return [
-            *("fairseq-hydra-train", "--config-dir", ROOT / "examples/audio/config/pretraining"),
+            *("fairseq-hydra-train", "--config-dir", ROOT / CONFIGS[self.modality] / "pretraining"),
             *("--config-name", "tiny", f"common.user_dir={ROOT / 'bridle_fairseq'}", f"task.data={data or self.data}"),
             *MINUSCULE,
+            *OF_MODALITY[self.modality],
             "hydra.run.dir=.",
             *overrides,
         ]
@@ -241,12 +306,18 @@ def listed(stages):
 
 
 @pytest.fixture(scope="session")
-def fairseq(data):
+def forker():
+    """See :class:`Forker`."""
+    started = Forker()
+    yield started
+    started.process.stdin.close()
+    started.process.wait()
+
+
+@pytest.fixture(scope="session")
+def fairseq(forker, data, modality):
     """Starts commands: see :class:`Fairseq`."""
-    forker = Forker()
-    yield Fairseq(forker, data)
-    forker.process.stdin.close()
-    forker.process.wait()
+    return Fairseq(forker, data, modality)
 
 
 STAGES = [

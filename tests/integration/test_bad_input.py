@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 ERROR = "bridle_fairseq: error: "
 
@@ -75,9 +76,37 @@ def test_from_a_shell(fairseq, tmp_path):
 
 
 @pytest.fixture
-def spoiled(make_data, tmp_path):
-    """20 clips of which 6 are no good in 6 ways; and their rows, with a word of the reason."""
+def spoiled(make_data, tmp_path, modality):
+    """20 clips of which some are no good, each in a way of its own; and their rows, with a word of the reason."""
     data = make_data(tmp_path / "data", train=[6000] * 20, valid=[6000, 5000])
+    return data, {"audio": spoil_sounds, "image": spoil_images, "video": spoil_videos}[modality](data)
+
+
+def spoil_images(data):
+    image = str(data / "clips/train {}.png").format
+    whole = Path(image(0)).read_bytes()
+    Path(image(2)).write_bytes(whole[: len(whole) // 2])
+    Path(image(5)).write_bytes(np.random.default_rng(0).bytes(5000))
+    Image.new("RGB", (1, 1)).save(image(7))
+    Image.new("1", (20000, 20000)).save(image(11))
+    manifest = (data / "train.tsv").read_text()
+    (data / "train.tsv").write_text(manifest.replace("train 13.png\t1", "train 13.png\t5999"))
+    Path(image(17)).write_bytes(b"")
+    return {2: "corrupt", 5: "not readable", 7: "1 x 1 pixels", 11: "far more pixels", 13: "5999", 17: "empty file"}
+
+
+def spoil_videos(data):
+    video = str(data / "clips/train {}.mp4").format
+    whole = Path(video(0)).read_bytes()
+    Path(video(2)).write_bytes(whole[: len(whole) // 3])
+    Path(video(5)).write_bytes(np.random.default_rng(0).bytes(5000))
+    soundfile.write(data / "sound.ogg", np.zeros(8000), 16000)
+    Path(video(7)).write_bytes((data / "sound.ogg").read_bytes())
+    Path(video(17)).write_bytes(b"")
+    return {2: "not readable", 5: "not readable", 7: "no video stream", 17: "empty file"}
+
+
+def spoil_sounds(data):
     clip = str(data / "clips/train {}.wav").format
     whole = Path(clip(0)).read_bytes()
     Path(clip(2)).write_bytes(whole[: len(whole) // 3])
@@ -86,9 +115,10 @@ def spoiled(make_data, tmp_path):
     soundfile.write(clip(11), np.full(6000, np.nan), 16000, subtype="FLOAT")
     soundfile.write(clip(13), np.zeros(5999), 16000)
     Path(clip(17)).write_bytes(b"")
-    return data, {2: "", 5: "not readable", 7: "0 samples", 11: "NaN", 13: "5999 samples", 17: "empty file"}
+    return {2: "", 5: "not readable", 7: "0 samples", 11: "NaN", 13: "5999 samples", 17: "empty file"}
 
 
+@pytest.mark.modalities("audio", "image", "video")
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (1, 3)])
 def test_bad_clips_are_skipped_and_listed_once(fairseq, spoiled, tmp_path, workers, batch_size):
     data, bad = spoiled
@@ -99,7 +129,7 @@ def test_bad_clips_are_skipped_and_listed_once(fairseq, spoiled, tmp_path, worke
     lines = [line.split("\t") for line in (tmp_path / "skipped.tsv").read_text().splitlines()]
     assert sorted(int(row) for row, _, _ in lines) == sorted(bad)
     for row, path, reason in lines:
-        assert path == f"{data}/clips/train {row}.wav" and bad[int(row)] in reason
+        assert path.rpartition(".")[0] == f"{data}/clips/train {row}" and bad[int(row)] in reason
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -7,7 +7,13 @@ import torch
 
 # Past the tokenizer's stage: the codes of the encoder's next stage are those of the checkpoint at its start.
 START, END = 23, 27
-AS_CACHED = ["task.roll=false", "task.gain=false", "task.segment_crops=true", f"optimization.max_update={END}"]
+AS_CACHED = {
+    "audio": ["task.roll=false", "task.gain=false", "task.segment_crops=true", f"optimization.max_update={END}"],
+    "image": ["task.crop=false", "task.flip=false", f"optimization.max_update={END}"],
+    "video": ["task.random_start=false", "task.crop=false", "task.flip=false", f"optimization.max_update={END}"],
+}
+OTHER_ITEMS = {"audio": "task.segment_crops=false", "image": "task.flip=true", "video": "task.random_start=true"}
+MODALITIES = pytest.mark.modalities("audio", "image", "video")
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +26,16 @@ def codes(fairseq, whole, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def train_on(fairseq, whole, stages):
+def train_on(fairseq, whole, stages, modality):
     def train(folder, *overrides, **options):
         restore = f"checkpoint.restore_file={whole.path(START)}"
-        return fairseq.train(folder, restore, *AS_CACHED, *overrides, stages=stages, **options)
+        return fairseq.train(folder, restore, *AS_CACHED[modality], *overrides, stages=stages, **options)
 
     return train
 
 
-def test_losses_and_weights_are_those_of_live_codes(train_on, codes, tmp_path):
+@MODALITIES
+def test_losses_and_weights_are_those_of_live_codes(train_on, codes, tmp_path, modality):
     live, cached = train_on(tmp_path / "live"), train_on(tmp_path / "cached", f"task.codes={codes}")
     for tag, updates in (("train_inner", range(START + 1, END + 1)), ("valid", [END])):
         for update in updates:
@@ -40,7 +47,7 @@ def test_losses_and_weights_are_those_of_live_codes(train_on, codes, tmp_path):
         if name.startswith(("encoder.", "decoder.")):
             torch.testing.assert_close(b[name], a[name], atol=1e-6, rtol=1e-5)
     with pytest.raises(AssertionError):  # two runs on other crops would not have been as close
-        other = train_on(tmp_path / "other", "task.segment_crops=false")
+        other = train_on(tmp_path / "other", OTHER_ITEMS[modality])
         assert other.logged()[END]["loss"] == pytest.approx(live.logged()[END]["loss"], abs=1e-4)
 
 
@@ -57,13 +64,46 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_codes_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mistake):
     overrides, sentence = MISTAKES[mistake]
-    run = fairseq.train(tmp_path, *AS_CACHED, f"task.codes={codes}", *overrides, code=2)
+    run = fairseq.train(tmp_path, *AS_CACHED["audio"], f"task.codes={codes}", *overrides, code=2)
+    assert sentence in run.log and "Traceback" not in run.log
+
+
+MISTAKES_WITH_IMAGES = {
+    "augmentation": (["task.flip=true"], "no augmentation"),
+    "another size": (["task.image_size=16"], "image_size 24; expected 16"),
+    "any size": (["task.image_size=0"], "expected task.image_size above 0"),
+    "other patches": (["model.patch_size=[8,8]"], "patch_width 6; expected 8"),
+}
+
+
+@pytest.mark.modalities("image")
+@pytest.mark.parametrize("mistake", MISTAKES_WITH_IMAGES)
+def test_codes_of_images_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mistake):
+    overrides, sentence = MISTAKES_WITH_IMAGES[mistake]
+    run = fairseq.train(tmp_path, *AS_CACHED["image"], f"task.codes={codes}", *overrides, code=2)
+    assert sentence in run.log and "Traceback" not in run.log
+
+
+MISTAKES_WITH_VIDEO = {
+    "clips from anywhere": (["task.random_start=true"], "expected task.random_start=false"),
+    "augmentation": (["task.flip=true"], "no augmentation"),
+    "other clips": (["task.frame_stride=1"], "frame_stride 2; expected 1"),
+    "longer ones": (["task.num_frames=6"], "num_frames 4; expected 6"),
+    "other patches": (["model.patch_size=[1,8,4]"], "patch_frames 2; expected 1"),
+}
+
+
+@pytest.mark.modalities("video")
+@pytest.mark.parametrize("mistake", MISTAKES_WITH_VIDEO)
+def test_codes_of_video_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mistake):
+    overrides, sentence = MISTAKES_WITH_VIDEO[mistake]
+    run = fairseq.train(tmp_path, *AS_CACHED["video"], f"task.codes={codes}", *overrides, code=2)
     assert sentence in run.log and "Traceback" not in run.log
 
 
 def test_codes_of_other_data_are_refused(fairseq, codes, make_data, tmp_path):
     other = make_data(tmp_path / "data", train=[5000] * 9, valid=[5000])
-    run = fairseq.train(tmp_path, *AS_CACHED, f"task.codes={codes}", data=other, code=2)
+    run = fairseq.train(tmp_path, *AS_CACHED["audio"], f"task.codes={codes}", data=other, code=2)
     assert "codes of another manifest" in run.log and "Traceback" not in run.log
 
 

@@ -1,4 +1,4 @@
-"""The commands of examples/audio/README.md, as they stand there and in their order; only the models are made small."""
+"""The commands of examples/*/README.md, as they stand there and in their order; only the models are made small."""
 
 import csv
 import os
@@ -11,13 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "examples" / "audio" / "README.md"
 SMALL = [
     *("common.cpu=true", "dataset.num_workers=0", "dataset.batch_size=4", "common.log_interval=1"),
-    *("task.max_sample_size=8000", "optimization.max_update=6"),
+    "optimization.max_update=6",
 ]
+SMALL_MEDIA = {
+    "audio": ["task.max_sample_size=8000"],
+    "images": ["task.image_size=32"],
+    "video": ["task.image_size=32"],
+}
+VARIABLE = {"audio": "SOUNDS", "images": "IMAGES", "video": "VIDEOS"}
 SMALL_PRETRAINING = [
     *("model.encoder_width=32", "model.encoder_depth=2", "model.encoder_heads=2"),
     *("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"),
@@ -33,9 +39,10 @@ esac
 """
 
 
-def blocks(language):
+def blocks(page, language):
     """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    text = (ROOT / "examples" / page / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def write_sounds(folder):
@@ -52,20 +59,57 @@ def write_sounds(folder):
         csv.writer(file).writerows(rows)
 
 
+def write_images(folder):
+    """Twenty images of two classes, light and dark, in folders of splits and classes."""
+    random = np.random.default_rng(0)
+    for number in range(20):
+        label, split = ("high", "low")[number % 2], ("train", "train", "train", "valid", "test")[number // 2 % 5]
+        pixels = random.integers(0, 120, (30 + number, 50 - number, 3)) + 130 * (number % 2)
+        (folder / split / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / split / label / f"{number}.jpg")
+
+
+def write_video(path, frames, brightness):
+    """Grey frames in which a bar moves."""
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+        for number in range(frames):
+            pixels = np.full((40, 48, 3), brightness, np.uint8)
+            pixels[:, 3 * number % 40 :][:, :6] = 255
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def write_videos(folder):
+    """Twenty videos of two classes, light and dark, in folders of splits and classes."""
+    for number in range(20):
+        label, split = ("high", "low")[number % 2], ("train", "train", "train", "valid", "test")[number // 2 % 5]
+        write_video(folder / split / label / f"{number}.mp4", 5 + number, 150 - 120 * (number % 2))
+
+
+@pytest.fixture(scope="module", params=VARIABLE)
+def page(request):
+    """The folder of a page."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory):
-    """The folder in which a reader's sounds and results are, after all commands of the page."""
+def followed(page, tmp_path_factory):
+    """The folder in which a reader's files and results are, after all commands of the page."""
     folder = tmp_path_factory.mktemp("reader")
-    write_sounds(folder / "sounds")
+    {"audio": write_sounds, "images": write_images, "video": write_videos}[page](folder / "media")
     bin_folder = Path(sys.executable).parent
     shim = folder / "bin" / "fairseq-hydra-train"
     shim.parent.mkdir()
-    parts = {"real": [bin_folder / shim.name], "both": SMALL, "pretraining": SMALL_PRETRAINING}
+    parts = {"real": [bin_folder / shim.name], "both": SMALL + SMALL_MEDIA[page], "pretraining": SMALL_PRETRAINING}
     shim.write_text(SHIM.format(**{name: shlex.join(map(str, words)) for name, words in parts.items()}))
     shim.chmod(0o755)
-    first, *others = blocks("sh")
-    assert re.fullmatch(r"SOUNDS=\S+\nWORK=\S+\n", first)
-    places = f"SOUNDS={shlex.quote(str(folder / 'sounds'))}\nWORK={shlex.quote(str(folder / 'work'))}\n"
+    first, *others = blocks(page, "sh")
+    assert re.fullmatch(rf"{VARIABLE[page]}=\S+\nWORK=\S+\n", first)
+    places = f"{VARIABLE[page]}={shlex.quote(str(folder / 'media'))}\nWORK={shlex.quote(str(folder / 'work'))}\n"
     path = f"{shim.parent}:{bin_folder}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for block in others:
@@ -84,20 +128,24 @@ def followed(tmp_path_factory):
     return folder
 
 
-def test_every_command_leaves_what_the_page_says(followed):
+def test_every_command_leaves_what_the_page_says(followed, page):
     work = followed / "work"
     for name in ("manifests/test.tsv", "manifests/test.lbl", "manifests/labels.csv", "pretrained/report.html"):
         assert (work / name).stat().st_size > 0
     assert (work / "codes" / "train.codes.idx").exists() and (work / "probe" / "probe.json").exists()
-    assert (work / "features" / "test.features.json").exists() and (work / "folds" / "crossval.json").exists()
+    assert (work / "features" / "test.features.json").exists()
+    assert (work / "folds" / "crossval.json").exists() == (page == "audio")
     assert (work / "evaluation" / "test.predictions.csv").read_text().count("\n") == 5
     for kind in ("encoder", "classifier"):
         assert (work / "exported" / kind / "model.safetensors").exists()
 
 
-def test_the_python_of_the_page(followed):
+def test_the_python_of_the_page(followed, page):
     soundfile.write(followed / "sound.wav", np.zeros(12000), 24000)
-    (code,) = blocks("python")
+    Image.new("RGB", (70, 40), "red").save(followed / "image.jpg")
+    if page == "video":
+        write_video(followed / "video.mp4", 9, 100)
+    (code,) = blocks(page, "python")
     done = subprocess.run(
         [sys.executable, "-c", code + "print(vectors.shape)"],
         cwd=followed,

@@ -47,7 +47,7 @@ def half(fairseq, stages, tmp_path_factory):
 
 
 @pytest.fixture(params=["whole", "pair", "half"])
-def run(request):
+def run(request, modality):
     return request.getfixturevalue(request.param)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from bridle_fairseq.data.labels import Classes, Labels
@@ -13,17 +14,25 @@ SHORT = ["optimization.max_update=8", "dataset.validate_interval_updates=2", "co
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    """Clips of three pitches in noise, loud enough to be told apart now and then; some are longer than a crop."""
+def labelled(tmp_path_factory, modality):
+    """Clips of three pitches in noise, loud enough to be told apart now and then; some are longer than a crop.
+
+    Images are of three colours in noise.
+    """
     folder, rng = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0)
     classes = Classes(["a", "b", "c"], ["a", "b", "c"])
     classes.write(folder / "labels.csv")
     for split, count in (("train", 21), ("valid", 17)):
         labels, sizes = rng.integers(0, 3, count), rng.integers(3000, 12000, count)
         for number, (label, size) in enumerate(zip(labels, sizes, strict=True)):
+            if modality == "image":
+                pixels = rng.integers(0, 200, (30, 20 + number, 3)) + 30 * np.eye(3)[label]
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{split} {number}.png")
+                continue
             wave = 0.02 * np.sin(0.1 * (label + 1) * np.arange(size)) + 0.1 * rng.standard_normal(size)
             soundfile.write(folder / f"{split} {number}.wav", wave, 16000)
-        Manifest(folder, [f"{split} {n}.wav" for n in range(count)], sizes).write(folder / f"{split}.tsv")
+        ending, sizes = ("png", [1] * count) if modality == "image" else ("wav", sizes)
+        Manifest(folder, [f"{split} {n}.{ending}" for n in range(count)], sizes).write(folder / f"{split}.tsv")
         Labels([[label] for label in labels], classes).write(folder / f"{split}.lbl")
     return folder
 
@@ -40,19 +49,22 @@ def watched(fairseq, labelled, stages, tmp_path_factory):
 def accuracy_of(path, folder):
     """By hand: features of one clip after the other, from the checkpoint."""
     from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.nn.knn import knn_accuracy
 
-    model, classes = load_model(str(path))[0], Classes.read(folder / "labels.csv")
+    (model, task), classes = load_model(str(path)), Classes.read(folder / "labels.csv")
+    reader, longest = modality_of(task.cfg).reader(task.cfg), modality_of(task.cfg).segment(task.cfg)
     found = []
     for split in ("train", "valid"):
         manifest = Manifest.read(folder / f"{split}.tsv")
         labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
-        waves = [soundfile.read(manifest.path(row), dtype="float32")[0][:8000] for row in range(len(manifest))]
-        features = [model.extract_features(torch.from_numpy(wave)[None])["x"].mean(1) for wave in waves]
+        items = [reader.read(manifest.path(row), 0, longest) for row in range(len(manifest))]
+        features = [model.extract_features(item[None])["x"].mean(1) for item in items]
         found += [torch.cat(features), torch.tensor([labels[row][0] for row in range(len(manifest))])]
     return knn_accuracy(*found, k=3)
 
 
+@pytest.mark.modalities("audio", "image")
 def test_accuracy_is_logged_at_its_updates_and_is_that_of_the_checkpoint(watched, labelled):
     logged = watched.logged("valid")
     assert sorted(logged) == [2, 4, 6, 8]

@@ -5,7 +5,10 @@ import torch
 
 from bridle_fairseq.nn.schedule import Schedule
 
+MODALITIES = pytest.mark.modalities("audio", "image", "video")
 
+
+@MODALITIES
 def test_both_ranks_hold_the_same_model_after_every_update(pair):
     first, second = pair.observed(0), pair.observed(1)
     assert list(first) == list(second) == list(range(1, 41))
@@ -14,6 +17,7 @@ def test_both_ranks_hold_the_same_model_after_every_update(pair):
             assert first[update][part] == second[update][part], (update, part)
 
 
+@MODALITIES
 def test_every_epoch_takes_each_clip_once_and_leaves_a_rank_without_a_batch(pair):
     first, second = pair.observed(0), pair.observed(1)
     for epoch in range(10):

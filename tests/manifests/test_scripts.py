@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
@@ -118,6 +119,27 @@ def test_audioset(sounds, run, tmp_path):
     assert labelled(tmp_path / "out", "valid") == {"e5_70.000.wav": ["Dog, small"]}
     (tmp_path / "eval.csv").write_text('e5, 70.000, 80.000, "/m/9"\n')
     assert run("audioset", source, *arguments) == 2
+
+
+def test_imagefolder(run, tmp_path):
+    source = tmp_path / "imagenet"
+    for name in ("train/n01/a.JPEG", "train/n02/b.JPEG", "train/n02/c.png", "val/n01/d.JPEG"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 7)).save(source / name)
+    (source / "train/n02/no image.jpg").write_text("text")
+    (tmp_path / "names.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
+    assert run("imagefolder", source, "--names", tmp_path / "names.txt") == 0
+    train = labelled(tmp_path / "out", "train")
+    assert train == {
+        "train/n01/a.JPEG": ["tench, Tinca tinca"],
+        "train/n02/b.JPEG": ["goldfish"],
+        "train/n02/c.png": ["goldfish"],
+    }
+    assert labelled(tmp_path / "out", "valid") == {"val/n01/d.JPEG": ["tench, Tinca tinca"]}
+    assert set(Manifest.read(tmp_path / "out" / "train.tsv").sizes) == {1}
+    assert "not readable as an image" in (tmp_path / "out" / "skipped.tsv").read_text()
+    (tmp_path / "names.txt").write_text("n01 tench\n")
+    assert run("imagefolder", source, "--names", tmp_path / "names.txt") == 2
 
 
 def test_the_sample_is_what_the_readers_read():

@@ -31,6 +31,17 @@ def test_clips_and_labels_are_mixed_by_the_same_weights(share) -> None:
     assert 0.2 < weights.min() and weights.max() < 0.8  # Beta(10, 10)
 
 
+def test_images_are_mixed_as_pixels_from_0_to_1() -> None:
+    torch.manual_seed(0)
+    source = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
+    padding = torch.zeros(4, 5, 6, dtype=torch.bool)
+    padding[0, 3:], padding[1, :, 4:] = True, True
+    mixed, mixed_padding, labels = mixup(source, padding, torch.eye(4), 1.0, 1.0)
+    clean = (source.float() / 255).masked_fill(padding[:, None], 0.0)
+    torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", labels, clean))
+    assert torch.equal(mixed_padding, torch.stack([padding[row > 0].all(0) for row in labels]))
+
+
 def test_the_share_says_how_many_clips_are_mixed() -> None:
     torch.manual_seed(0)
     source, target = torch.randn(2000, 3), torch.eye(2000)

@@ -7,6 +7,7 @@ import torch
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
 
@@ -313,3 +314,21 @@ def test_bfloat16_autocast_follows_float32():
 def test_settings_that_cannot_work_are_named(change, words):
     with pytest.raises(InputError, match=words):
         make(**change)
+
+
+@pytest.mark.parametrize("masking", ["random", "tube", "block", "lines"])
+def test_the_configured_masking_chooses_what_is_predicted(masking):
+    model, batch = make(masking=masking), clips(16000, 9000)
+    patches = model.front_end(*batch)
+    torch.manual_seed(3)
+    mask = MASKINGS[masking](2, patches.grid, 0.5, padding_mask=patches.padding_mask)
+    seen = []
+    model.decoder.register_forward_hook(lambda module, inputs, out: seen.append(inputs[1].masked))
+    torch.manual_seed(3)
+    out = model.encoder_loss(patches, model.codes(patches, from_tokenizer=False))
+    assert torch.equal(seen[0], mask.masked) and out.num_patches == mask.masked.sum() and out.loss.isfinite()
+
+
+def test_an_unknown_masking_is_told():
+    with pytest.raises(InputError, match="model.masking is 'tubes'; expected one of random, tube, block, lines"):
+        make(masking="tubes")

@@ -1,9 +1,11 @@
-"""Random masks."""
+"""Masks of every kind, and the whole lines hidden while fine-tuning."""
+
+from functools import partial
 
 import pytest
 import torch
 
-from bridle_fairseq.nn.masking import grid_mask, random_mask
+from bridle_fairseq.nn.masking import MASKINGS, block_mask, grid_mask, line_mask, random_mask, tube_mask
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,141 @@ def test_a_ratio_of_0_hides_nothing_of_an_axis():
     padding[1, 12:] = True
     mask = grid_mask(2, (6, 4), 0.0, 0.0, padding_mask=padding)
     assert torch.equal(mask.visible, torch.arange(24).expand(2, 24)) and torch.equal(mask.visible_padding, padding)
+
+
+GRIDS = [(64, 8), (14, 14), (8, 14, 14), (7, 5), (1, 9), (5, 1, 3), (1, 2)]
+
+
+def valid_sizes(grid):
+    """Padding of three clips on a grid: none, the end of time, the end of all axes (never a whole clip)."""
+    padding = torch.ones(3, *grid, dtype=torch.bool)
+    padding[0] = False
+    padding[1, : max(1, grid[0] // 2)] = False
+    padding[(2, *(slice(max(1, size * 2 // 3)) for size in grid))] = False
+    return padding.flatten(1)
+
+
+def share(number, ratio):
+    """Hidden ones of a number of patches or places."""
+    return min(max(1, round(number * ratio)), number - 1) if number > 1 else 0
+
+
+def check_split(mask, padding):
+    """Visible and masked share out the valid patches; padding is neither."""
+    assert not (mask.masked & padding).any()
+    for clip, masked in enumerate(mask.masked):
+        shown = mask.visible[clip]
+        if mask.visible_padding is not None:
+            shown = shown[~mask.visible_padding[clip]]
+        assert shown.tolist() == (~masked & ~padding[clip]).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("ratio", [0.03, 0.5, 0.8, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["random", "block", "lines"])
+def test_the_number_of_hidden_patches_is_exact_on_any_grid(name, ratio, grid):
+    num_patches = torch.Size(grid).numel()
+    mask = MASKINGS[name](3, grid, ratio)
+    assert mask.visible_padding is None and mask.masked.sum(1).tolist() == [share(num_patches, ratio)] * 3
+    check_split(mask, torch.zeros(3, num_patches, dtype=torch.bool))
+    padding = valid_sizes(grid)
+    mask = MASKINGS[name](3, grid, ratio, padding_mask=padding)
+    assert mask.masked.sum(1).tolist() == [share(int(valid), ratio) for valid in (~padding).sum(1)]
+    check_split(mask, padding)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("ratio", [0.03, 0.5, 0.9])
+def test_tubes_are_constant_over_time_and_their_number_is_exact(ratio, grid):
+    places = torch.Size(grid[1:]).numel()
+    mask = tube_mask(3, grid, ratio)
+    tubes = mask.masked.view(3, grid[0], places)
+    assert (tubes == tubes[:, :1]).all() and tubes[:, 0].sum(1).tolist() == [share(places, ratio)] * 3
+    check_split(mask, torch.zeros(3, grid[0] * places, dtype=torch.bool))
+    padding = valid_sizes(grid)
+    mask = tube_mask(3, grid, ratio, padding_mask=padding)
+    check_split(mask, padding)
+    for masked, padded in zip(mask.masked.view(3, -1, places), padding.view(3, -1, places), strict=True):
+        hidden = masked.any(0)
+        assert torch.equal(masked, hidden & ~padded)
+        assert hidden.sum() == share(int((~padded).any(0).sum()), ratio)
+
+
+def neighbours(hidden):
+    """How many of the two to six neighbours of each patch are hidden."""
+    count = torch.zeros_like(hidden, dtype=torch.long)
+    for axis in range(hidden.dim()):
+        size = hidden.shape[axis]
+        count.narrow(axis, 1, size - 1).add_(hidden.narrow(axis, 0, size - 1))
+        count.narrow(axis, 0, size - 1).add_(hidden.narrow(axis, 1, size - 1))
+    return count
+
+
+def pieces(hidden):
+    """Sizes of the connected pieces of hidden patches."""
+    places, sizes = {tuple(place) for place in hidden.nonzero().tolist()}, []
+    while places:
+        edge, size = [places.pop()], 0
+        while edge:
+            place, size = edge.pop(), size + 1
+            for axis in range(len(place)):
+                for step in (-1, 1):
+                    beside = (*place[:axis], place[axis] + step, *place[axis + 1 :])
+                    if beside in places:
+                        places.remove(beside)
+                        edge.append(beside)
+        sizes.append(size)
+    return sizes
+
+
+@pytest.mark.parametrize(("grid", "volume"), [((16, 16), 16), ((32, 8), 16), ((8, 10, 10), 64)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_blocks_are_few_contiguous_pieces(grid, volume, padded):
+    padding = valid_sizes(grid) if padded else torch.zeros(3, torch.Size(grid).numel(), dtype=torch.bool)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        mask = block_mask(3, grid, 0.4, padding_mask=padding if padded else None, generator=generator)
+        for hidden in mask.masked:
+            found = pieces(hidden.view(grid))
+            assert len(found) <= -(-int(hidden.sum()) // volume) and len(found) < 0.1 * hidden.sum()
+            assert (neighbours(hidden.view(grid))[hidden.view(grid)] > 0).all()
+    one = block_mask(1, (16, 16), 16 / 256).masked.view(16, 16)
+    rows, columns = one.any(1).sum(), one.any(0).sum()
+    assert pieces(one) == [16] and rows * columns <= 32
+
+
+@pytest.mark.parametrize("grid", [(20, 10), (6, 5, 7), (1, 8, 8)])
+def test_lines_are_hidden_whole_but_for_the_last(grid):
+    mask = line_mask(40, grid, 0.6, generator=torch.Generator().manual_seed(0))
+    grid = [size for size in grid if size > 1]
+    shares = torch.zeros(len(grid))
+    for masked in mask.masked.view(40, *grid):
+        whole = torch.zeros_like(masked)
+        for axis, size in enumerate(grid):
+            others = [at for at in range(len(grid)) if at != axis]
+            lines = masked.float().mean(others) == 1
+            shares[axis] += lines.float().mean() / 40
+            whole |= lines.view([size if at == axis else 1 for at in range(len(grid))])
+        left = (masked & ~whole).nonzero()
+        assert len(left) == 0 or (left == left[0]).all(0).any()  # the rest lies in one line
+    assert shares.min() > 0.15 and shares.max() - shares.min() < 0.1
+
+
+@pytest.mark.parametrize("name", list(MASKINGS))
+def test_masks_follow_their_generator(name):
+    make = partial(MASKINGS[name], 4, (8, 6, 6), 0.7, padding_mask=None)
+    first, again, other = (make(generator=torch.Generator().manual_seed(seed)).masked for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+    state = torch.get_rng_state()
+    make(generator=torch.Generator().manual_seed(1))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "uneven"), [("random", 0.07), ("tube", 0.07), ("lines", 0.07), ("block", 0.45)], ids=list(MASKINGS)
+)
+def test_no_place_is_spared_or_always_hidden(name, uneven):
+    mask = MASKINGS[name](1000, (4, 10, 10), 0.5, generator=torch.Generator().manual_seed(0))
+    often = mask.masked.float().mean(0)
+    assert (often - 0.5).abs().max() < uneven  # blocks reach the corners of a grid from one side only

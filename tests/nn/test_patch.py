@@ -35,8 +35,17 @@ def test_a_patch_is_padding_only_without_any_valid_frame():
     frames = torch.zeros(3, 9, dtype=torch.bool)
     frames[1, 4:] = True  # four valid frames: one whole patch of time
     frames[2, 5:] = True  # five: the second patch has one of its own
-    mask = patch_padding(frames, 4, 2)
+    mask = patch_padding(frames, (4, 16), (3, 2))
     assert mask.tolist() == [[False] * 6, [False] * 2 + [True] * 4, [False] * 4 + [True] * 2]
+
+
+def test_a_patch_of_an_image_is_padding_only_without_any_valid_pixel():
+    pixels = torch.ones(2, 5, 7, dtype=torch.bool)
+    pixels[0, :2, :4] = False  # two whole patches of the first row
+    pixels[1, :3, :5] = False  # one pixel more each way: a second row, a third column
+    mask = patch_padding(pixels, (2, 2), grid_size((5, 7), (2, 2))).view(2, 3, 4)
+    assert (~mask[0]).nonzero().tolist() == [[0, 0], [0, 1]]
+    assert (~mask[1]).nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
 
 def test_gather_takes_rows_of_each_clip():

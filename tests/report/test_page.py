@@ -12,7 +12,7 @@ import torch
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import figures
-from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map, Sounds, examples
+from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Items, Map, examples
 from bridle_fairseq.report.run import read_run
 
 
@@ -62,7 +62,7 @@ def test_predictions_are_of_hidden_patches_and_right_where_the_code_is(runs) -> 
     model = read_run(str(runs[0])).model
     for head in (model.decoder.head.weight, model.decoder.head.bias):
         torch.nn.init.zeros_(head)  # all logits equal: code 0 is predicted everywhere
-    (example,) = examples(model, Sounds(str(runs[0] / "valid.tsv"), {"max_sample_size": 8000}), 1)
+    (example,) = examples(model, Items(str(runs[0] / "valid.tsv"), {"sample_rate": 16000, "max_sample_size": 8000}), 1)
     hidden = example.predicted != VISIBLE
     assert (hidden == hidden[..., :1]).all() and 0.7 < hidden.mean() < 0.9  # mask_ratio 0.8, alike for all levels
     expected = np.where(example.clip.codes == 0, RIGHT, WRONG)

@@ -133,7 +133,7 @@ MANIFESTS = {
     "nothing": ("\ntrain-0.wav\t0\n", "line 2: size '0'; expected a whole number"),
     "missing file": ("\ntrain-0.wav\t5000\ngone.wav\t5000\n", "line 3: no such file: "),
     "no sound": ("\ntrain.tsv\t5000\n", "none of 1 files tried can be read"),
-    "too little": ("\ntrain-0.wav\t500\n", "patches of sound, fewer than model.codebook_size 8"),
+    "too little": ("\ntrain-0.wav\t500\n", "patches, fewer than model.codebook_size 8"),
 }
 
 
@@ -176,7 +176,7 @@ def test_splits_that_begin_with_train_are_cropped_and_augmented(configure, data)
     for split, training in (("train", True), ("train_more", True), ("valid", False)):
         task.load_dataset(split)
         dataset = task.dataset(split)
-        assert dataset.training == training and (dataset.augment is not None) == training
+        assert dataset.training == training and (dataset.media.augment is not None) == training
         first, second = (dataset[0]["source"], dataset.set_epoch(2) or dataset[0]["source"])
         assert torch.equal(first, second) != training
         assert len(first) <= 8000
@@ -185,7 +185,7 @@ def test_splits_that_begin_with_train_are_cropped_and_augmented(configure, data)
 def test_augmentation_can_be_switched_off(configure):
     task = tasks.setup_task(configure(roll=False, gain=False).task)
     task.load_dataset("train")
-    assert task.dataset("train").augment is None
+    assert task.dataset("train").media.augment is None
 
 
 class Run:

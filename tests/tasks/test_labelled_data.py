@@ -14,10 +14,11 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
+from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
 from bridle_fairseq.data.augment import Augment  # noqa: E402
 from bridle_fairseq.data.labels import Classes, Labels  # noqa: E402
 from bridle_fairseq.data.manifest import Manifest  # noqa: E402
-from bridle_fairseq.tasks.labelled_data import SampledAudioDataset  # noqa: E402
+from bridle_fairseq.tasks.labelled_data import SampledMedia  # noqa: E402
 
 LENGTHS = [400 * (1 + row % 5) for row in range(20)]
 ROWS = [[0]] * 18 + [[1]] * 2
@@ -33,11 +34,10 @@ def manifest(tmp_path_factory) -> Manifest:
     return Manifest(folder, [f"{row}.wav" for row in range(20)], LENGTHS)
 
 
-def dataset(manifest, size: int = 30, **options) -> SampledAudioDataset:
+def dataset(manifest, size: int = 30, **options) -> SampledMedia:
     labels = Labels(ROWS, Classes(["a", "b"], ["a", "b"]))
-    return SampledAudioDataset(
-        manifest, labels=labels, multi_label=False, samples_per_epoch=size, training=True, seed=3, **options
-    )
+    media = AudioDataset(manifest, training=True, seed=3, **options)
+    return SampledMedia(media, labels=labels, multi_label=False, samples_per_epoch=size)
 
 
 def iterator(data, shards: int = 1, shard: int = 0, **limits) -> EpochBatchIterator:

@@ -1,4 +1,4 @@
-"""What the tasks on sound share: where the data are, reading a split, and what happens to clips that are no good."""
+"""What the tasks share: where the data are, reading a split, and what happens to clips that are no good."""
 
 import os
 from dataclasses import dataclass, field
@@ -8,35 +8,85 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, MissingMandatoryValue
 
-from bridle_fairseq.data.audio import AudioDataset
-from bridle_fairseq.data.augment import Augment
 from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 
-class FairseqAudioDataset(AudioDataset, FairseqDataset):
-    """:class:`AudioDataset`, which knows nothing of fairseq, as a dataset that fairseq accepts."""
+class FairseqMedia(FairseqDataset):
+    """A :class:`MediaDataset`, which knows nothing of fairseq, as a dataset that fairseq can batch.
+
+    Args:
+        media: the data set.
+        keep_precision: fairseq casts what is float32 to half precision.
+    """
 
     # fairseq's trainer casts every float32 tensor of a batch under fp16 and bf16, and a waveform of 8 or 11 bits gives
     # another log-mel. Float64 it leaves alone; the front end takes it to float32.
-    keep_precision = False
+
+    def __init__(self, media, keep_precision=False):
+        self.media, self.keep_precision = media, keep_precision
+        self.sizes = media.sizes
+
+    @property
+    def manifest(self):
+        """Of the media."""
+        return self.media.manifest
+
+    @property
+    def skips(self):
+        """Its rows that could not be used."""
+        return self.media.skips
+
+    @property
+    def training(self):
+        """Whether items are cropped and augmented at random."""
+        return self.media.training
+
+    def __len__(self):
+        return len(self.media)
+
+    def __getitem__(self, index):
+        """See :class:`MediaDataset`."""
+        return self.media[index]
 
     def collater(self, samples):
         """A batch, whose waveforms are float64 where float32 would be cast to half precision."""
-        batch = super().collater(samples)
-        if batch and self.keep_precision:
+        batch = self.media.collater(samples)
+        if batch and self.keep_precision and batch["net_input"]["source"].is_floating_point():
             batch["net_input"]["source"] = batch["net_input"]["source"].double()
         return batch
+
+    def set_epoch(self, epoch):
+        """From now on, the crops and augmentation of this epoch, in worker processes too."""
+        self.media.set_epoch(epoch)
+
+    def ordered_indices(self):
+        """Rows in the order in which they are batched."""
+        return self.media.ordered_indices()
+
+    def num_tokens(self, index):
+        """Length of an item, for batches of at most ``max_tokens``."""
+        return int(self.sizes[index])
+
+    def num_tokens_vec(self, indices):
+        """Lengths of several items."""
+        return self.sizes[indices]
+
+    def size(self, index):
+        """Length of an item, for fairseq's filter by length."""
+        return int(self.sizes[index])
 
     def filter_indices_by_size(self, indices, max_sizes):
         """All rows: none is left out for its length.
 
-        ``max_sizes`` is ``dataset.max_tokens``, and fairseq would leave out every clip that is longer.
+        ``max_sizes`` is ``dataset.max_tokens``, and fairseq would leave out every item that is longer.
         """
-        self._refuse_less_than_longest(indices, max_sizes)
-        return super().filter_indices_by_size(indices, max_sizes)
+        limit = max_sizes[0] if isinstance(max_sizes, (tuple, list)) else max_sizes
+        self._refuse_less_than_longest(indices, limit)
+        return indices, []
 
     def _refuse_less_than_longest(self, indices, max_tokens) -> None:
         longest = int(self.sizes[indices].max(initial=0))
@@ -44,14 +94,14 @@ class FairseqAudioDataset(AudioDataset, FairseqDataset):
             kind = "" if self.training else "_valid"
             with exit_on_input_error():
                 raise InputError(
-                    f"dataset.max_tokens{kind} is {max_tokens}; expected at least {longest}, the samples of the "
-                    f"longest clip of {self.manifest.name} (task.max_sample_size makes clips shorter)"
+                    f"dataset.max_tokens{kind} is {max_tokens}; expected at least {longest}, the length of the longest "
+                    f"item of {self.manifest.name} (for sound, task.max_sample_size makes clips shorter)"
                 )
 
     def batch_by_size(self, indices, max_tokens=None, **limits):
-        """Batches of rows; the first one has clips that can be read.
+        """Batches of rows; the first one has items that can be read.
 
-        fairseq makes its dummy batch of the first one, which stands in for batches without a readable clip.
+        fairseq makes its dummy batch of the first one, which stands in for batches without a readable item.
         """
         self._refuse_less_than_longest(indices, max_tokens)
         batches = super().batch_by_size(indices, max_tokens=max_tokens, **limits)
@@ -62,19 +112,63 @@ class FairseqAudioDataset(AudioDataset, FairseqDataset):
             self.skips.check(0.0)
         return batches
 
+    @property
+    def supports_prefetch(self):
+        """fairseq need not ask for items ahead."""
+        return False
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self):
+        """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
+        return True
+
 
 @dataclass
-class AudioDataConfig(FairseqDataclass):
-    """Where the data are and how clips are drawn from them."""
+class AudioOptions(FairseqDataclass):
+    """How sound is read."""
 
-    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv manifests"})
-    sample_rate: int = field(default=16000, metadata={"help": "samples a second; other files are resampled"})
+    sample_rate: int = field(default=16000, metadata={"help": "audio: samples a second; other files are resampled"})
     max_sample_size: int = field(
         default=163840,
-        metadata={"help": "longest clip in samples: a random crop in training, the first ones in validation"},
+        metadata={"help": "audio: longest clip in samples: a random crop in training, the first ones in validation"},
     )
-    roll: bool = field(default=True, metadata={"help": "augment: roll the clip by a random number of samples"})
-    gain: bool = field(default=True, metadata={"help": "augment: multiply the clip by Beta(10, 10) + 0.5"})
+    roll: bool = field(default=True, metadata={"help": "audio, augment: roll the clip by a random number of samples"})
+    gain: bool = field(default=True, metadata={"help": "audio, augment: multiply the clip by Beta(10, 10) + 0.5"})
+
+
+@dataclass
+class ImageOptions(FairseqDataclass):
+    """How images, and frames of video, are read."""
+
+    image_size: int = field(
+        default=224,
+        metadata={"help": "image, video: height and width in pixels; 0: as they are, padded in batches"},
+    )
+    valid_crop: float = field(
+        default=0.875, metadata={"help": "image, video, validation: the middle, this share of the shorter side"}
+    )
+    crop: bool = field(default=True, metadata={"help": "image, video, augment: show a random part of it"})
+    min_area: float = field(default=0.2, metadata={"help": "image, video, augment: smallest share of its area"})
+    flip: bool = field(default=True, metadata={"help": "image, video, augment: mirror half of them, left to right"})
+
+
+@dataclass
+class VideoOptions(FairseqDataclass):
+    """Which frames of a video are shown."""
+
+    num_frames: int = field(default=16, metadata={"help": "video: frames of a clip"})
+    frame_stride: int = field(default=4, metadata={"help": "video: from one frame of a clip to the next"})
+    random_start: bool = field(
+        default=True, metadata={"help": "video, augment: show a clip from anywhere, not the one in the middle"}
+    )
+
+
+@dataclass
+class MediaConfig(AudioOptions, ImageOptions, VideoOptions):
+    """Where the data are and how items are drawn from them; what is for one modality says so."""
+
+    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv manifests"})
+    modality: str = field(default="audio", metadata={"help": "what the files are: audio, image or video"})
     num_buckets: int = field(default=16, metadata={"help": "buckets of like length from which batches are drawn"})
     max_skipped: float = field(
         default=0.01, metadata={"help": "stop when more than this share of the clips is unreadable"}
@@ -82,7 +176,7 @@ class AudioDataConfig(FairseqDataclass):
     seed: int = II("common.seed")
 
 
-class AudioTask(FairseqTask):
+class MediaTask(FairseqTask):
     """Reads manifests, counts skipped clips, and turns a user's mistake into one sentence and exit code 2."""
 
     @classmethod
@@ -132,36 +226,26 @@ class AudioTask(FairseqTask):
             raise InputError("task.data is not set; expected the folder of {split}.tsv manifests")
         return folder
 
-    def audio_dataset(self, split, cfg, manifest=None, kind=FairseqAudioDataset, **options) -> FairseqAudioDataset:
-        """The sounds of ``{data}/{split}.tsv``; splits whose names begin with "train" are cropped and augmented.
+    def media_dataset(self, split, cfg, manifest=None, kind=FairseqMedia, codes=None, **options) -> FairseqMedia:
+        """The files of ``{data}/{split}.tsv``; splits whose names begin with "train" are cropped and augmented.
 
         Args:
             split: name of the split.
-            cfg: an :class:`AudioDataConfig`.
+            cfg: a :class:`MediaConfig`.
             manifest: the split's, where it has been read already.
             kind: class of the data set.
-            options: what it takes besides.
+            codes: cached codes of the split.
+            options: what the class takes besides.
 
         Raises:
-            InputError: as :class:`Manifest` and :class:`AudioDataset` do.
+            InputError: as :class:`Manifest` and the modality's data set do.
         """
         if manifest is None:
             manifest = self.manifest(split, cfg)
         training = split.startswith("train")
         self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
-        dataset = kind(
-            manifest,
-            sample_rate=cfg.sample_rate,
-            max_sample_size=cfg.max_sample_size,
-            training=training,
-            seed=cfg.seed,
-            augment=Augment(roll=cfg.roll, gain=cfg.gain) if training and (cfg.roll or cfg.gain) else None,
-            skips=self.skips[split],
-            num_buckets=cfg.num_buckets,
-            **options,
-        )
-        dataset.keep_precision = self._casts_batches()
-        return dataset
+        media = modality_of(cfg).dataset(manifest, cfg, training, skips=self.skips[split], codes=codes)
+        return kind(media, keep_precision=self._casts_batches(), **options)
 
     def _casts_batches(self) -> bool:
         root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else None

@@ -1,0 +1,198 @@
+"""Video: manifests of video files as data sets of clips, and reading clips one by one. Nothing here imports fairseq.
+
+A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`bridle_fairseq.data.frames` says which
+those are). Frames are scaled as they are decoded, to a shorter side of ``image_size / valid_crop``; what is shown of
+them is chosen as of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.frames import even_places
+from bridle_fairseq.data.image import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import Modality
+from bridle_fairseq.data.pixels import Box, view
+from bridle_fairseq.data.video import EXTENSIONS, borrowed_reader, count_frames
+from bridle_fairseq.data.video_file import load_av
+from bridle_fairseq.errors import InputError
+
+MIDDLE = 0.5
+
+
+class View(NamedTuple):
+    """What is shown of a file."""
+
+    place: float = MIDDLE  # of the clip: see read_clips
+    across: float | None = None  # the largest square, at this share of the way along the longer side; None: the middle
+
+
+def even_views(clips: int, crops: int) -> list[View]:
+    """So many clips from a file's start to its end, and of each so many squares from side to side."""
+    sides = [None] if crops == 1 else even_places(crops)
+    return [View(place, across) for place in even_places(clips) for across in sides]
+
+
+class VideoDataset(ImageDataset):
+    """Clips of a manifest's videos, uint8 3 x frames x height x width: from anywhere while training, else the middle.
+
+    Args:
+        manifest: the rows.
+        num_frames: of a clip.
+        frame_stride: from one of its frames to the next.
+        random_start: while training, clips begin anywhere in their files.
+        options: of the :class:`ImageDataset`; all frames of a clip show the same part.
+
+    Raises:
+        InputError: as :class:`ImageDataset` does; PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        num_frames: int = 16,
+        frame_stride: int = 4,
+        random_start: bool = True,
+        **options: Any,
+    ) -> None:
+        self.num_frames, self.frame_stride = num_frames, frame_stride
+        self.random_start = random_start and bool(options.get("training"))
+        super().__init__(manifest, **options)
+        load_av()  # that it is missing is known before training
+
+    def _check_settings(self, codes: CachedCodes | None) -> None:
+        check_clip(self.num_frames, self.frame_stride)
+        super()._check_settings(codes)
+        if codes is None:
+            return
+        if self.random_start:
+            raise InputError("cached codes are of clips in the middle; expected task.random_start=false with them")
+        codes.check(num_frames=self.num_frames, frame_stride=self.frame_stride)
+
+    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int]:
+        place = random.random() if self.random_start else MIDDLE
+        path, short_side = self.manifest.path(row), _short_side(self.image_size, self.valid_crop)
+        frames = _frames(path, self.num_frames, self.frame_stride, short_side, place)
+        return self._shown(frames, random).transpose(0, 1).contiguous(), 0
+
+    @property
+    def item_sizes(self) -> tuple[int, ...]:
+        """Frames, height and width."""
+        return self.num_frames, *super().item_sizes
+
+
+class ClipReader:
+    """Views of files, each a stretch of length 1; by default one, the clip in the middle, as in validation.
+
+    Args:
+        num_frames, frame_stride, image_size, valid_crop: see :class:`VideoDataset`.
+        views: of each file.
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        frame_stride: int,
+        image_size: int,
+        valid_crop: float,
+        views: Sequence[View] = (View(),),
+    ) -> None:
+        check_clip(num_frames, frame_stride)
+        check_view(image_size, valid_crop)
+        if not image_size and any(view.across is not None for view in views):
+            raise InputError("several crops of frames as they are; expected task.image_size above 0")
+        self.options, self.views = (num_frames, frame_stride, image_size, valid_crop), views
+
+    def of_views(self, clips: int, crops: int) -> ClipReader:
+        """The same with :func:`even_views`."""
+        return ClipReader(*self.options, even_views(clips, crops))
+
+    def length(self, path: str, size: int | None = None) -> int:
+        """Number of views, after a look at the header.
+
+        Raises:
+            DecodeError: the file cannot be used.
+        """
+        count_frames(path)
+        return len(self.views)
+
+    def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
+        """uint8 3 x frames x height x width."""
+        clip = read_clip(path, *self.options, self.views[start])
+        return torch.from_numpy(np.ascontiguousarray(clip.transpose(3, 0, 1, 2)))
+
+
+def read_clip(
+    path: str,
+    num_frames: int = 16,
+    frame_stride: int = 4,
+    image_size: int = 0,
+    middle: float = 1.0,
+    shown: View | None = None,
+) -> np.ndarray:
+    """A clip, uint8 frames x height x width x 3: that in the middle of a file, each frame as :func:`view` shows it.
+
+    ``shown``: another view of the file.
+
+    Raises:
+        DecodeError: the file cannot be used.
+        InputError: PyAV is not installed.
+    """
+    place, across = View() if shown is None else shown
+    frames = _frames(path, num_frames, frame_stride, _short_side(image_size, middle if across is None else 1.0), place)
+    box = None if across is None else _square(*frames[0].size, across)
+    return np.stack([view(frame, image_size, middle, box) for frame in frames]).transpose(0, 2, 3, 1)
+
+
+def _square(width: int, height: int, across: float) -> Box:
+    side = min(width, height)
+    left, upper = round((width - side) * across), round((height - side) * across)
+    return left, upper, left + side, upper + side
+
+
+def _frames(path: str, num_frames: int, stride: int, short_side: int | None, place: float) -> Sequence[Image.Image]:
+    with borrowed_reader() as reader:
+        (clip,) = reader.clips(path, [place], num_frames, stride, short_side)
+    return [Image.fromarray(frame) for frame in clip.numpy()]
+
+
+def _short_side(image_size: int, valid_crop: float) -> int | None:
+    return round(image_size / valid_crop) if image_size else None
+
+
+def check_clip(num_frames: int, frame_stride: int) -> None:
+    """Raise :class:`InputError` for clips that cannot be."""
+    if num_frames < 1 or frame_stride < 1:
+        found = f"task.num_frames is {num_frames} and task.frame_stride {frame_stride}"
+        raise InputError(f"{found}; expected at least 1 each")
+
+
+def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> VideoDataset:
+    options |= {"num_frames": cfg.num_frames, "frame_stride": cfg.frame_stride, "random_start": cfg.random_start}
+    return dataset_of(VideoDataset, manifest, cfg, training, **options)
+
+
+def _layout_of_codes(cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+    layout = layout_of_pixels(cfg, front_end, cfg.num_frames)
+    rows = front_end.grid((cfg.num_frames, cfg.image_size, cfg.image_size))[1]
+    return {**layout, "num_frames": cfg.num_frames, "frame_stride": cfg.frame_stride, "rows": rows}
+
+
+MODALITY = Modality(
+    name="video",
+    files="videos",
+    extensions=EXTENSIONS,
+    measure=count_frames,
+    dataset=_dataset,
+    reader=lambda cfg: ClipReader(cfg.num_frames, cfg.frame_stride, cfg.image_size, cfg.valid_crop),
+    segment=one_segment,
+    layout_of_codes=_layout_of_codes,
+)

@@ -1,0 +1,189 @@
+"""Images: manifests of image files as data sets, and reading them one by one. Nothing here imports fairseq."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bridle_fairseq.data.augment import ImageAugment
+from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.dataset import MediaDataset
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import Modality
+from bridle_fairseq.data.pixels import check_header, decode, view
+from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.nn.patch import grid_size
+
+
+class ImageDataset(MediaDataset):
+    """Pixels of a manifest's images, uint8 3 x height x width: random parts while training, else the middle.
+
+    Args:
+        manifest, training, seed, skips, num_buckets, codes: see :class:`MediaDataset`.
+        image_size: height and width of all items; 0: images as they are, which batches pad to the largest.
+        valid_crop: share of the shorter side that the square in the middle has, where nothing is random.
+        augment: what happens to an image while training; None: the same as in validation.
+
+    Raises:
+        InputError: settings that cannot work, a missing file, or codes that do not fit the other settings.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        image_size: int = 224,
+        valid_crop: float = 0.875,
+        training: bool = False,
+        seed: int = 0,
+        augment: ImageAugment | None = None,
+        skips: SkipLog | None = None,
+        num_buckets: int = 16,
+        codes: CachedCodes | None = None,
+    ) -> None:
+        self.image_size, self.valid_crop = image_size, valid_crop
+        self.augment = augment if training else None
+        self._check_settings(codes)
+        super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
+        self.sizes = np.ones(len(manifest), dtype=np.int64)
+
+    def _check_settings(self, codes: CachedCodes | None) -> None:
+        check_view(self.image_size, self.valid_crop)
+        if self.augment is not None and not 0 < self.augment.min_area <= 1:
+            raise InputError(f"task.min_area is {self.augment.min_area}; expected a share above 0, up to 1")
+        if codes is None:
+            return
+        if self.augment is not None:
+            raise InputError("cached codes are of images as they are; expected no augmentation (crop, flip) with them")
+        if not self.image_size:
+            raise InputError("cached codes are of images of one size; expected task.image_size above 0")
+        codes.check(image_size=self.image_size, valid_crop=self.valid_crop)
+
+    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int]:
+        _check_size(int(self.manifest.sizes[row]))
+        return self._shown([decode(self.manifest.path(row))], random)[0], 0
+
+    def _shown(self, images: Sequence[Image.Image], random: np.random.Generator) -> torch.Tensor:
+        """Pixels of images of one size, n x 3 x height x width: the same part of all, mirrored or not."""
+        box = None
+        if self.augment is not None and self.augment.crop and self.image_size:
+            box = self.augment.box(*images[0].size, random)
+        pixels = np.stack([view(image, self.image_size, self.valid_crop, box) for image in images])
+        if self.augment is not None and self.augment.flip and random.random() < 0.5:
+            pixels = pixels[..., ::-1]
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+
+    @property
+    def item_sizes(self) -> tuple[int, ...]:
+        """Height and width of all items, 0 where they are as they are."""
+        return self.image_size, self.image_size
+
+    def approximate_patches(self, settings: Any) -> float:
+        """Exact for images of one size; not known, so taken as enough, where they are as they are."""
+        if not self.image_size:
+            return float("inf")
+        return float(len(self) * math.prod(grid_size(self.item_sizes, settings.patch_size)))
+
+
+class ImageReader:
+    """Images as in validation; each is one stretch of length 1.
+
+    Args:
+        image_size, valid_crop: see :class:`ImageDataset`.
+    """
+
+    def __init__(self, image_size: int, valid_crop: float) -> None:
+        check_view(image_size, valid_crop)
+        self.image_size, self.valid_crop = image_size, valid_crop
+
+    def length(self, path: str, size: int | None = None) -> int:
+        """1, after a look at the header.
+
+        Raises:
+            DecodeError: the file cannot be used, or the manifest has another size.
+        """
+        _check_size(1 if size is None else size)
+        check_header(path)
+        return 1
+
+    def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
+        """uint8 3 x height x width."""
+        return torch.from_numpy(view(decode(path), self.image_size, self.valid_crop))
+
+
+def _check_size(size: int) -> None:
+    if size != 1:
+        raise DecodeError(f"an image, the manifest says size {size}; expected 1")
+
+
+def check_view(image_size: int, valid_crop: float) -> None:
+    """Raise :class:`InputError` for a view of images that cannot be."""
+    if image_size < 0:
+        raise InputError(f"task.image_size is {image_size}; expected a number of pixels, or 0 for images as they are")
+    if not 0 < valid_crop <= 1:
+        raise InputError(f"task.valid_crop is {valid_crop}; expected a share above 0, up to 1")
+
+
+def _measure(path: str) -> int:
+    check_header(path)
+    return 1
+
+
+def one_segment(cfg: Any, seconds: float | None = None) -> int:
+    """The length of what is always shown whole, which nobody may want in seconds."""
+    if seconds is not None:
+        raise InputError(f"a length of {seconds:g} seconds; expected none: it is for sound")
+    return 1
+
+
+Data = TypeVar("Data", bound=ImageDataset)
+
+
+def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, **options: Any) -> Data:
+    """A data set of this kind with a task's settings for pixels."""
+    augment = None
+    if training:
+        options |= {"seed": cfg.seed, "num_buckets": cfg.num_buckets}
+        if cfg.crop or cfg.flip:
+            augment = ImageAugment(cfg.crop, cfg.min_area, cfg.flip)
+    return kind(
+        manifest,
+        image_size=cfg.image_size,
+        valid_crop=cfg.valid_crop,
+        training=training,
+        augment=augment,
+        **options,
+    )
+
+
+def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> ImageDataset:
+    return dataset_of(ImageDataset, manifest, cfg, training, **options)
+
+
+def layout_of_pixels(cfg: Any, front_end: Any, *frames: int) -> dict[str, Any]:
+    """What codes of an image, or of so many frames, stand for."""
+    if not cfg.image_size:
+        raise InputError(
+            "codes and features are of images of one size; expected a checkpoint trained with task.image_size above 0"
+        )
+    grid = front_end.grid((*frames, cfg.image_size, cfg.image_size))
+    sizes = {"image_size": cfg.image_size, "valid_crop": cfg.valid_crop}
+    return {**front_end.layout, **sizes, "columns": grid[-1], "patches_per_segment": math.prod(grid)}
+
+
+MODALITY = Modality(
+    name="image",
+    files="images",
+    extensions=("jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"),
+    measure=_measure,
+    dataset=_dataset,
+    reader=lambda cfg: ImageReader(cfg.image_size, cfg.valid_crop),
+    segment=one_segment,
+    layout_of_codes=lambda cfg, front_end, segment: layout_of_pixels(cfg, front_end),
+)

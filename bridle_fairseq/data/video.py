@@ -1,0 +1,135 @@
+"""Video files read in a process of their own: a file that crashes a decoder, hangs or leaks in it ends no training.
+
+Every process that reads (a data loader worker, as a rule) has one decoding process, made when it is first needed. A
+file that ends it is a :class:`DecodeError`, as any other bad file, and the next file gets a new one. For throughput
+have as many workers as cores, and one decoder thread in each: decoders scale better over files than within one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bridle_fairseq.data.decoding_process import DecodingProcess, ProcessEnded
+from bridle_fairseq.data.frames import VideoInfo
+from bridle_fairseq.data.video_file import load_av
+from bridle_fairseq.errors import DecodeError
+
+EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "flv", "wmv", "ogv", "3gp", "gif")
+
+
+class VideoReader:
+    """Reads clips and headers; not for several threads at once. Forks and copies of it make their own processes.
+
+    Args:
+        threads: of the decoder.
+        seconds: that one file may take.
+        memory_limit: bytes; a decoding process that has more when it is done with a file is replaced.
+
+    Raises:
+        InputError: PyAV is not installed.
+    """
+
+    def __init__(self, threads: int = 1, seconds: float = 60.0, memory_limit: int = 2 << 30) -> None:
+        load_av()
+        self._threads, self._seconds, self._memory_limit = threads, seconds, memory_limit
+        self._process: DecodingProcess | None = None
+
+    def clips(
+        self,
+        path: str,
+        places: Sequence[float],
+        num_frames: int = 16,
+        stride: int = 4,
+        short_side: int | None = None,
+    ) -> Tensor:
+        """Clips of a file, uint8 clips x num_frames x height x width x 3 (RGB).
+
+        Arguments as in :func:`bridle_fairseq.data.frames.read_clips`, which says how frames are chosen.
+
+        Raises:
+            DecodeError: unreadable, corrupt, too slow, or the end of two decoding processes.
+        """
+        arguments = (path, [float(place) for place in places], num_frames, stride, short_side, self._threads)
+        return torch.from_numpy(self._ask("clips", arguments)).clone()
+
+    def info(self, path: str) -> VideoInfo:
+        """What a file holds (:func:`bridle_fairseq.data.frames.read_video_info`).
+
+        Raises:
+            DecodeError: as :meth:`clips`.
+        """
+        return self._ask("info", (path,))
+
+    def _ask(self, what: str, arguments: Sequence[Any]) -> Any:
+        ended = None
+        for _ in range(2):  # it may have been ended for no fault of this file, when memory was short
+            process = self._running()
+            try:
+                return process.ask(what, arguments, self._seconds)
+            except ProcessEnded as error:
+                self.close()
+                ended = error
+            except TimeoutError:
+                self.close()
+                raise DecodeError(f"not decoded within {self._seconds:g} s") from None
+        raise DecodeError(f"two decoding processes died of it, the last one {ended}")
+
+    def _running(self) -> DecodingProcess:
+        if self._process is not None and (self._process.full or not self._process.ours):
+            self.close()
+        if self._process is None:
+            self._process = DecodingProcess(self._memory_limit)
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """Of the decoding process, which is made if there is none."""
+        return self._running().pid
+
+    def close(self) -> None:
+        """End the decoding process; the next request makes a new one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_process", None) is not None:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": None}
+
+
+_idle: list[VideoReader] = []
+
+
+@contextmanager
+def borrowed_reader() -> Iterator[VideoReader]:
+    """A reader for this thread alone, until it is given back: there are as many as threads that read at once.
+
+    Raises:
+        InputError: PyAV is not installed.
+    """
+    try:
+        reader = _idle.pop()  # atomic: no lock that a fork could inherit
+    except IndexError:
+        reader = VideoReader()
+    try:
+        yield reader
+    finally:
+        _idle.append(reader)
+
+
+def count_frames(path: str) -> int:
+    """Number of frames of a file, the size that stands in a manifest; several threads may ask at once.
+
+    Raises:
+        DecodeError: the file cannot be used.
+    """
+    with borrowed_reader() as reader:
+        return reader.info(path).num_frames

@@ -1,0 +1,236 @@
+"""A video file and its first video stream: what the container says, seeking, and decoding (by PyAV, so FFmpeg)."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from bridle_fairseq.data.archive import read_slice, split_slice
+from bridle_fairseq.errors import DecodeError, InputError
+
+MAX_PIXELS = 2**26  # of a frame, twice 8K: a header can claim any size, and memory is taken before data is seen
+MAX_RATE = 240  # frames a second; streams that state more state their clock's rate
+
+
+def load_av() -> Any:
+    """The module ``av``.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(f"video needs PyAV ({error}); install it: pip install 'bridle_fairseq[video]'") from None
+    return av
+
+
+class Packets(NamedTuple):
+    """What a stream's packets say; times in its time base."""
+
+    frames: int
+    first: int  # start of the first frame
+    last: int  # start of the last frame
+    end: int  # end of the last frame
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn what FFmpeg and the file system raise into :class:`DecodeError`, with these words in front."""
+    av = load_av()
+    try:
+        yield
+    except av.error.FileNotFoundError:
+        raise DecodeError("No such file or directory") from None
+    except av.error.FFmpegError as error:
+        raise DecodeError(f"{what}: {(error.strerror or str(error)).lower()}") from None
+    except (OSError, ValueError, MemoryError) as error:
+        raise DecodeError(str(getattr(error, "strerror", None) or error) or type(error).__name__) from None
+
+
+class VideoFile:
+    """An open video file, a context manager.
+
+    Args:
+        path: a file or a slice of a stored archive.
+        threads: of the decoder.
+
+    Attributes:
+        rate: frames a second, the mean that the container states, or that its packets have.
+        base: seconds of a unit of time.
+        start: when the first frame begins, in that unit.
+        num_slots: frames of ``rate`` in the stream's duration, at least 1.
+
+    Raises:
+        DecodeError: missing, empty, no video file, without a video stream, or without frames.
+    """
+
+    def __init__(self, path: str, threads: int = 1) -> None:
+        self._av = load_av()
+        self._path, self._threads = path, threads
+        self._packets: Packets | None = None
+        self._open()
+        try:
+            with told("not readable as video"):
+                self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _open(self) -> None:
+        with told("not readable as video"):
+            file, piece = split_slice(self._path)
+            if os.path.getsize(file) == 0:
+                raise DecodeError("empty file")
+            # "file:", lest a colon in a name be taken for the end of a protocol
+            source = f"file:{file}" if piece is None else io.BytesIO(read_slice(file, *piece))
+            self._container = self._av.open(source, metadata_errors="replace")
+        cover = self._av.stream.Disposition.attached_pic
+        streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
+        if not streams:
+            self.close()
+            raise DecodeError("no video stream")
+        self._stream = streams[0]
+        context = self._stream.codec_context
+        context.thread_count, context.thread_type = self._threads, "AUTO" if self._threads > 1 else "SLICE"
+        self._unread = True
+
+    def rewind(self) -> None:
+        """To the very start, which not every container can seek to."""
+        if not self._unread:
+            self.close()
+            self._open()
+        self._unread = False
+
+    def _read_header(self) -> None:
+        stream = self._stream
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise DecodeError(f"frames of {width} x {height} pixels; expected {MAX_PIXELS} pixels at most")
+        self.base: Fraction = stream.time_base
+        rate, ticks = stream.average_rate, self._stated_ticks()
+        if ticks is None:
+            ticks = self.packets().end - self.packets().first
+        if rate is None or not 0 < rate <= MAX_RATE:
+            packets = self.packets()
+            spread = (packets.last - packets.first) * self.base
+            rate = (packets.frames - 1) / spread if spread > 0 else 1
+        self.rate = Fraction(rate)
+        self.start: int = stream.start_time or 0
+        self.num_slots = max(1, round(ticks * self.base * self.rate))
+
+    def _stated_ticks(self) -> int | None:
+        """How long the stream lasts; None where neither it nor its tag (in mkv and webm, the time of its end) says."""
+        start = self._stream.start_time or 0
+        if self._stream.duration is not None:
+            return self._stream.duration if self._stream.duration > 0 else None
+        try:
+            hours, minutes, seconds = self._stream.metadata["DURATION"].split(":")
+            end = 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+        except (KeyError, ValueError):
+            return None
+        ticks = round(end / self.base) - start
+        return ticks if ticks > 0 else None
+
+    def packets(self) -> Packets:
+        """Read the whole stream, without decoding it.
+
+        Raises:
+            DecodeError: there is nothing in it.
+        """
+        if self._packets is None:
+            self.rewind()
+            count, times = 0, []
+            for packet in self._container.demux(self._stream):
+                if packet.size and not packet.is_discard:
+                    count += 1
+                    time = packet.dts if packet.pts is None else packet.pts
+                    if time is not None:
+                        times.append((time, time + (packet.duration or 0)))
+            if not count:
+                raise DecodeError("no frames")
+            if not times:  # a raw stream
+                ticks = 1 / (self._stream.average_rate or 25) / self.base
+                times = [(round(number * ticks), round((number + 1) * ticks)) for number in range(count)]
+            starts = [start for start, _ in times]
+            self._packets = Packets(count, min(starts), max(starts), max(end for _, end in times))
+        return self._packets
+
+    @property
+    def stated_frames(self) -> int:
+        """Number of frames that the container states; 0 where it states none."""
+        return self._stream.frames
+
+    @property
+    def knows_unused_frames(self) -> bool:
+        """Whether the decoder can tell for certain on which frames no other builds (H.264)."""
+        return self._stream.codec_context.name == "h264"
+
+    @property
+    def has_times(self) -> bool:
+        """Whether frames say when they are shown; in avi they only say when they are decoded: not so with B-frames."""
+        return not (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
+
+    def key_frame_before(self, time: int) -> int | None:
+        """About when the last key frame at or before ``time`` is; None where the container has no list of them."""
+        keys = self._stream.index_entries
+        place = keys.search_timestamp(time, backward=True) if len(keys) > 1 else -1
+        return keys[place].timestamp if place >= 0 else None
+
+    def seek(self, time: int) -> bool:
+        """To a key frame before ``time``, more or less; False where the container cannot."""
+        self._unread = False
+        try:
+            self._container.seek(time, stream=self._stream, backward=True)
+        except self._av.error.FFmpegError:
+            return False
+        return True
+
+    def decoded(self, from_key: bool = False, needed: Callable[[Any], bool] | None = None) -> Iterator[Any]:
+        """Frames from here, or from the next key frame, on. What cannot be decoded before the first is left out.
+
+        ``needed``: whether the frame of a packet is; if not, it is left out if no other frame builds on it.
+        """
+        begun, context = False, self._stream.codec_context
+        context.skip_frame = "DEFAULT"
+        for packet in self._container.demux(self._stream):
+            if from_key and not packet.is_keyframe:
+                continue
+            from_key = False
+            if needed is not None and packet.size:
+                context.skip_frame = "DEFAULT" if needed(packet) else "NONREF"
+            try:
+                frames = packet.decode()
+            except self._av.error.InvalidDataError:
+                if begun:
+                    raise
+                continue
+            for frame in frames:
+                begun = True
+                yield frame
+
+    def first_frame(self) -> Any:
+        """The first frame that can be decoded.
+
+        Raises:
+            DecodeError: there is none.
+        """
+        self.rewind()
+        frame = next(self.decoded(), None)
+        if frame is None:
+            raise DecodeError("no frames")
+        return frame

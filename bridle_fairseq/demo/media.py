@@ -1,0 +1,87 @@
+"""What the demo has of its own for each modality: what it makes, how it is configured, what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridle_fairseq.demo import shapes, synthesize
+from bridle_fairseq.demo.training import EXAMPLES
+
+CROP_SECONDS = 3.0
+IMAGE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Media:
+    """A modality's share in the demo.
+
+    Attributes:
+        modality: its name.
+        many, one: what its files and items are called.
+        made: what the synthetic set is like, after "classes of".
+        baseline: what the baseline is called.
+        shown: (title, text) above items with their codes.
+        classes: of the synthetic set.
+        make: (folder, items of a class, seed) -> labels.csv of a synthetic set.
+        stats: arguments of ``bridle stats``.
+        overrides: of the configuration ``tiny``.
+        examples: folder of its configurations in ``examples``.
+        larger: the configuration to go on with.
+    """
+
+    modality: str
+    many: str
+    one: str
+    made: str
+    baseline: str
+    shown: tuple[str, str]
+    classes: int
+    make: Callable[[Path, int, int], Path]
+    stats: tuple[str, ...]
+    overrides: tuple[str, ...]
+    examples: str
+    larger: str
+
+    @property
+    def configs(self) -> Path:
+        """Its pretraining configurations."""
+        return EXAMPLES / self.examples / "config" / "pretraining"
+
+
+NEIGHBOURS = "Codes that lie close together in a level's codebook have similar colours."
+MEDIA = {
+    "audio": Media(
+        modality="audio",
+        many="sounds",
+        one="clip",
+        made="synthetic sounds, which differ in how they move rather than in their spectrum",
+        baseline="log-mel",
+        shown=(
+            "Sound and its codes",
+            f"Each clip's spectrogram above the codes of its patches, one map a level. {NEIGHBOURS}",
+        ),
+        classes=len(synthesize.CLASSES),
+        make=synthesize.synthesize,
+        stats=(),
+        overrides=(f"task.max_sample_size={round(CROP_SECONDS * 16000)}",),
+        examples="audio",
+        larger="small",
+    ),
+    "image": Media(
+        modality="image",
+        many="images",
+        one="image",
+        made="drawn images, which differ in shape rather than in colour",
+        baseline="histogram",
+        shown=("Images and their codes", f"Each image beside the codes of its patches, one map a level. {NEIGHBOURS}"),
+        classes=len(shapes.CLASSES),
+        make=shapes.draw,
+        stats=("--modality", "image", "--image-size", str(IMAGE_SIZE)),
+        # a shape that is cut off or mirrored may be another one
+        overrides=(f"task.image_size={IMAGE_SIZE}", "task.min_area=0.6", "task.flip=false"),
+        examples="images",
+        larger="tiny",
+    ),
+}

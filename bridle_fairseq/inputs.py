@@ -1,0 +1,110 @@
+"""What users hand to exported models: checked, and as tensors on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridle_fairseq.data.resample import resample, resampled_length
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.frontend import unit_range
+
+Inputs = Tensor | np.ndarray | Sequence[Tensor] | Sequence[np.ndarray]
+Lengths = Sequence[int] | Tensor | None
+
+
+def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_rate: int) -> list[Tensor]:
+    """Each clip at the model's rate, S float32.
+
+    Args:
+        inputs: S, B x S, or a list of clips.
+        sample_rate: theirs, in Hz.
+        lengths: B, samples of each clip; None: all.
+        model_rate: the model's, in Hz.
+
+    Raises:
+        InputError: no mono floating-point samples, no rate, or lengths that do not fit.
+    """
+    if sample_rate is None or sample_rate < 1:
+        raise InputError(f"sample_rate is {sample_rate}; expected the waveforms' samples a second")
+    return [_resampled(clip, sample_rate, model_rate) for clip in _clips(inputs, lengths)]
+
+
+def images(inputs: Inputs) -> list[Tensor]:
+    """Each image, 3 x height x width: uint8, or float32 from 0 to 1 where one of them is of floating point.
+
+    Args:
+        inputs: 3 x height x width, B x 3 x height x width, or a list of images of any sizes.
+
+    Raises:
+        InputError: no images, other shapes, or values out of range.
+    """
+    return _pixels(inputs, "image", "3 x height x width", 0)
+
+
+def clips(inputs: Inputs) -> list[Tensor]:
+    """Each clip of video, 3 x frames x height x width, numbers as of :func:`images`.
+
+    Args:
+        inputs: frames x height x width x 3, as decoders give them, B of these, or a list of clips of any sizes.
+
+    Raises:
+        InputError: no clips, other shapes, or values out of range.
+    """
+    return [clip.permute(3, 0, 1, 2) for clip in _pixels(inputs, "clip", "frames x height x width x 3", 3)]
+
+
+def _pixels(inputs: Inputs, what: str, shape: str, colours: int) -> list[Tensor]:
+    """What has this shape, with red, green and blue along the axis ``colours``."""
+    axes = shape.count(" x ") + 1
+    rows: Any = [inputs] if getattr(inputs, "ndim", 0) == axes else inputs
+    found = [torch.as_tensor(row).detach().cpu() for row in rows]
+    if not found:
+        raise InputError(f"no {what}s; expected at least one")
+    for number, item in enumerate(found):
+        if item.dim() != axes or item.shape[colours] != 3 or not item.numel():
+            sizes = " x ".join(map(str, item.shape)) or "a single number"
+            raise InputError(f"{what} {number} has the shape {sizes}; expected {shape}, red, green, blue")
+        whole = not item.is_floating_point()
+        if item.dtype == torch.bool or not bool(((item >= 0) & (item <= (255 if whole else 1))).all()):
+            expected = "whole numbers from 0 to 255 or floating-point ones from 0 to 1"
+            raise InputError(f"{what} {number} has values of {item.dtype} out of range; expected {expected}")
+    if any(item.is_floating_point() for item in found):
+        return [unit_range(item) for item in found]
+    return [item.to(torch.uint8) for item in found]
+
+
+def _resampled(clip: Tensor, sample_rate: int, model_rate: int) -> Tensor:
+    if sample_rate == model_rate:
+        return clip
+    length = resampled_length(len(clip), sample_rate, model_rate)
+    samples = resample(clip.numpy(), sample_rate, model_rate)[:length]
+    return torch.from_numpy(np.pad(samples, (0, length - len(samples))))
+
+
+def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
+    """Each clip as S float32 on the CPU, without its padding."""
+    rows = [inputs] if getattr(inputs, "ndim", 0) == 1 else inputs
+    clips = [torch.as_tensor(row).detach().cpu() for row in rows]
+    if lengths is not None:
+        sizes = [int(length) for length in lengths]
+        if len(sizes) != len(clips):
+            raise InputError(f"{len(sizes)} lengths of {len(clips)} waveforms; expected one for each")
+        for number, (clip, size) in enumerate(zip(clips, sizes, strict=True)):
+            if not 1 <= size <= len(clip):
+                raise InputError(f"lengths[{number}] is {size}; expected 1 to its {len(clip)} samples")
+        clips = [clip[:size] for clip, size in zip(clips, sizes, strict=True)]
+    if not clips:
+        raise InputError("no waveforms; expected at least one")
+    for number, clip in enumerate(clips):
+        if clip.dim() != 1 or not clip.is_floating_point():
+            found = f"{clip.dim()} axes of {clip.dtype}"
+            raise InputError(f"waveform {number} has {found}; expected one axis of floating-point samples, mono")
+        if not len(clip) or not clip.isfinite().all():
+            found = "NaN or infinite samples" if len(clip) else "no samples"
+            raise InputError(f"waveform {number} has {found}; expected finite ones")
+    return [clip.float() for clip in clips]

@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Manifests and labels of images in folders of their classes, as torchvision's ImageFolder and ImageNet-1K have them.
+
+Takes a folder (or stored .zip) with ``train/CLASS/x.jpg`` and ``val/CLASS/y.jpg``, or with ``CLASS/x.jpg`` alone; where
+there is no folder ``val`` or ``valid``, a random share of the training images is for validation. ``--names`` gives
+classes names that people read: lines ``n01440764 tench, Tinca tinca``, as in ImageNet's ``LOC_synset_mapping.txt``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.data.tables import read_names
+
+
+def main(args):
+    classes = None
+    if args.names:
+        pairs = [line.partition(" ")[::2] for line in read_names(args.names)]
+        classes = Classes([folder for folder, _ in pairs], [name for _, name in pairs], args.names)
+    scan = scan_source(args.source, args.dest, modality="image")
+    entries = folder_entries(scan, args.valid_percent, args.seed)
+    labelled_corpus(scan, entries, args.valid_percent, args.seed, classes).write(args.dest)
+
+
+if __name__ == "__main__":
+    parser = script_parser(__doc__)
+    parser.add_argument("--names", metavar="FILE", help="a line for each class: folder, space, name")
+    sys.exit(run_script(main, parser.parse_args()))

@@ -1,0 +1,160 @@
+"""What video files say of themselves, and files that are no good."""
+
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from bridle_fairseq.data import video_file
+from bridle_fairseq.data.archive import members
+from bridle_fairseq.data.frames import read_clips, read_video_info
+from bridle_fairseq.data.video_file import VideoFile
+from bridle_fairseq.errors import DecodeError, InputError
+
+av = pytest.importorskip("av")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("a.mp4", {"frames": 60, "rate": 30}, (60, "container", 30.0, 2.0, 48, 64, 0)),
+        ("a.mkv", {"frames": 60, "rate": 30}, (60, "packets", 30.0, 2.0, 48, 64, 0)),
+        ("a.webm", {"frames": 50, "codec": "libvpx-vp9"}, (50, "packets", 25.0, 2.0, 48, 64, 0)),
+        ("a.ts", {"frames": 50}, (50, "packets", 25.0, 2.0, 48, 64, 0)),
+        ("a.h264", {"frames": 50}, (50, "packets", 25.0, 2.0, 48, 64, 0)),
+        ("a.mov", {"frames": 5, "size": (66, 34), "rotation": 90}, (5, "container", 25.0, 0.2, 66, 34, 90)),
+    ],
+)
+def test_what_a_file_says(write_video, name, settings, expected):
+    assert read_video_info(write_video(name, **settings)) == pytest.approx(expected)
+
+
+def test_a_clock_is_not_taken_for_a_frame_rate(write_video, monkeypatch):
+    path = write_video("a.mkv", 50)
+    monkeypatch.setattr(video_file, "MAX_RATE", 20)  # as if 25 were the 1000 that some cameras write
+    monkeypatch.setattr(VideoFile, "_stated_ticks", lambda self: None)
+    assert read_video_info(path) == pytest.approx((50, "packets", 25.0, 2.0, 48, 64, 0))
+
+
+def test_a_slice_of_an_archive(write_video, tmp_path):
+    path = write_video("a.mp4")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(path, "clips/a.mp4")
+    ((_, offset, length),) = members(tmp_path / "x.zip")
+    piece = f"{tmp_path / 'x.zip'}:{offset}:{length}"
+    assert read_video_info(piece) == read_video_info(path)
+    np.testing.assert_array_equal(read_clips(piece, [1], 4), read_clips(path, [1], 4))
+
+
+def test_names_that_look_like_protocols(write_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "http:").mkdir()
+    for name in ("concat:a.mp4", "http:/%d é.mp4"):
+        write_video(name, 3)
+        assert read_video_info(name).num_frames == 3
+
+
+def unreadable(tmp_path, write_video):
+    """Name of a file that is no video: what is said of it."""
+    soundfile.write(tmp_path / "sound.wav", np.zeros(8000), 16000)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "junk.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "page.mp4").write_text("<html><body>404 Not Found</body></html>\n" * 30)
+    (tmp_path / "folder.mp4").mkdir()
+    with av.open(str(tmp_path / "header.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        file.start_encoding()
+    path = write_video("no_frames.mp4", container={"movflags": "faststart"})
+    data = (tmp_path / "no_frames.mp4").read_bytes()
+    (tmp_path / "no_frames.mp4").write_bytes(data[: data.index(b"mdat") + 4])
+    return {
+        "missing.mp4": "^No such file or directory$",
+        "empty.mp4": "^empty file$",
+        "junk.mp4": "^not readable as video: invalid data",
+        "page.mp4": "^not readable as video: invalid data",
+        "folder.mp4": "^not readable as video: is a directory",
+        "sound.wav": "^no video stream$",
+        "header.mp4": "^no video stream$",
+        "no_frames.mp4": "^no frames$",
+        path + "/x.mp4": "irectory$",
+        f"{path}:0:99.zip": "o such file",
+    }
+
+
+def test_files_without_video_say_why(tmp_path, write_video):
+    for name, reason in unreadable(tmp_path, write_video).items():
+        for read in (read_video_info, lambda path: read_clips(path, [0.5])):
+            with pytest.raises(DecodeError, match=reason):
+                read(str(tmp_path / name))
+
+
+def test_a_picture_on_the_cover_of_a_song_is_no_video(tmp_path):
+    path = str(tmp_path / "song.mp3")
+    with av.open(path, "w") as file:
+        sound, cover = file.add_stream("mp3", rate=16000), file.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.float32), format="fltp", layout="mono")
+        samples.sample_rate = 16000
+        file.mux(sound.encode(samples))
+        file.mux(sound.encode())
+    with av.open(path) as file:
+        assert len(file.streams.video) == 1
+    with pytest.raises(DecodeError, match="no video stream"):
+        read_video_info(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4")]
+)
+def test_a_truncated_file_gives_what_it_has_and_no_more(write_video, name, codec):
+    container = {"movflags": "faststart"} if name == "a.mp4" else {}
+    path = write_video(name, 200, codec=codec, container=container)
+    whole = read_clips(path, [0])
+    with open(path, "rb+") as file:
+        file.truncate(int(0.6 * file.seek(0, 2)))
+    np.testing.assert_array_equal(read_clips(path, [0]), whole)
+    with pytest.raises(DecodeError, match=r"^corrupt: |^frames end at 4\.\d+ s; expected 8.00 s of them$"):
+        read_clips(path, [1])
+
+
+def test_a_hole_in_a_file_is_not_learned_from(write_video):
+    path = write_video("a.mp4", 200, gop=20)
+    whole = {place: read_clips(path, [place], 4) for place in (0, 1)}
+    with open(path, "rb+") as file:
+        file.seek(file.seek(0, 2) // 2)
+        file.write(bytes(3000))
+    for place, expected in whole.items():  # before and after it
+        np.testing.assert_array_equal(read_clips(path, [place], 4), expected)
+    with pytest.raises(DecodeError, match="^corrupt: "):
+        read_clips(path, [0.5])
+
+
+def test_a_file_that_begins_in_the_middle_of_a_group(write_video):
+    path = write_video("a.ts", 100, gop=40, sc_threshold="0")
+    whole = read_clips(path, [0.99], 4)
+    with open(path, "rb+") as file:
+        data = file.read()
+        file.seek(0)
+        file.write(data[188 * (len(data) // 188 // 5) :])
+        file.truncate()
+    assert read_video_info(path).num_frames < 90
+    np.testing.assert_array_equal(read_clips(path, [1], 4), whole)
+    with pytest.raises(DecodeError, match=r"no frame before \d\.\d+ s can be decoded"):
+        read_clips(path, [0], 4)
+
+
+def test_a_header_that_claims_too_much_is_not_believed(write_video, monkeypatch):
+    monkeypatch.setattr(video_file, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(DecodeError, match="frames of 64 x 48 pixels; expected 3071 pixels at most"):
+        read_video_info(write_video("a.mp4", 3))
+
+
+def test_without_pyav_there_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"video needs PyAV .*pip install 'bridle_fairseq\[video\]'"):
+        read_video_info("a.mp4")

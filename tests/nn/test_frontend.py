@@ -1,0 +1,127 @@
+"""What goes in becomes normalised values on a grid, then patches, for every modality."""
+
+import math
+
+import pytest
+import torch
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.frontend import AudioFrontEnd, PixelFrontEnd, front_end_of
+from bridle_fairseq.nn.patch import patchify
+from bridle_fairseq.nn.settings import BridleSettings, check_settings
+
+SETTINGS = {
+    "audio": BridleSettings(patch_size=[8, 32]),
+    "image": BridleSettings(
+        modality="image", patch_size=[4, 8], pixel_mean=[0.5, 0.25, 0.0], pixel_std=[0.5, 0.25, 1.0]
+    ),
+    "video": BridleSettings(
+        modality="video", patch_size=[2, 4, 8], pixel_mean=[0.5, 0.25, 0.0], pixel_std=[0.5, 0.25, 1.0]
+    ),
+}
+
+
+def source(modality, size=3):
+    generator = torch.Generator().manual_seed(0)
+    if modality == "audio":
+        return 0.1 * torch.randn(2, 4000 + 160 * size, generator=generator)
+    frames = [3] if modality == "video" else []
+    return torch.randint(0, 256, (2, 3, *frames, 9 + size, 17), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("modality", SETTINGS)
+def test_the_grid_is_known_before(modality):
+    front_end = front_end_of(SETTINGS[modality])
+    x = source(modality)
+    patches = front_end(x)
+    assert patches.grid == front_end.grid(x.shape[1:] if modality == "audio" else x.shape[2:])
+    assert patches.x.shape == (2, math.prod(patches.grid), front_end.patch_dim)
+    assert patches.padding_mask is None and patches.x.dtype == torch.float32
+    assert (front_end.rows is None) == (modality != "audio")
+
+
+@pytest.mark.parametrize("modality", SETTINGS)
+def test_augmentation_changes_the_values(modality):
+    front_end = front_end_of(SETTINGS[modality])
+    x = source(modality)
+    doubled = front_end(x, augment=lambda values, padding: 2 * values)
+    torch.testing.assert_close(doubled.x, 2 * front_end(x).x)
+
+
+def test_pixels_are_normalised_by_colour():
+    front_end = front_end_of(SETTINGS["image"])
+    assert isinstance(front_end, PixelFrontEnd)
+    pixels = torch.tensor([255, 51, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 8)
+    values, _ = front_end.values(pixels)
+    torch.testing.assert_close(values[0, :, 0, 0], torch.tensor([1.0, -0.2, 0.0]))
+    torch.testing.assert_close(front_end(pixels).x, patchify(values, [4, 8]))
+
+
+def test_whole_and_floating_point_pixels_are_the_same():
+    front_end = front_end_of(SETTINGS["image"])
+    pixels = source("image")
+    for same in (pixels.float() / 255, (pixels.double() / 255)):
+        torch.testing.assert_close(front_end(same).x, front_end(pixels).x)
+
+
+def test_padding_of_images_is_the_mean_colour_and_masked():
+    front_end = front_end_of(SETTINGS["image"])
+    pixels, mask = source("image"), torch.zeros(2, 12, 17, dtype=torch.bool)
+    mask[0, 5:], mask[1, :, 8:] = True, True
+    patches = front_end(pixels, mask)
+    assert patches.grid == (3, 3)
+    assert patches.padding_mask.view(2, 3, 3)[0].tolist() == [[False] * 3, [False] * 3, [True] * 3]
+    assert patches.padding_mask.view(2, 3, 3)[1].tolist() == [[False, True, True]] * 3
+    assert (patches.x[patches.padding_mask] == 0).all()
+    alone = front_end(pixels[:1, :, :5])
+    torch.testing.assert_close(alone.x[0], patches.x[0][~patches.padding_mask[0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_takes_pixels_as_exactly(dtype):
+    sizes = dict(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    sizes |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=4, decoder_window=[])
+    model = Bridle(BridleSettings(modality="image", patch_size=[4, 8], **sizes))
+    before = model.front_end(source("image")).x
+    assert torch.equal(model.to(dtype).front_end(source("image")).x, before)
+    assert not [name for name in model.state_dict() if name.startswith("front_end")]
+
+
+def test_sound_has_its_own_front_end():
+    assert isinstance(front_end_of(SETTINGS["audio"]), AudioFrontEnd)
+
+
+def test_a_tubelet_is_a_patch_of_several_frames():
+    front_end, pixels = front_end_of(SETTINGS["video"]), source("video")[:, :, :2, :8]
+    of_frames = [front_end_of(SETTINGS["image"])(pixels[:, :, step]).x.unflatten(2, (3, 32)) for step in range(2)]
+    torch.testing.assert_close(front_end(pixels).x, torch.stack(of_frames, 3).flatten(2))
+    assert front_end.layout == {"patch_frames": 2, "patch_height": 4, "patch_width": 8}
+
+
+def test_padding_of_clips_reaches_into_all_three_axes():
+    front_end, pixels = front_end_of(SETTINGS["video"]), source("video")
+    mask = torch.ones(2, 3, 12, 17, dtype=torch.bool)
+    mask[0, :2, :5, :9], mask[1] = False, False
+    patches = front_end(pixels, mask)
+    assert patches.grid == (2, 3, 3) and not patches.padding_mask[1].any()
+    valid = ~patches.padding_mask[0].view(2, 3, 3)
+    assert valid.nonzero().tolist() == [[0, row, column] for row in (0, 1) for column in (0, 1)]
+    alone = front_end(pixels[:1, :, :2, :5, :9])
+    torch.testing.assert_close(alone.x[0], patches.x[0][valid.flatten()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"patch_size": [16, 16]}, r"\[16, 16\]; expected three positive numbers, frames, height and width"),
+        ({"patch_size": [0, 16, 16]}, "expected three positive numbers"),
+        ({"decoder_window": [4, 4]}, r"decoder_window is \[4, 4\] with modality video; expected an empty list"),
+    ],
+)
+def test_settings_of_video_that_cannot_work(settings, sentence):
+    settings = {"patch_size": [2, 16, 16], "decoder_window": [], **settings}
+    with pytest.raises(InputError, match=sentence):
+        check_settings(BridleSettings(modality="video", **settings))
+    with pytest.raises(InputError, match="expected two positive numbers, height and width"):
+        check_settings(BridleSettings(modality="image", patch_size=[2, 16, 16]))

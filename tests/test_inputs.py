@@ -1,0 +1,67 @@
+"""Images and clips that users hand to exported models (waveforms: test_export.py)."""
+
+import numpy as np
+import pytest
+import torch
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.inputs import clips, images
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
+
+
+def test_one_image_a_batch_and_a_list_of_any_sizes():
+    assert [tuple(image.shape) for image in images(PIXELS)] == [(3, 5, 7)]
+    assert [tuple(image.shape) for image in images(torch.zeros(2, 3, 5, 7))] == [(3, 5, 7)] * 2
+    found = images([PIXELS, torch.from_numpy(PIXELS[:, :2])])
+    assert [tuple(image.shape) for image in found] == [(3, 5, 7), (3, 2, 7)]
+    assert all(image.dtype == torch.uint8 for image in found)
+    assert images(PIXELS.astype(np.int64))[0].dtype == torch.uint8
+
+
+def test_mixed_kinds_of_numbers_come_out_as_one():
+    found = images([PIXELS, PIXELS / 255.0])
+    assert {image.dtype for image in found} == {torch.float32}
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "no images"),
+        (PIXELS.transpose(1, 2, 0), "image 0 has the shape 5 x 7 x 3; expected 3 x height x width"),
+        ([PIXELS, PIXELS[0]], "image 1 has the shape 5 x 7"),
+        (np.zeros((3, 0, 5)), "shape 3 x 0 x 5"),
+        (PIXELS.astype(np.float32), "image 0 has values of torch.float32 out of range"),
+        (np.full((3, 2, 2), 300), "torch.int64 out of range"),
+        (np.full((3, 2, 2), np.nan), "out of range"),
+        (np.zeros((3, 2, 2), bool), "torch.bool out of range"),
+    ],
+)
+def test_what_is_no_image_is_told_in_a_sentence(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        images(given)
+
+
+def test_clips_are_as_decoders_give_them():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
+    found = clips([frames, torch.from_numpy(frames[:2, :3])])
+    assert [tuple(clip.shape) for clip in found] == [(3, 4, 5, 7), (3, 2, 3, 7)]
+    assert np.array_equal(found[0].numpy(), frames.transpose(3, 0, 1, 2)) and found[0].dtype == torch.uint8
+    assert [tuple(clip.shape) for clip in clips(frames)] == [(3, 4, 5, 7)]
+    assert len(clips(np.stack([frames, frames]))) == 2
+    torch.testing.assert_close(clips([frames, frames / 255.0])[0], clips(frames / 255.0)[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "no clips"),
+        (np.zeros((3, 4, 5, 7), np.uint8), "clip 0 has the shape 3 x 4 x 5 x 7; expected frames x height x width x 3"),
+        ([PIXELS], "clip 0 has the shape 3 x 5 x 7"),
+        (np.full((4, 5, 7, 3), 2.0), "clip 0 has values of torch.float64 out of range"),
+    ],
+)
+def test_what_is_no_clip_is_told_in_a_sentence(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        clips(given)
