@@ -40,6 +40,8 @@ def readme():
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 VIDEO = ["av>=17.1"]
+UNITS = ["sentencepiece>=0.2"]
+SPEECH = ["jiwer>=3.0", *UNITS]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
@@ -65,7 +67,10 @@ setup(
         "tensorboardX>=2.6",
         "tqdm>=4.64",
     ],
-    extras_require={"onnx": ONNX, "video": VIDEO, "test": TEST, "lint": LINT, "dev": TEST + LINT + ONNX + VIDEO},
+    extras_require={
+        **{"onnx": ONNX, "video": VIDEO, "units": UNITS, "speech": SPEECH, "test": TEST, "lint": LINT},
+        "dev": TEST + LINT + ONNX + VIDEO + SPEECH,
+    },
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},
 )
