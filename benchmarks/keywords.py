@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +27,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from runs import decode, measure_statistics, read_table, train, write_manifest
+from runs import (
+    decode,
+    finetune,
+    mean_and_deviation,
+    measure_statistics,
+    read_table,
+    train,
+    untrained,
+    write_manifest,
+)
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 METHODS = {
@@ -168,16 +176,11 @@ def main() -> None:
     evaluate(work, runs)
 
 
-def finetune(work: Path, name: str, checkpoint: Path, seed: int, threads: int, untrained: bool) -> float:
+def finetune_one(work: Path, name: str, checkpoint: Path, seed: int, threads: int, from_scratch: bool) -> float:
     """Test accuracy after fine-tuning with ``tiny``, or training from scratch."""
-    from bridle_fairseq.finetuning_run import accuracy, write_untrained
-
     folder = work / f"{name}-{seed}"
-    folder.mkdir(exist_ok=True)
-    start = write_untrained(str(checkpoint), folder / "untrained.pt", seed) if untrained else str(checkpoint)
-    own = [f"common.seed={seed}", f"task.data={work}", f"model.checkpoint={start}"]
-    best = train(folder, "finetuning/tiny", [*own, *FINETUNING], threads) / "checkpoint_best.pt"
-    return accuracy(best, work, "test", 64, "cpu")[0]
+    start = untrained(folder, checkpoint, seed) if from_scratch else checkpoint
+    return finetune(folder, start, work, [f"common.seed={seed}", *FINETUNING], threads)
 
 
 def compare_finetuned(work: Path, runs: dict[tuple[str, int], Path], threads: int, pool: ThreadPoolExecutor) -> None:
@@ -188,18 +191,13 @@ def compare_finetuned(work: Path, runs: dict[tuple[str, int], Path], threads: in
     jobs: dict[str, list] = {}
     for (method, seed), checkpoints in runs.items():
         path = iterations(checkpoints)["iteration 1"]
-        for name, untrained in ((f"{method}, fine-tuned", False), (f"{method}, from scratch", True)):
+        for name, from_scratch in ((f"{method}, fine-tuned", False), (f"{method}, from scratch", True)):
             folder = name.replace(", ", "-").replace(" ", "-")
-            jobs.setdefault(name, []).append(pool.submit(finetune, work, folder, path, seed, threads, untrained))
+            jobs.setdefault(name, []).append(pool.submit(finetune_one, work, folder, path, seed, threads, from_scratch))
     for name, of_seeds in jobs.items():
         values = [job.result() for job in of_seeds]
         listed = " ".join(f"{value:.3f}" for value in values)
         print(f"{name:34}  {mean_and_deviation(values)}  ({listed})", flush=True)
-
-
-def mean_and_deviation(values: list[float]) -> str:
-    """As text; the deviation is that of a sample."""
-    return f"{statistics.mean(values):.3f} +- {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
 
 
 class Probes:
@@ -230,7 +228,7 @@ def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
     rows: dict[str, list[dict[str, float]]] = {}
     seeds: set[int] = set()
 
-    def untrained(path: Path, seed: int) -> dict[str, float]:
+    def untrained_probe(path: Path, seed: int) -> dict[str, float]:
         model = load(path)
         torch.manual_seed(seed)
         return probe(work, encoder_candidates(type(model)(model.cfg).eval()))
@@ -242,7 +240,7 @@ def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
             if seed not in seeds:
                 seeds.add(seed)
                 name = f"untrained, seed {seed}"
-                found = probes.result(name, path, lambda path=path, seed=seed: untrained(path, seed))
+                found = probes.result(name, path, lambda path=path, seed=seed: untrained_probe(path, seed))
                 rows.setdefault("untrained", []).append(found)
             name = f"{method}, {iteration}"
             found = probes.result(

@@ -1,4 +1,4 @@
-"""What the benchmarks of representations share: sounds decoded once, and runs of the commands."""
+"""What the benchmarks of representations share: sounds decoded once, runs of the commands, means over seeds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "examples/audio/config"
+EXAMPLES = ROOT / "examples"
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -45,13 +46,18 @@ def command(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def measure_statistics(manifest: Path) -> list[str]:
+def bridle(*arguments: object) -> str:
+    """Run a subcommand; what it printed."""
+    done = subprocess.run([command("bridle"), *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+def measure_statistics(manifest: Path, *options: object) -> list[str]:
     """What ``bridle stats`` says of a manifest, as overrides."""
-    done = subprocess.run([command("bridle"), "stats", str(manifest)], stdout=subprocess.PIPE, text=True, check=True)
-    return re.findall(r"model\.fbank_\w+=\S+", done.stdout)
+    return re.findall(r"model\.(?:fbank|pixel)_\w+=\S+", bridle("stats", manifest, *options))
 
 
-def train(folder: Path, config: str, overrides: Sequence[str], threads: int) -> Path:
+def train(folder: Path, config: str, overrides: Sequence[str], threads: int, examples: str = "audio") -> Path:
     """One run of fairseq-hydra-train, gone on with where it stopped; the folder of its checkpoints.
 
     A run that has come to its end is not touched again.
@@ -61,12 +67,13 @@ def train(folder: Path, config: str, overrides: Sequence[str], threads: int) -> 
         config: such as ``pretraining/small``.
         overrides: of the configuration.
         threads: of its arithmetic.
+        examples: whose configuration it is: audio, images or video.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kind, name = config.split("/")
     arguments = [
         command("fairseq-hydra-train"),
-        *("--config-dir", str(CONFIGS / kind), "--config-name", name),
+        *("--config-dir", str(EXAMPLES / examples / "config" / kind), "--config-name", name),
         f"common.user_dir={ROOT / 'bridle_fairseq'}",
         "common.cpu=true",
         f"checkpoint.save_dir={folder / 'checkpoints'}",
@@ -81,3 +88,33 @@ def train(folder: Path, config: str, overrides: Sequence[str], threads: int) -> 
         subprocess.run(arguments, stdout=log, stderr=log, check=True, env=environment)
     finished.write_text(json.dumps(arguments), encoding="utf-8")
     return folder / "checkpoints"
+
+
+def finetune(
+    folder: Path, checkpoint: Path, data: Path, overrides: Sequence[str], threads: int, examples: str = "audio"
+) -> float:
+    """Test accuracy of the best of a run with ``finetuning/tiny``, its choice made on the validation split.
+
+    Args:
+        folder, overrides, threads, examples: see :func:`train`.
+        checkpoint: of pretraining.
+        data: train, valid and test .tsv and .lbl, labels.csv.
+    """
+    from bridle_fairseq.finetuning_run import accuracy
+
+    own = [f"task.data={data}", f"model.checkpoint={checkpoint}"]
+    best = train(folder, "finetuning/tiny", [*own, *overrides], threads, examples) / "checkpoint_best.pt"
+    return accuracy(best, data, "test", 64, "cpu")[0]
+
+
+def untrained(folder: Path, checkpoint: Path, seed: int) -> Path:
+    """The checkpoint with its weights drawn anew, to start from scratch with the same settings."""
+    from bridle_fairseq.finetuning_run import write_untrained
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(write_untrained(str(checkpoint), folder / "untrained.pt", seed))
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """As text; the deviation is that of a sample."""
+    return f"{statistics.mean(values):.3f} +- {statistics.stdev(values) if len(values) > 1 else 0:.3f}"

@@ -6,10 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import log
@@ -64,7 +63,7 @@ def common_overrides(manifests: Path, statistics: Sequence[str]) -> list[str]:
     """What any training on these manifests needs, whatever its configuration."""
     overrides = [f"common.user_dir={PACKAGE}", f"task.data={manifests}", *statistics]
     if not _has_gpu():
-        overrides += ["common.cpu=true", f"model.precision={'bfloat16' if bfloat16_is_faster() else 'float32'}"]
+        overrides.append("common.cpu=true")
     return overrides
 
 
@@ -143,22 +142,6 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def bfloat16_is_faster() -> bool:
-    """Whether this CPU multiplies matrices faster in bfloat16 than in float32; many take ten times as long."""
-    import torch
-
-    def seconds(dtype: Any) -> float:
-        a = torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(5):
-            begun = time.perf_counter()
-            a @ a
-            times.append(time.perf_counter() - begun)
-        return min(times)
-
-    return seconds(torch.bfloat16) < seconds(torch.float32)
 
 
 def newest_checkpoint(folder: Path) -> str:

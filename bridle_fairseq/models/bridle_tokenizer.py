@@ -11,6 +11,7 @@ from torch import Tensor
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.from_bridle import load_weights, read_bridle
 from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.settings import BridleSettings
 
 ENCODER_PARTS = ("encoder.", "decoder.")
@@ -103,8 +104,7 @@ class BridleTokenizerModel(BaseFairseqModel):
         if not self.bridle.tokenizer_ready:
             raise InputError("this checkpoint's codes are of the cold start; expected one of a later stage, to decode")
         quantized = self.bridle.quantizer.decode(codes)
-        bfloat16 = self.settings.precision == "bfloat16"
-        with torch.autocast(quantized.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        with autocast(self.settings.precision, quantized.device):
             return self.bridle.estimator(quantized, grid, padding_mask)
 
     def forward(self, source: Tensor, padding_mask: Optional[Tensor] = None):

@@ -13,6 +13,7 @@ from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
 from bridle_fairseq.nn.masking import MASKINGS
+from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.standardize import RunningStandardizer
@@ -141,7 +142,7 @@ class Bridle(nn.Module):
         self.teacher_norm.discard()
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+        return autocast(self.settings.precision, device)
 
     # -- codes -------------------------------------------------------------------------------------------------------
 

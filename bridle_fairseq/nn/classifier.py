@@ -14,6 +14,7 @@ from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning, decay_lea
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
+from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
 
@@ -79,8 +80,8 @@ class Classifier(nn.Module):
         hides = self.finetuning.spec_augment_frames or self.finetuning.spec_augment_mel_bins
         patches = self.front_end(source, padding_mask, self._spec_augment if self.training and hides else None)
         mask = self._patch_mask(patches)
-        bfloat16 = torch.autocast(source.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
-        with torch.no_grad() if self.freeze_encoder else nullcontext(), bfloat16:
+        products = autocast(self.settings.precision, source.device)
+        with torch.no_grad() if self.freeze_encoder else nullcontext(), products:
             if mask is None:
                 out = self.encoder(patches.x, patches.grid, patches.padding_mask)
             else:

@@ -5,6 +5,7 @@ from typing import Any, List
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.masking import MASKINGS
+from bridle_fairseq.nn.precision import PRECISIONS
 from bridle_fairseq.nn.schedule import Schedule
 
 # `List` and real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
@@ -70,7 +71,9 @@ class BridleSettings:
     teacher: str = _setting(
         "standardize", "encoder's features that the tokenizer estimates: standardize, center or plain"
     )
-    precision: str = _setting("float32", "arithmetic of the matrix products: float32 or bfloat16 (autocast)")
+    precision: str = _setting(
+        "float32", "of matrix products: float32, bfloat16 (autocast), or auto: bfloat16 where it is fast"
+    )
     stages: Any = field(
         default_factory=lambda: [{"kind": "encoder", "updates": 1000, "warmup_updates": 100}],
         metadata={
@@ -95,7 +98,7 @@ CHOICES = {
     "tokenizer_init": ("encoder", "random", "continue"),
     "latents": ("standardize", "center", "plain"),
     "teacher": ("standardize", "center", "plain"),
-    "precision": ("float32", "bfloat16"),
+    "precision": PRECISIONS,
     "masking": tuple(MASKINGS),
 }
 
