@@ -7,15 +7,19 @@ import os
 
 from bridle_fairseq.errors import InputError
 
-HELP = "train, tokenize and probe on synthetic sounds or images or on yours, and show it on one page"
+HELP = "train, tokenize and probe on synthetic sounds, images or videos or on yours, and show it on one page"
+FOLDERS = {"audio": "audio", "images": "image", "video": "video"}  # option: modality
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle demo``."""
     parser.add_argument("--audio", metavar="DIR", help="folder of sound files (default: a dozen synthetic classes)")
     parser.add_argument("--images", metavar="DIR", help="folder of image files, for --modality image")
+    parser.add_argument("--video", metavar="DIR", help="folder of video files, for --modality video")
     parser.add_argument(
-        "--modality", choices=("audio", "image"), help="of what is made (default: audio, or that of the folder given)"
+        "--modality",
+        choices=tuple(FOLDERS.values()),
+        help="of what is made (default: audio, or that of the folder given)",
     )
     parser.add_argument("--labels", metavar="CSV", help="table with the columns file and label, for the probe")
     parser.add_argument("--dir", default="bridle_demo", help="folder for all that is made (default: %(default)s)")
@@ -28,15 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; a demo that was interrupted goes on."""
-    if args.labels and not (args.audio or args.images):
-        raise InputError("--labels without --audio or --images; expected the folder of the files that they label")
-    if args.audio and (args.images or args.modality == "image") or args.images and args.modality == "audio":
-        raise InputError("--audio goes with --modality audio and --images with --modality image; expected one of them")
+    given = [option for option in FOLDERS if getattr(args, option)]
+    if args.labels and not given:
+        raise InputError(f"--labels without --{', --'.join(FOLDERS)}; expected the folder of the files that they label")
+    if len(given) > 1 or given and args.modality not in (None, FOLDERS[given[0]]):
+        pairs = ", ".join(f"--{option} with --modality {modality}" for option, modality in FOLDERS.items())
+        raise InputError(f"folders and modality that do not fit; expected one folder: {pairs}")
     for name, least in (("updates", 30), ("clips_per_class", 10)):
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least {least}")
-    modality = args.modality or ("image" if args.images else "audio")
-    media = os.path.abspath(args.audio or args.images) if args.audio or args.images else None
+    modality = FOLDERS[given[0]] if given else args.modality or "audio"
+    media = os.path.abspath(getattr(args, given[0])) if given else None
     labels = os.path.abspath(args.labels) if args.labels else None
     if media and not os.path.exists(media):
         raise InputError(f"{media}: no such folder; expected one with files of modality {modality}")

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridle_fairseq.demo import shapes, synthesize
+from bridle_fairseq.demo import motion, shapes, synthesize
 from bridle_fairseq.demo.training import EXAMPLES
 
 CROP_SECONDS = 3.0
 IMAGE_SIZE = 64
+FRAME_SIZE = 48
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,24 @@ MEDIA = {
         # a shape that is cut off or mirrored may be another one
         overrides=(f"task.image_size={IMAGE_SIZE}", "task.min_area=0.6", "task.flip=false"),
         examples="images",
+        larger="tiny",
+    ),
+    "video": Media(
+        modality="video",
+        many="videos",
+        one="video",
+        made="drawn shapes, which differ in how they move: no single frame tells",
+        baseline="histogram of single frames",
+        shown=(
+            "Videos and their codes",
+            f"The first frame of each step of a clip, above the codes of its patches, one map a level. {NEIGHBOURS}",
+        ),
+        classes=len(motion.CLASSES),
+        make=motion.film,
+        stats=("--modality", "video", "--num-frames", "8", "--frame-stride", "2", "--image-size", str(FRAME_SIZE)),
+        # what leaves the picture has moved somewhere, and a mirror makes another motion of it
+        overrides=(f"task.image_size={FRAME_SIZE}", "task.crop=false", "task.flip=false"),
+        examples="video",
         larger="tiny",
     ),
 }

@@ -1,4 +1,4 @@
-"""``bridle demo`` on a handful of sounds and of images, from beginning to end; what it refuses; how it goes on."""
+"""``bridle demo`` on a few sounds, images and videos, from beginning to end; what it refuses; how it goes on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import soundfile
 from PIL import Image
 
 from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.demo.motion import write_video
 
 KINDS = {"hum": 0.04, "whistle": 0.4}
 
 
-@pytest.fixture(scope="module", params=["audio", "images"])
+@pytest.fixture(scope="module", params=["audio", "images", "video"])
 def kind(request) -> str:
     """The option that names the user's folder."""
     return request.param
@@ -28,12 +29,18 @@ def kind(request) -> str:
 
 @pytest.fixture(scope="module")
 def media(kind, tmp_path_factory) -> tuple[Path, Path]:
-    """Forty short clips, or images, of two kinds, and their table."""
+    """Forty short clips, images or videos of two kinds, and their table."""
     folder = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     rows = []
     for number in range(40):
         label = list(KINDS)[number % 2]
+        if kind == "video":
+            name = f"a clip {number}.mp4"
+            frames = rng.integers(0, 60, (12 + number % 3, 48, 48, 3)) + [190, 0, 0] * np.array(number % 2)
+            write_video(folder / name, frames.astype(np.uint8), "libx264", {"crf": "30"})
+            rows.append((name, label))
+            continue
         if kind == "images":
             pixels = rng.integers(0, 60, (50, 40 + number, 3)) + [190, 0, 0] * np.array(number % 2)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"a clip {number}.png")
@@ -69,7 +76,11 @@ def test_everything_is_where_it_says(demo) -> None:
         assert str(folder / name) in printed
 
 
-BASELINE = {"audio": "log-mel: mean and deviation", "images": "pixels: colour histogram"}
+BASELINE = {
+    "audio": "log-mel: mean and deviation",
+    "images": "pixels: colour histogram",
+    "video": "pixels: colour histogram",
+}
 
 
 def test_one_table_of_all_features(demo, kind) -> None:
@@ -104,7 +115,8 @@ def test_the_codes_command_works_as_it_stands(demo, kind, capsys) -> None:
     folder, printed = demo
     line = next(line for line in printed.splitlines() if " tokenize " in line)
     assert bridle.main(shlex.split(line)[1:]) == 0
-    assert (folder / f"codes_of_other_{kind.replace('audio', 'sounds')}" / "valid.codes.json").is_file()
+    many = {"audio": "sounds", "images": "images", "video": "videos"}[kind]
+    assert (folder / f"codes_of_other_{many}" / "valid.codes.json").is_file()
 
 
 def test_other_settings_need_another_folder(demo, kind, media, capsys) -> None:
@@ -126,10 +138,10 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, kind, media, capsys
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--labels", "x.csv"], "--labels without --audio"),
+        (["--labels", "x.csv"], "--labels without --audio, --images, --video"),
         (["--audio", "no/such/folder"], "no such folder"),
-        (["--audio", "x", "--images", "y"], "expected one of them"),
-        (["--modality", "image", "--audio", "x"], "--audio goes with --modality audio"),
+        (["--audio", "x", "--images", "y"], "expected one folder"),
+        (["--modality", "image", "--audio", "x"], "expected one folder: --audio with --modality audio"),
         (["--updates", "3"], "--updates is 3"),
     ],
 )

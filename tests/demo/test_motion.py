@@ -1,0 +1,80 @@
+"""The drawn videos: their formats, and that no single frame tells a pair of motions apart."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from bridle_fairseq.data.video import count_frames
+from bridle_fairseq.demo import motion
+from bridle_fairseq.errors import InputError
+
+PAIRS = [("left", "right"), ("up", "down"), ("growing", "shrinking"), ("turning_left", "turning_right")]
+
+
+def centre(frame: np.ndarray) -> np.ndarray:
+    """Of what differs from the paper: x and y as shares of the side."""
+    away = np.abs(frame.astype(float) - np.median(frame, axis=(0, 1))).mean(-1) > 25
+    return np.argwhere(away).mean(0)[::-1] / len(frame)
+
+
+def ink(frame: np.ndarray) -> float:
+    """Share of the frame that is not paper."""
+    return float((np.abs(frame.astype(float) - np.median(frame, axis=(0, 1))).mean(-1) > 25).mean())
+
+
+def test_same_arguments_same_clip_other_seed_other_clip() -> None:
+    one, again, other = (motion.draw_clip("left", 3, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape != other.shape or not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(("name", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
+def test_shapes_go_where_their_class_says(name: str, axis: int, sign: int) -> None:
+    for index in range(4):
+        clip = motion.draw_clip(name, index, 0)
+        moved = centre(clip[-1]) - centre(clip[0])
+        assert sign * moved[axis] > 0.3 and abs(moved[1 - axis]) < 0.1
+
+
+def test_shapes_grow_and_shrink() -> None:
+    for index in range(4):
+        first, *_, last = motion.draw_clip("growing", index, 0)
+        assert ink(last) > 1.5 * ink(first)
+        first, *_, last = motion.draw_clip("shrinking", index, 0)
+        assert ink(first) > 1.5 * ink(last)
+
+
+def test_a_turning_shape_stays_where_it_is_and_changes() -> None:
+    clip = motion.draw_clip("turning_left", 1, 0).astype(float)
+    assert np.abs(centre(clip[-1]) - centre(clip[0])).max() < 0.1
+    changed = [(np.abs(clip[step] - clip[0]).mean(-1) > 25).mean() for step in (1, -1)]
+    assert changed[1] > 1.5 * changed[0] > 0
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_frames_of_a_pair_are_alike(pair) -> None:
+    """Mean places and sizes over many clips and both ends of time."""
+    found = []
+    for name in pair:
+        ends = [motion.draw_clip(name, index, 7)[[0, 7, -1]] for index in range(24)]
+        found.append(np.array([[*centre(frame), ink(frame)] for frames in ends for frame in frames]))
+    error = np.sqrt(sum(values.var(0) / len(values) for values in found))
+    assert (np.abs(found[0].mean(0) - found[1].mean(0)) < 4 * error + 1e-3).all()
+
+
+def test_writes_every_format_with_its_label(tmp_path) -> None:
+    labels = motion.film(tmp_path, clips_per_class=3, seed=0)
+    with open(labels, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 8 and {row["label"] for row in rows} == set(motion.CLASSES)
+    assert {row["file"].rsplit(".")[-1] for row in rows} == set(motion.FILE_FORMATS)
+    assert {count_frames(str(tmp_path / row["file"])) for row in rows} == {motion.FRAMES}
+
+
+def test_without_pyav_it_is_said_in_a_sentence(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(InputError, match=r"video needs PyAV.*bridle_fairseq\[video\]"):
+        motion.film(tmp_path, 1)
