@@ -40,6 +40,7 @@ def readme():
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 VIDEO = ["av>=17.1"]
+IMAGES = ["torchvision>=0.21"]
 UNITS = ["sentencepiece>=0.2"]
 SPEECH = ["jiwer>=3.0", *UNITS]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
@@ -68,8 +69,14 @@ setup(
         "tqdm>=4.64",
     ],
     extras_require={
-        **{"onnx": ONNX, "video": VIDEO, "units": UNITS, "speech": SPEECH, "test": TEST, "lint": LINT},
-        "dev": TEST + LINT + ONNX + VIDEO + SPEECH,
+        "onnx": ONNX,
+        "images": IMAGES,
+        "video": VIDEO,
+        "units": UNITS,
+        "speech": SPEECH,
+        "test": TEST,
+        "lint": LINT,
+        "dev": TEST + LINT + ONNX + IMAGES + VIDEO + SPEECH,
     },
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},

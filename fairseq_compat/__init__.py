@@ -22,6 +22,7 @@ WATCHED = frozenset(
         "hydra._internal.utils",
         "hydra.core.plugins",
         "torchaudio._extension.utils",
+        "torchvision._meta_registrations",
     }
 )
 

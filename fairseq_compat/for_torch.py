@@ -135,3 +135,16 @@ def import_torchaudio_beside_cpu_torch(module: ModuleType) -> None:
             return False
 
     module._load_lib = load_if_possible  # type: ignore[attr-defined]
+
+
+def import_torchvision_beside_cpu_torch(module: ModuleType) -> None:
+    """Needed on torchvision 0.21 and newer of PyPI for Linux beside a CPU build of torch: its C++ part wants CUDA's.
+
+    It goes on without that part, but then describes operators of it that nobody has declared. Declared they cannot be
+    called, and the Python part (``transforms.v2``) works.
+    """
+    import torch
+
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -32,6 +32,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq_cli.train", "after", for_resuming.leave_finished_runs_alone),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),
     Patch("torchaudio._extension.utils", "after", for_torch.import_torchaudio_beside_cpu_torch),
+    Patch("torchvision._meta_registrations", "before", for_torch.import_torchvision_beside_cpu_torch),
 )
 
 

@@ -31,7 +31,7 @@ OF_SOUND = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", 
 OF_SOUND |= {"spec_augment_mel_bins", "spec_augment_frames"}
 OF_CLIPS = {f.name for f in fields(VideoOptions)}
 OF_ANOTHER = {  # settings of task and model that are for other modalities
-    "audio": {f.name for f in fields(ImageOptions)} | OF_CLIPS | {"pixel_mean", "pixel_std"},
+    "audio": {f.name for f in fields(ImageOptions)} | OF_CLIPS | {"pixel_mean", "pixel_std", "cutmix"},
     "images": OF_SOUND | OF_CLIPS,
     "video": OF_SOUND,
 }

@@ -8,6 +8,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch.nn import functional
 
+from bridle_fairseq.data.recolor import load_transforms
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.augment import mixup
 from bridle_fairseq.nn.classifier import class_scores
@@ -24,6 +25,10 @@ class BridleClassificationCriterionConfig(FairseqDataclass):
         default=0.0, metadata={"help": "share of the clips mixed with another clip of their batch, labels alike"}
     )
     mixup_alpha: float = field(default=10.0, metadata={"help": "mixup: weights follow Beta(alpha, alpha)"})
+    cutmix: float = field(
+        default=0.0,
+        metadata={"help": "image, video: share of the batches whose pixels are cut into each other, and not mixed"},
+    )
 
 
 @register_criterion("bridle_classification", dataclass=BridleClassificationCriterionConfig)
@@ -35,25 +40,30 @@ class BridleClassificationCriterion(FairseqCriterion):
     averaged over classes; and while training the precision at 1, the share of clips whose highest-scoring class is one
     of theirs.
 
-    In evaluation there is neither mixup nor label smoothing, and the logging output holds ``"scores"`` (B x classes)
-    in place of the accuracy: the task takes them out, for its metrics of the whole validation set.
+    In evaluation there is neither mixup, nor cutmix (arXiv 1905.04899, of torchvision), nor label smoothing; the
+    logging output holds ``"scores"`` (B x classes) in place of the accuracy: the task takes them out, for its metrics
+    of the whole validation set.
     """
 
-    def __init__(self, task, label_smoothing=0.0, mixup=0.0, mixup_alpha=10.0):
+    def __init__(self, task, label_smoothing=0.0, mixup=0.0, mixup_alpha=10.0, cutmix=0.0):
         super().__init__(task)
-        for name, value, limit in (("label_smoothing", label_smoothing, 0.999), ("mixup", mixup, 1.0)):
+        shares = (("label_smoothing", label_smoothing, 0.999), ("mixup", mixup, 1.0), ("cutmix", cutmix, 1.0))
+        for name, value, limit in shares:
             if not 0 <= value <= limit:
                 raise InputError(f"criterion.{name} is {value}; expected 0 to {limit:g}")
         if not mixup_alpha > 0:
             raise InputError(f"criterion.mixup_alpha is {mixup_alpha}; expected more than 0")
         self.label_smoothing, self.mixup, self.mixup_alpha = label_smoothing, mixup, mixup_alpha
+        self.cutmix = cutmix
+        if cutmix:
+            load_transforms()  # that torchvision is missing is known before training
 
     def forward(self, model, sample, reduce=True):
         """Return (loss, sample_size, logging output) of a batch."""
         net_input, target = dict(sample["net_input"]), sample["target"]
         multi_label, count = target.dim() == 2, len(target)
         log = {"sample_size": count, "nsentences": count, "ntokens": sample["ntokens"]}
-        if self.training and self.mixup:
+        if self.training and (self.mixup or self.cutmix):
             net_input, target = self._mixed(net_input, target)
         logits = model(**net_input).float()
         if not self.training:
@@ -69,6 +79,9 @@ class BridleClassificationCriterion(FairseqCriterion):
     def _mixed(self, net_input, target):
         if target.dim() == 1:
             target = functional.one_hot(target, len(self.task.classes))
+        if self.cutmix and len(target) > 1 and torch.rand(()) < self.cutmix:
+            source, target = load_transforms().CutMix(num_classes=target.shape[1])(net_input["source"], target.float())
+            return {**net_input, "source": source}, target
         source, padding_mask, target = mixup(
             net_input["source"], net_input.get("padding_mask"), target.float(), self.mixup, self.mixup_alpha
         )

@@ -16,6 +16,7 @@ from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.pixels import check_header, decode, view
+from bridle_fairseq.data.recolor import Recolor
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import DecodeError, InputError
 from bridle_fairseq.nn.patch import grid_size
@@ -29,6 +30,7 @@ class ImageDataset(MediaDataset):
         image_size: height and width of all items; 0: images as they are, which batches pad to the largest.
         valid_crop: share of the shorter side that the square in the middle has, where nothing is random.
         augment: what happens to an image while training; None: the same as in validation.
+        recolor: what happens to its pixels besides; None: nothing.
 
     Raises:
         InputError: settings that cannot work, a missing file, or codes that do not fit the other settings.
@@ -43,12 +45,13 @@ class ImageDataset(MediaDataset):
         training: bool = False,
         seed: int = 0,
         augment: ImageAugment | None = None,
+        recolor: Recolor | None = None,
         skips: SkipLog | None = None,
         num_buckets: int = 16,
         codes: CachedCodes | None = None,
     ) -> None:
         self.image_size, self.valid_crop = image_size, valid_crop
-        self.augment = augment if training else None
+        self.augment, self.recolor = (augment, recolor or None) if training else (None, None)
         self._check_settings(codes)
         super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
         self.sizes = np.ones(len(manifest), dtype=np.int64)
@@ -59,7 +62,7 @@ class ImageDataset(MediaDataset):
             raise InputError(f"task.min_area is {self.augment.min_area}; expected a share above 0, up to 1")
         if codes is None:
             return
-        if self.augment is not None:
+        if self.augment is not None or self.recolor is not None:
             raise InputError("cached codes are of images as they are; expected no augmentation (crop, flip) with them")
         if not self.image_size:
             raise InputError("cached codes are of images of one size; expected task.image_size above 0")
@@ -77,7 +80,8 @@ class ImageDataset(MediaDataset):
         pixels = np.stack([view(image, self.image_size, self.valid_crop, box) for image in images])
         if self.augment is not None and self.augment.flip and random.random() < 0.5:
             pixels = pixels[..., ::-1]
-        return torch.from_numpy(np.ascontiguousarray(pixels))
+        shown = torch.from_numpy(np.ascontiguousarray(pixels))
+        return shown if self.recolor is None else self.recolor(shown, random)
 
     @property
     def item_sizes(self) -> tuple[int, ...]:
@@ -152,6 +156,7 @@ def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, *
         options |= {"seed": cfg.seed, "num_buckets": cfg.num_buckets}
         if cfg.crop or cfg.flip:
             augment = ImageAugment(cfg.crop, cfg.min_area, cfg.flip)
+        options["recolor"] = Recolor(cfg.rand_augment, cfg.rand_magnitude, cfg.erase)
     return kind(
         manifest,
         image_size=cfg.image_size,

@@ -2,7 +2,8 @@
 
 The ways come in pairs of which one is the other backwards: to the left and to the right, growing and shrinking, turning
 one way and the other. In the middle of a clip all are at the same places and of the same sizes, so that no single frame
-tells a pair's members apart: only their order does.
+tells a pair's members apart: only their order does. All are light on dark: with colours of each clip's own, codes would
+tell of these first.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ def draw_clip(class_name: str, index: int, seed: int) -> np.ndarray:
     shape = SHAPES[str(rng.choice(TURNED))]
     radius, angle = rng.uniform(0.15, 0.25) * side, rng.uniform(0, 2 * np.pi)
     centre = rng.uniform(0.4, 0.6, 2) * side
-    ink, paper = rng.uniform(20, 235, (2, 3))
-    if np.abs(ink - paper).mean() < 70:
-        ink = (paper + 128) % 256
+    ink, paper = rng.uniform(190, 230, 3), rng.uniform(20, 40, 3)
     y, x = np.mgrid[:side, :side]
     across, down, growth, turn = CLASSES[class_name]
     frames = []

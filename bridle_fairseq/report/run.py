@@ -126,7 +126,10 @@ def _configuration(checkpoint: Path) -> tuple[Mapping[str, Any], int]:
     return cfg, int(history[-1].get("num_updates") or 0)
 
 
-AUDIO, IMAGE = ("max_sample_size", "roll", "gain"), ("image_size", "valid_crop", "crop", "min_area", "flip")
+AUDIO, IMAGE = (
+    ("max_sample_size", "roll", "gain"),
+    ("image_size", "valid_crop", "crop", "min_area", "flip", "rand_augment", "erase"),
+)
 VIDEO = ("num_frames", "frame_stride", "random_start")
 SHOWN = {
     "common": ("seed", "fp16", "bf16", "cpu"),

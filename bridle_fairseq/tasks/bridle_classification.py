@@ -80,6 +80,8 @@ class BridleClassificationTask(MediaTask):
             raise InputError(f"{found}; expected null, as metrics are of the whole validation set")
         if getattr(root.criterion, "mixup", 0) and getattr(root.dataset, "batch_size", None) == 1:
             raise InputError("criterion.mixup needs another clip to mix with; expected dataset.batch_size above 1")
+        if getattr(root.criterion, "cutmix", 0) and (task.modality == "audio" or not task.image_size):
+            raise InputError("criterion.cutmix cuts images of one size; expected task.image_size above 0, and no sound")
         weighted, size = getattr(task, "weighted_sampling", False), getattr(task, "samples_per_epoch", None)
         if size is not None and (size < 1 or not weighted):
             found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"

@@ -1,0 +1,81 @@
+"""Stronger augmentation of pixels for fine-tuning: RandAugment and random erasing, torchvision's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridle_fairseq.errors import InputError
+
+MEAN_OF_IMAGENET = (124, 116, 104)  # what is erased is near 0 after normalisation
+MAX_MAGNITUDE = 30
+
+
+def load_transforms() -> Any:
+    """The module ``torchvision.transforms.v2``.
+
+    Raises:
+        InputError: it is not installed, or does not fit this torch.
+    """
+    try:
+        from torchvision.transforms import v2
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "pip install 'bridle_fairseq[images]'"
+        raise InputError(f"rand_augment, erase and cutmix need torchvision ({reason}); install it: {hint}") from None
+    return v2
+
+
+@dataclass(frozen=True)
+class Recolor:
+    """What else may happen to an image while it is fine-tuned on; to all frames of a clip the same.
+
+    Attributes:
+        rand_augment: operations drawn for each image (of colour, sharpness and geometry); 0: none.
+        rand_magnitude: their strength, 0 to 30.
+        erase: probability with which a rectangle of 2 to 33 % of the image is blanked out.
+
+    Source: RandAugment (arXiv 1909.13719) and random erasing (arXiv 1708.04896), both of torchvision.
+
+    Raises:
+        InputError: values that cannot work, or torchvision is missing.
+    """
+
+    rand_augment: int = 0
+    rand_magnitude: int = 9
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rand_augment < 0 or not 0 <= self.rand_magnitude <= MAX_MAGNITUDE:
+            found = f"task.rand_augment is {self.rand_augment} with task.rand_magnitude {self.rand_magnitude}"
+            raise InputError(f"{found}; expected a number of operations, 0 or more, and 0 to {MAX_MAGNITUDE}")
+        if not 0 <= self.erase <= 1:
+            raise InputError(f"task.erase is {self.erase}; expected a probability, 0 to 1")
+        if self:
+            load_transforms()  # that it is missing is known before training
+
+    def __bool__(self) -> bool:
+        return bool(self.rand_augment or self.erase)
+
+    @cached_property
+    def _transforms(self) -> list[Any]:
+        v2, chosen = load_transforms(), []
+        if self.rand_augment:
+            fill = [float(value) for value in MEAN_OF_IMAGENET]
+            chosen.append(v2.RandAugment(self.rand_augment, self.rand_magnitude, num_magnitude_bins=31, fill=fill))
+        if self.erase:
+            chosen.append(v2.RandomErasing(self.erase, value=list(MEAN_OF_IMAGENET)))
+        return chosen
+
+    def __call__(self, pixels: Tensor, random: np.random.Generator) -> Tensor:
+        """Frames of one item, n x 3 x height x width uint8; every choice follows from ``random``."""
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+            torch.default_generator.manual_seed(int(random.integers(2**63)))
+            for transform in self._transforms:
+                pixels = transform(pixels)
+        return pixels

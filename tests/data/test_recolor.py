@@ -1,0 +1,87 @@
+"""RandAugment and random erasing: seeded, the same for all frames, and asked for only where they can be had."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bridle_fairseq.data.image import ImageDataset
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.recolor import MEAN_OF_IMAGENET, Recolor
+from bridle_fairseq.errors import InputError
+
+
+@pytest.fixture
+def pixels():
+    """One frame twice, 2 x 3 x 24 x 32."""
+    frame = torch.randint(256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.stack([frame, frame])
+
+
+def test_choices_follow_from_the_generator_alone(pixels) -> None:
+    recolor = Recolor(2, 9, erase=0.5)
+    state = torch.get_rng_state()
+    first = [recolor(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    again = [recolor(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(map(torch.equal, first, again))
+    assert len({tuple(item.flatten().tolist()) for item in first}) >= 6
+    assert all(item.dtype == torch.uint8 and item.shape == pixels.shape for item in first)
+
+
+def test_all_frames_get_the_same(pixels) -> None:
+    recolor = Recolor(3, 12, erase=1.0)
+    for seed in range(12):
+        first, second = recolor(pixels, np.random.default_rng(seed))
+        assert torch.equal(first, second)
+
+
+def test_as_often_as_it_is_told_a_rectangle_is_blanked_out(pixels) -> None:
+    erased = 0
+    for seed in range(100):
+        found = Recolor(erase=0.3)(pixels, np.random.default_rng(seed))[0]
+        changed = (found != pixels[0]).any(0)
+        if changed.any():
+            erased += 1
+            rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
+            inside = found[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert torch.equal(inside, torch.tensor(MEAN_OF_IMAGENET).view(3, 1, 1).expand_as(inside).byte())
+            assert 0.015 <= inside[0].numel() / (24 * 32) <= 0.36
+    assert 18 <= erased <= 42
+
+
+def test_only_training_is_augmented(tmp_path) -> None:
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    manifest, options = Manifest(tmp_path, ["a.png"], [1]), {"image_size": 16, "valid_crop": 1.0}
+    plain = ImageDataset(manifest, **options)[0]["source"]
+    valid = ImageDataset(manifest, recolor=Recolor(2, 9), **options)[0]["source"]
+    train = ImageDataset(manifest, recolor=Recolor(2, 20, erase=1.0), training=True, **options)[0]["source"]
+    none = ImageDataset(manifest, recolor=Recolor(), training=True, **options)[0]["source"]
+    assert torch.equal(valid, plain) and torch.equal(none, plain) and not torch.equal(train, plain)
+
+
+def test_without_torchvision_it_is_said_when_it_is_asked_for(monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert not Recolor()
+    with pytest.raises(InputError, match=r"needs? torchvision.*bridle_fairseq\[images\]"):
+        Recolor(rand_augment=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"rand_augment": -1}, "task.rand_augment is -1"),
+        ({"rand_augment": 1, "rand_magnitude": 31}, "task.rand_magnitude 31"),
+        ({"erase": 1.1}, "task.erase is 1.1"),
+    ],
+)
+def test_mistakes_are_named(options, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Recolor(**options)
