@@ -94,6 +94,9 @@ def _configuration(args: argparse.Namespace) -> Any:
         valid_crop=1.0,
         crop=False,
         flip=False,
+        rand_augment=0,
+        rand_magnitude=0,
+        erase=0.0,
     )
 
 
