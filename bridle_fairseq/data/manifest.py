@@ -9,6 +9,7 @@ root is meant from the folder in which the manifest lies: a folder of manifests 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from array import array
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bridle_fairseq.data import manifest_rows
 from bridle_fairseq.data.archive import split_slice
 from bridle_fairseq.errors import InputError
 
@@ -102,10 +104,17 @@ class Manifest:
                 manifest.root = _decoded(file.readline(), path, 1)
                 if "\t" in manifest.root:
                     raise InputError(f"{path}, line 1: {manifest.root[:80]!r}; expected the root folder, not yet a row")
-                for number, line in enumerate(file, start=2):
-                    name, size = _parsed(_decoded(line, path, number), path, number)
-                    manifest._append(name.encode())
-                    sizes.append(size)
+                for block in manifest_rows.blocks(file):
+                    rows = manifest_rows.parse(block)
+                    if rows is not None:
+                        manifest._ends.frombytes((rows.ends + len(manifest._text)).tobytes())
+                        manifest._text += rows.text
+                        sizes.frombytes(rows.sizes.tobytes())
+                        continue
+                    for number, line in enumerate(io.BytesIO(block), start=len(manifest) + 2):
+                        name, size = _parsed(_decoded(line, path, number), path, number)
+                        manifest._append(name.encode())
+                        sizes.append(size)
         except OSError as error:
             raise InputError(f"{path}: cannot read this manifest: {error.strerror or error}") from None
         if not sizes:
