@@ -1,0 +1,108 @@
+"""What a manifest of two million rows costs: seconds to open it and to make an epoch's batches, memory of 8 workers.
+
+    python benchmarks/manifest.py [--rows 2000000] [--workers 8]
+
+Workers are forked, as those of a data loader, and look at as many rows as there are. Memory is the proportional set
+size of all of them and of the process that opened the manifest (Linux), less that of the same processes before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import bridle_fairseq
+
+bridle_fairseq.register()
+
+from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
+from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+
+MAX_TOKENS = 163840 * 16
+
+
+def write_manifest(folder: Path, rows: int) -> Path:
+    """A manifest of so many rows: 1000 folders that are all the same one, with 64 short files."""
+    (folder / "files").mkdir()
+    for number in range(64):
+        soundfile.write(folder / "files" / f"Y{number:011d}_abcdef.wav", np.zeros(160), 16000)
+    for number in range(1000):
+        (folder / f"part{number:03d}").symlink_to("files")
+    with open(folder / "train.tsv", "w", encoding="utf-8") as file:
+        file.write(f"{folder}\n")
+        for row in range(rows):
+            file.write(f"part{row % 1000:03d}/Y{row % 64:011d}_abcdef.wav\t{160000 + row % 3000}\n")
+    return folder / "train.tsv"
+
+
+def proportional_megabytes(process: str) -> float:
+    """Memory of a process, what it shares divided by those that share it."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def work(dataset: AudioDataset | None, number: int, workers: int, done, leave) -> None:
+    """Look at a worker's share of the rows, then wait."""
+    if dataset is not None:
+        for row in range(number, len(dataset), workers * 50):
+            dataset.manifest.path(row)
+        int(dataset.sizes[number::workers].sum())
+    done.release()
+    leave.wait()
+
+
+def memory(dataset: AudioDataset | None, workers: int) -> float:
+    """Megabytes of this process and of its workers while they are at work."""
+    context = multiprocessing.get_context("fork")
+    done, leave = context.Semaphore(0), context.Event()
+    processes = [
+        context.Process(target=work, args=(dataset, number, workers, done, leave)) for number in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        done.acquire()
+    total = proportional_megabytes("self") + sum(proportional_megabytes(str(process.pid)) for process in processes)
+    leave.set()
+    for process in processes:
+        process.join()
+    return total
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--workers", type=int, default=8)
+    args = parser.parse_args()
+    from fairseq.data.data_utils import batch_by_size
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_manifest(Path(folder), args.rows)
+        before = memory(None, args.workers)
+        begun = time.perf_counter()
+        manifest = Manifest.read(path)
+        opened = time.perf_counter() - begun
+        begun = time.perf_counter()
+        dataset = AudioDataset(manifest, training=True, max_sample_size=163840)
+        checked = time.perf_counter() - begun
+        begun = time.perf_counter()
+        order = dataset.ordered_indices()
+        batches = batch_by_size(order, dataset.sizes.__getitem__, dataset.sizes[order], max_tokens=MAX_TOKENS)
+        batched = time.perf_counter() - begun
+        number = len(batches)
+        del batches, order
+        used = memory(dataset, args.workers) - before
+    print(f"{args.rows} rows: read in {opened:.2f} s, 100,000 files looked for and lengths made in {checked:.2f} s")
+    print(f"{number} batches in {batched:.2f} s")
+    print(f"memory of this process and {args.workers} workers: {used:.0f} MB more than without")
+
+
+if __name__ == "__main__":
+    main()
