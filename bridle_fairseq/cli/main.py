@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from bridle_fairseq import __version__
 from bridle_fairseq.errors import InputError
@@ -23,6 +24,7 @@ COMMANDS = (
     "predict",
     "export",
     "report",
+    "bench-loader",
     "demo",
 )
 
@@ -36,11 +38,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bridle {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"bridle_fairseq.cli.{name}")
+        module = _module(name)
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"bridle_fairseq.cli.{command.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +77,7 @@ def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     """The command line, and what stands after "--" where the subcommand takes such."""
     if "--" not in argv or argv[0] not in COMMANDS:
         return argv, []
-    if not getattr(importlib.import_module(f"bridle_fairseq.cli.{argv[0]}"), "TAKES_OVERRIDES", False):
+    if not getattr(_module(argv[0]), "TAKES_OVERRIDES", False):
         return argv, []
     at = argv.index("--")
     return argv[:at], argv[at + 1 :]
