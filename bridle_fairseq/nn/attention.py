@@ -24,13 +24,17 @@ def _attend(qkv: Tensor, num_heads: int, key_padding: Tensor | None) -> Tensor:
         allowed = ~key_padding
         # A row of padding only would be a softmax over nothing (NaN): it may look at itself, and nobody looks at it.
         allowed = (allowed | ~allowed.any(1, keepdim=True))[:, None, None, :]
-    if qkv.device.type == "cpu" and (
-        length < FUSED_FROM_CPU or (qkv.dtype == torch.bfloat16 and length <= PLAIN_UP_TO_CPU)
+    return attend(q, k, v, allowed).transpose(1, 2).reshape(rows, length, width // 3)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
+    """Attention by the faster of two ways; R x H x L x d each, ``allowed`` (R x 1 x 1 x L) says which keys count."""
+    length = k.shape[-2]
+    if q.device.type == "cpu" and (
+        length < FUSED_FROM_CPU or (q.dtype == torch.bfloat16 and length <= PLAIN_UP_TO_CPU)
     ):
-        out = _plain_attention(q, k, v, allowed)
-    else:
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-    return out.transpose(1, 2).reshape(rows, length, width // 3)
+        return _plain_attention(q, k, v, allowed)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:

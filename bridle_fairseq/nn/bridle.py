@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bridle_fairseq.nn.conv_decoder import ConvDecoder
+from bridle_fairseq.nn.cross_decoder import CrossDecoder
 from bridle_fairseq.nn.decoder import Decoder
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
-from bridle_fairseq.nn.masking import MASKINGS
+from bridle_fairseq.nn.masking import MASKINGS, choose_targets
 from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
@@ -58,9 +60,7 @@ class Bridle(nn.Module):
         self.front_end = front_end_of(s)
         patch_dim, width = self.front_end.patch_dim, s.encoder_width
         self.encoder = Encoder(patch_dim, width, s.encoder_depth, s.encoder_heads)
-        self.decoder = Decoder(
-            width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.num_codebooks, s.codebook_size, s.decoder_window
-        )
+        self.decoder = decoder_of(s)
         self.tokenizer = TokenizerEncoder(Encoder(patch_dim, width, s.tokenizer_depth, s.encoder_heads), s.codebook_dim)
         self.quantizer = ResidualQuantizer(
             s.codebook_dim,
@@ -179,23 +179,30 @@ class Bridle(nn.Module):
     def encoder_loss(self, patches: Patches, codes: Tensor, generator: torch.Generator | None = None) -> CodeLoss:
         """Hide patches, encode the others, predict the codes of the hidden ones.
 
+        While training, each clip is hidden ``num_masks`` times, by masks of its own: what came before (decoding, front
+        end, codes) is not done again.
+
         Args:
             patches: the batch.
             codes: B x N x K, or B x N x K x m.
             generator: of the mask; None takes the global one.
         """
-        mask = MASKINGS[self.settings.masking](
+        s = self.settings
+        if self.training and s.num_masks > 1:
+            patches, codes = _repeated(patches, s.num_masks), codes.repeat(s.num_masks, *[1] * (codes.dim() - 1))
+        mask = MASKINGS[s.masking](
             patches.x.shape[0],
             patches.grid,
-            self.settings.mask_ratio,
+            s.mask_ratio,
             padding_mask=patches.padding_mask,
             device=patches.x.device,
             generator=generator,
         )
+        targets = choose_targets(mask, s.predict_share, generator)
         with self._autocast(patches.x.device):
             x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
-            logits = self.decoder(x, mask, patches.grid, patches.padding_mask)
-        return code_loss(logits, codes[mask.masked])
+            logits = self.decoder(x, mask, targets, patches.grid, patches.padding_mask)
+        return code_loss(logits, targets.of(codes))
 
     def tokenizer_loss(self, patches: Patches) -> TokenizerLoss:
         """Quantize T's outputs and estimate the encoder's features from them (E gets no gradient)."""
@@ -281,3 +288,19 @@ class Bridle(nn.Module):
             out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=layer is not None)
         x = out.x if layer is None else out.layers[layer - 1]
         return {"x": x, "class_token": out.class_token, "padding_mask": patches.padding_mask, "grid": patches.grid}
+
+
+def decoder_of(s: BridleSettings) -> nn.Module:
+    """The decoder of a model with these settings."""
+    sizes = (s.encoder_width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.num_codebooks, s.codebook_size)
+    if s.decoder_kind == "cross":
+        return CrossDecoder(*sizes)
+    if s.decoder_kind == "convolution":
+        return ConvDecoder(*sizes, axes=len(s.patch_size))
+    return Decoder(*sizes, s.decoder_window)
+
+
+def _repeated(patches: Patches, times: int) -> Patches:
+    """A batch several times over, clip 1 to B, then 1 to B again."""
+    padding = patches.padding_mask
+    return Patches(patches.x.repeat(times, 1, 1), patches.grid, None if padding is None else padding.repeat(times, 1))

@@ -1,27 +1,91 @@
-"""The decoder: predicts the codes of hidden patches from the encoder's view of the visible ones."""
+"""Decoders predict the codes of hidden patches from the encoder's view of the visible ones; here that of the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bridle_fairseq.nn.attention import Attention, BandLayout, WindowAttention
-from bridle_fairseq.nn.masking import Mask
+from bridle_fairseq.nn.masking import Mask, Targets
 from bridle_fairseq.nn.position import sincos_position
 from bridle_fairseq.nn.transformer import Block, init_weights
 
 
-class Decoder(nn.Module):
-    """Mask tokens put back in place, attention blocks, one linear head for all levels.
+class CodeDecoder(nn.Module):
+    """What all decoders share: a linear map into them, a mask token, blocks, and one linear head for all levels.
 
     Args:
         encoder_width: width of the encoder's output.
         width: D of the decoder.
         depth: blocks.
-        num_heads: H; must divide ``width``.
         num_codebooks, codebook_size: K, C; the head has K * C logits.
+        make_block: the block of a number, from 0.
+    """
+
+    def __init__(
+        self,
+        encoder_width: int,
+        width: int,
+        depth: int,
+        num_codebooks: int,
+        codebook_size: int,
+        make_block: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = nn.ModuleList([make_block(number) for number in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, num_codebooks * codebook_size)
+        self.apply(init_weights)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(
+        self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int], padding_mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits at the targets, clip after clip.
+
+        Args:
+            x: B x V x encoder_width, the encoder's output at the visible patches.
+            mask: the split that the encoder saw.
+            targets: masked patches to predict.
+            grid: patches along each axis.
+            padding_mask: B x N.
+
+        Returns:
+            P x K x C, P the number of targets of the batch.
+        """
+        raise NotImplementedError
+
+    def _on_grid(self, x: Tensor, mask: Mask, grid: Sequence[int]) -> Tensor:
+        """The encoder's output at its places of the grid, the mask token elsewhere, and positions: B x N x D."""
+        x = self._fill(self.embed(x), mask)
+        return x + sincos_position(grid, self.width, like=x)
+
+    def _fill(self, x: Tensor, mask: Mask) -> Tensor:
+        """B x V x D at the visible places of B x N x D, the mask token elsewhere."""
+        batch, num_patches = mask.masked.shape
+        index = mask.visible
+        if mask.visible_padding is not None:
+            index = index.masked_fill(mask.visible_padding, num_patches)  # a place past the end takes what is no patch
+        full = self.mask_token.to(x.dtype).expand(batch, num_patches + 1, -1)
+        return full.scatter(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x)[:, :num_patches]
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """P x D -> P x K x C. Only what is predicted goes through the norm and the head."""
+        return self.head(self.norm(x)).unflatten(-1, (self.num_codebooks, self.codebook_size))
+
+
+class Decoder(CodeDecoder):
+    """Mask tokens put back in place, then attention among all patches.
+
+    Args:
+        encoder_width, width, depth, num_codebooks, codebook_size: see :class:`CodeDecoder`.
+        num_heads: H; must divide ``width``.
         window: None for global attention, else patches of a local window in time and frequency: every second block's
             windows are then shifted in time by half a window.
     """
@@ -37,36 +101,22 @@ class Decoder(nn.Module):
         window: Sequence[int] | None = None,
         mlp_ratio: float = 4.0,
     ) -> None:
-        super().__init__()
-        self.width, self.window = width, tuple(window) if window else None
-        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        self.embed = nn.Linear(encoder_width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList([Block(width, self._attention(num_heads, i), mlp_ratio) for i in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, num_codebooks * codebook_size)
-        self.apply(init_weights)
-        nn.init.normal_(self.mask_token, std=0.02)
+        window = tuple(window) if window else None
 
-    def _attention(self, num_heads: int, index: int) -> nn.Module:
-        if self.window is None:
-            return Attention(self.width, num_heads)
-        return WindowAttention(self.width, num_heads, self.window, shift=self.window[0] // 2 if index % 2 else 0)
+        def make_block(number: int) -> nn.Module:
+            if window is None:
+                return Block(width, Attention(width, num_heads), mlp_ratio)
+            shift = window[0] // 2 if number % 2 else 0
+            return Block(width, WindowAttention(width, num_heads, window, shift), mlp_ratio)
 
-    def forward(self, x: Tensor, mask: Mask, grid: Sequence[int], padding_mask: Tensor | None = None) -> Tensor:
-        """Logits at the masked patches, clip after clip.
+        super().__init__(encoder_width, width, depth, num_codebooks, codebook_size, make_block)
+        self.window = window
 
-        Args:
-            x: B x V x encoder_width, the encoder's output at the visible patches.
-            mask: the split that the encoder saw.
-            grid: patches along each axis.
-            padding_mask: B x N.
-
-        Returns:
-            P x K x C, P the number of masked patches of the batch (``mask.masked.sum()``).
-        """
-        x = self._fill(self.embed(x), mask)
-        x = x + sincos_position(grid, self.width, like=x)
+    def forward(
+        self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int], padding_mask: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`CodeDecoder.forward`."""
+        x = self._on_grid(x, mask, grid)
         layout = BandLayout(grid, self.window) if self.window else None
         if layout is not None:
             padding_mask = layout.padding(padding_mask, x.shape[0], x.device)
@@ -75,14 +125,4 @@ class Decoder(nn.Module):
             x = block(x, padding_mask)
         if layout is not None:
             x = layout.from_bands(x)
-        # Only what is predicted goes through the norm and the head.
-        return self.head(self.norm(x[mask.masked])).unflatten(-1, (self.num_codebooks, self.codebook_size))
-
-    def _fill(self, x: Tensor, mask: Mask) -> Tensor:
-        """B x V x D at the visible places of B x N x D, the mask token elsewhere."""
-        batch, num_patches = mask.masked.shape
-        index = mask.visible
-        if mask.visible_padding is not None:
-            index = index.masked_fill(mask.visible_padding, num_patches)  # a place past the end takes what is no patch
-        full = self.mask_token.to(x.dtype).expand(batch, num_patches + 1, -1)
-        return full.scatter(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x)[:, :num_patches]
+        return self._predict(targets.of(x))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bridle_fairseq.nn.patch import gather_patches
+
 BLOCK_EDGE = 4  # patches along each axis of the blocks that `block_mask` hides, about
 
 
@@ -18,6 +20,45 @@ class Mask(NamedTuple):
     visible: Tensor  # B x V: indices of the visible patches, in ascending order; clips with fewer repeat padding places
     visible_padding: Tensor | None  # B x V, True where `visible` is no patch of the clip; None where all clips have V
     masked: Tensor  # B x N, True at patches to predict; never at padding
+
+
+class Targets(NamedTuple):
+    """Those of a mask's hidden patches that are predicted."""
+
+    places: Tensor  # B x Q: their places in the grid, in ascending order; clips with fewer repeat padding places
+    padding: Tensor | None  # B x Q, True where `places` is no target; None where all clips have Q
+
+    def of(self, x: Tensor) -> Tensor:
+        """What stands at these places of B x N x ..., clip after clip: P x ..., P targets in all."""
+        return self.valid(gather_patches(x.flatten(2), self.places).unflatten(2, x.shape[2:]))
+
+    def valid(self, x: Tensor) -> Tensor:
+        """B x Q x ..., one row a target -> P x ..., without padding."""
+        return x.flatten(0, 1) if self.padding is None else x[~self.padding]
+
+
+def choose_targets(mask: Mask, share: float = 1.0, generator: torch.Generator | None = None) -> Targets:
+    """A random ``share`` of each clip's masked patches, rounded, at least one; all of them by default.
+
+    Where nothing is padded, the number of targets is known without a look at the mask: no device is waited for.
+
+    Source: predicting a part of what is hidden, as CrossMAE (arXiv 2401.14391, section 3.3).
+    """
+    num_patches = mask.masked.shape[1]
+    if mask.visible_padding is None:
+        hidden = num_patches - mask.visible.shape[1]
+        width, padding = min(hidden, max(1, round(hidden * share))), None
+    else:
+        count = mask.masked.sum(1)
+        keep = torch.minimum(count, (count * share).round().clamp(min=1).long())
+        width = int(keep.max())
+        padding = torch.arange(width, device=count.device)[None] >= keep[:, None]
+    shape, device = mask.masked.shape, mask.masked.device
+    score = torch.rand(shape, device=device, generator=generator) if share < 1 else torch.zeros(shape, device=device)
+    index = score.masked_fill(~mask.masked, 2.0).argsort(dim=1, stable=True)[:, :width]
+    if padding is not None:
+        index = index.masked_fill(padding, num_patches)
+    return Targets(index.sort(1).values.clamp(max=num_patches - 1), padding)
 
 
 def random_mask(

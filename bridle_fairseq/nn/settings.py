@@ -43,7 +43,11 @@ class BridleSettings:
     encoder_heads: int = _setting(12, "attention heads of the encoder")
     decoder_width: int = _setting(512, "width of the decoder")
     decoder_depth: int = _setting(16, "blocks of the decoder")
-    decoder_heads: int = _setting(16, "attention heads of the decoder")
+    decoder_heads: int = _setting(16, "attention heads of the decoder; convolution: groups of channels")
+    decoder_kind: str = _setting(
+        "attention",
+        "decoder: attention (among all patches), cross (of predicted patches to visible ones) or convolution",
+    )
     decoder_window: List[int] = _setting([4, 4], "local attention windows in patches; empty: global attention")
     tokenizer_depth: int = _setting(12, "blocks of the tokenizer, whose width and heads are the encoder's")
     estimator_depth: int = _setting(3, "blocks of the tokenizer estimator")
@@ -62,6 +66,8 @@ class BridleSettings:
     codes_per_level: int = _setting(1, "soft codes: the nearest m codes of a level are the target of a patch")
 
     mask_ratio: float = _setting(0.8, "share of the patches that the encoder must predict")
+    num_masks: int = _setting(1, "masks of each clip in an update; decoding, front end and codes serve all of them")
+    predict_share: float = _setting(1.0, "share of the masked patches that are predicted, drawn anew each time")
     masking: str = _setting("random", "which patches those are: random, tube, block or lines (see nn/masking.py)")
     position_scale: float = _setting(1.0, "cold start: factor on the positions added before the random projection")
     tokenizer_init: str = _setting(
@@ -93,6 +99,7 @@ PATCH_AXES = {
 }
 CHOICES = {
     "modality": tuple(PATCH_AXES),
+    "decoder_kind": ("attention", "cross", "convolution"),
     "codebook_metric": ("euclidean", "cosine"),
     "codebook_init": ("kmeans", "uniform"),
     "tokenizer_init": ("encoder", "random", "continue"),
@@ -116,6 +123,8 @@ def check_settings(s: BridleSettings) -> None:
         )
     if not 0 < s.mask_ratio < 1:
         raise InputError(f"model.mask_ratio is {s.mask_ratio}; expected a share above 0 and below 1")
+    if not 0 < s.predict_share <= 1:
+        raise InputError(f"model.predict_share is {s.predict_share}; expected a share above 0 and at most 1")
     if not 0 <= s.codebook_decay < 1:
         raise InputError(f"model.codebook_decay is {s.codebook_decay}; expected 0 or more and less than 1")
     if not 0 < s.restart_step <= 1:
@@ -135,6 +144,11 @@ def check_settings(s: BridleSettings) -> None:
             f"model.decoder_window is {list(s.decoder_window)} with modality {s.modality}; expected an empty list: "
             "windows have two axes"
         )
+    if s.decoder_window and s.decoder_kind != "attention":
+        raise InputError(
+            f"model.decoder_window is {list(s.decoder_window)} with decoder_kind {s.decoder_kind}; expected an empty "
+            "list: windows are of the decoder of kind attention"
+        )
     for part in ("encoder", "decoder"):
         width, heads = getattr(s, f"{part}_width"), getattr(s, f"{part}_heads")
         if heads < 1 or width % heads:
@@ -144,6 +158,7 @@ def check_settings(s: BridleSettings) -> None:
         "decoder_depth",
         "tokenizer_depth",
         "estimator_depth",
+        "num_masks",
         "num_codebooks",
         "codebook_dim",
     ):

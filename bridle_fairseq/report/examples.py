@@ -16,7 +16,7 @@ from bridle_fairseq.data.modality import as_configuration, modality_of
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.masking import MASKINGS
+from bridle_fairseq.nn.masking import MASKINGS, choose_targets
 from bridle_fairseq.report.pictures import Clip, draw, laid_out
 
 VISIBLE, RIGHT, WRONG = 0, 1, 2
@@ -99,8 +99,9 @@ def _example(model: Any, items: Items, row: int, source: torch.Tensor) -> Exampl
     generator = torch.Generator().manual_seed(row)
     mask = MASKINGS[settings.masking](1, patches.grid, settings.mask_ratio, generator=generator)
     x = model.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
-    logits = model.decoder(x, mask, patches.grid, None)
-    right = logits.argmax(-1) == codes[mask.masked]  # P x K
+    targets = choose_targets(mask)
+    logits = model.decoder(x, mask, targets, patches.grid, None)
+    right = logits.argmax(-1) == targets.of(codes)  # P x K
     predicted = torch.full_like(codes, VISIBLE)
     predicted[mask.masked] = torch.where(right, RIGHT, WRONG)
     name, label = items.manifest.relative_path(row), items.label(row)

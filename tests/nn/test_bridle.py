@@ -332,3 +332,60 @@ def test_the_configured_masking_chooses_what_is_predicted(masking):
 def test_an_unknown_masking_is_told():
     with pytest.raises(InputError, match="model.masking is 'tubes'; expected one of random, tube, block, lines"):
         make(masking="tubes")
+
+
+@pytest.mark.parametrize("decoder", ["cross", "convolution"])
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_light_decoders_learn_in_every_stage(decoder, share):
+    model = make(decoder_kind=decoder, decoder_window=[], predict_share=share)
+    for stage in (ENCODER, JOINT):
+        model.begin_stage(stage)
+        out = step(model, stage, clips(16000, 9000, 400), 1)
+        assert torch.isfinite(out.loss) and out.sample_size == out.encoder.num_patches
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.decoder.parameters())
+
+
+def test_a_share_of_the_masked_patches_is_predicted():
+    batch = clips(16000, 9000, 5000)
+    counts = []
+    for share in (1.0, 0.25):
+        model = make(predict_share=share)
+        model.begin_stage(ENCODER)
+        counts.append(step(model, ENCODER, batch).sample_size)
+    assert counts[1] == pytest.approx(counts[0] / 4, abs=3)
+
+
+def test_several_masks_of_a_clip_are_several_clips_with_the_same_codes():
+    batch = clips(16000, 9000)
+    model, seen = make(num_masks=3), []
+    model.begin_stage(ENCODER)
+    model.front_end.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    model.decoder.register_forward_hook(lambda module, inputs, out: seen.append(inputs[1]))
+    torch.manual_seed(5)
+    out = model(*batch, ENCODER)
+    patches, mask = seen
+    assert mask.masked.shape[0] == 6 and len({tuple(row.tolist()) for row in mask.masked[::2]}) == 3
+    codes = model.codes(patches, from_tokenizer=False)
+    once = make(num_masks=1)
+    once.load_state_dict(model.state_dict())
+    torch.manual_seed(5)
+    whole = type(patches)(patches.x.repeat(3, 1, 1), patches.grid, patches.padding_mask.repeat(3, 1))
+    expected = once.encoder_loss(whole, codes.repeat(3, 1, 1))
+    torch.testing.assert_close(out.loss, expected.loss)
+    assert out.sample_size == expected.num_patches
+    assert model.eval()(*batch, ENCODER).sample_size * 3 == out.sample_size
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"predict_share": 0.0}, "model.predict_share is 0.0; expected a share above 0"),
+        ({"num_masks": 0}, "model.num_masks is 0; expected at least 1"),
+        ({"decoder_kind": "recurrent"}, "expected one of attention, cross, convolution"),
+        ({"decoder_kind": "cross"}, "model.decoder_window is \\[4, 4\\] with decoder_kind cross"),
+        ({"decoder_kind": "convolution", "decoder_window": [], "decoder_heads": 3}, "expected a divisor"),
+    ],
+)
+def test_settings_of_less_arithmetic_that_cannot_work(changes, words):
+    with pytest.raises(InputError, match=words):
+        make(**changes)

@@ -3,27 +3,38 @@
 import pytest
 import torch
 
+from bridle_fairseq.nn.conv_decoder import ConvDecoder
+from bridle_fairseq.nn.cross_decoder import CrossAttention, CrossDecoder
 from bridle_fairseq.nn.decoder import Decoder
-from bridle_fairseq.nn.masking import Mask, random_mask
+from bridle_fairseq.nn.masking import Mask, choose_targets, random_mask
+
+SIZES = {"encoder_width": 24, "width": 32, "depth": 3, "num_codebooks": 2, "codebook_size": 5}
+DECODERS = {
+    "global": lambda: Decoder(**SIZES, num_heads=4),
+    "windows": lambda: Decoder(**SIZES, num_heads=4, window=(4, 4)),
+    "cross": lambda: CrossDecoder(**SIZES, num_heads=4),
+    "convolution": lambda: ConvDecoder(**SIZES, groups=4, axes=2),
+}
+every_decoder = pytest.mark.parametrize("kind", list(DECODERS))
 
 
-def make(window):
+def make(kind):
     torch.manual_seed(0)
-    return Decoder(24, width=32, depth=3, num_heads=4, num_codebooks=2, codebook_size=5, window=window).eval()
+    return DECODERS[kind]().eval()
 
 
-@pytest.mark.parametrize("window", [None, (4, 4)])
+@every_decoder
 @pytest.mark.parametrize("grid", [(8, 4), (7, 3), (1, 1 + 1)])
-def test_logits_at_masked_patches_only(window, grid):
+def test_logits_at_masked_patches_only(kind, grid):
     num_patches = grid[0] * grid[1]
     mask = random_mask(3, num_patches, 0.6)
-    logits = make(window)(torch.randn(3, mask.visible.shape[1], 24), mask, grid)
+    logits = make(kind)(torch.randn(3, mask.visible.shape[1], 24), mask, choose_targets(mask), grid)
     assert logits.shape == (int(mask.masked.sum()), 2, 5)
 
 
-@pytest.mark.parametrize("window", [None, (4, 4)])
-def test_a_clip_alone_equals_the_clip_padded(window):
-    decoder, grid, valid = make(window), (7, 4), 5 * 4
+@every_decoder
+def test_a_clip_alone_equals_the_clip_padded(kind):
+    decoder, grid, valid = make(kind), (7, 4), 5 * 4
     x = torch.randn(2, 28, 24)
     masked = torch.zeros(2, 28, dtype=torch.bool)
     masked[0, 3:valid:2] = True
@@ -36,16 +47,77 @@ def test_a_clip_alone_equals_the_clip_padded(window):
         visible[i, : len(o)], visible_padding[i, : len(o)] = o, False
     padding = torch.zeros(2, 28, dtype=torch.bool)
     padding[0, valid:] = True
-    together = decoder(x[:, :width], Mask(visible, visible_padding, masked), grid, padding)
+    mask = Mask(visible, visible_padding, masked)
+    together = decoder(x[:, :width], mask, choose_targets(mask), grid, padding)
     mask = Mask(order[0][None], None, masked[:1, :valid])
-    alone = decoder(x[:1, : len(order[0])], mask, (5, 4))
+    alone = decoder(x[:1, : len(order[0])], mask, choose_targets(mask), (5, 4))
     torch.testing.assert_close(together[: len(alone)], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_visible_features_land_at_their_places():
-    decoder = make(None)
+    decoder = make("global")
     mask = random_mask(1, 6, 0.5)
     x = torch.randn(1, 3, 24)
     filled = decoder._fill(decoder.embed(x), mask)
     torch.testing.assert_close(filled[0, mask.visible[0]], decoder.embed(x)[0])
     assert torch.equal(filled[0, mask.masked[0]], decoder.mask_token[0].expand(3, -1))
+
+
+@every_decoder
+def test_a_share_of_the_targets_has_the_logits_that_all_have(kind):
+    decoder, grid = make(kind), (6, 4)
+    mask = random_mask(2, grid, 0.5)
+    x, every = torch.randn(2, mask.visible.shape[1], 24), choose_targets(mask)
+    some = choose_targets(mask, 0.4)
+    places = torch.zeros(2, 24, 2, 5)
+    places[mask.masked] = decoder(x, mask, every, grid)
+    torch.testing.assert_close(decoder(x, mask, some, grid), some.of(places))
+
+
+@every_decoder
+def test_what_is_predicted_follows_from_the_visible_patches(kind):
+    decoder, grid = make(kind), (6, 4)
+    mask = random_mask(1, grid, 0.5)
+    x = torch.randn(1, mask.visible.shape[1], 24)
+    changed = x.clone()
+    changed[0, 0] += 1.0
+    targets = choose_targets(mask)
+    away = (decoder(changed, mask, targets, grid) - decoder(x, mask, targets, grid)).abs().amax((1, 2))
+    assert away.max() > 1e-4
+
+
+def test_cross_attention_is_a_weighted_mean_of_values():
+    torch.manual_seed(0)
+    attention = CrossAttention(8, 2).double()
+    x, memory = torch.randn(1, 3, 8).double(), torch.randn(1, 5, 8).double()
+    padding = torch.tensor([[False, False, True, False, True]])
+    q, (k, v) = attention.query(x)[0], attention.key_value(memory)[0].split(8, -1)
+    heads = []
+    for part in (slice(0, 4), slice(4, 8)):
+        rows = []
+        for query in q[:, part]:
+            weights = (k[:, part] @ query).div(2.0).exp().masked_fill(padding[0], 0.0)
+            rows.append((weights[:, None] * v[:, part]).sum(0) / weights.sum())
+        heads.append(torch.stack(rows))
+    expected = attention.proj(torch.cat(heads, -1))
+    torch.testing.assert_close(attention(x, memory, padding)[0], expected)
+
+
+@pytest.mark.parametrize("grid", [(7,), (5, 4), (3, 4, 2)])
+def test_convolutions_take_grids_of_any_number_of_axes(grid):
+    decoder = ConvDecoder(**SIZES, groups=4, axes=len(grid))
+    mask = random_mask(2, grid, 0.5)
+    logits = decoder(torch.randn(2, mask.visible.shape[1], 24), mask, choose_targets(mask), grid)
+    assert logits.shape == (int(mask.masked.sum()), 2, 5)
+
+
+def test_convolutions_reach_their_depth_far_and_no_further():
+    decoder = ConvDecoder(**{**SIZES, "depth": 1}, groups=1, axes=1).eval()
+    visible = torch.arange(4)[None]
+    masked = torch.tensor([[False] * 4 + [True] * 4])
+    mask, x = Mask(visible, None, masked), torch.randn(1, 4, 24)
+    changed = x.clone()
+    changed[0, 3] += 1.0
+    out = [decoder(source, mask, choose_targets(mask), (8,)) for source in (x, changed)]
+    away = (out[0] - out[1]).abs().amax((1, 2))
+    assert away[0] > 1e-4 and away[1:].max() == 0

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from bridle_fairseq.nn.masking import MASKINGS, block_mask, grid_mask, line_mask, random_mask, tube_mask
+from bridle_fairseq.nn.masking import MASKINGS, block_mask, choose_targets, grid_mask, line_mask, random_mask, tube_mask
 
 
 @pytest.mark.parametrize(
@@ -214,3 +214,38 @@ def test_no_place_is_spared_or_always_hidden(name, uneven):
     mask = MASKINGS[name](1000, (4, 10, 10), 0.5, generator=torch.Generator().manual_seed(0))
     often = mask.masked.float().mean(0)
     assert (often - 0.5).abs().max() < uneven  # blocks reach the corners of a grid from one side only
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
+def test_targets_are_masked_patches_in_exact_number(share, padded):
+    padding = torch.zeros(4, 40, dtype=torch.bool)
+    if padded:
+        padding[0, 30:], padding[1, 7:], padding[2, 1:] = True, True, True
+    mask = random_mask(4, 40, 0.7, padding_mask=padding if padded else None)
+    targets = choose_targets(mask, share)
+    for clip, masked in enumerate(mask.masked):
+        places = targets.places[clip]
+        if padded:
+            places = places[~targets.padding[clip]]
+        hidden = int(masked.sum())
+        assert len(places) == min(hidden, max(1, round(hidden * share)))
+        assert masked[places].all() and (places.diff() > 0).all()
+    if share == 1.0:
+        assert targets.of(mask.masked[..., None]).all() and len(targets.of(mask.masked[..., None])) == mask.masked.sum()
+
+
+def test_targets_take_what_stands_at_their_places_clip_after_clip():
+    mask = random_mask(2, 12, 0.5, padding_mask=torch.arange(12)[None] >= torch.tensor([12, 8])[:, None])
+    values = torch.arange(2 * 12 * 3 * 2).view(2, 12, 3, 2)
+    assert torch.equal(choose_targets(mask).of(values), values[mask.masked])
+
+
+def test_every_masked_patch_is_a_target_equally_often_and_a_generator_repeats_it():
+    mask = random_mask(1, 10, 0.6)
+    many = type(mask)(mask.visible.repeat(4000, 1), None, mask.masked.repeat(4000, 1))
+    targets = choose_targets(many, 0.5, torch.Generator().manual_seed(0))
+    often = torch.bincount(targets.places.flatten(), minlength=10)[mask.masked[0]] / 4000
+    assert (often - 0.5).abs().max() < 0.05
+    again = choose_targets(many, 0.5, torch.Generator().manual_seed(0))
+    assert torch.equal(again.places, targets.places)
