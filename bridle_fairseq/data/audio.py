@@ -15,6 +15,7 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
 
 PROBED_FILES = 32
 
@@ -33,7 +34,7 @@ class AudioDataset(MediaDataset):
         sample_rate: of the items, in Hz.
         max_sample_size: samples of the longest item; None for no limit.
         min_sample_size: samples of the shortest item.
-        augment: what happens to a training item after cropping.
+        augment: what happens to a training item after cropping; with cached codes it is rolled by whole patches.
         segment_crops: crop only at multiples of ``max_sample_size``, as with cached codes.
 
     Raises:
@@ -82,8 +83,6 @@ class AudioDataset(MediaDataset):
             raise InputError("crops at segment boundaries need max_sample_size, the length of a segment; it is not set")
         if self.codes is None:
             return
-        if self.augment is not None:
-            raise InputError("cached codes are of clips as they are; expected no augmentation (roll, gain) with them")
         self.codes.check(
             manifest_sha256=self.manifest.fingerprint(),
             sample_rate=self.sample_rate,
@@ -103,7 +102,7 @@ class AudioDataset(MediaDataset):
             raise InputError(f"{self.manifest.name}: none of {len(rows)} files tried can be read, such as {failure}")
         return min(rates)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int] | None:
+    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None] | None:
         with open_sound(self.manifest.path(row)) as sound:
             _check_frames(sound.frames, int(self.manifest.sizes[row]))
             num_samples = resampled_length(sound.frames, sound.samplerate, self.sample_rate)
@@ -111,9 +110,19 @@ class AudioDataset(MediaDataset):
                 return None
             start, segment = self._crop(num_samples, random)
             samples = crop_of(sound, self.sample_rate, start, self.max_sample_size)
+        codes = self._cached(row, segment)
         if self.augment is not None:
-            samples = self.augment(samples, random)
-        return torch.from_numpy(np.ascontiguousarray(samples)), segment
+            samples, codes = self._augmented(self.augment, samples, codes, random)
+        return torch.from_numpy(np.ascontiguousarray(samples)), codes
+
+    def _augmented(
+        self, augment: Augment, samples: np.ndarray, codes: np.ndarray | None, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.codes is None or codes is None:
+            return augment(samples, random), None
+        grid = self.codes.info.grid
+        patch_samples = grid["patch_frames"] * int(self.sample_rate * FRAME_SHIFT_MS / 1000)
+        return augment.with_codes(samples, codes, grid["frequency_patches"], patch_samples, random)
 
     def _crop(self, num_samples: int, random: np.random.Generator) -> tuple[int, int]:
         """Where the item begins, in samples and as the number of its segment (0 when crops are free)."""

@@ -77,11 +77,11 @@ class VideoDataset(ImageDataset):
             raise InputError("cached codes are of clips in the middle; expected task.random_start=false with them")
         codes.check(num_frames=self.num_frames, frame_stride=self.frame_stride)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int]:
+    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None]:
         place = random.random() if self.random_start else MIDDLE
         path, short_side = self.manifest.path(row), _short_side(self.image_size, self.valid_crop)
         frames = _frames(path, self.num_frames, self.frame_stride, short_side, place)
-        return self._shown(frames, random).transpose(0, 1).contiguous(), 0
+        return self._shown(frames, random).transpose(0, 1).contiguous(), self._cached(row)
 
     @property
     def item_sizes(self) -> tuple[int, ...]:

@@ -65,13 +65,26 @@ class MediaDataset(Dataset):
         self.usable = np.ones(len(manifest), dtype=bool)
         manifest.check_files()
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int] | None:
-        """What a row gives, and the number of the segment that it is; None: nothing, which is no fault.
+    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None] | None:
+        """What a row gives, and its cached codes (:meth:`_cached`); None: nothing, which is no fault.
 
         Raises:
             DecodeError: the row cannot be used.
         """
         raise NotImplementedError
+
+    def _cached(self, row: int, segment: int = 0) -> np.ndarray | None:
+        """Cached codes of a segment of a row, n x K; None where none are cached.
+
+        Raises:
+            DecodeError: the row has none.
+        """
+        if self.codes is None:
+            return None
+        codes = self.codes.segment(row, segment)
+        if codes.size == 0:
+            raise DecodeError("no cached codes")
+        return codes
 
     def approximate_patches(self, settings: Any) -> float:
         """About how many patches a model with these :class:`BridleSettings` makes of all items."""
@@ -93,11 +106,10 @@ class MediaDataset(Dataset):
             found = self._load(row, np.random.default_rng((self.seed, self.epoch, row, *draw)))
             if found is None:
                 return nothing
-            item: dict[str, Any] = {"id": row, "source": found[0]}
-            if self.codes is not None:
-                item["codes"] = torch.from_numpy(self.codes.segment(row, found[1]))
-                if item["codes"].numel() == 0:
-                    raise DecodeError("no cached codes")
+            source, codes = found
+            item: dict[str, Any] = {"id": row, "source": source}
+            if codes is not None:
+                item["codes"] = torch.from_numpy(codes)
             return item
         except DecodeError as error:
             self.skips.add(row, str(error))

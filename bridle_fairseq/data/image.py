@@ -68,9 +68,9 @@ class ImageDataset(MediaDataset):
             raise InputError("cached codes are of images of one size; expected task.image_size above 0")
         codes.check(image_size=self.image_size, valid_crop=self.valid_crop)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, int]:
+    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None]:
         _check_size(int(self.manifest.sizes[row]))
-        return self._shown([decode(self.manifest.path(row))], random)[0], 0
+        return self._shown([decode(self.manifest.path(row))], random)[0], self._cached(row)
 
     def _shown(self, images: Sequence[Image.Image], random: np.random.Generator) -> torch.Tensor:
         """Pixels of images of one size, n x 3 x height x width: the same part of all, mirrored or not."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from bridle_fairseq.nn.precision import KeepsDtype
 
 PREEMPHASIS = 0.97
+FRAME_SHIFT_MS = 10.0
 LOW_HZ = 20.0
 MELS_OF_BAND = 32  # neighbouring filters overlap few of all bins: four small products cost a third of one
 CPU_FRAMES_AT_ONCE = 512  # intermediate results stay in a core's cache
@@ -75,7 +76,7 @@ class LogMel(KeepsDtype):
         sample_rate: int = 16000,
         num_mel_bins: int = 128,
         frame_length_ms: float = 25.0,
-        frame_shift_ms: float = 10.0,
+        frame_shift_ms: float = FRAME_SHIFT_MS,
     ) -> None:
         super().__init__()
         self.sample_rate = sample_rate

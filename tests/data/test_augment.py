@@ -1,8 +1,12 @@
 """Roll and gain."""
 
 import numpy as np
+import pytest
+import torch
 
 from bridle_fairseq.data.augment import Augment, ImageAugment
+from bridle_fairseq.nn.frontend import AudioFrontEnd
+from bridle_fairseq.nn.settings import BridleSettings
 
 
 def test_roll_turns_the_clip_in_a_circle():
@@ -28,6 +32,33 @@ def test_the_same_generator_gives_the_same_clip_and_the_input_stays():
     first, second = (Augment()(samples, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(first, second) and np.array_equal(samples, kept)
     assert np.array_equal(Augment(roll=False, gain=False)(samples, np.random.default_rng(7)), samples)
+
+
+@pytest.mark.parametrize("samples", [16000, 25600, 3000, 400])
+@pytest.mark.parametrize("patch_size", [(8, 16), (16, 64), (1, 128)])
+def test_codes_stay_with_the_patches_that_they_are_of(samples, patch_size):
+    front_end = AudioFrontEnd(BridleSettings(patch_size=list(patch_size)))
+    clip = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+    patches = front_end(torch.from_numpy(clip)[None])
+    steps, rows = patches.grid
+    codes, step_samples = np.arange(steps * rows)[:, None], 160 * patch_size[0]
+    shifts = set()
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        rolled, moved = Augment(gain=False).with_codes(clip, codes, rows, step_samples, random)
+        shifts.add(int(moved[0, 0]))
+        now = front_end(torch.from_numpy(rolled)[None])
+        same = (now.x - patches.x[:, moved[:, 0]]).abs().amax(2).view(steps, rows).amax(1) < 1e-3
+        # Frames of 25 ms look 15 ms into the next patch: at the two seams and at the end they see another neighbour.
+        assert len(moved) == len(codes) and int((~same).sum()) <= 3 * -(-240 // step_samples) + 3
+    whole = min(samples // step_samples, steps)
+    assert len(shifts) > min(whole, 20) // 2 and (whole > 1 or shifts == {0})
+
+
+def test_a_gain_leaves_the_codes():
+    clip, codes = np.ones(4000, np.float32), np.arange(6)[:, None]
+    louder, same = Augment(roll=False).with_codes(clip, codes, 3, 1280, np.random.default_rng(0))
+    assert np.array_equal(same, codes) and 0.5 <= louder[0] <= 1.5 and louder[0] != 1 and np.ptp(louder) == 0
 
 
 def test_parts_of_images_are_of_the_areas_and_sides_that_are_said():

@@ -52,7 +52,6 @@ def test_losses_and_weights_are_those_of_live_codes(train_on, codes, tmp_path, m
 
 
 MISTAKES = {
-    "augmentation": (["task.roll=true"], "no augmentation"),
     "other crops": (["task.max_sample_size=4000"], "segment_samples 8000; expected 4000"),
     "other levels": (["model.num_codebooks=3"], "num_codebooks 2; expected 3"),
     "other codebooks": (["model.codebook_size=16"], "codebook_size 12; expected 16"),
@@ -105,6 +104,12 @@ def test_codes_of_other_data_are_refused(fairseq, codes, make_data, tmp_path):
     other = make_data(tmp_path / "data", train=[5000] * 9, valid=[5000])
     run = fairseq.train(tmp_path, *AS_CACHED["audio"], f"task.codes={codes}", data=other, code=2)
     assert "codes of another manifest" in run.log and "Traceback" not in run.log
+
+
+def test_sounds_are_augmented_beside_their_codes(train_on, codes, tmp_path):
+    plain = train_on(tmp_path / "plain", f"task.codes={codes}")
+    moved = train_on(tmp_path / "moved", f"task.codes={codes}", "task.roll=true", "task.gain=true")
+    assert moved.logged()[END]["loss"] != plain.logged()[END]["loss"]
 
 
 def test_codes_say_what_they_are(codes, whole):
