@@ -50,16 +50,16 @@ POOLINGS = ("mean", "frequency")
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 
 
-def prepare(data: Path, work: Path) -> None:
-    """Decode the sounds, and write manifest and labels of each split."""
+def prepare(data: Path, work: Path, kind: str = "wav") -> None:
+    """Decode the sounds into files of this kind, and write manifest and labels of each split."""
     rows = read_table(data / "meta.csv")
     classes = sorted({row["keyword"] for row in rows})
     lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
-    decode([data / "opus" / f"{row['name']}.opus" for row in rows], work / "sounds")
+    decode([data / "opus" / f"{row['name']}.opus" for row in rows], work / "sounds", kind)
     (work / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
     for split, name in SPLITS.items():
         part = [row for row in rows if row["split"] == name]
-        write_manifest(work / f"{split}.tsv", work / "sounds", [f"{row['name']}.wav" for row in part])
+        write_manifest(work / f"{split}.tsv", work / "sounds", [f"{row['name']}.{kind}" for row in part])
         labels = [row["keyword"] for row in part]
         (work / f"{split}.lbl").write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.save(work / f"{split}.labels.npy", [classes.index(label) for label in labels])

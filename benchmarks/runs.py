@@ -24,14 +24,14 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def decode(files: Iterable[Path], folder: Path) -> None:
-    """Write each sound as uncompressed .wav into a folder, unless it is there: Opus would be decoded in every epoch."""
+def decode(files: Iterable[Path], folder: Path, kind: str = "wav") -> None:
+    """Write each sound as .wav (or .flac) into a folder, unless it is there: Opus would be decoded in every epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        path = folder / f"{file.stem}.wav"
+        path = folder / f"{file.stem}.{kind}"
         if not path.exists():
             samples, rate = soundfile.read(file, dtype="float32")
-            soundfile.write(path, samples, rate, subtype="FLOAT")
+            soundfile.write(path, samples, rate, subtype="FLOAT" if kind == "wav" else "PCM_16")
 
 
 def write_manifest(path: Path, root: Path, names: Iterable[str]) -> None:

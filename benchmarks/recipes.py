@@ -1,0 +1,138 @@
+"""What each way to do less arithmetic saves, and what the encoder is worth afterwards: `tiny`, spoken keywords, FLAC files.
+
+    python benchmarks/recipes.py speed DATA --work WORK [--recipes paper fast] [--rounds 5]
+    python benchmarks/recipes.py accuracy DATA --work WORK [--recipes paper fast] [--seeds 1 2 3] [--jobs 2] [--first-stage]
+
+DATA and the split are those of keywords.py. `paper` is `tiny` in float32: one mask a clip, all masked patches predicted
+by attention among all patches, the tokenizer run in every update. `fast` is `tiny_fast`. The others change one thing
+of `bfloat16`, which is `tiny` in bfloat16.
+
+speed: fairseq-hydra-train end to end, all recipes in turn, a twentieth of each stage's updates; clips a second from the
+log's clock between the first and the last update; medians over rounds, and the ratio to the first recipe.
+accuracy: all updates of all stages (--first-stage: of the cold start alone), then the probe of keywords.py: mean
+and frequency rows kept. Runs are resumed where they stopped, and what is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from keywords import POOLINGS, Probes, encoder_candidates, iterations, load, prepare, probe
+from runs import mean_and_deviation, measure_statistics, train
+
+STAGES = (("encoder", 600), ("tokenizer", 200), ("encoder", 400))  # of tiny
+SHORTER = 20
+CROSS = ("model.decoder_kind=cross", "model.decoder_window=[]")
+BF16 = "model.precision=bfloat16"
+RECIPES = {
+    "paper": ("tiny", ["model.precision=float32"]),
+    "bfloat16": ("tiny", [BF16]),
+    "mask": ("tiny", [BF16, "model.mask_ratio=0.8"]),
+    "share": ("tiny", [BF16, "model.predict_share=0.25"]),
+    "cross": ("tiny", [BF16, *CROSS]),
+    "cross-share": ("tiny", [BF16, *CROSS, "model.predict_share=0.25"]),
+    "convolution": (
+        "tiny",
+        [BF16, "model.decoder_kind=convolution", "model.decoder_window=[]", "model.decoder_heads=8"],
+    ),
+    "two-masks": ("tiny", [BF16, "model.num_masks=2"]),
+    "fast": ("tiny_fast", [BF16]),
+    "fast-two-masks": ("tiny_fast", [BF16, "model.num_masks=2"]),
+    "fast-convolution": (
+        "tiny_fast",
+        [BF16, "model.decoder_kind=convolution", "model.decoder_heads=8"],
+    ),
+}
+
+
+def run(work: Path, folder: str, recipe: str, overrides: list[str], threads: int) -> Path:
+    """One run of pretraining; its folder of checkpoints."""
+    config, own = RECIPES[recipe]
+    return train(work / folder, f"pretraining/{config}", [f"task.data={work}", *own, *overrides], threads)
+
+
+def clips_per_second(work: Path, recipe: str, overrides: list[str]) -> float:
+    """Of a short run through all stages, from its log's clock."""
+    parts = [
+        f"{{kind: {kind}, updates: {count // SHORTER}, lr: 5.0e-4, warmup_updates: 1}}" for kind, count in STAGES
+    ]
+    own = [f"model.stages=[{', '.join(parts)}]", "common.log_interval=1", "dataset.disable_validation=true"]
+    folder = work / f"speed-{recipe}"
+    shutil.rmtree(folder, ignore_errors=True)
+    run(work, folder.name, recipe, [*own, "checkpoint.no_save=true", *overrides], threads=1)
+    lines = (folder / "stdout.log").read_text(encoding="utf-8").splitlines()
+    logged = [json.loads(line[line.index("{") :]) for line in lines if "[train_inner]" in line and "{" in line]
+    updates = int(logged[-1]["num_updates"]) - int(logged[0]["num_updates"])
+    return 32 * updates / (float(logged[-1]["wall"]) - float(logged[0]["wall"]))
+
+
+def speed(work: Path, args: argparse.Namespace, overrides: list[str]) -> None:
+    """All recipes in turn, several times."""
+    rates: dict[str, list[float]] = {recipe: [] for recipe in args.recipes}
+    for _ in range(args.rounds):
+        for recipe, values in rates.items():
+            values.append(clips_per_second(work, recipe, overrides))
+    reference = statistics.median(rates[args.recipes[0]])
+    for recipe, values in rates.items():
+        median = statistics.median(values)
+        spread = f"{min(values):.1f} to {max(values):.1f}"
+        print(f"{recipe:20} {median:7.1f} clips/s ({spread})  x{median / reference:.2f}", flush=True)
+
+
+def accuracy(work: Path, args: argparse.Namespace, overrides: list[str]) -> None:
+    """Train every recipe with every seed, then probe what the last encoder stage left."""
+    import bridle_fairseq
+
+    bridle_fairseq.register()
+    length, name = ([f"optimization.max_update={STAGES[0][1]}"], "first") if args.first_stage else ([], "all")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {
+            (recipe, seed): pool.submit(
+                run,
+                work,
+                f"{name}-{recipe}-{seed}",
+                recipe,
+                [f"common.seed={seed}", *length, *overrides],
+                1 if args.jobs > 1 else 2,
+            )
+            for seed in args.seeds
+            for recipe in args.recipes
+        }
+        runs = {key: job.result() for key, job in jobs.items()}
+    probes, rows = Probes(work / "probes.json"), {}
+    for (recipe, seed), checkpoints in runs.items():
+        path = list(iterations(checkpoints).values())[-1]
+        found = probes.result(
+            f"{name}, {recipe}, seed {seed}", path, lambda path=path: probe(work, encoder_candidates(load(path)))
+        )
+        rows.setdefault(recipe, []).append(found)
+    for recipe, results in rows.items():
+        values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
+        print(f"{recipe:20}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))
+
+
+def main() -> None:
+    """Prepare the sounds, then measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "accuracy"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=["paper", "fast"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each (1: two threads)")
+    parser.add_argument("--first-stage", action="store_true")
+    args = parser.parse_args()
+    work = args.work.resolve()
+    prepare(args.data.resolve(), work, "flac")
+    overrides = [*measure_statistics(work / "train.tsv"), "task.roll=false"]
+    (speed if args.what == "speed" else accuracy)(work, args, overrides)
+
+
+if __name__ == "__main__":
+    main()
