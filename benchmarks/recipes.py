@@ -58,9 +58,7 @@ def run(work: Path, folder: str, recipe: str, overrides: list[str], threads: int
 
 def clips_per_second(work: Path, recipe: str, overrides: list[str]) -> float:
     """Of a short run through all stages, from its log's clock."""
-    parts = [
-        f"{{kind: {kind}, updates: {count // SHORTER}, lr: 5.0e-4, warmup_updates: 1}}" for kind, count in STAGES
-    ]
+    parts = [f"{{kind: {kind}, updates: {count // SHORTER}, lr: 5.0e-4, warmup_updates: 1}}" for kind, count in STAGES]
     own = [f"model.stages=[{', '.join(parts)}]", "common.log_interval=1", "dataset.disable_validation=true"]
     folder = work / f"speed-{recipe}"
     shutil.rmtree(folder, ignore_errors=True)
