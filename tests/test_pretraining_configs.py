@@ -1,0 +1,62 @@
+"""The pretraining configurations: they compose, know no key that does not exist, and describe models that work."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from fairseq.dataclass.initialize import hydra_init
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental import compose, initialize_config_dir
+
+import bridle_fairseq
+
+bridle_fairseq.register()
+
+from bridle_fairseq.models.bridle import settings_from  # noqa: E402
+from bridle_fairseq.nn.settings import BridleSettings, check_settings  # noqa: E402
+from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig, BridlePretrainingTask  # noqa: E402
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/pretraining/*.yaml"))
+
+
+def composed(name: str):
+    """As fairseq-hydra-train composes it."""
+    modality, name = name.split("/")
+    hydra_init(name)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(EXAMPLES / modality / "config" / "pretraining")):
+        return compose(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_exists_and_the_model_can_be_built(name) -> None:
+    cfg = composed(name)
+    BridlePretrainingTask.complete(cfg)
+    settings = settings_from(cfg.model)
+    check_settings(settings)
+    assert cfg.optimization.max_update == settings.schedule().total_updates
+    assert set(cfg.model) - {f.name for f in fields(BridleSettings)} <= {"_name"}
+    assert set(cfg.task) - {f.name for f in fields(BridlePretrainingConfig)} <= {"_name"}
+    assert {"images": "image"}.get(name.split("/")[0], name.split("/")[0]) == settings.modality == cfg.task.modality
+
+
+@pytest.mark.parametrize("name", ["audio/base", "images/base", "video/base"])
+def test_what_saves_arithmetic_is_not_in_the_papers_recipe(name) -> None:
+    model = composed(name).model
+    assert (model.num_masks, model.predict_share, model.decoder_kind, model.precision) == (
+        1,
+        1.0,
+        "attention",
+        "float32",
+    )
+
+
+@pytest.mark.parametrize("name", ["audio/tiny_fast", "audio/base_fast"])
+def test_the_fast_recipe_changes_only_how_much_is_computed(name) -> None:
+    fast, paper = composed(name).model, composed(name.removesuffix("_fast")).model
+    changed = {key for key in paper if fast[key] != paper[key]}
+    computed = {"mask_ratio", "predict_share", "decoder_kind", "decoder_depth", "decoder_window", "precision"}
+    assert {"mask_ratio", "predict_share", "decoder_kind", "decoder_window"} <= changed | {"mask_ratio"} <= computed
