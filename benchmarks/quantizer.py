@@ -1,40 +1,53 @@
-"""The residual quantizer beside vector-quantize-pytorch's ResidualVQ: time of a training step as a ratio.
+"""The residual quantizer beside vector-quantize-pytorch's ResidualVQ and beside the matrix products of the search.
 
-    python benchmarks/quantizer.py [--device cuda] [--threads 1]
+    python benchmarks/quantizer.py [--device cuda] [--threads 1] [--rounds 9]
 
-A step is forward, backward of the quantizer's own loss, and the update of the codebooks (for ours `commit`, for the
-peer part of its forward). Both are started by k-means, restart dead codes and move by averages with a decay of 0.99;
-ours also normalises its input and reports residual energies. "eval" is the forward in eval mode. Both run in turn, in
-the same process, and the best of several rounds counts.
+"update" is a training forward and the move of the codebooks (ours: `commit`; the peer's: part of its forward); "step"
+has the backward of the quantizer's own loss besides; "eval" is the forward in eval mode; the floor is the products of
+all vectors with all codes, without a search. Both quantizers are started by k-means, restart dead codes and move by
+averages with a decay of 0.99; ours also normalises its input and reports residual energies.
+
+All run in turns in one process; a figure is the median of the rounds, with the quartiles of its ratio. On a CPU it is
+the CPU time of one thread, so that what else runs there counts little; with more threads, or on another device, it is
+time by the clock.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
 from bridle_fairseq.quantization import ResidualQuantizer
 
-# vectors, width, codebooks, codes: batches of 4 and 32 clips of 10.24 s for base, and of 32 for the VQ baseline
-SETTINGS = ((2048, 256, 4, 256), (16384, 256, 4, 256), (16384, 256, 1, 1024))
-WARM_UP, ROUNDS = 3, 8
+# vectors, width, codebooks, codes: batches of 4, 16 and 32 clips of 10.24 s for base, and of 32 for the VQ baseline
+SETTINGS = ((2048, 256, 4, 256), (8192, 256, 4, 256), (16384, 256, 4, 256), (16384, 256, 1, 1024))
+WARM_UP = 3
 DEAD_BELOW = 0.25
 
+Run = Callable[[torch.Tensor], object]
 
-def ours(width: int, levels: int, codes: int):
-    """A training step and an eval forward of our quantizer."""
+
+def ours(width: int, levels: int, codes: int) -> tuple[torch.nn.Module, dict[str, Run]]:
+    """Our quantizer, and what is timed of it."""
     module = ResidualQuantizer(width, levels, codes, restart_threshold=DEAD_BELOW)
 
-    def step(z: torch.Tensor) -> None:
-        module.train()(z).loss.backward()
+    def update(z: torch.Tensor) -> torch.Tensor:
+        loss = module.train()(z).loss
         module.commit()
+        return loss
 
-    return module, step, lambda z: module.eval()(z)
+    def evaluate(z: torch.Tensor) -> None:
+        with torch.no_grad():
+            module.eval()(z)
+
+    return module, {"update": update, "step": lambda z: update(z).backward(), "eval": evaluate}
 
 
-def peer(width: int, levels: int, codes: int, vectors: int):
+def peer(width: int, levels: int, codes: int, vectors: int) -> tuple[torch.nn.Module, dict[str, Run]]:
     """The same of the peer."""
     from vector_quantize_pytorch import ResidualVQ
 
@@ -48,41 +61,53 @@ def peer(width: int, levels: int, codes: int, vectors: int):
         threshold_ema_dead_code=DEAD_BELOW * vectors / codes,
         commitment_weight=0.25,
     )
-    return module, lambda z: module.train()(z)[2].mean().backward(), lambda z: module.eval()(z)
+
+    def update(z: torch.Tensor) -> torch.Tensor:
+        return module.train()(z)[2].mean()
+
+    def evaluate(z: torch.Tensor) -> None:
+        with torch.no_grad():
+            module.eval()(z)
+
+    return module, {"update": update, "step": lambda z: update(z).backward(), "eval": evaluate}
 
 
-def seconds(function, z: torch.Tensor) -> float:
+def seconds(run: Run, z: torch.Tensor) -> float:
     """Time of one call, the device's work included."""
-    start = time.perf_counter()
-    function(z)
+    clock = time.process_time if z.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    run(z)
     if z.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def compare(vectors: int, width: int, levels: int, codes: int, device: str) -> None:
-    """Print one line for a setting."""
+def measure(setting: tuple[int, int, int, int], device: str, rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each (side, what), a value a round."""
+    vectors, width, levels, codes = setting
     torch.manual_seed(0)
-    pair = [ours(width, levels, codes), peer(width, levels, codes, vectors)]
-    for module, *_ in pair:
+    sides = {"ours": ours(width, levels, codes), "peer": peer(width, levels, codes, vectors)}
+    for module, _ in sides.values():
         module.to(device)
     clouds = torch.randn(2 * codes, width, device=device)
-    times: dict[tuple[int, str], list[float]] = {}
-    for number in range(WARM_UP + ROUNDS):
+    books = torch.randn(levels, width, codes, device=device)
+    runs = {(side, what): run for side, (_, of_side) in sides.items() for what, run in of_side.items()}
+    runs["floor", ""] = lambda z: [z.detach().view(-1, width) @ book for book in books]
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in runs}
+    for number in range(WARM_UP + rounds):
         z = clouds[torch.randint(len(clouds), (vectors,), device=device)]
         z = torch.nn.functional.normalize(z + 0.7 * torch.randn_like(z), dim=1).view(4, -1, width).requires_grad_()
-        for side, (_, step, forward) in enumerate(pair):
-            if number < WARM_UP:
-                step(z)
-                continue
-            times.setdefault((side, "step"), []).append(seconds(step, z))
-            with torch.no_grad():
-                times.setdefault((side, "eval"), []).append(seconds(forward, z))
-    line = f"{vectors:6} vectors of {width}, {levels} x {codes:4} codes"
-    for what in ("step", "eval"):
-        mine, theirs = (min(times[side, what]) for side in range(2))
-        line += f"   {what}: {1e3 * mine:8.2f} ms, peer {1e3 * theirs:8.2f} ms, ratio {mine / theirs:.2f}"
-    print(line, flush=True)
+        for name, run in runs.items():
+            took = seconds(run, z)
+            if number >= WARM_UP:
+                times[name].append(took)
+    return times
+
+
+def ratio(one: list[float], other: list[float]) -> str:
+    """Ratio of the medians, and the quartiles of the rounds' ratios."""
+    first, _, third = statistics.quantiles([a / b for a, b in zip(one, other, strict=True)], n=4)
+    return f"{statistics.median(one) / statistics.median(other):.2f} ({first:.2f} to {third:.2f})"
 
 
 def main() -> None:
@@ -90,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The residual quantizer beside vector-quantize-pytorch's.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     try:
@@ -98,9 +124,19 @@ def main() -> None:
         raise SystemExit(
             f"the peer cannot be imported ({error}): run make bench, or sh scripts/peers.sh and set PYTHONPATH=peers"
         ) from None
-    print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, float32")
+    print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, float32, median of {args.rounds}")
     for setting in SETTINGS:
-        compare(*setting, args.device)
+        times = measure(setting, args.device, args.rounds)
+        floor = times["floor", ""]
+        vectors, width, levels, codes = setting
+        print(f"{vectors} vectors of {width}, {levels} x {codes} codes; floor {1e3 * statistics.median(floor):.1f} ms")
+        for what in ("update", "step", "eval"):
+            mine, theirs = times["ours", what], times["peer", what]
+            print(
+                f"  {what:6}  ours {1e3 * statistics.median(mine):7.1f} ms  peer {1e3 * statistics.median(theirs):7.1f} ms"
+                f"  ours/peer {ratio(mine, theirs)}  ours/floor {ratio(mine, floor)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -23,34 +23,50 @@ SCORES_AT_ONCE = 1 << 26
 RESTARTS_AT_ONCE = 64  # of a level in an update, at most
 
 
-def nearest(rows: Tensor, codes: Tensor, cosine: bool = False, count: int = 1) -> Tensor:
-    """Index of the code nearest to each row: n x D, C x D -> n long, or n x count, nearest first, for ``count`` > 1.
+def rows_at_once(rows: Tensor, values: int) -> int:
+    """How many of ``rows`` to work on at once where each takes so many values, such as a score for every code."""
+    budget = SCORES_AT_ONCE_CPU if rows.device.type == "cpu" else SCORES_AT_ONCE
+    return max(1, budget // values)
+
+
+class Search:
+    """Search in a codebook (C x D) for any number of rows.
 
     Nearest in squared distance, or in direction if ``cosine``. The rows' own length does not change the order of the
     codes, so ``|r - e|^2`` is searched as ``|e|^2 - 2 r.e``, and a cosine as ``-r.e / |e|``.
     """
-    if cosine:
-        codes = F.normalize(codes, dim=1)
-        offset, scale = codes.new_zeros(len(codes)), -1.0
-    else:
-        offset, scale = codes.square().sum(dim=1), -2.0
-    budget = SCORES_AT_ONCE_CPU if rows.device.type == "cpu" else SCORES_AT_ONCE
-    step = max(1, budget // len(codes))
+
+    def __init__(self, codes: Tensor, cosine: bool = False) -> None:
+        codes = F.normalize(codes, dim=1) if cosine else codes
+        self.offset = codes.new_zeros(len(codes)) if cosine else codes.square().sum(dim=1)
+        self.scale = -1.0 if cosine else -2.0
+        self.codes = codes.t()
+
+    def __call__(self, rows: Tensor, count: int = 1) -> Tensor:
+        """Indices of the ``count`` nearest codes of each row, nearest first: n x D -> n x count. All scores at once."""
+        scores = torch.addmm(self.offset, rows, self.codes, alpha=self.scale)
+        if count == 1:
+            return scores.argmin(dim=1, keepdim=True)
+        return scores.topk(count, dim=1, largest=False).indices
+
+
+def nearest(rows: Tensor, codes: Tensor, cosine: bool = False, count: int = 1) -> Tensor:
+    """Index of the code nearest to each row: n x D, C x D -> n long, or n x count, nearest first, for ``count`` > 1.
+
+    As of :class:`Search`, with bounded memory for the scores.
+    """
+    search, step = Search(codes, cosine), rows_at_once(rows, len(codes))
     found = rows.new_empty((len(rows), count), dtype=torch.long)
     for start in range(0, len(rows), step):
-        scores = torch.addmm(offset, rows[start : start + step], codes.t(), alpha=scale)
-        if count == 1:
-            found[start : start + step, 0] = scores.argmin(dim=1)
-        else:
-            found[start : start + step] = scores.topk(count, dim=1, largest=False).indices
+        found[start : start + step] = search(rows[start : start + step], count)
     return found.squeeze(1) if count == 1 else found
 
 
 class EmaCodebooks(KeepsDtype):
     """K codebooks of C codes: state, statistics of the update at hand, and the update itself. No gradient reaches it.
 
-    ``add`` only collects, on this rank. ``commit`` sums over the ranks and moves the codes; it is a collective. All of
-    it runs without waiting for the device.
+    Forward passes only collect, on this rank. :meth:`commit` sums over the ranks and moves the codes; it is a
+    collective. All of it runs without waiting for the device.
 
     Persistent buffers are the state, the others what is pending for the next update. Buffers keep their dtype under
     ``half()``, ``bfloat16()`` and ``to(dtype)``, and when loaded from another: fp16 training casts every buffer of a
@@ -86,6 +102,7 @@ class EmaCodebooks(KeepsDtype):
         self.decay, self.epsilon, self.unit_codes = decay, epsilon, unit_codes
         self.restart_threshold, self.restart_step = restart_threshold, restart_step
         levels, size, restarts = num_codebooks, codebook_size, min(codebook_size, RESTARTS_AT_ONCE)
+        self.has_vectors = False  # whether vectors are pending, and not only counts for the usage
         self.register_buffer("codes", torch.zeros(levels, size, dim))
         self.register_buffer("sizes", torch.zeros(levels, size))
         self.register_buffer("sums", torch.zeros(levels, size, dim))
@@ -105,16 +122,22 @@ class EmaCodebooks(KeepsDtype):
         self.sizes[level] = sizes
         self.sums[level] = self.codes[level] * sizes.unsqueeze(1)
 
-    def add_usage(self, level: int, codes: Tensor, valid: Tensor) -> None:
-        """Count ``codes`` (n long) where ``valid`` (n bool), for the usage statistics alone."""
-        target = codes.masked_fill(~valid, self.codes.shape[1])
-        self.pending_usage[level].index_add_(0, target, torch.ones_like(target, dtype=torch.float32))
+    def count_usage(self, codes: Tensor, valid: Tensor) -> None:
+        """Count ``codes`` (n x K) where ``valid`` (n bool), for the usage statistics alone."""
+        self._count(self.pending_usage, codes, valid)
+
+    def count(self, codes: Tensor, valid: Tensor) -> None:
+        """Count ``codes`` (n x K) where ``valid`` (n bool), whose vectors go to :meth:`add`."""
+        self._count(self.pending_sizes, codes, valid)
+        self.has_vectors = True
+
+    def _count(self, counts: Tensor, codes: Tensor, valid: Tensor) -> None:
+        target = codes.masked_fill(~valid.unsqueeze(1), self.codes.shape[1]).t()
+        counts.scatter_add_(1, target, torch.ones_like(target, dtype=torch.float32))
 
     def add(self, level: int, rows: Tensor, codes: Tensor, valid: Tensor) -> None:
         """Remember that ``rows`` (n x D) fell on ``codes`` (n long), where ``valid`` (n bool)."""
-        target = codes.masked_fill(~valid, self.codes.shape[1])
-        self.pending_sizes[level].index_add_(0, target, torch.ones_like(target, dtype=torch.float32))
-        self.pending_sums[level].index_add_(0, target, rows)
+        self.pending_sums[level].index_add_(0, codes.masked_fill(~valid, self.codes.shape[1]), rows)
 
     def draw_lots(self, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Lots (P) and indices (P) of the valid ones of ``rows`` (n x D) that dead codes could restart from.
@@ -152,6 +175,21 @@ class EmaCodebooks(KeepsDtype):
         index = (best.indices % slots).unsqueeze(2).expand_as(self.pending_rows)
         self.pending_rows.copy_(self.pending_rows.gather(1, index).masked_fill(~mine.unsqueeze(2), 0.0))
         self.pending_lots.copy_(best.values)
+
+    def commit(self) -> None:
+        """Move the codes by what all ranks have collected since the last commit, and forget it.
+
+        Collective: the ranks have had the same kinds of searches since then, whatever vectors each brought to them.
+        Where those left the codes alone, the counts are all that is sent and done.
+        """
+        if self.has_vectors:
+            self.agree_on_candidates()
+            distributed.all_reduce_sum_together(self.pending())
+            self.update()
+        else:
+            self._update_usage(distributed.all_reduce_sum(self.pending_usage)[:, : self.codes.shape[1]])
+            self.revived.zero_()
+        self.discard()
 
     def pending(self) -> list[Tensor]:
         """What has to be summed over the ranks before :meth:`update`."""
@@ -209,6 +247,7 @@ class EmaCodebooks(KeepsDtype):
         for tensor in self.pending():
             tensor.zero_()
         self.pending_lots.fill_(math.inf)
+        self.has_vectors = False
 
     def reset(self) -> None:
         """Back to the state of a new module: not started, nothing counted, nothing pending."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridle_fairseq.quantization.codebook import nearest
+from bridle_fairseq.quantization.codebook import nearest, rows_at_once
 
 SEEDING_ROUNDS = 16
 COPY_JITTER = 1e-3
@@ -18,7 +18,8 @@ def kmeans(
 
     Centres are means of their rows; with ``cosine`` a row belongs to the centre of the nearest direction. Empty
     clusters move to the rows that fit worst. With fewer rows than clusters each row is a centre, and the other
-    centres are copies with a jitter, which have no rows.
+    centres are copies with a jitter, which have no rows. Beside the rows, memory is taken for a few values of each row
+    and for a bounded number of distances.
     """
     draw = torch.Generator().manual_seed(seed)
     if len(rows) <= num_clusters:
@@ -38,8 +39,12 @@ def kmeans(
 
 def nearest_with_distance(rows: Tensor, centres: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
     """Index of each row's nearest centre (n, long) and the squared distance to it (n)."""
-    owner = nearest(rows, centres, cosine)
-    return owner, (rows - centres[owner]).square().sum(dim=1)
+    owner, distance = nearest(rows, centres, cosine), rows.new_empty(len(rows))
+    step = rows_at_once(rows, rows.shape[1])
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        distance[part] = (rows[part] - centres[owner[part]]).square().sum(dim=1)
+    return owner, distance
 
 
 def _jittered_copies(rows: Tensor, num_clusters: int, draw: torch.Generator) -> Tensor:

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bridle_fairseq.nn import distributed
-from bridle_fairseq.quantization.codebook import EmaCodebooks, nearest
+from bridle_fairseq.quantization.codebook import EmaCodebooks, Search, nearest, rows_at_once
 from bridle_fairseq.quantization.kmeans import kmeans
+from bridle_fairseq.quantization.result import QuantizedResult, StraightThrough
 from bridle_fairseq.quantization.statistics import LevelStatistics, level_statistics
 
 START_ROWS_PER_CODE = 64
 NORM_FLOOR = 1e-8
-
-
-class QuantizedResult(NamedTuple):
-    """What quantizing ``z`` (... x D) gives."""
-
-    quantized: Tensor  # ... x D, the sum of the levels' codes, one straight-through step, dtype of the input
-    codes: Tensor  # ... x K long, the nearest codes; valid indices without meaning at padding
-    codebook_loss: Tensor  # scalar float32, mean over levels of mse(sg[r], q); no gradient, the codes move by averages
-    commitment_loss: Tensor  # scalar float32, mean over levels of mse(r, sg[q])
-    residual_energy: Tensor  # K, mean |r_k|^2 / mean |r_0|^2 after each level
-    commitment_weight: float = 0.25
-
-    @property
-    def loss(self) -> Tensor:
-        """Codebook loss plus the weighted commitment loss."""
-        return self.codebook_loss.detach() + self.commitment_weight * self.commitment_loss
 
 
 class ResidualQuantizer(nn.Module):
@@ -111,24 +96,30 @@ class ResidualQuantizer(nn.Module):
         Vectors that are not finite stay out of all statistics, but not out of the result: the loss shows them.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, valid = self._rows(z, padding_mask)
+            rows, length, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows.detach(), valid)
-            unit = F.normalize(rows, dim=1, eps=NORM_FLOOR)
-            with torch.no_grad():
-                quantized, mean_residual, codes, energies = self._quantize(unit.detach(), rows.detach(), valid)
+            unit = rows / length.clamp_min(NORM_FLOOR)
             elements = valid.sum().clamp_min(1) * self.dim
-            loss = energies[1:].sum() / (elements * self.num_codebooks)
-            # the gradient of mean_k |r_k|^2 at r_0 is that of 2 r_0 . sg[mean_k r_k], for all levels in one product
-            pull = 2 * (unit * mean_residual).sum() / elements
-            commitment = loss + (pull - pull.detach())
-            straight_through = quantized + (unit - unit.detach())
+            with torch.no_grad():
+                codes, energies = self._search(unit.detach(), valid, collect=self.training)
+                if self.training:
+                    self._offer_restarts(rows.detach(), unit.detach(), codes, valid)
+                quantized = self._sum_of_codes(codes)
+                energy = energies.masked_fill(~valid, 0.0).sum(dim=1)
+                loss = energy[1:].sum() / (elements * self.num_codebooks)
+                fault = energies[0] - energies[0]  # 0, and NaN at vectors that are not finite
+                quantized += fault.unsqueeze(1)
+                commitment = loss + fault.sum()
+                pull = self._mean_residual(unit.detach(), codes).mul_(2 / elements) if unit.requires_grad else None
+            if pull is not None:
+                quantized, commitment = StraightThrough.apply(unit, quantized, commitment, pull)
         return QuantizedResult(
-            straight_through.to(z.dtype).view(z.shape),
+            quantized.to(z.dtype).view(z.shape),
             codes.view(*z.shape[:-1], self.num_codebooks),
             loss,
             commitment,
-            energies[1:] / energies[0].clamp_min(NORM_FLOOR),
+            energy[1:] / energy[0].clamp_min(NORM_FLOOR),
             self.commitment_weight,
         )
 
@@ -140,26 +131,31 @@ class ResidualQuantizer(nn.Module):
         for the usage statistics.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, valid = self._rows(z, padding_mask)
+            rows, length, valid = self._rows(z, padding_mask)
             if self.training:
                 self._start_if_needed(rows, valid)
-            residual = F.normalize(rows, dim=1, eps=NORM_FLOOR)
-            found = []
-            for level, codebook in enumerate(self.codebooks.codes):
-                codes = nearest(residual, codebook, self.cosine, codes_per_level)
-                first = codes if codes_per_level == 1 else codes[:, 0]
-                if self.training:
-                    self.codebooks.add_usage(level, first, valid)
-                residual = residual - F.embedding(first, codebook)
-                found.append(codes)
-        return torch.stack(found, dim=1).view(*z.shape[:-1], self.num_codebooks, *found[0].shape[1:])
+            found, _ = self._search(rows / length.clamp_min(NORM_FLOOR), valid, codes_per_level)
+            if self.training:
+                self.codebooks.count_usage(found if codes_per_level == 1 else found[:, :, 0], valid)
+        return found.view(*z.shape[:-1], *found.shape[1:])
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Sum of the codes' vectors: ... x K long -> ... x D float32."""
-        vectors = [
-            F.embedding(index, codebook) for index, codebook in zip(codes.unbind(-1), self.codebooks.codes, strict=True)
-        ]
-        return torch.stack(vectors).sum(dim=0) if len(vectors) > 1 else vectors[0]
+        """Sum of the codes' vectors: ... x K long -> ... x D float32.
+
+        Raises:
+            ValueError: codes of another number of levels, or that no codebook has.
+        """
+        levels, size = self.num_codebooks, self.codebook_size
+        if codes.shape[-1] != levels or (codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size):
+            found = f"{tuple(codes.shape)} codes" + f" of {codes.min()} to {codes.max()}" * bool(codes.numel())
+            raise ValueError(f"{found}; expected {levels} levels of codes 0 to {size - 1}")
+        return self._sum_of_codes(codes.reshape(-1, self.num_codebooks)).view(*codes.shape[:-1], self.dim)
+
+    def _sum_of_codes(self, codes: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Sum over levels of the codes' vectors (n x K long -> n x D), times K ``weights``; no level's are kept."""
+        place = codes + self.codebook_size * torch.arange(self.num_codebooks, device=codes.device)
+        weights = None if weights is None else weights.expand(place.shape).contiguous()
+        return F.embedding_bag(place, self.codebooks.codes.flatten(0, 1), mode="sum", per_sample_weights=weights)
 
     @torch.no_grad()
     def start(self, z: Tensor, padding_mask: Tensor | None = None) -> None:
@@ -169,17 +165,14 @@ class ResidualQuantizer(nn.Module):
         A collective; without a valid vector on any rank the codebooks are left not started.
         """
         with torch.autocast(z.device.type, enabled=False):
-            rows, valid = self._rows(z, padding_mask)
+            rows, _, valid = self._rows(z, padding_mask)
             self.reset()
             self._known_started = self._start(rows[valid])
 
     @torch.no_grad()
     def commit(self) -> None:
         """Move the codebooks by what was collected since the last commit. Collective, once an update on every rank."""
-        self.codebooks.agree_on_candidates()
-        distributed.all_reduce_sum_together(self.codebooks.pending())
-        self.codebooks.update()
-        self.codebooks.discard()
+        self.codebooks.commit()
 
     @torch.no_grad()
     def discard(self) -> None:
@@ -200,32 +193,57 @@ class ResidualQuantizer(nn.Module):
         self._known_started = False
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``z`` as n x D float32 rows, 0 and without gradient at padding, and which of them count (n bool)."""
+    def _rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """``z`` as n x D float32 rows, 0 and without gradient at padding; their lengths, n x 1; which count, n bool."""
         rows = z.reshape(-1, self.dim).float()
         if padding_mask is not None:
             rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
-        valid = torch.linalg.vector_norm(rows.detach(), dim=1).isfinite()
-        return rows, valid if padding_mask is None else valid & ~padding_mask.reshape(-1)
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        valid = length.detach().squeeze(1).isfinite()
+        return rows, length, valid if padding_mask is None else valid & ~padding_mask.reshape(-1)
 
-    def _quantize(self, unit: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Search all levels: sum of codes (n x D), mean of r_1 .. r_K (n x D), codes (n x K), energies (K + 1)."""
-        if self.training:
-            lots, drawn = self.codebooks.draw_lots(rows, valid)
-        residual, quantized, residual_sum = unit.clone(), torch.zeros_like(unit), torch.zeros_like(unit)
-        found, energies = [], [_energy(residual, valid)]
+    def _search(self, unit: Tensor, valid: Tensor, count: int = 1, collect: bool = False) -> tuple[Tensor, Tensor]:
+        """Codes of unit rows (n x K, or n x K x m), and ``|r_k|^2`` before and after each level ((K + 1) x n).
+
+        As many rows at a time go through all levels as a cache holds: to write and read the residuals of all rows at
+        every level takes longer than to search them. ``collect``: rows that are ``valid`` (n) move the codes at the
+        next commit.
+        """
+        books = self.codebooks
+        searches = [Search(codebook, self.cosine) for codebook in books.codes]
+        found = torch.empty((len(unit), self.num_codebooks, count), dtype=torch.long, device=unit.device)
+        energies = unit.new_empty((self.num_codebooks + 1, len(unit)))
+        step = rows_at_once(unit, self.codebook_size)
+        for start in range(0, len(unit), step):
+            part = slice(start, start + step)
+            residual = unit[part].clone()
+            energies[0, part] = _energy(residual)
+            for level, search in enumerate(searches):
+                codes = search(residual, count)
+                found[part, level] = codes
+                if collect:
+                    books.add(level, residual, codes[:, 0], valid[part])
+                residual -= F.embedding(codes[:, 0], books.codes[level])
+                energies[level + 1, part] = _energy(residual)
+        found = found.squeeze(2) if count == 1 else found
+        if collect:
+            books.count(found, valid)
+        return found, energies
+
+    def _offer_restarts(self, rows: Tensor, unit: Tensor, codes: Tensor, valid: Tensor) -> None:
+        """Draw some of the rows, and offer what each level sees of them as places for its dead codes."""
+        lots, drawn = self.codebooks.draw_lots(rows, valid)
+        residual = unit[drawn]
         for level, codebook in enumerate(self.codebooks.codes):
-            codes = nearest(residual, codebook, self.cosine)
-            vectors = F.embedding(codes, codebook)
-            if self.training:
-                self.codebooks.add(level, residual, codes, valid)
-                self.codebooks.add_candidates(level, lots, residual[drawn], vectors[drawn])
-            residual -= vectors
-            quantized += vectors
-            residual_sum += residual
-            found.append(codes)
-            energies.append(_energy(residual, valid))
-        return quantized, residual_sum.div_(self.num_codebooks), torch.stack(found, dim=1), torch.stack(energies)
+            vectors = F.embedding(codes[drawn, level], codebook)
+            self.codebooks.add_candidates(level, lots, residual, vectors)
+            residual = residual - vectors
+
+    def _mean_residual(self, unit: Tensor, codes: Tensor) -> Tensor:
+        """Mean of r_1 .. r_K (n x D): code j is missing in K - j + 1 of them."""
+        levels = self.num_codebooks
+        weights = torch.arange(levels, 0, -1, device=unit.device, dtype=unit.dtype) / levels
+        return self._sum_of_codes(codes, -weights).add_(unit)
 
     @torch.no_grad()
     def _start_if_needed(self, rows: Tensor, valid: Tensor) -> None:
@@ -266,5 +284,5 @@ class ResidualQuantizer(nn.Module):
         return F.embedding(nearest(residual, codebook, self.cosine), codebook)
 
 
-def _energy(rows: Tensor, valid: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=1).square().masked_fill(~valid, 0.0).sum()
+def _energy(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1).square()

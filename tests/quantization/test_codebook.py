@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bridle_fairseq.nn import distributed
 from bridle_fairseq.quantization import ResidualQuantizer, codebook
 from bridle_fairseq.quantization.codebook import nearest
 
@@ -195,3 +196,20 @@ def test_a_step_never_waits_for_the_device(options):
     with HostReads() as reads:
         bool(module.started), z[padding_mask], padding_mask.nonzero()
     assert len(reads.found) == 3
+
+
+def test_an_update_is_one_sum_over_ranks_and_of_counts_alone_where_codes_stay(monkeypatch):
+    module = with_dead_code()
+    sent: list[int] = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sent.append(tensor.numel()))
+    monkeypatch.setattr(torch.distributed, "all_gather", lambda parts, tensor: [part.copy_(tensor) for part in parts])
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    for _ in range(2):
+        module.encode(vectors(1, 50))
+        module.commit()
+    assert sent == 2 * [2 * (SIZE + 1)]
+    module(vectors(1, 50))
+    module.encode(vectors(1, 50))
+    module.commit()
+    assert sent[2:] == [sum(tensor.numel() for tensor in module.codebooks.pending())]

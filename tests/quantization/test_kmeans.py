@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from bridle_fairseq.quantization import codebook
 from bridle_fairseq.quantization import kmeans as kmeans_module
 from bridle_fairseq.quantization.kmeans import kmeans
 
@@ -84,3 +86,25 @@ def test_fewer_rows_than_clusters_are_all_centres_with_copies_beside_them(num_ro
 def test_equal_rows_stay_finite(value):
     centres, counts = kmeans(torch.full((50, 3), value), 8)
     assert centres.isfinite().all() and counts.sum() == 50
+
+
+class LargestResult(TorchDispatchMode):
+    """The most values that an operation had in its result, views of ``rows`` left out."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        super().__init__()
+        self.memory, self.values = rows.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() != self.memory:
+            self.values = max(self.values, result.numel())
+        return result
+
+
+def test_memory_does_not_grow_with_rows_times_their_width_or_clusters(monkeypatch):
+    monkeypatch.setattr(codebook, "SCORES_AT_ONCE_CPU", 500)
+    rows = torch.randn(3000, 16, generator=torch.Generator().manual_seed(2))
+    with LargestResult(rows) as largest:
+        kmeans(rows, 20)
+    assert largest.values == 3000

@@ -98,6 +98,14 @@ def test_codes_are_the_nearest_and_decode_is_their_sum(trained, variant):
     assert result.quantized.shape == z.shape and result.codes.shape == (4, 30, trained.num_codebooks)
 
 
+def test_codes_of_other_codebooks_are_not_decoded(trained):
+    with pytest.raises(ValueError, match=r"\(5, 7\) codes of 0 to 0; expected"):
+        trained.decode(torch.zeros(5, 7, dtype=torch.long))
+    for wrong in (-1, trained.codebook_size):
+        with pytest.raises(ValueError, match=f"to {trained.codebook_size - 1}"):
+            trained.decode(torch.full((2, trained.num_codebooks), wrong))
+
+
 def test_soft_codes_are_the_nearest_in_order(trained, variant):
     z = vectors(51, 5, 6)
     soft = trained.eval().encode(z, codes_per_level=4)
