@@ -132,10 +132,9 @@ def main() -> None:
         print(f"{vectors} vectors of {width}, {levels} x {codes} codes; floor {1e3 * statistics.median(floor):.1f} ms")
         for what in ("update", "step", "eval"):
             mine, theirs = times["ours", what], times["peer", what]
+            medians = f"ours {1e3 * statistics.median(mine):7.1f} ms  peer {1e3 * statistics.median(theirs):7.1f} ms"
             print(
-                f"  {what:6}  ours {1e3 * statistics.median(mine):7.1f} ms  peer {1e3 * statistics.median(theirs):7.1f} ms"
-                f"  ours/peer {ratio(mine, theirs)}  ours/floor {ratio(mine, floor)}",
-                flush=True,
+                f"  {what:6}  {medians}  ours/peer {ratio(mine, theirs)}  ours/floor {ratio(mine, floor)}", flush=True
             )
 
 
