@@ -100,11 +100,11 @@ def finetune(
         checkpoint: of pretraining.
         data: train, valid and test .tsv and .lbl, labels.csv.
     """
-    from bridle_fairseq.finetuning_run import accuracy
+    from bridle_fairseq.finetuning_run import score_split
 
     own = [f"task.data={data}", f"model.checkpoint={checkpoint}"]
     best = train(folder, "finetuning/tiny", [*own, *overrides], threads, examples) / "checkpoint_best.pt"
-    return accuracy(best, data, "test", 64, "cpu")[0]
+    return score_split(best, data, "test", 64, "cpu")[0]
 
 
 def untrained(folder: Path, checkpoint: Path, seed: int) -> Path:

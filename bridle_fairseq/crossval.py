@@ -34,9 +34,14 @@ class Job(NamedTuple):
     args: argparse.Namespace  # of the command
     out: Path
     classes: Classes
-    labels: np.ndarray  # class number of each row of all.tsv
+    labels: np.ndarray  # class number of each row of all.tsv; or rows x classes of 0 and 1, any number of them a row
     folds: Sequence[Fold]
     device: str
+
+    @property
+    def metric(self) -> str:
+        """What is reported of a fold."""
+        return "mAP" if self.labels.ndim == 2 else "accuracy"
 
     def checkpoint(self, fold: Fold) -> str:
         """Path of the fold's checkpoint; empty where none is needed."""
@@ -150,7 +155,13 @@ def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
 
 def _finetune(job: Job, checkpoint: str, folder: Path) -> Row:
     from bridle_fairseq.cli.checkpoint import load_model
-    from bridle_fairseq.finetuning_run import FINETUNING_CONFIGS, FineTuningRun, accuracy, write_untrained
+    from bridle_fairseq.finetuning_run import (
+        FINETUNING_CONFIGS,
+        MULTI_LABEL,
+        FineTuningRun,
+        score_split,
+        write_untrained,
+    )
 
     args = job.args
     load_model(checkpoint)  # a checkpoint that cannot be used is found before anything is trained
@@ -161,13 +172,16 @@ def _finetune(job: Job, checkpoint: str, folder: Path) -> Row:
     if not (configs / f"{args.config_name}.yaml").is_file():
         raise InputError(f"{configs / args.config_name}.yaml: no such file; expected a configuration for --config-name")
     print(f"{folder.name}: fine-tuning, log in {folder / 'train.log'}", flush=True)
-    best = FineTuningRun(checkpoint, folder, folder, configs, args.config_name, args.overrides).train()
-    test, valid = accuracy(best, folder, "test", args.batch_size, job.device)
+    overrides = [*(MULTI_LABEL if job.metric == "mAP" else ()), *args.overrides]
+    best = FineTuningRun(checkpoint, folder, folder, configs, args.config_name, overrides).train()
+    test, valid = score_split(best, folder, "test", args.batch_size, job.device)
     return Row("from scratch" if args.untrained else "fine-tuned", "", "", 0, {}, valid, test, None, {})
 
 
-def summarise(results: Mapping[str, Sequence[Result]], out: Path, settings: Mapping[str, Any]) -> str:
-    """``crossval.json`` and ``crossval.csv`` in ``out``, and the table: accuracy of each fold, mean and deviation."""
+def summarise(
+    results: Mapping[str, Sequence[Result]], out: Path, settings: Mapping[str, Any], metric: str = "accuracy"
+) -> str:
+    """``crossval.json`` and ``crossval.csv`` in ``out``, and the table: the score of each fold, mean and deviation."""
     by_name: dict[str, list[float]] = {}
     for of_fold in results.values():
         for result in of_fold:
@@ -179,13 +193,13 @@ def summarise(results: Mapping[str, Sequence[Result]], out: Path, settings: Mapp
         for name, values in by_name.items()
     ]
     with atomic_text(out / "crossval.json") as file:
-        json.dump({"settings": dict(settings), "folds": list(results), "rows": lines}, file, indent=2)
+        json.dump({"settings": dict(settings), "metric": metric, "folds": list(results), "rows": lines}, file, indent=2)
         file.write("\n")
     with atomic_text(out / "crossval.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", *(f"fold {name}" for name in results), "mean", "std"])
         writer.writerows([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
-    cells = [["test accuracy", *(f"fold {name}" for name in results), "mean", "std"]]
+    cells = [[f"test {metric}", *(f"fold {name}" for name in results), "mean", "std"]]
     for line in lines:
         cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])
     return aligned(cells)

@@ -18,7 +18,7 @@ from bridle_fairseq.errors import InputError
 from bridle_fairseq.export_onnx import ONNX, write_onnx
 from bridle_fairseq.model_card import model_card
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
-from bridle_fairseq.pretrained import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
+from bridle_fairseq.pretrained_files import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
 
 CARD = "README.md"
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
@@ -85,7 +85,7 @@ def export(
     folder: str | os.PathLike[str],
     parts: tuple[str, ...] = (),
     license: str | None = None,
-    onnx_seconds: float | None = None,
+    onnx: bool = False,
 ) -> Path:
     """Write an export, all of it or nothing; an earlier export in the same place is replaced.
 
@@ -94,7 +94,7 @@ def export(
         folder: where; it must not hold anything else.
         parts: of the model ``bridle``: encoder, tokenizer or both; empty: both.
         license: of the weights, for the model card.
-        onnx_seconds: also write the encoder as an ONNX graph for clips of up to this length.
+        onnx: also write the encoder as an ONNX graph.
 
     Raises:
         InputError: the folder holds something else, weights that do not fit, codebooks that have not been started, or
@@ -102,7 +102,7 @@ def export(
     """
     folder = Path(folder).absolute()
     check_folder(folder)
-    if onnx_seconds is not None and source.settings.modality != "audio":
+    if onnx and source.settings.modality != "audio":
         raise InputError(f"--onnx with a model of modality {source.settings.modality}; expected one of sound")
     config, weights = _contents(source, parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,8 @@ def export(
         _write_weights(weights, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _check(temporary, source.path)
-        if onnx_seconds is not None:
-            difference = write_onnx(temporary, onnx_seconds)
-            config["onnx"] = {"seconds": onnx_seconds, "largest_difference": difference}
+        if onnx:
+            config["onnx"] = {"largest_difference": write_onnx(temporary)}
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(model_card(source, config, license), encoding="utf-8")
         replace_folder(temporary, folder)

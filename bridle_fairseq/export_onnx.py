@@ -10,42 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.pretrained import load
 
 ONNX = "encoder.onnx"
+INPUTS, OUTPUTS = ("waveform", "padding_mask"), ("features", "class_token", "feature_padding")
 TOLERANCE = 1e-3  # of a feature: the graph's Fourier transform rounds otherwise, which a log of small energies shows
-CHECKED_BATCH = 2
+CHECKED = ((1, 0.01), (3, 0.5), (2, 1.0), (1, 4.321))  # clips and their seconds: under a frame, and any numbers
 
 
-class _Graph(nn.Module):
-    """The core without the mask of patches, which follows from the mask of samples."""
+def write_onnx(folder: Path) -> float:
+    """Write ``encoder.onnx`` into an export and compare what onnxruntime makes of it with torch, at several lengths.
 
-    def __init__(self, core: nn.Module) -> None:
-        super().__init__()
-        self.core = core
-
-    def forward(self, waveform: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
-        return self.core(waveform, padding_mask)[:2]
-
-
-def write_onnx(folder: Path, seconds: float) -> float:
-    """Write ``encoder.onnx`` into an export and compare what onnxruntime makes of it with torch.
-
-    Inputs: ``waveform``, B x S float32 at the model's rate, S as long as ``seconds``; ``padding_mask``, B x S bool,
-    True after the end of a shorter clip. Outputs: ``features``, B x N x D, and ``class_token``, B x D. B is free.
+    Inputs: ``waveform``, B x S float32 at the model's rate; ``padding_mask``, B x S bool, True after the end of a
+    shorter clip. Outputs: ``features``, B x N x D, ``class_token``, B x D, and ``feature_padding``, B x N bool. B and
+    S are free.
 
     Args:
-        folder: of an export with an encoder.
-        seconds: length of the input.
+        folder: of an export of sound with an encoder.
 
     Returns:
         The largest difference of a feature from torch's.
 
     Raises:
-        InputError: a package of the extra ``onnx`` is missing, or the length is under a frame.
+        InputError: a package of the extra ``onnx`` is missing, or onnxruntime computes something else.
     """
     try:
         import onnx  # noqa: F401
@@ -54,47 +44,38 @@ def write_onnx(folder: Path, seconds: float) -> float:
     except ImportError as error:
         raise InputError(f"--onnx needs {error.name}, of the extra onnx: pip install 'bridle_fairseq[onnx]'") from None
     model = load(folder)
-    samples = round(seconds * model.sample_rate)
-    if samples < model.module.front_end.log_mel.frame_length:
-        raise InputError(f"--onnx is {seconds:g} seconds; expected at least a frame of 0.025")
-    graph = _Graph(model.core).eval()
-    inputs = _example(samples)
     with _quiet():
-        batch = {0: torch.export.Dim("batch", min=1, max=4096)}
         program: Any = torch.onnx.export(
-            graph,
-            inputs,
-            dynamo=True,
-            dynamic_shapes=(batch, batch),
-            input_names=["waveform", "padding_mask"],
-            output_names=["features", "class_token"],
-            verbose=False,
+            model.program(), dynamo=True, input_names=INPUTS, output_names=OUTPUTS, verbose=False
         )
         program.save(str(folder / ONNX))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(folder / ONNX), options, providers=["CPUExecutionProvider"])
-    return _difference(session, graph, model.core, inputs)
-
-
-def _example(samples: int) -> tuple[Tensor, Tensor]:
-    """A whole clip and one of three quarters, of tones that wander."""
-    random = torch.Generator().manual_seed(0)
-    waveform = 0.3 * (torch.rand(CHECKED_BATCH, samples, generator=random) * 0.6).cumsum(1).sin()
-    lengths = torch.tensor([samples, max(1, 3 * samples // 4)])
-    return waveform, torch.arange(samples) >= lengths[:, None]
-
-
-def _difference(session: Any, graph: nn.Module, core: Any, inputs: tuple[Tensor, Tensor]) -> float:
-    with torch.no_grad():
-        expected, padding = graph(*inputs), core(*inputs)[2]
-    names = ("waveform", "padding_mask")
-    found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
-    features = (torch.from_numpy(found[0]) - expected[0])[~padding].abs().max()
-    difference = float(torch.maximum(features, (torch.from_numpy(found[1]) - expected[1]).abs().max()))
+    examples = [_example(clips, round(seconds * model.sample_rate)) for clips, seconds in CHECKED]
+    difference = max(_difference(session, model.core, *example) for example in examples)
     if not difference < TOLERANCE:
         raise InputError(f"onnxruntime differs from torch by {difference:.2g}; expected under {TOLERANCE:g}")
     return difference
+
+
+def _example(clips: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Clips of tones that wander, each but the first one shorter than the one before."""
+    random = torch.Generator().manual_seed(0)
+    waveform = 0.3 * (torch.rand(clips, samples, generator=random) * 0.6).cumsum(1).sin()
+    lengths = torch.tensor([max(1, samples - samples * number // 4) for number in range(clips)])
+    return waveform, torch.arange(samples) >= lengths[:, None]
+
+
+def _difference(session: Any, core: Any, waveform: Tensor, padding_mask: Tensor) -> float:
+    """The largest one of a feature; infinite where they are not of the same patches."""
+    with torch.no_grad():
+        x, class_token, padding = core(waveform, padding_mask)
+    inputs = dict(zip(INPUTS, (waveform.numpy(), padding_mask.numpy()), strict=True))
+    features, token, mask = map(torch.from_numpy, session.run(None, inputs))
+    if not torch.equal(mask, padding):
+        return float("inf")
+    return float(torch.maximum((features - x)[~padding].abs().max(), (token - class_token).abs().max()))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,10 @@ from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import log
 
 FINETUNING_CONFIGS = CONFIGS.parent / "finetuning"
+MULTI_LABEL = (
+    "task.multi_label=true",
+    "checkpoint.best_checkpoint_metric=mAP",
+)  # overrides, any number of classes a clip
 
 
 class FineTuningRun(NamedTuple):
@@ -59,12 +63,16 @@ class FineTuningRun(NamedTuple):
         return best
 
 
-def accuracy(checkpoint: Path, data: Path, split: str, batch_size: int, device: str) -> tuple[float, float]:
-    """Accuracy on a split, with clips cropped as in validation; and the best validation value of the training."""
+def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, device: str) -> tuple[float, float]:
+    """Accuracy (with any number of classes a clip: mAP) on a split, and the best validation value of the training.
+
+    Clips are cropped as in validation. mAP is the mean over the classes that have a positive in the split.
+    """
     import torch
     from fairseq import checkpoint_utils
 
     from bridle_fairseq.classify import score_dataset
+    from bridle_fairseq.metrics import evaluate
 
     overrides = {"data": str(data)}
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=overrides)
@@ -72,10 +80,11 @@ def accuracy(checkpoint: Path, data: Path, split: str, batch_size: int, device: 
     model = models[0].to(device).eval()
     task.load_dataset(split)
     dataset = task.dataset(split)
-    rows, scores = score_dataset(model, dataset, False, batch_size, workers=0)
+    rows, scores = score_dataset(model, dataset, dataset.multi_label, batch_size, workers=0)
     if not len(rows):
         raise InputError(f"{data / split}.tsv: not one clip can be read; expected some")
-    return float((scores.argmax(1) == dataset.targets(rows.tolist()).numpy()).mean()), float(valid)
+    found = evaluate(scores, dataset.targets(rows.tolist()).numpy())
+    return found.values["mAP" if dataset.multi_label else "accuracy"], float(valid)
 
 
 def write_untrained(checkpoint: str, path: Path, seed: int) -> str:

@@ -107,9 +107,8 @@ def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         how_many = "any number of classes" if config["multi_label"] else "one class"
         rows.append(("head", f"pooling {config['pooling']}, {how_many} a clip"))
     if "onnx" in config:
-        seconds, difference = config["onnx"]["seconds"], config["onnx"]["largest_difference"]
-        text = f"`encoder.onnx`: waveform and padding_mask of {seconds:g} s to features and class_token"
-        rows.append(("ONNX", f"{text}; differs from torch by {difference:.1g} at most"))
+        text = "`encoder.onnx`: waveform and padding_mask to features, class_token and feature_padding"
+        rows.append(("ONNX", f"{text}; differed from torch by {config['onnx']['largest_difference']:.1g} at most"))
     return [*rows, ("checkpoint", f"sha256 {config['checkpoint_sha256']}")]
 
 

@@ -5,16 +5,13 @@ A folder that ``bridle export`` wrote holds weights and settings, and no code: l
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.errors import InputError
@@ -23,15 +20,7 @@ from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.core import EncoderCore
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.settings import BridleSettings, check_settings
-
-FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-PARTS = {  # of the model `bridle`: the modules that each part needs
-    "encoder": ("encoder",),
-    "tokenizer": ("tokenizer", "quantizer", "estimator", "projection", "latent_norm"),
-}
-ALL_MODULES = ("decoder", "teacher_norm", *PARTS["encoder"], *PARTS["tokenizer"])
+from bridle_fairseq.pretrained_files import read_config, read_module
 
 
 class Features(NamedTuple):
@@ -59,10 +48,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     """
     folder = Path(folder)
     config = read_config(folder)
-    settings = _settings(folder / CONFIG, config)
-    module = _build(folder, config, settings)
-    _fill(module, folder / WEIGHTS)
-    return Pretrained(config, module.to(device).eval().requires_grad_(False))
+    return Pretrained(config, read_module(folder, config).to(device).eval().requires_grad_(False))
 
 
 class Pretrained:
@@ -85,8 +71,8 @@ class Pretrained:
         valid_crop: share of their shorter side that was shown there.
         num_frames, frame_stride: frames of a clip, and which of a file's those are: every ``frame_stride``-th; None
             without video.
-        core: input and padding mask to features, for torch.compile, torch.export and ONNX; what a user assigns here,
-            such as ``torch.compile(model.core)``, is used by :meth:`embed`. None without an encoder.
+        core: input and padding mask to features; what a user assigns here, such as ``torch.compile(model.core)``, is
+            used by :meth:`embed`. None without an encoder.
     """
 
     def __init__(self, config: Mapping[str, Any], module: Bridle | Classifier) -> None:
@@ -197,6 +183,23 @@ class Pretrained:
             for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
+    def program(self) -> torch.export.ExportedProgram:
+        """The encoder of sound as a graph of torch.export, for any number of clips of any length.
+
+        It takes ``waveform`` (B x S float32 at the model's rate) and ``padding_mask`` (B x S bool, True after the end
+        of a shorter clip), and gives features (B x N x D), class tokens (B x D) and the patches that are padding
+        (B x N), all on the model's device. Save it with ``torch.export.save``.
+
+        Raises:
+            InputError: an export without an encoder, or of another modality.
+        """
+        from bridle_fairseq.nn.graph import export_graph
+
+        self._need("encoder", "classifier")
+        if self.settings.modality != "audio":
+            raise InputError(f"a graph of a model of modality {self.settings.modality}; expected one of sound")
+        return export_graph(EncoderCore(self.module.front_end, self.module.encoder).eval())  # type: ignore[arg-type]
+
     # -- input -------------------------------------------------------------------------------------------------------
 
     def _need(self, *parts: str) -> None:
@@ -216,94 +219,3 @@ class Pretrained:
             items = images(inputs) if self.settings.modality == "image" else clips(inputs)
         source, mask = pad_items(items)
         return source.to(self.device), None if mask is None else mask.to(self.device)
-
-
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of an export.
-
-    Raises:
-        InputError: missing, damaged, or of another version.
-    """
-    path = folder / CONFIG
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one that bridle export wrote")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a folder that bridle export wrote") from None
-    except ValueError as error:
-        raise InputError(f"{path}: damaged, no JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{path}: not of this format; expected one that bridle export wrote")
-    if config.get("format_version") != FORMAT_VERSION:
-        found = config.get("format_version")
-        raise InputError(f"{path}: version {found!r}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
-    return config
-
-
-def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
-    given = config.get("settings")
-    known = {field.name for field in fields(BridleSettings)}
-    if not isinstance(given, dict) or not set(given) <= known:
-        unknown = sorted(set(given) - known) if isinstance(given, dict) else ["none"]
-        raise InputError(f"{path}: unknown settings {', '.join(unknown)}; expected those of this bridle_fairseq")
-    # what was trained in bfloat16 is exact in float32, and does not depend on the batch there
-    settings = replace(BridleSettings(**given), precision="float32")
-    try:
-        check_settings(settings)
-    except (TypeError, InputError) as error:
-        raise InputError(f"{path}: settings that cannot work ({error})") from None
-    return settings
-
-
-class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves out random starts of weights: on the device "meta" they do nothing, and import half of torch for it."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> Bridle | Classifier:
-    """The modules of the parts, without memory for their weights: those will be the file's."""
-    parts = config.get("parts")
-    if parts == ["classifier"]:
-        try:
-            names, pooling = config["classes"]["names"], config["pooling"]
-            config["multi_label"]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: damaged, no {error} of the classifier") from None
-        with torch.device("meta"), _NoRandomNumbers():
-            return Classifier(settings, len(names), pooling)
-    if not parts or not isinstance(parts, list) or not set(parts) <= set(PARTS):
-        raise InputError(f"{folder / CONFIG}: parts are {parts!r}; expected encoder, tokenizer or classifier")
-    with torch.device("meta"), _NoRandomNumbers():
-        module = Bridle(settings)
-    needed = {name for part in parts for name in PARTS[part]}
-    for name in ALL_MODULES:
-        if name not in needed:
-            setattr(module, name, None)
-    return module
-
-
-def _fill(module: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for part in module.modules():  # what training collects is in no file, and begins empty
-        for name, buffer in part.named_buffers(recurse=False):
-            if buffer.is_meta:
-                part._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
-    try:
-        module.load_state_dict(load_file(path), assign=True)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; expected the weights that bridle export wrote") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged, no safetensors file ({error})") from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: weights that do not fit {CONFIG} ({reason})") from None

@@ -300,7 +300,7 @@ def test_what_an_export_does_not_hold_is_told(exported) -> None:
         (["unfit.pt", "out"], "unfit.pt: its weights do not fit its settings"),
         (["bridle.pt", "junk.pt"], "junk.pt is a file"),
         (["classifier.pt", "out", "--part", "encoder"], "--part encoder with a checkpoint of a classifier"),
-        (["bridle.pt", "out", "--part", "tokenizer", "--onnx", "1"], "--onnx with --part tokenizer"),
+        (["bridle.pt", "out", "--part", "tokenizer", "--onnx"], "--onnx with --part tokenizer"),
     ],
 )
 def test_mistakes_of_the_command_are_one_sentence(made, tmp_path, capsys, arguments, sentence) -> None:
@@ -321,13 +321,28 @@ def test_mistakes_of_the_command_are_one_sentence(made, tmp_path, capsys, argume
 def test_the_onnx_graph_gives_the_same_features(made, tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "out"
-    assert bridle.main(["export", str(made[0] / "bridle.pt"), str(out), "--part", "encoder", "--onnx", "0.5"]) == 0
+    assert bridle.main(["export", str(made[0] / "bridle.pt"), str(out), "--part", "encoder", "--onnx"]) == 0
     session = onnxruntime.InferenceSession(str(out / "encoder.onnx"), providers=["CPUExecutionProvider"])
-    source = torch.randn(3, 8000, generator=torch.Generator().manual_seed(3)).cumsum(1).sin() * 0.3
-    mask = torch.arange(8000) >= torch.tensor([8000, 8000, 3000])[:, None]
-    features, token = session.run(None, {"waveform": source.numpy(), "padding_mask": mask.numpy()})
-    expected = pretrained.load(out).features(source, 16000, [8000, 8000, 3000])
-    valid = ~expected.padding_mask
-    torch.testing.assert_close(torch.from_numpy(features)[valid], expected.x[valid], rtol=0, atol=1e-3)
-    torch.testing.assert_close(torch.from_numpy(token), expected.class_token, rtol=0, atol=1e-3)
+    model = pretrained.load(out)
+    for clips, samples in ((1, 200), (3, 8000), (2, 70001)):
+        source = torch.randn(clips, samples, generator=torch.Generator().manual_seed(3)).cumsum(1).sin() * 0.3
+        lengths = [samples, samples // 2, samples // 3][:clips]
+        mask = torch.arange(samples) >= torch.tensor(lengths)[:, None]
+        found = session.run(None, {"waveform": source.numpy(), "padding_mask": mask.numpy()})
+        features, token, padding = map(torch.from_numpy, found)
+        expected = model.features(source, 16000, lengths)
+        valid = ~padding
+        assert torch.equal(padding, torch.zeros_like(padding) if clips == 1 else expected.padding_mask)
+        torch.testing.assert_close(features[valid], expected.x[valid], rtol=0, atol=1e-3)
+        torch.testing.assert_close(token, expected.class_token, rtol=0, atol=1e-3)
     assert "encoder.onnx" in (out / "README.md").read_text()
+
+
+def test_the_graph_of_torch_export_comes_from_a_loaded_model(made, exported, sound, tmp_path) -> None:
+    loaded = pretrained.load(exported / "classifier")  # an encoder stands in it too
+    torch.export.save(loaded.program(), tmp_path / "graph.pt2")
+    found = torch.export.load(tmp_path / "graph.pt2").module()(sound[0], sound[2])
+    expected = loaded.features(sound[0], 16000, sound[1])
+    torch.testing.assert_close(found[0][~found[2]], expected.x[~expected.padding_mask], rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="holds tokenizer; expected one with encoder"):
+        pretrained.load(exported / "tokenizer").program()

@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name-column", metavar="NAME", help="default: filename, slice_file_name ... (ESC, UrbanSound)"
     )
     parser.add_argument("--label-column", metavar="NAME", help="default: category, class, label ...")
+    parser.add_argument(
+        "--label-separator",
+        metavar="TEXT",
+        help="between several classes in one cell: a clip has any number of them, and the score is mAP (default: each "
+        "clip has one class, and the score is accuracy)",
+    )
     parser.add_argument("--fold-column", metavar="NAME", default="fold", help="(default: %(default)s)")
     parser.add_argument("--classes", metavar="CSV", help="an existing labels.csv (index,mid,display_name) to keep to")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="test these folds only (default: each in turn)")
@@ -68,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
     _keep_to_settings(args, out, corpus)
     corpus.write(out, say=lambda text: None)
     print(f"{len(labels)} clips, {len(corpus.classes)} classes, {len(folds)} folds: manifests in {out}")
+    _say_absent(labels, len(corpus.classes), folds)
     job = Job(args, out, corpus.classes, labels, folds, device)
     results = run_fold_by_fold(job)
-    print(f"\n{summarise(results, out, _settings(args, corpus))}")
+    print(f"\n{summarise(results, out, _settings(args, corpus), job.metric)}")
     print(f"\n{out / 'crossval.json'}, {out / 'crossval.csv'}")
     return 0
 
@@ -95,21 +102,25 @@ def _check_checkpoints(args: argparse.Namespace, folds: Any) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """The corpus with the splits of all folds, and ``all`` besides; class number of each row of that; the folds."""
+    """The corpus with the splits of all folds, and ``all`` besides; labels of the rows of that (see Job); the folds."""
     import numpy as np
 
     from bridle_fairseq.data.folds import make_folds, match_all
-    from bridle_fairseq.data.labels import Classes
+    from bridle_fairseq.data.labels import Classes, Labels
     from bridle_fairseq.data.prepare import labelled_corpus, scan_source
     from bridle_fairseq.data.tables import read_table
 
     columns = {"name": args.name_column, "label": args.label_column, "fold": args.fold_column}
-    entries = read_table(args.table, columns)
+    entries = read_table(args.table, columns, args.label_separator)
+    multi_label = args.label_separator is not None
     scan = scan_source(args.audio, args.out)
-    found = match_all(scan, entries, args.table)
+    found = match_all(scan, entries, args.table, multi_label)
     corpus = labelled_corpus(scan, found, 0.0, args.seed, Classes.read(args.classes) if args.classes else None)
     used = np.array([row for row, entry in enumerate(found) if entry is not None])
-    labels = np.array([corpus.labels[row][0] for row in used])
+    if multi_label:
+        labels = np.stack([Labels([corpus.labels[row]], corpus.classes).multi_hot(0) for row in used])
+    else:
+        labels = np.array([corpus.labels[row][0] for row in used])
     of_rows = [entry.fold for entry in found if entry is not None]
     folds = make_folds(of_rows, labels, corpus.classes, args.valid_percent, args.seed, args.folds)
     corpus.splits = {"all": used}
@@ -117,6 +128,14 @@ def _prepare(args: argparse.Namespace) -> tuple[Any, Any, Any]:
         for part, rows in (("train", fold.train), ("valid", fold.valid), ("test", fold.test)):
             corpus.splits[f"fold{fold.name}/{part}"] = used[rows]
     return corpus, labels, folds
+
+
+def _say_absent(labels: Any, num_classes: int, folds: Any) -> None:
+    """How many classes no fold can be judged by, where the score is a mean over classes."""
+    for fold in folds if labels.ndim == 2 else ():
+        absent = num_classes - int(labels[fold.test].any(0).sum())
+        if absent:
+            print(f"fold {fold.name}: {absent} of {num_classes} classes have no clip in it and are left out of its mAP")
 
 
 def _settings(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
@@ -128,6 +147,8 @@ def _settings(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
     table = file_sha256(args.table)
     found = {"mode": args.mode, "clips_sha256": digest, "table_sha256": table, "seed": args.seed}
     found |= {"valid_share": args.valid_percent}
+    if args.label_separator is not None:
+        found |= {"label_separator": args.label_separator}
     if args.mode != "logmel":
         of_each = "{fold}" in args.checkpoint  # then it stands in each fold's result
         sha256 = "of each fold" if of_each else file_sha256(args.checkpoint)

@@ -19,15 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", metavar="NAME", help="of the weights, for the model card, such as cc-by-4.0")
     parser.add_argument(
         "--onnx",
-        type=float,
-        metavar="SECONDS",
-        help="also write encoder.onnx for clips of up to so many seconds (needs the extra 'onnx')",
+        action="store_true",
+        help="also write encoder.onnx, for sound of any length, checked in onnxruntime (needs the extra 'onnx')",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    if args.onnx is not None and args.part == "tokenizer":
+    if args.onnx and args.part == "tokenizer":
         raise InputError("--onnx with --part tokenizer; expected --part encoder or all, as it is the encoder's graph")
     from bridle_fairseq import export
 

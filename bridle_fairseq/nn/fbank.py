@@ -30,7 +30,7 @@ def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 
     """
     if isinstance(num_samples, Tensor):
         return 1 + (num_samples - frame_length).clamp(min=0).div(frame_shift, rounding_mode="floor")
-    return 1 + max(num_samples - frame_length, 0) // frame_shift
+    return 1 if num_samples <= frame_length else 1 + (num_samples - frame_length) // frame_shift
 
 
 def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 def grid_size(input_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:
     """Patches along each axis; an incomplete last patch counts, so that no part of the input is lost."""
-    return tuple(math.ceil(size / patch) for size, patch in zip(input_size, patch_size, strict=True))
+    return tuple(-(-size // patch) for size, patch in zip(input_size, patch_size, strict=True))
 
 
 def patchify(x: Tensor, patch_size: Sequence[int]) -> Tensor:

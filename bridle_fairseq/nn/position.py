@@ -50,8 +50,11 @@ def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None,
     Source: sin-cos embedding of MAE (arXiv 2111.06377), extended to any number of axes.
     """
     # What torch.export traces with are no real tensors, and must not be kept for those who come later.
-    find = _table if torch.compiler.is_compiling() else _kept_table
-    table = find(tuple(int(n) for n in grid), int(width))
+    # Nor are the sizes numbers there: a graph is for any of them.
+    if torch.compiler.is_compiling():
+        table = _table(tuple(grid), width)
+    else:
+        table = _kept_table(tuple(int(n) for n in grid), int(width))
     table = table if like is None else table.to(like)
     if first is None:
         return table

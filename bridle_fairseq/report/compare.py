@@ -96,6 +96,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         wanted.append((f"perplexity_{k}", f"Perplexity, level {k}", "number of codes in even use", None))
         wanted.append((f"residual_energy_{k}", f"Residual energy after level {k}", "share that is left", None))
     wanted += [("clips_per_second", "Speed", "clips a second while training", None)]
+    wanted += [("memory_gb", "Memory", "GB of the training process, peak so far", None)]
     last = max([run.updates for run in runs] + [band.end for run in runs for band in run.bands])
     cards = []
     for metric, title, text, top in wanted:

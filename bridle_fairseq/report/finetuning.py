@@ -12,7 +12,7 @@ from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run
-from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header
+from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
 
 METRICS = (  # of validation, in the order in which they are shown: name, title, what it is
     ("accuracy", "Accuracy", "share of clips whose highest score is their class"),
@@ -75,6 +75,7 @@ def _curves(run: Run) -> str:
     for title, text, lines in (("Learning rate", "of the head", rate), ("Speed", "clips a second in training", speed)):
         if lines[0].points:
             cards.append(chart_card(title, text, lines, []))
+    cards += memory_cards(run.records, [])
     return f'<h2>Training</h2><div class="grid2">{"".join(cards)}</div>'
 
 

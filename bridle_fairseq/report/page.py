@@ -20,6 +20,7 @@ from bridle_fairseq.report.sections import (
     document,
     duration,
     header,
+    memory_cards,
 )
 
 
@@ -79,10 +80,7 @@ def _probe_and_memory(run: Run) -> list[str]:
         parts.append(
             chart_card("Probe accuracy", "frozen encoder, while it is being pretrained", probe, run.bands, top=1.0)
         )
-    memory = [Line("free", series(run.records, "gb_free"), 3)]
-    if memory[0].points:
-        parts.append(chart_card("GPU memory", "GB that are free, at the end of an update", memory, run.bands))
-    return parts
+    return [*parts, *memory_cards(run.records, run.bands)]
 
 
 def _changes(run: Run) -> list[str]:

@@ -59,7 +59,7 @@ def chart_card(
 
 
 def duration(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Facts: how long it took, and how fast."""
+    """Facts: how long it took, how fast, and the memory of it."""
     found = []
     wall = [value for _, value in series(records, "wall")]
     if wall:
@@ -67,6 +67,22 @@ def duration(records: Sequence[Record]) -> list[tuple[str, str]]:
     speed = [value for _, value in series(records, "clips_per_second")]
     if speed:
         found.append((f"{float(np.median(speed)):.3g}", "clips a second, median"))
+    memory = [value for _, value in series(records, "memory_gb")]
+    if memory:
+        found.append((f"{max(memory):.3g} GB", "of memory"))
+    return found
+
+
+def memory_cards(records: Sequence[Record], bands: Sequence[Band]) -> list[str]:
+    """Charts of memory, of what was logged."""
+    found = []
+    for metric, title, text in (
+        ("gb_free", "Free GPU memory", "GB that an update left, at least"),
+        ("memory_gb", "Memory", "GB of the training process, peak so far; without GPU and data loaders"),
+    ):
+        line = Line("GB", series(records, metric), 3)
+        if line.points:
+            found.append(chart_card(title, text, [line], bands))
     return found
 
 

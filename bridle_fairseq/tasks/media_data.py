@@ -12,6 +12,7 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 
@@ -277,4 +278,5 @@ class MediaTask(FairseqTask):
         with exit_on_input_error():
             for log in self.skips.values():
                 log.check(self.cfg.max_skipped)
+        log_memory()
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)

@@ -165,6 +165,25 @@ def test_some_folds_only(clips, tmp_path) -> None:
     assert read(tmp_path / "out")["folds"] == ["2"]
 
 
+def test_clips_of_several_classes_are_scored_by_map(clips, tmp_path, capsys) -> None:
+    table = Path(clips[0])
+    lines = table.read_text().splitlines()
+    more = {1: "|near", 9: "|near", 12: "|near", 17: "|near|odd", 20: "|far", 22: "|far"}
+    table.write_text("\n".join(line + more.get(number, "") for number, line in enumerate(lines)) + "\n")
+    out = tmp_path / "out"
+    assert crossval(clips, out, "--mode", "logmel", "--label-separator", "|") == 0
+    printed = capsys.readouterr().out
+    assert "24 clips, 5 classes, 3 folds" in printed and "test mAP" in printed
+    assert "fold 1: 2 of 5 classes have no clip in it and are left out of its mAP" in printed  # far and odd
+    assert (out / "fold3/test.lbl").read_text().splitlines().count("dog,near,odd") == 1
+    found, rows = read(out), {}
+    assert (found["metric"], found["settings"]["label_separator"]) == ("mAP", "|")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert min(rows["log-mel, deviation, linear"]["folds"]) > 0.5  # dog and rain are told without fail
+    assert crossval(clips, tmp_path / "single", "--mode", "logmel") == 0  # each cell is a class
+    assert "24 clips, 6 classes" in capsys.readouterr().out
+
+
 def spoil(table: Path, audio: Path, name: str) -> None:
     lines = table.read_text().splitlines()
     if name == "missing file":

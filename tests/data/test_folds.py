@@ -43,6 +43,19 @@ def test_a_class_with_a_single_clip_trains() -> None:
     assert 89 in fold.train
 
 
+def test_clips_of_several_classes_are_drawn_for_the_rarest() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.random(90) < share for share in (0.6, 0.3, 0.1)], axis=1).astype(np.float32)
+    for fold in make_folds(FOLDS, labels, CLASSES, 0.2, seed=1):
+        assert sorted(np.concatenate(fold[1:]).tolist()) == list(range(90))
+        assert {FOLDS[row] for row in fold.test} == {fold.name}
+        others = np.concatenate([fold.train, fold.valid])
+        wanted = 0.2 * labels[others].sum(0)
+        assert np.abs(labels[fold.valid].sum(0) - wanted).max() <= 3 and labels[fold.train].any(0).all()
+        assert abs(labels[fold.valid][:, 2].sum() - wanted[2]) <= 0.5  # the rarest class is exact
+        assert abs(len(fold.valid) - 12) <= 3
+
+
 @pytest.mark.parametrize(
     "folds,labels,wanted,sentence",
     [
@@ -50,6 +63,7 @@ def test_a_class_with_a_single_clip_trains() -> None:
         (["1"] * 90, LABELS, None, "all 90 clips are in fold '1'; expected at least 2 folds"),
         (FOLDS, np.where(np.array(FOLDS) == "2", 1, LABELS), None, "all 30 clips of the fold are 'bee'"),
         (FOLDS, np.where(np.array(FOLDS) == "2", LABELS, 0), ["2"], "all 60 clips of the other folds are 'ant'"),
+        (FOLDS, np.zeros((90, 3)), None, "all 30 clips of the fold are of no class"),
     ],
 )
 def test_folds_that_cannot_work_are_refused(folds, labels, wanted, sentence) -> None:
@@ -65,5 +79,9 @@ def test_every_entry_of_the_table_must_have_its_file() -> None:
         match_all(scan, entries, "folds.csv")
     del entries["b.wav"]
     assert match_all(scan, entries, "folds.csv") == [entries["a.wav"], None]
+    several = {"a.wav": Entry(["ant", "bee"], fold="1")}
+    assert match_all(scan, several, "folds.csv", multi_label=True) == [several["a.wav"], None]
+    with pytest.raises(InputError, match="'a.wav' has 2 classes; expected exactly 1, unless --label-separator"):
+        match_all(scan, several, "folds.csv")
     with pytest.raises(InputError, match="empty fold"):
         match_all(scan, {"a.wav": Entry(["ant"])}, "folds.csv")

@@ -57,6 +57,22 @@ def test_each_fold_is_trained_and_tested_and_a_second_run_does_the_rest(fairseq,
     assert json.loads((out / "crossval.json").read_text()) == found
 
 
+def test_clips_of_several_classes_are_trained_and_scored_by_map(fairseq, clips, checkpoint, tmp_path):
+    rows = list(csv.reader((clips / "folds.csv").open()))
+    for number, row in enumerate(rows[1:]):
+        row[2] += "|third" if number % 3 == 0 else ""
+    with (tmp_path / "several.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    line = command(clips, checkpoint, tmp_path / "out", "--folds", "2", "--label-separator", "|")
+    line[2] = tmp_path / "several.csv"
+    fairseq.run(tmp_path, *line)
+    fold = tmp_path / "out/fold2"
+    (row,) = json.loads((tmp_path / "out/crossval.json").read_text())["rows"]
+    best = fold / "checkpoints/checkpoint_best.pt"
+    said = fairseq.run(tmp_path, "bridle", "evaluate", best, fold / "test.tsv", "--out", tmp_path / "evaluation")
+    assert f"mAP              {row['mean']:.5f}" in said and "precision_at_1" in said
+
+
 def by_hand(fold):
     """Accuracy of the fold's best checkpoint, one test clip after the other."""
     from fairseq.checkpoint_utils import load_model_ensemble_and_task

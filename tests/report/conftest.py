@@ -35,6 +35,7 @@ def log_lines(levels: int, updates: int = 16) -> str:
         values = {
             "loss": f"{5 - update / 10}",
             "clips_per_second": "9.5",
+            "memory_gb": "0.62",
             "wall": f"{update}",
             "num_updates": f"{update}",
         }

@@ -32,6 +32,7 @@ def test_one_run_is_shown_whole(page) -> None:
         assert title.replace("'", "&#x27;") in found
     for title in ("Codes in use", "Revived codes", "Residual energy", "Level 2", "Map of embeddings", "Configuration"):
         assert title in found
+    assert {"Speed", "Memory"} <= set(found) and "<b>0.62 GB</b><span>of memory</span>" in page
     assert page.count('alt="codes of level') == page.count('alt="predictions of level') == 2 * 2
     assert "cold start" in page and ">tokenizer 2<" in page  # stages in the charts
     assert "a &lt;dog&gt;" in page and "PCA of the mean-pooled features of 9 clips" in page

@@ -1,0 +1,129 @@
+"""The files of an export: its settings, and modules with the weights of ``model.safetensors``. Reading runs no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.settings import BridleSettings, check_settings
+
+FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PARTS = {  # of the model `bridle`: the modules that each part needs
+    "encoder": ("encoder",),
+    "tokenizer": ("tokenizer", "quantizer", "estimator", "projection", "latent_norm"),
+}
+ALL_MODULES = ("decoder", "teacher_norm", *PARTS["encoder"], *PARTS["tokenizer"])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of an export.
+
+    Raises:
+        InputError: missing, damaged, or of another version.
+    """
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one that bridle export wrote")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a folder that bridle export wrote") from None
+    except ValueError as error:
+        raise InputError(f"{path}: damaged, no JSON ({error})") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path}: not of this format; expected one that bridle export wrote")
+    if config.get("format_version") != FORMAT_VERSION:
+        found = config.get("format_version")
+        raise InputError(f"{path}: version {found!r}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
+    return config
+
+
+def read_module(folder: Path, config: Mapping[str, Any]) -> Bridle | Classifier:
+    """The modules of an export's parts, with its weights, on the CPU.
+
+    Args:
+        folder: of the export.
+        config: its ``config.json``.
+
+    Raises:
+        InputError: a missing or damaged file, or weights that do not fit.
+    """
+    module = _build(folder, config, _settings(folder / CONFIG, config))
+    _fill(module, folder / WEIGHTS)
+    return module
+
+
+def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
+    given = config.get("settings")
+    known = {field.name for field in fields(BridleSettings)}
+    if not isinstance(given, dict) or not set(given) <= known:
+        unknown = sorted(set(given) - known) if isinstance(given, dict) else ["none"]
+        raise InputError(f"{path}: unknown settings {', '.join(unknown)}; expected those of this bridle_fairseq")
+    # what was trained in bfloat16 is exact in float32, and does not depend on the batch there
+    settings = replace(BridleSettings(**given), precision="float32")
+    try:
+        check_settings(settings)
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path}: settings that cannot work ({error})") from None
+    return settings
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves out random starts of weights: on the device "meta" they do nothing, and import half of torch for it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> Bridle | Classifier:
+    """The modules of the parts, without memory for their weights: those will be the file's."""
+    parts = config.get("parts")
+    if parts == ["classifier"]:
+        try:
+            names, pooling = config["classes"]["names"], config["pooling"]
+            config["multi_label"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / CONFIG}: damaged, no {error} of the classifier") from None
+        with torch.device("meta"), _NoRandomNumbers():
+            return Classifier(settings, len(names), pooling)
+    if not parts or not isinstance(parts, list) or not set(parts) <= set(PARTS):
+        raise InputError(f"{folder / CONFIG}: parts are {parts!r}; expected encoder, tokenizer or classifier")
+    with torch.device("meta"), _NoRandomNumbers():
+        module = Bridle(settings)
+    needed = {name for part in parts for name in PARTS[part]}
+    for name in ALL_MODULES:
+        if name not in needed:
+            setattr(module, name, None)
+    return module
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for part in module.modules():  # what training collects is in no file, and begins empty
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_meta:
+                part._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
+    try:
+        module.load_state_dict(load_file(path), assign=True)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; expected the weights that bridle export wrote") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged, no safetensors file ({error})") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: weights that do not fit {CONFIG} ({reason})") from None
