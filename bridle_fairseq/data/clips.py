@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.frames import even_places
@@ -148,8 +147,8 @@ def read_clip(
     """
     place, across = View() if shown is None else shown
     frames = _frames(path, num_frames, frame_stride, _short_side(image_size, middle if across is None else 1.0), place)
-    box = None if across is None else _square(*frames[0].size, across)
-    return np.stack([view(frame, image_size, middle, box) for frame in frames]).transpose(0, 2, 3, 1)
+    box = None if across is None else _square(frames.shape[2], frames.shape[1], across)
+    return view(frames, image_size, middle, box).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _square(width: int, height: int, across: float) -> Box:
@@ -158,10 +157,10 @@ def _square(width: int, height: int, across: float) -> Box:
     return left, upper, left + side, upper + side
 
 
-def _frames(path: str, num_frames: int, stride: int, short_side: int | None, place: float) -> Sequence[Image.Image]:
+def _frames(path: str, num_frames: int, stride: int, short_side: int | None, place: float) -> np.ndarray:
+    """Num_frames x height x width x 3."""
     with borrowed_reader() as reader:
-        (clip,) = reader.clips(path, [place], num_frames, stride, short_side)
-    return [Image.fromarray(frame) for frame in clip.numpy()]
+        return reader.clips(path, [place], num_frames, stride, short_side)[0].numpy()
 
 
 def _short_side(image_size: int, valid_crop: float) -> int | None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from bridle_fairseq.data.augment import ImageAugment
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.pixels import check_header, decode, view
+from bridle_fairseq.data.pixels import check_header, decode, read_image, view
 from bridle_fairseq.data.recolor import Recolor
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import DecodeError, InputError
@@ -70,17 +68,16 @@ class ImageDataset(MediaDataset):
 
     def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None]:
         _check_size(int(self.manifest.sizes[row]))
-        return self._shown([decode(self.manifest.path(row))], random)[0], self._cached(row)
+        return self._shown(decode(self.manifest.path(row))[None], random)[0].contiguous(), self._cached(row)
 
-    def _shown(self, images: Sequence[Image.Image], random: np.random.Generator) -> torch.Tensor:
-        """Pixels of images of one size, n x 3 x height x width: the same part of all, mirrored or not."""
+    def _shown(self, frames: np.ndarray, random: np.random.Generator) -> torch.Tensor:
+        """Pixels of frames (n x height x width x 3), n x 3 x height x width: the same part of all, mirrored or not."""
         box = None
         if self.augment is not None and self.augment.crop and self.image_size:
-            box = self.augment.box(*images[0].size, random)
-        pixels = np.stack([view(image, self.image_size, self.valid_crop, box) for image in images])
+            box = self.augment.box(frames.shape[2], frames.shape[1], random)
+        shown = view(frames, self.image_size, self.valid_crop, box)
         if self.augment is not None and self.augment.flip and random.random() < 0.5:
-            pixels = pixels[..., ::-1]
-        shown = torch.from_numpy(np.ascontiguousarray(pixels))
+            shown = shown.flip(3)
         return shown if self.recolor is None else self.recolor(shown, random)
 
     @property
@@ -118,7 +115,7 @@ class ImageReader:
 
     def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
         """uint8 3 x height x width."""
-        return torch.from_numpy(view(decode(path), self.image_size, self.valid_crop))
+        return torch.from_numpy(read_image(path, self.image_size, self.valid_crop))
 
 
 def _check_size(size: int) -> None:
