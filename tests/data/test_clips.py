@@ -170,3 +170,23 @@ def test_views_go_over_the_file_and_along_the_longer_side(manifest):
     assert torch.equal(clips.read(path, 1), ClipReader(**SHOWN).read(path))
     with pytest.raises(InputError, match="several crops of frames as they are"):
         ClipReader(4, 2, 0, 1.0).of_views(1, 3)
+
+
+def test_repeats_are_random_views_of_a_file_that_is_decoded_once(manifest, monkeypatch):
+    asked, clips = [], VideoReader.clips
+    monkeypatch.setattr(VideoReader, "clips", lambda *args, **named: asked.append(args[2]) or clips(*args, **named))
+    dataset = VideoDataset(manifest, **SHOWN, training=True, repeats=3, augment=ImageAugment())
+    batch = dataset.collater([dataset[0], dataset[1]])
+    assert batch["id"].tolist() == [0, 0, 0, 1, 1, 1] and batch["net_input"]["source"].shape == (6, 3, 4, 24, 24)
+    assert len({clip.numpy().tobytes() for clip in batch["net_input"]["source"]}) == 6
+    assert [len(set(places)) for places in asked] == [3, 3]
+    assert "more" not in VideoDataset(manifest, **SHOWN, repeats=3)[0]  # validation shows a file once
+
+
+def test_a_clip_is_not_overwritten_by_the_next_one(manifest):
+    for size in (0, 24):
+        shown = {**SHOWN, "image_size": size}
+        first = read_clip(manifest.path(0), *shown.values())
+        kept = first.copy()
+        read_clip(manifest.path(1), *shown.values())
+        assert np.array_equal(first, kept)
