@@ -1,7 +1,9 @@
 """Image files of every kind to RGB pixels, the parts of them that are shown, and files that are no good."""
 
 import io
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from bridle_fairseq.data import pixels
 from bridle_fairseq.data.archive import members
 from bridle_fairseq.data.pixels import check_header, decode, read_image, view
 from bridle_fairseq.errors import DecodeError
+
+SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "clothing10"
 
 
 @pytest.fixture
@@ -186,3 +190,12 @@ def test_of_a_long_strip_a_square_is_shown():
     strip = np.zeros((1, 2, 40000, 3), np.uint8)
     strip[:, :, 19999:20001] = 255
     assert (view(strip, 64, 1.0) == 255).all() and view(strip, 64, 1.0).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no $BRIDLE_DATA/images, no ../shared/data/images")
+def test_real_files_give_the_pixels_of_pillow():
+    paths = sorted(SHARED.glob("test/*/*.jpg"))
+    assert len(paths) == 240
+    for path in paths:
+        with Image.open(path) as image:
+            assert np.array_equal(read_image(str(path)), np.asarray(image.convert("RGB")).transpose(2, 0, 1)), path
