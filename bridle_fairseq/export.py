@@ -63,7 +63,7 @@ def read_checkpoint(path: str) -> Source:
         model, settings = cfg["model"], None
         name = model["_name"]
     except Exception as error:  # what is no checkpoint fails in any way there is
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = " ".join(str(error).split()).split(". ")[0][:160] or type(error).__name__
         raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason})") from None
     if name == "bridle":
         settings = settings_of(model)

@@ -109,6 +109,8 @@ def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "onnx" in config:
         text = "`encoder.onnx`: waveform and padding_mask to features, class_token and feature_padding"
         rows.append(("ONNX", f"{text}; differed from torch by {config['onnx']['largest_difference']:.1g} at most"))
+    if s.precision != "float32":
+        rows.append(("precision", f"float32; training with {s.precision} may have rounded its products to bfloat16"))
     return [*rows, ("checkpoint", f"sha256 {config['checkpoint_sha256']}")]
 
 

@@ -131,6 +131,7 @@ def test_half_precision_weights_become_float32(made, exported, sound) -> None:
     loaded = pretrained.load(exported / "half")
     assert {p.dtype for p in loaded.module.parameters()} == {torch.float32}
     assert loaded.settings.precision == "float32"
+    assert "| precision | float32; training with bfloat16" in (exported / "half/README.md").read_text()
     expected = pretrained.load(exported / "all").embed(sound[0], 16000)
     torch.testing.assert_close(loaded.embed(sound[0], 16000), expected, rtol=0.01, atol=0.01)
 
@@ -307,14 +308,15 @@ def test_mistakes_of_the_command_are_one_sentence(made, tmp_path, capsys, argume
     for name in ("bridle.pt", "classifier.pt"):
         os.symlink(made[0] / name, tmp_path / name)
     (tmp_path / "junk.pt").write_bytes(b"junk" * 99)
-    (tmp_path / "half-written.pt").write_bytes((made[0] / "bridle.pt").read_bytes()[:20000])
+    whole = (made[0] / "bridle.pt").read_bytes()
+    (tmp_path / "half-written.pt").write_bytes(whole[: len(whole) // 2])
     state = torch.load(made[0] / "bridle.pt", weights_only=False)
     state["cfg"]["model"]["encoder_width"] = 64
     torch.save(state, tmp_path / "unfit.pt")
     checkpoint, out, *options = arguments
     assert bridle.main(["export", str(tmp_path / checkpoint), str(tmp_path / out), *options]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("bridle: error: ") and sentence in error
+    assert error.startswith("bridle: error: ") and sentence in error and ". " not in error
     assert not (tmp_path / "out").exists()
 
 
