@@ -81,7 +81,7 @@ def test_the_task_takes_it(name) -> None:
 
 TABLE = {  # lr, clips an update, epochs, epochs of warm-up, updates of an epoch
     "images/imagenet": (5e-4, 1024, 200, 5, 1251),
-    "video/kinetics": (7.5e-4, 384, 75, 5, 2 * 625),  # two clips a file
+    "video/kinetics": (7.5e-4, 384, 75, 5, 625),
     "audio/audioset_2m": (2e-4, 256, 200, 10, 782),
     "audio/audioset_20k": (4e-4, 256, 150, 10, 87),
     "audio/esc50": (2e-3, 64, 300, 20, 25),
@@ -113,6 +113,7 @@ def test_the_settings_of_the_method(name) -> None:
         ("audio/audioset_2m", 4e-3, 250 * 782),
         ("audio/audioset_20k", 5e-3, 300 * 87),
         ("images/imagenet", 8e-3, 200 * 5004),  # of 256 images
+        ("video/kinetics", 8e-3, 200 * 938),  # of 256 files
     ],
 )
 def test_linear_probes(name, lr, updates) -> None:

@@ -80,8 +80,10 @@ class BridleClassificationCriterion(FairseqCriterion):
         if target.dim() == 1:
             target = functional.one_hot(target, len(self.task.classes))
         if self.cutmix and len(target) > 1 and torch.rand(()) < self.cutmix:
-            source, target = load_transforms().CutMix(num_classes=target.shape[1])(net_input["source"], target.float())
-            return {**net_input, "source": source}, target
+            pixels = net_input["source"]
+            cut = load_transforms().CutMix(num_classes=target.shape[1])
+            flat, target = cut(pixels.flatten(1, -3), target.float())  # it takes images: frames are channels of them
+            return {**net_input, "source": flat.view_as(pixels)}, target
         source, padding_mask, target = mixup(
             net_input["source"], net_input.get("padding_mask"), target.float(), self.mixup, self.mixup_alpha
         )

@@ -102,7 +102,7 @@ class AudioDataset(MediaDataset):
             raise InputError(f"{self.manifest.name}: none of {len(rows)} files tried can be read, such as {failure}")
         return min(rates)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None] | None:
+    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None] | None:
         with open_sound(self.manifest.path(row)) as sound:
             _check_frames(sound.frames, int(self.manifest.sizes[row]))
             num_samples = resampled_length(sound.frames, sound.samplerate, self.sample_rate)
@@ -113,7 +113,7 @@ class AudioDataset(MediaDataset):
         codes = self._cached(row, segment)
         if self.augment is not None:
             samples, codes = self._augmented(self.augment, samples, codes, random)
-        return torch.from_numpy(np.ascontiguousarray(samples)), codes
+        return [torch.from_numpy(np.ascontiguousarray(samples))], codes
 
     def _augmented(
         self, augment: Augment, samples: np.ndarray, codes: np.ndarray | None, random: np.random.Generator

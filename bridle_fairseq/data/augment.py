@@ -73,7 +73,7 @@ class ImageAugment:
     min_area: float = 0.2
     flip: bool = True
 
-    def box(self, width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
+    def box(self, width: int, height: int, random: np.random.Generator) -> tuple[int, int, int, int]:
         """Left, upper, right, lower of the part: an even choice of area, sides from 3:4 to 4:3, anywhere it fits.
 
         Source: the crops of Inception (arXiv 1409.4842, section 6), as torchvision's RandomResizedCrop has them: after

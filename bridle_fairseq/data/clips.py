@@ -7,12 +7,12 @@ them is chosen as of images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.frames import even_places
@@ -77,11 +77,11 @@ class VideoDataset(ImageDataset):
             raise InputError("cached codes are of clips in the middle; expected task.random_start=false with them")
         codes.check(num_frames=self.num_frames, frame_stride=self.frame_stride)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None]:
-        place = random.random() if self.random_start else MIDDLE
+    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None]:
+        places = [random.random() if self.random_start else MIDDLE for _ in range(self.repeats)]
         path, short_side = self.manifest.path(row), _short_side(self.image_size, self.valid_crop)
-        frames = _frames(path, self.num_frames, self.frame_stride, short_side, place)
-        return self._shown(frames, random).transpose(0, 1).contiguous(), self._cached(row)
+        with _decoded(path, self.num_frames, self.frame_stride, short_side, places) as clips:
+            return [_copied(self._shown(frames, random).transpose(0, 1)) for frames in clips], self._cached(row)
 
     @property
     def item_sizes(self) -> tuple[int, ...]:
@@ -147,9 +147,10 @@ def read_clip(
         InputError: PyAV is not installed.
     """
     place, across = View() if shown is None else shown
-    frames = _frames(path, num_frames, frame_stride, _short_side(image_size, middle if across is None else 1.0), place)
-    box = None if across is None else _square(*frames[0].size, across)
-    return np.stack([view(frame, image_size, middle, box) for frame in frames]).transpose(0, 2, 3, 1)
+    short_side = _short_side(image_size, middle if across is None else 1.0)
+    with _decoded(path, num_frames, frame_stride, short_side, [place]) as (frames,):
+        box = None if across is None else _square(frames.shape[2], frames.shape[1], across)
+        return _copied(view(frames, image_size, middle, box).permute(0, 2, 3, 1)).numpy()
 
 
 def _square(width: int, height: int, across: float) -> Box:
@@ -158,10 +159,18 @@ def _square(width: int, height: int, across: float) -> Box:
     return left, upper, left + side, upper + side
 
 
-def _frames(path: str, num_frames: int, stride: int, short_side: int | None, place: float) -> Sequence[Image.Image]:
+@contextmanager
+def _decoded(
+    path: str, num_frames: int, stride: int, short_side: int | None, places: Sequence[float]
+) -> Iterator[np.ndarray]:
+    """Clips x num_frames x height x width x 3, good until the end of the ``with``."""
     with borrowed_reader() as reader:
-        (clip,) = reader.clips(path, [place], num_frames, stride, short_side)
-    return [Image.fromarray(frame) for frame in clip.numpy()]
+        yield reader.clips(path, places, num_frames, stride, short_side, copy=False).numpy()
+
+
+def _copied(pixels: torch.Tensor) -> torch.Tensor:
+    """Out of the memory that the decoding process writes to."""
+    return pixels.clone(memory_format=torch.contiguous_format)
 
 
 def _short_side(image_size: int, valid_crop: float) -> int | None:

@@ -40,12 +40,19 @@ def pad_codes(codes: Sequence[Tensor]) -> Tensor:
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items ``{"id", "source"}`` (and ``"codes"``) to a batch; items without a source were skipped and are left out.
 
+    The further views of an item, its ``"more"``, are items of the same id.
+
     Returns:
         ``{"id": B, "net_input": {"source", "padding_mask"}, "nsentences", "ntokens"}``, source and mask as of
         :func:`pad_items`, and, when the items have them, ``"codes": B x N x K``; ``{}``, fairseq's empty batch, when
         nothing is left. ``ntokens`` counts samples or pixels.
     """
-    items = [item for item in items if item["source"] is not None]
+    items = [
+        {**item, "source": source}
+        for item in items
+        if item["source"] is not None
+        for source in (item["source"], *item.get("more", ()))
+    ]
     if not items:
         return {}
     sources = [item["source"] for item in items]

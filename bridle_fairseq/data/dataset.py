@@ -65,8 +65,8 @@ class MediaDataset(Dataset):
         self.usable = np.ones(len(manifest), dtype=bool)
         manifest.check_files()
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None] | None:
-        """What a row gives, and its cached codes (:meth:`_cached`); None: nothing, which is no fault.
+    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None] | None:
+        """Views of a row, one as a rule, and its cached codes (:meth:`_cached`); None: nothing, which is no fault.
 
         Raises:
             DecodeError: the row cannot be used.
@@ -94,7 +94,10 @@ class MediaDataset(Dataset):
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"id", "source"}``, with ``"codes"`` n x K when cached; ``source`` None when left out."""
+        """``{"id", "source"}``, with ``"codes"`` n x K when cached; ``source`` None when left out.
+
+        Where a row has several views, ``"source"`` is the first and ``"more"`` a list of the others.
+        """
         return self.item(int(index))
 
     def item(self, row: int, *draw: int) -> dict[str, Any]:
@@ -106,8 +109,8 @@ class MediaDataset(Dataset):
             found = self._load(row, np.random.default_rng((self.seed, self.epoch, row, *draw)))
             if found is None:
                 return nothing
-            source, codes = found
-            item: dict[str, Any] = {"id": row, "source": source}
+            (source, *more), codes = found
+            item: dict[str, Any] = {"id": row, "source": source, **({"more": more} if more else {})}
             if codes is not None:
                 item["codes"] = torch.from_numpy(codes)
             return item

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from bridle_fairseq.data.augment import ImageAugment
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.pixels import check_header, decode, view
+from bridle_fairseq.data.pixels import check_header, decode, read_image, view
 from bridle_fairseq.data.recolor import Recolor
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import DecodeError, InputError
@@ -31,6 +29,7 @@ class ImageDataset(MediaDataset):
         valid_crop: share of the shorter side that the square in the middle has, where nothing is random.
         augment: what happens to an image while training; None: the same as in validation.
         recolor: what happens to its pixels besides; None: nothing.
+        repeats: while training, so many random views of each file, which is decoded once, side by side in its batch.
 
     Raises:
         InputError: settings that cannot work, a missing file, or codes that do not fit the other settings.
@@ -46,41 +45,47 @@ class ImageDataset(MediaDataset):
         seed: int = 0,
         augment: ImageAugment | None = None,
         recolor: Recolor | None = None,
+        repeats: int = 1,
         skips: SkipLog | None = None,
         num_buckets: int = 16,
         codes: CachedCodes | None = None,
     ) -> None:
         self.image_size, self.valid_crop = image_size, valid_crop
         self.augment, self.recolor = (augment, recolor or None) if training else (None, None)
+        self.repeats = repeats if training else 1
         self._check_settings(codes)
         super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
         self.sizes = np.ones(len(manifest), dtype=np.int64)
 
     def _check_settings(self, codes: CachedCodes | None) -> None:
         check_view(self.image_size, self.valid_crop)
+        if self.repeats < 1:
+            raise InputError(f"task.repeats is {self.repeats}; expected at least 1")
         if self.augment is not None and not 0 < self.augment.min_area <= 1:
             raise InputError(f"task.min_area is {self.augment.min_area}; expected a share above 0, up to 1")
         if codes is None:
             return
         if self.augment is not None or self.recolor is not None:
             raise InputError("cached codes are of images as they are; expected no augmentation (crop, flip) with them")
+        if self.repeats > 1:
+            raise InputError(f"cached codes are of one view of each file; expected task.repeats=1, not {self.repeats}")
         if not self.image_size:
             raise InputError("cached codes are of images of one size; expected task.image_size above 0")
         codes.check(image_size=self.image_size, valid_crop=self.valid_crop)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray | None]:
+    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None]:
         _check_size(int(self.manifest.sizes[row]))
-        return self._shown([decode(self.manifest.path(row))], random)[0], self._cached(row)
+        frames = decode(self.manifest.path(row))[None]
+        return [self._shown(frames, random)[0].contiguous() for _ in range(self.repeats)], self._cached(row)
 
-    def _shown(self, images: Sequence[Image.Image], random: np.random.Generator) -> torch.Tensor:
-        """Pixels of images of one size, n x 3 x height x width: the same part of all, mirrored or not."""
+    def _shown(self, frames: np.ndarray, random: np.random.Generator) -> torch.Tensor:
+        """Pixels of frames (n x height x width x 3), n x 3 x height x width: the same part of all, mirrored or not."""
         box = None
         if self.augment is not None and self.augment.crop and self.image_size:
-            box = self.augment.box(*images[0].size, random)
-        pixels = np.stack([view(image, self.image_size, self.valid_crop, box) for image in images])
+            box = self.augment.box(frames.shape[2], frames.shape[1], random)
+        shown = view(frames, self.image_size, self.valid_crop, box)
         if self.augment is not None and self.augment.flip and random.random() < 0.5:
-            pixels = pixels[..., ::-1]
-        shown = torch.from_numpy(np.ascontiguousarray(pixels))
+            shown = shown.flip(3)
         return shown if self.recolor is None else self.recolor(shown, random)
 
     @property
@@ -118,7 +123,7 @@ class ImageReader:
 
     def read(self, path: str, start: int = 0, length: int = 1) -> torch.Tensor:
         """uint8 3 x height x width."""
-        return torch.from_numpy(view(decode(path), self.image_size, self.valid_crop))
+        return torch.from_numpy(read_image(path, self.image_size, self.valid_crop))
 
 
 def _check_size(size: int) -> None:
@@ -156,6 +161,7 @@ def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, *
         options |= {"seed": cfg.seed, "num_buckets": cfg.num_buckets}
         if cfg.crop or cfg.flip:
             augment = ImageAugment(cfg.crop, cfg.min_area, cfg.flip)
+        options["repeats"] = getattr(cfg, "repeats", 1)  # not there in old checkpoints
         options["recolor"] = Recolor(cfg.rand_augment, cfg.rand_magnitude, cfg.erase)
     return kind(
         manifest,

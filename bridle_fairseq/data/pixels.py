@@ -1,4 +1,4 @@
-"""From an image file to RGB pixels: the one place that decodes, crops and resizes images (by Pillow).
+"""From an image file to RGB pixels: the one place that decodes images (by Pillow) and resizes pixels (by torch).
 
 JPEG, PNG, WebP, BMP, GIF, PNM and TIFF; grey, palette, CMYK and other colour models become RGB, 16 bits their upper 8;
 what is transparent is put on white; rotation by EXIF is done; of several frames the first is taken. A file that ends
@@ -13,14 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
 
 from bridle_fairseq.data.archive import read_slice, split_slice
 from bridle_fairseq.errors import DecodeError
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of bombs: 256 MiB of RGB
 MIN_SIDE = 2  # pixels; less shows nothing
-Box = tuple[float, float, float, float]
+Box = tuple[int, int, int, int]
 
 
 def check_header(path: str) -> tuple[int, int]:
@@ -33,38 +36,44 @@ def check_header(path: str) -> tuple[int, int]:
         return image.size
 
 
-def decode(path: str) -> Image.Image:
-    """An image file, or a slice of a stored zip archive, as an RGB image, the right way up.
+def decode(path: str) -> np.ndarray:
+    """An image file, or a slice of a stored zip archive, the right way up: RGB, uint8 height x width x 3.
 
     Raises:
         DecodeError: as :func:`check_header`; also corrupt, or shorter than it says.
     """
     with _opened(path) as image:
-        return _as_rgb(ImageOps.exif_transpose(image))
+        return np.array(_as_rgb(ImageOps.exif_transpose(image)))
 
 
-def view(image: Image.Image, size: int, middle: float = 1.0, box: Box | None = None) -> np.ndarray:
-    """Pixels of a part of an image, uint8 3 x size x size.
+def view(frames: np.ndarray, size: int, middle: float = 1.0, box: Box | None = None) -> Tensor:
+    """A part of frames, the same of all: uint8 n x 3 x size x size, in any order in memory.
 
     Args:
-        image: RGB.
-        size: height and width to which the part is resized (bicubic); 0: the whole image as it is.
-        middle: without a box, the part is the square in the middle with this share of the shorter side: what resizing
-            to size / middle and a crop of the centre leave.
-        box: left, upper, right, lower of the part, in whole pixels; nothing outside it is seen.
+        frames: uint8 n x height x width x 3; an image is one frame.
+        size: height and width to which the part is resized (bicubic, antialiased); 0: all of the frames as they are.
+        middle: without a box, the part is the square in the middle with this share of the shorter side, in whole
+            pixels: what resizing to size / middle and a crop of the centre leave.
+        box: left, upper, right, lower of the part; nothing outside it is seen.
     """
-    if size and box is not None:
-        image = image.crop(box).resize((size, size), Image.Resampling.BICUBIC)
-    elif size:
-        side = middle * min(image.size)
-        left, upper = (image.width - side) / 2, (image.height - side) / 2
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, upper, left + side, upper + side))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if not size:
+        return pixels
+    height, width = pixels.shape[2:]
+    if box is None:
+        side = max(1, round(middle * min(height, width)))
+        left, upper = (width - side) // 2, (height - side) // 2
+        box = left, upper, left + side, upper + side
+    left, upper, right, lower = box
+    pixels = pixels[:, :, upper:lower, left:right]
+    if pixels.shape[2:] == (size, size):
+        return pixels
+    return functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
 
 
 def read_image(path: str, size: int = 0, middle: float = 1.0) -> np.ndarray:
     """Pixels of a file, uint8 3 x height x width: see :func:`decode` and :func:`view`."""
-    return view(decode(path), size, middle)
+    return view(decode(path)[None], size, middle)[0].contiguous().numpy()
 
 
 @contextmanager

@@ -46,16 +46,19 @@ class VideoReader:
         num_frames: int = 16,
         stride: int = 4,
         short_side: int | None = None,
+        copy: bool = True,
     ) -> Tensor:
         """Clips of a file, uint8 clips x num_frames x height x width x 3 (RGB).
 
-        Arguments as in :func:`bridle_fairseq.data.frames.read_clips`, which says how frames are chosen.
+        Arguments as in :func:`bridle_fairseq.data.frames.read_clips`, which says how frames are chosen. Without
+        ``copy`` the next request overwrites the clips.
 
         Raises:
             DecodeError: unreadable, corrupt, too slow, or the end of two decoding processes.
         """
         arguments = (path, [float(place) for place in places], num_frames, stride, short_side, self._threads)
-        return torch.from_numpy(self._ask("clips", arguments)).clone()
+        clips = torch.from_numpy(self._ask("clips", arguments))
+        return clips.clone() if copy else clips
 
     def info(self, path: str) -> VideoInfo:
         """What a file holds (:func:`bridle_fairseq.data.frames.read_video_info`).

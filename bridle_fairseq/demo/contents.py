@@ -16,7 +16,7 @@ from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
 from bridle_fairseq.demo.training import Stage
 from bridle_fairseq.report.charts import Band
-from bridle_fairseq.report.pictures import Clip, draw
+from bridle_fairseq.report.examples import Example, example
 
 
 def headline(found: Comparison | None, media: Media) -> str:
@@ -82,7 +82,9 @@ def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> 
     return clips, seconds
 
 
-def clips_with_codes(model: Any, task: Any, manifests: Path, codes_folder: Path, split: str, count: int) -> list[Clip]:
+def clips_with_codes(
+    model: Any, task: Any, manifests: Path, codes_folder: Path, split: str, count: int
+) -> list[Example]:
     """A few clips, of different classes where there are labels, that are neither very short nor cut."""
     manifest = Manifest.read(manifests / f"{split}.tsv")
     codes = CachedCodes(codes_folder / f"{split}.codes", manifest)
@@ -96,13 +98,11 @@ def clips_with_codes(model: Any, task: Any, manifests: Path, codes_folder: Path,
     wanted = 0.0
     if "sample_rate" in info.grid:
         wanted = 1.8 * info.grid["sample_rate"] / 160 / info.grid["patch_frames"] * info.grid["frequency_patches"]
-    shown: dict[Any, Clip] = {}
+    shown: dict[Any, Example] = {}
     for row in np.argsort(np.abs(patches - wanted), kind="stable").tolist():
         label = labels.classes.names[labels[row][0]] if labels is not None else ""
         source = dataset[row]["source"]
-        if len(shown) == count or source is None or patches[row] == 0:
+        if len(shown) == count or source is None or patches[row] == 0 or (label or row) in shown:
             continue
-        grid = model.front_end.grid(source.shape[source.dim() > 1 :])
-        grid_codes = codes.segment(row, 0).reshape(*grid, info.num_codebooks)
-        shown.setdefault(label or row, draw(model, manifest.relative_path(row), label, source, grid_codes))
+        shown[label or row] = example(model, manifest.relative_path(row), label, source, row)
     return list(shown.values())

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridle_fairseq.report import charts
+from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band
+from bridle_fairseq.report.examples import Example
 from bridle_fairseq.report.log import Record
-from bridle_fairseq.report.pictures import Clip
 from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
 
 
@@ -36,10 +36,11 @@ class Page:
     bands: list[Band]  # the stages
     rows: list[Row]  # empty without labels
     table_note: str
-    clips: list[Clip]
+    clips: list[Example]
     shown: tuple[str, str]  # title of and text above the clips
     codebooks: list[np.ndarray]  # K arrays, C x D
     codebook_size: int
+    mask_ratio: float  # share of the patches that is hidden
     places: list[tuple[str, str]]  # what, path
     commands: list[tuple[str, str]]  # what it does, command
     footer: str = ""
@@ -82,9 +83,15 @@ def _clips(page: Page) -> str:
     if not page.clips:
         return ""
     colours = [charts.code_colours(codebook) for codebook in page.codebooks]
-    figures = "".join(clip_figure(clip, colours) for clip in page.clips)
+    clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in page.clips)
     title, text = page.shown
-    return f'<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p><div class="grid2">{figures}</div>'
+    text += (
+        f" Below, {100 * page.mask_ratio:.0f} % of the patches are hidden from the encoder, and their codes predicted:"
+    )
+    return (
+        f"<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p>"
+        f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
+    )
 
 
 def _next(page: Page) -> str:

@@ -186,11 +186,12 @@ class Demo:
             rows=[] if found is None else found.rows,
             table_note=contents.table_note(found),
             clips=contents.clips_with_codes(
-                model, task, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN
+                model.cpu(), task, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN
             ),
             shown=self.media.shown,
             codebooks=list(model.quantizer.codebooks.codes.cpu().numpy()),
             codebook_size=model.settings.codebook_size,
+            mask_ratio=model.settings.mask_ratio,
             places=self.places(),
             commands=self.next_commands(statistics),
             footer=f"Made by bridle demo, seed {self.settings.seed}.",

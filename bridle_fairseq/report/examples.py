@@ -86,17 +86,19 @@ def examples(model: Any, items: Items, count: int) -> list[Example]:
         key = items.label(row) or row
         source = None if key in found else items.dataset[row]["source"]
         if source is not None:
-            found[key] = _example(model, items, row, source)
+            found[key] = example(model, items.manifest.relative_path(row), items.label(row), source, row)
         if len(found) == count:
             break
     return list(found.values())
 
 
-def _example(model: Any, items: Items, row: int, source: torch.Tensor) -> Example:
+@torch.inference_mode()
+def example(model: Any, name: str, label: str, source: torch.Tensor, seed: int) -> Example:
+    """An item with its codes and predictions, by a model on the CPU; ``seed``: of what is hidden."""
     settings = model.settings
     patches = model.front_end(source[None])
     codes = model.codes(patches, bool(model.tokenizer_ready))
-    generator = torch.Generator().manual_seed(row)
+    generator = torch.Generator().manual_seed(seed)
     mask = MASKINGS[settings.masking](1, patches.grid, settings.mask_ratio, generator=generator)
     x = model.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
     targets = choose_targets(mask)
@@ -104,7 +106,6 @@ def _example(model: Any, items: Items, row: int, source: torch.Tensor) -> Exampl
     right = logits.argmax(-1) == targets.of(codes)  # P x K
     predicted = torch.full_like(codes, VISIBLE)
     predicted[mask.masked] = torch.where(right, RIGHT, WRONG)
-    name, label = items.manifest.relative_path(row), items.label(row)
     clip = draw(model, name, label, source, codes.view(*patches.grid, -1).numpy())
     return Example(clip, laid_out(predicted.view(*patches.grid, -1).numpy(), settings.modality))
 

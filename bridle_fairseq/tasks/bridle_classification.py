@@ -80,12 +80,20 @@ class BridleClassificationTask(MediaTask):
             raise InputError(f"{found}; expected null, as metrics are of the whole validation set")
         if getattr(root.criterion, "mixup", 0) and getattr(root.dataset, "batch_size", None) == 1:
             raise InputError("criterion.mixup needs another clip to mix with; expected dataset.batch_size above 1")
+        cls._check_schedule(root)
         if getattr(root.criterion, "cutmix", 0) and (task.modality == "audio" or not task.image_size):
             raise InputError("criterion.cutmix cuts images of one size; expected task.image_size above 0, and no sound")
         weighted, size = getattr(task, "weighted_sampling", False), getattr(task, "samples_per_epoch", None)
         if size is not None and (size < 1 or not weighted):
             found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"
             raise InputError(f"{found}; expected null, or 1 or more with true")
+
+    @staticmethod
+    def _check_schedule(root) -> None:
+        warmup = getattr(root.get("lr_scheduler"), "warmup_updates", 0)
+        if warmup and warmup == root.optimization.max_update:  # fairseq divides by the updates that are left
+            found = f"lr_scheduler.warmup_updates and optimization.max_update are both {warmup}"
+            raise InputError(f"{found}; expected more updates than those of the warm-up")
 
     def _check_classes_of_checkpoint(self) -> None:
         """fairseq restores the model and leaves the task as the data make it: outputs would get other names."""

@@ -151,6 +151,10 @@ class ImageOptions(FairseqDataclass):
     crop: bool = field(default=True, metadata={"help": "image, video, augment: show a random part of it"})
     min_area: float = field(default=0.2, metadata={"help": "image, video, augment: smallest share of its area"})
     flip: bool = field(default=True, metadata={"help": "image, video, augment: mirror half of them, left to right"})
+    repeats: int = field(
+        default=1,
+        metadata={"help": "image, video, augment: random views of each file in its batch; it is decoded once for all"},
+    )
     rand_augment: int = field(default=0, metadata={"help": "image, video, augment: operations of RandAugment; 0: none"})
     rand_magnitude: int = field(default=9, metadata={"help": "image, video, augment: their strength, 0 to 30"})
     erase: float = field(default=0.0, metadata={"help": "image, video, augment: probability of erasing a rectangle"})

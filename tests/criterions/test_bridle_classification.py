@@ -111,14 +111,20 @@ def test_mixup_mixes_clips_and_their_labels(targets) -> None:
         assert log["correct"] == 7  # the class with the greater share
 
 
-def test_cutmix_cuts_pixels_and_shares_labels_alike() -> None:
+@pytest.mark.parametrize("frames", [(), (5,)])
+def test_cutmix_cuts_pixels_and_shares_labels_alike(frames) -> None:
     """Images of one value each: what is seen of a value is its label's share."""
     criterion = Criterion(SimpleNamespace(classes=range(4)), mixup=1.0, cutmix=1.0)
     values = torch.arange(4.0)
-    pixels = values.view(4, 1, 1, 1).expand(4, 3, 16, 16).contiguous()
+    pixels = values.view(4, *[1] * (3 + len(frames))).expand(4, 3, *frames, 16, 16).contiguous()
     torch.manual_seed(3)
     net_input, target = criterion._mixed({"source": pixels, "padding_mask": None}, torch.arange(4))
-    shares = torch.stack([(net_input["source"][:, 0] == value).float().mean((1, 2)) for value in values], 1)
+    assert net_input["source"].shape == pixels.shape
+    shown = net_input["source"][:, 0]
+    if frames:  # all frames are cut alike
+        assert (shown == shown[:, :1]).all()
+        shown = shown[:, 0]
+    shares = torch.stack([(shown == value).float().mean((1, 2)) for value in values], 1)
     torch.testing.assert_close(target, shares)
     assert ((target > 0) & (target < 1)).any(1).all() and net_input["padding_mask"] is None
     assert set(net_input["source"].unique().tolist()) <= set(values.tolist())  # cut, and not mixed besides

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from bridle_fairseq.data.augment import ImageAugment
 from bridle_fairseq.data.clips import MODALITY, ClipReader, VideoDataset, read_clip
@@ -44,7 +43,7 @@ def test_validation_shows_the_middle_of_file_and_frames(manifest):
         expected = plain.clips(path, [0.0], FRAMES[row], 1, 32)[0]  # 24 / 0.75
         for step in range(4):
             frame = expected[min(first + 2 * step, FRAMES[row] - 1)].numpy()
-            assert np.array_equal(source[:, step].numpy(), view(Image.fromarray(frame), 24, 0.75))
+            assert np.array_equal(source[:, step].numpy(), view(frame[None], 24, 0.75)[0].numpy())
         assert torch.equal(source, reader.read(path))
         assert np.array_equal(source.permute(1, 2, 3, 0).numpy(), read_clip(path, 4, 2, 24, 0.75))
     assert torch.equal(sources(dataset)[2][:, 2], sources(dataset)[2][:, 3])  # the last frame stays
@@ -66,7 +65,7 @@ def test_clips_begin_anywhere_only_when_asked_to(manifest):
     options = {**SHOWN, "num_frames": 2, "training": True}
     dataset, middle = VideoDataset(manifest, **options), VideoDataset(manifest, **options, random_start=False)
     steps = VideoReader().clips(manifest.path(0), [0.0], 30, 1, 32)[0].numpy()
-    steps = [view(Image.fromarray(frame), 24, 0.75) for frame in steps]
+    steps = view(steps, 24, 0.75).numpy()
     starts = set()
     for epoch in range(1, 31):
         dataset.set_epoch(epoch)
@@ -171,3 +170,23 @@ def test_views_go_over_the_file_and_along_the_longer_side(manifest):
     assert torch.equal(clips.read(path, 1), ClipReader(**SHOWN).read(path))
     with pytest.raises(InputError, match="several crops of frames as they are"):
         ClipReader(4, 2, 0, 1.0).of_views(1, 3)
+
+
+def test_repeats_are_random_views_of_a_file_that_is_decoded_once(manifest, monkeypatch):
+    asked, clips = [], VideoReader.clips
+    monkeypatch.setattr(VideoReader, "clips", lambda *args, **named: asked.append(args[2]) or clips(*args, **named))
+    dataset = VideoDataset(manifest, **SHOWN, training=True, repeats=3, augment=ImageAugment())
+    batch = dataset.collater([dataset[0], dataset[1]])
+    assert batch["id"].tolist() == [0, 0, 0, 1, 1, 1] and batch["net_input"]["source"].shape == (6, 3, 4, 24, 24)
+    assert len({clip.numpy().tobytes() for clip in batch["net_input"]["source"]}) == 6
+    assert [len(set(places)) for places in asked] == [3, 3]
+    assert "more" not in VideoDataset(manifest, **SHOWN, repeats=3)[0]  # validation shows a file once
+
+
+def test_a_clip_is_not_overwritten_by_the_next_one(manifest):
+    for size in (0, 24):
+        shown = {**SHOWN, "image_size": size}
+        first = read_clip(manifest.path(0), *shown.values())
+        kept = first.copy()
+        read_clip(manifest.path(1), *shown.values())
+        assert np.array_equal(first, kept)

@@ -1,5 +1,6 @@
 """Clips of video files: the very frames that a slow decoding of the whole file gives, in every kind of file."""
 
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ from bridle_fairseq.data.frames import even_places, frames_at, read_clips, read_
 from bridle_fairseq.data.video_file import VideoFile
 
 av = pytest.importorskip("av")
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "video"
+SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "video"
 
 
 def decode_all(path, short_side=None):
@@ -201,7 +202,7 @@ def test_several_threads_give_the_same(write_video):
     np.testing.assert_array_equal(read_clips(path, [0.4, 1], threads=3), read_clips(path, [0.4, 1]))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data/video")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no $BRIDLE_DATA/video, no ../shared/data/video")
 @pytest.mark.parametrize(
     "path", sorted(p for p in SHARED.glob("*") if p.suffix in (".mkv", ".mp4", ".webm")), ids=lambda p: p.name
 )

@@ -108,3 +108,15 @@ def test_the_reader_looks_at_headers_and_sizes(manifest, tmp_path):
 def test_patches_are_counted_incomplete_ones_too(manifest):
     dataset = ImageDataset(manifest, image_size=20)
     assert dataset.approximate_patches(BridleSettings(modality="image", patch_size=[16, 8])) == 6 * 2 * 3
+
+
+def test_repeats_are_random_views_of_each_image_side_by_side(manifest):
+    dataset = ImageDataset(manifest, image_size=16, training=True, repeats=2, augment=ImageAugment())
+    batch = dataset.collater([dataset[2], dataset[0]])
+    assert batch["id"].tolist() == [2, 2, 0, 0] and batch["nsentences"] == 4
+    assert len({image.numpy().tobytes() for image in batch["net_input"]["source"]}) == 4
+    assert torch.equal(
+        ImageDataset(manifest, image_size=16, training=True, augment=ImageAugment())[2]["source"], dataset[2]["source"]
+    )
+    with pytest.raises(InputError, match="task.repeats is 0; expected at least 1"):
+        ImageDataset(manifest, training=True, repeats=0)

@@ -10,6 +10,7 @@ import numpy as np
 from bridle_fairseq.demo import report
 from bridle_fairseq.report import charts, pictures, sections
 from bridle_fairseq.report.charts import Band
+from bridle_fairseq.report.examples import Example
 from bridle_fairseq.report.log import Record
 
 
@@ -40,10 +41,11 @@ def make_page(**changes) -> report.Page:
         bands=[Band("encoder", "E", 0, 30)],
         rows=[report.Row("pretrained", 0.75, "layer 3", best=True), report.Row("untrained", 0.5)],
         table_note="n",
-        clips=[clip],
+        clips=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
         shown=("Sound and its codes", "Codes that lie close together"),
         codebooks=[rng.normal(size=(16, 4)) for _ in range(2)],
         codebook_size=16,
+        mask_ratio=0.75,
         places=[("Codes", "x/y")],
         commands=[("Next", "ls -l <here>")],
     )
@@ -54,7 +56,8 @@ def test_page_is_well_formed_and_needs_nothing_else(structure_of) -> None:
     text = report.render(make_page())
     structure = structure_of(text)
     assert structure.open == []
-    assert len(structure.addresses) == 5  # icon, spectrogram, two maps, sound
+    assert len(structure.addresses) == 7  # icon, spectrogram, two maps, two of predictions, sound
+    assert "75 % of the patches are hidden" in text and text.count("% right") == 4  # as text and in words
     assert all(address.startswith("data:") for address in structure.addresses)
     assert "@import" not in text and "url(" not in text
     assert "a &lt;b&gt;.wav" in text and "ls -l &lt;here&gt;" in text
@@ -79,8 +82,8 @@ def test_maps_are_as_wide_in_time_as_the_spectrogram() -> None:
 
     images = [
         decode(base64.b64decode(data))
-        for data in re.findall('image/png;base64,([^"]+)', sections.clip_figure(page.clips[0], colours))
+        for data in re.findall('image/png;base64,([^"]+)', sections.clip_figure(page.clips[0].clip, colours))
     ]
     assert images[0].shape[:2] == (128, 48)  # 3 steps of 16 frames
     assert images[1].shape[:2] == (8, 3)
-    np.testing.assert_array_equal(images[1], colours[0][page.clips[0].codes[..., 0]])
+    np.testing.assert_array_equal(images[1], colours[0][page.clips[0].clip.codes[..., 0]])

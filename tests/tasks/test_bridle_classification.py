@@ -219,6 +219,7 @@ SETTINGS = {
     "dataset.max_valid_steps=3": "dataset.max_valid_steps is 3; expected null",
     "task.samples_per_epoch=9": "task.samples_per_epoch is 9 with task.weighted_sampling false; expected null",
     "task.weighted_sampling=true task.samples_per_epoch=0": "is 0 with task.weighted_sampling true; expected",
+    "optimization.max_update=60 lr_scheduler.warmup_updates=60": "are both 60; expected more updates",
     "dataset.batch_size=1 criterion.mixup=0.5": "mixup needs another clip .* expected dataset.batch_size above 1",
     "criterion.mixup=1.5": "criterion.mixup is 1.5; expected 0 to 1",
     "model.drop_path=1": "model.drop_path is 1.0; expected 0 or more and below 1",

@@ -1,0 +1,70 @@
+"""Every video file of a folder: does it decode, and are its frames those of a reference decoding?
+
+    python benchmarks/video_frames.py DIR
+
+The reference is PyAV from the first frame to the last, without a seek, every frame converted to RGB; the frame of a
+slot is the last one that was shown before the slot's middle. Ours are the clips that training reads (16 frames, every
+4th) at five places from the start to the end, each read by itself. Prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from bridle_fairseq.data.frames import even_places, read_clips, read_video_info
+from bridle_fairseq.data.video import EXTENSIONS
+from bridle_fairseq.errors import DecodeError
+
+FRAMES, STRIDE, PLACES = 16, 4, 5
+
+
+def reference(path: Path) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Seconds and RGB of all frames, turned as each says; and what the stream is."""
+    times, frames = [], []
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        context, start = stream.codec_context, float((stream.start_time or 0) * stream.time_base)
+        for frame in file.decode(stream):
+            times.append(frame.time - start)
+            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+        return np.array(times), np.stack(frames), (context.name, context.pix_fmt)
+
+
+def row(path: Path) -> str:
+    """A line of the table."""
+    try:
+        info = read_video_info(str(path))
+        clips = [read_clips(str(path), [place])[0] for place in even_places(PLACES)]
+    except DecodeError as error:
+        return f"| {path.name} | {error} | | | | |"
+    times, frames, (codec, pixels) = reference(path)
+    slots = round(info.seconds * info.rate)
+    room, differ = max(0, slots - (FRAMES - 1) * STRIDE - 1), 0
+    for place, clip in zip(even_places(PLACES), clips, strict=True):
+        numbers = np.minimum(min(int(place * (room + 1)), room) + STRIDE * np.arange(FRAMES), slots - 1)
+        shown = np.searchsorted(times, (numbers + 0.5) / info.rate, side="right") - 1
+        differ += int((clip != frames[shown]).any((1, 2, 3)).sum())
+    turned = f", turned by {info.rotation}" if info.rotation else ""
+    size = f"{info.width} x {info.height}{turned}"
+    same = f"{FRAMES * PLACES - differ} of {FRAMES * PLACES}"
+    return f"| {path.name} | {codec}, {pixels} | {size} | {info.rate:.2f} | {info.num_frames}, {len(frames)} | {same} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Frames beside a reference decoding.")
+    parser.add_argument("videos", type=Path, help="folder of files")
+    args = parser.parse_args()
+    print("| file | codec, pixels | shown as | frames a second | frames: stated or counted, decoded | same frames |")
+    print("|---|---|---|---|---|---|")
+    for path in sorted(path for path in args.videos.iterdir() if path.suffix[1:].lower() in EXTENSIONS):
+        print(row(path), flush=True)
+
+
+if __name__ == "__main__":
+    main()
