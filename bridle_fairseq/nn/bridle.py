@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bridle_fairseq.nn.blocks import recompute_blocks
 from bridle_fairseq.nn.conv_decoder import ConvDecoder
 from bridle_fairseq.nn.cross_decoder import CrossDecoder
 from bridle_fairseq.nn.decoder import Decoder
@@ -79,6 +80,8 @@ class Bridle(nn.Module):
         self.teacher_norm = RunningStandardizer(width, s.teacher)
         # Whether the codebooks are of T's outputs, in this run or in the one it started from; else of the projection's.
         self.register_buffer("tokenizer_ready", torch.tensor(False))
+        if s.checkpoint_activations:
+            recompute_blocks(self)
         # A batch that only keeps this rank in step with the others: it takes part in collectives and brings no vector.
         self.dummy_batch = False
 

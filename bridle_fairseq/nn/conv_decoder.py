@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bridle_fairseq.nn.blocks import Recomputable
 from bridle_fairseq.nn.decoder import CodeDecoder
 from bridle_fairseq.nn.masking import Mask, Targets
 
@@ -14,7 +15,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 KERNEL = 3  # patches along each axis
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(Recomputable):
     """A convolution, normalised and through a GELU, added to its input.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bridle_fairseq.nn.attention import attend
+from bridle_fairseq.nn.blocks import Recomputable
 from bridle_fairseq.nn.decoder import CodeDecoder
 from bridle_fairseq.nn.masking import Mask, Targets
 from bridle_fairseq.nn.position import sincos_position
@@ -36,7 +37,7 @@ class CrossAttention(nn.Module):
         return self.proj(attend(q, k, v, allowed).transpose(1, 2).flatten(2))
 
 
-class CrossBlock(nn.Module):
+class CrossBlock(Recomputable):
     """Cross-attention, then MLP, each on the normalised input and added to it."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:

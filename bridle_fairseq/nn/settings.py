@@ -80,6 +80,10 @@ class BridleSettings:
     precision: str = _setting(
         "float32", "of matrix products: float32, bfloat16 (autocast), or auto: bfloat16 where it is fast"
     )
+    checkpoint_activations: bool = _setting(
+        False, "compute blocks again in the backward pass instead of keeping what is in them: less memory, more time"
+    )
+    compile: bool = _setting(False, "training: translate blocks by torch.compile (needs a C++ compiler on a CPU)")
     stages: Any = field(
         default_factory=lambda: [{"kind": "encoder", "updates": 1000, "warmup_updates": 100}],
         metadata={

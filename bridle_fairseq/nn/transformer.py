@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bridle_fairseq.nn.blocks import Recomputable
+
 
 class Mlp(nn.Module):
     """Linear - GELU - Linear with a hidden layer of ``ratio`` times the width."""
@@ -24,7 +26,7 @@ class Mlp(nn.Module):
         return self.fc2(torch.ops.aten.gelu_(hidden))
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """Attention, then MLP, each on the normalised input and added to it.
 
     Args:

@@ -11,6 +11,7 @@ from fairseq.tasks import register_task
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from, unwrapped
+from bridle_fairseq.nn.blocks import compile_blocks
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
@@ -61,7 +62,10 @@ class BridlePretrainingTask(MediaTask):
         if not from_checkpoint and self.cfg.knn_every > 0:
             with exit_on_input_error():
                 self.knn = KnnCallback(self.cfg)
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        if not from_checkpoint and model.settings.compile:
+            compile_blocks(model)
+        return model
 
     # -- data --------------------------------------------------------------------------------------------------------
 
