@@ -58,6 +58,28 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
+def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None:
+    """See that what a file describes was made by this checkpoint.
+
+    Args:
+        path: of the file.
+        what: it describes, for the error.
+        sha256: of the checkpoint that made it.
+        checkpoint: path of the one that must have made it.
+
+    Raises:
+        InputError: another one made it, or there is no such checkpoint.
+    """
+    if not os.path.isfile(checkpoint):
+        raise InputError(f"{checkpoint}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+    found = file_sha256(checkpoint)
+    if sha256 != found:
+        raise InputError(
+            f"{path}: {what} of another checkpoint (sha256 {sha256[:12]}); expected those of {checkpoint} "
+            f"({found[:12]})"
+        )
+
+
 def choose_device(name: str | None) -> str:
     """The device a user named, else this process's GPU where there is one, else the CPU.
 

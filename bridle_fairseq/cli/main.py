@@ -17,6 +17,7 @@ COMMANDS = (
     "manifest",
     "stats",
     "tokenize",
+    "units",
     "features",
     "probe",
     "crossval",
