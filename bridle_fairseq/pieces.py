@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def train(lines: Iterable[str], vocab_size: int, num_characters: int, max_units:
 
     Args:
         lines: of characters, one a clip; of lines beyond ``max_units`` characters nothing is learned.
-        vocab_size: pieces, with every character and the unknown one.
+        vocab_size: pieces, with every character and the unknown one; fewer where nothing else is repeated.
         num_characters: different ones that there can be; each is a piece, also where no line has it.
         max_units: characters that are looked at.
 
@@ -75,6 +75,7 @@ def train(lines: Iterable[str], vocab_size: int, num_characters: int, max_units:
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
+            hard_vocab_limit=False,
             max_sentence_length=4 * LONGEST_LINE + 1,  # bytes; longer lines would be left out without a word
             num_threads=1,
             minloglevel=2,
@@ -113,3 +114,24 @@ def load(path: str | os.PathLike[str]) -> Any:
         return sentencepiece.SentencePieceProcessor(model_file=os.fspath(path))
     except (OSError, RuntimeError):
         raise InputError(f"{path}: not a model of SentencePiece; expected one that was trained on units") from None
+
+
+class Cost(NamedTuple):
+    """What lines of tokens cost a code that knows how often each token occurs, and nothing of their order."""
+
+    tokens: int
+    entropy: float  # bits of a token, by these lines' own frequencies
+    held_out: float  # bits of a token, by those of other lines: what coding them takes
+
+
+def unigram_cost(counts: np.ndarray, learned: np.ndarray) -> Cost:
+    """Cost of lines in which each token occurs ``counts`` times, by the frequencies in other lines, ``learned``.
+
+    Both V numbers. Laplace's rule: every token is taken to have occurred once more than it has.
+    """
+    total = int(counts.sum())
+    if not total:
+        raise InputError("no tokens to measure; expected lines of units")
+    share = counts[counts > 0] / total
+    smoothed = (learned + 1) / (learned.sum() + len(learned))
+    return Cost(total, float(-(share * np.log2(share)).sum()), float(-(counts * np.log2(smoothed)).sum() / total))

@@ -19,6 +19,7 @@ COMMANDS = (
     "tokenize",
     "units",
     "features",
+    "similar",
     "probe",
     "crossval",
     "evaluate",

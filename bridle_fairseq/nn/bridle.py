@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -281,3 +282,10 @@ class Bridle(nn.Module):
             out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=layer is not None)
         x = out.x if layer is None else out.layers[layer - 1]
         return {"x": x, "class_token": out.class_token, "padding_mask": patches.padding_mask, "grid": patches.grid}
+
+
+def tokenizer_alone(settings: BridleSettings) -> Bridle:
+    """A :class:`Bridle` that makes codes and estimates features from them; it has neither encoder nor decoder."""
+    alone = Bridle(replace(settings, encoder_depth=1, decoder_depth=1))  # what is left out is built as small as can be
+    alone.encoder = alone.decoder = None  # type: ignore[assignment]
+    return alone.requires_grad_(False).eval()

@@ -154,11 +154,17 @@ class ResidualQuantizer(nn.Module):
                 found.append(codes)
         return torch.stack(found, dim=1).view(*z.shape[:-1], self.num_codebooks, *found[0].shape[1:])
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Sum of the codes' vectors: ... x K long -> ... x D float32."""
+    def decode(self, codes: Tensor, levels: Tensor | None = None) -> Tensor:
+        """Sum of the codes' vectors: ... x K long -> ... x D float32.
+
+        ``levels`` (B, the first axis of ``codes``): each item's sum is over so many levels only, the first ones.
+        """
         vectors = [
             F.embedding(index, codebook) for index, codebook in zip(codes.unbind(-1), self.codebooks.codes, strict=True)
         ]
+        if levels is not None:
+            kept = levels.view(-1, *[1] * (codes.dim() - 1))
+            vectors = [vector * (kept > level) for level, vector in enumerate(vectors)]
         return torch.stack(vectors).sum(dim=0) if len(vectors) > 1 else vectors[0]
 
     @torch.no_grad()
