@@ -41,8 +41,8 @@ TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 VIDEO = ["av>=17.1"]
 IMAGES = ["torchvision>=0.21"]
-UNITS = ["sentencepiece>=0.2"]
-SPEECH = ["jiwer>=3.0", *UNITS]
+UNITS = ["sentencepiece>=0.2", "torchaudio>=2.6", "matplotlib>=3.7"]
+SPEECH = ["jiwer>=3.0", "sentencepiece>=0.2"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
@@ -74,9 +74,10 @@ setup(
         "video": VIDEO,
         "units": UNITS,
         "speech": SPEECH,
+        "similar": ["faiss-cpu>=1.8"],
         "test": TEST,
         "lint": LINT,
-        "dev": TEST + LINT + ONNX + IMAGES + VIDEO + SPEECH,
+        "dev": TEST + LINT + ONNX + IMAGES + VIDEO + UNITS + SPEECH,
     },
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},

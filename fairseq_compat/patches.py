@@ -25,6 +25,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("hydra._internal.utils", "after", for_python.mend_hydra_error_report),
     Patch("hydra.core.plugins", "after", for_python.mend_hydra_plugin_scan),
     Patch("fairseq.data.data_utils", "after", for_numpy.restore_builtin_aliases),
+    Patch("fairseq.data.token_block_dataset", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.modules.dynamic_crf_layer", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
     Patch("fairseq.distributed.utils", "after", for_torch.close_process_groups),

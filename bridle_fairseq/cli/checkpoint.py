@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from bridle_fairseq.data.description import file_sha256
 from bridle_fairseq.errors import InputError
 
-PARTS = {"bridle": "quantizer", "bridle_classifier": "head"}  # what a model of this name has and the others lack
-
-
-ENCODERS = tuple(PARTS)  # what has an encoder, whose features can be taken
+# what a model of this name has and the others lack
+PARTS = {"bridle": "quantizer", "bridle_classifier": "head", "bridle_mel_decoder": "log_mel"}
+ENCODERS = ("bridle", "bridle_classifier")  # what has an encoder, whose features can be taken
 
 
 def load_model(path: str, device: str = "cpu", names: Sequence[str] = ("bridle",)) -> tuple[Any, Any]:
@@ -49,13 +48,26 @@ def load_model(path: str, device: str = "cpu", names: Sequence[str] = ("bridle",
     return model.to(device).eval(), task
 
 
-def file_sha256(path: str) -> str:
-    """sha256 of a file's bytes, hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None:
+    """See that what a file describes was made by this checkpoint.
+
+    Args:
+        path: of the file.
+        what: it describes, for the error.
+        sha256: of the checkpoint that made it.
+        checkpoint: path of the one that must have made it.
+
+    Raises:
+        InputError: another one made it, or there is no such checkpoint.
+    """
+    if not os.path.isfile(checkpoint):
+        raise InputError(f"{checkpoint}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+    found = file_sha256(checkpoint)
+    if sha256 != found:
+        raise InputError(
+            f"{path}: {what} of another checkpoint (sha256 {sha256[:12]}); expected those of {checkpoint} "
+            f"({found[:12]})"
+        )
 
 
 def choose_device(name: str | None) -> str:

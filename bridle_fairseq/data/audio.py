@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,23 @@ class AudioReader:
     def read(self, path: str, start: int, length: int) -> torch.Tensor:
         """S float32 samples: see :func:`bridle_fairseq.data.decode.read_crop`."""
         return torch.from_numpy(read_crop(path, self.sample_rate, start, length))
+
+
+def total_seconds(manifest: Manifest, rows: Iterable[int] | None = None) -> float:
+    """Seconds of sound in a manifest's files, or in those of some rows, by their headers.
+
+    Raises:
+        InputError: a file that cannot be read, or is of another length than the manifest says.
+    """
+    seconds = 0.0
+    for row in range(len(manifest)) if rows is None else rows:
+        try:
+            header = read_info(manifest.path(row))
+            _check_frames(header.num_frames, int(manifest.sizes[row]))
+        except DecodeError as error:
+            raise InputError(f"{manifest.name}, line {manifest.line(row)}: {manifest.path(row)}: {error}") from None
+        seconds += header.num_frames / header.sample_rate
+    return seconds
 
 
 def _check_frames(found: int, expected: int) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CodesInfo, read_info, write_info
+from bridle_fairseq.data.codes import CodesInfo, read_info, write_index, write_info
 from bridle_fairseq.data.parts import Parts, replacing
 
 
@@ -40,7 +38,7 @@ class CodeParts(Parts):
 
     def _join(self) -> Summary:
         summary, sizes = self._write_data()
-        self._write_index(sizes)
+        write_index(self.prefix, sizes, np.uint16)
         write_info(self.prefix, self.info)
         return summary
 
@@ -60,11 +58,3 @@ class CodeParts(Parts):
                     counts[level] += np.bincount(codes, minlength=self.info.codebook_size)
         patches = int(counts[0].sum())
         return Summary(len(sizes), patches, counts, energy / max(patches, 1), skipped), sizes
-
-    def _write_index(self, sizes: Sequence[int]) -> None:
-        from fairseq.data.indexed_dataset import MMapIndexedDataset
-
-        path = f"{self.prefix}.idx"
-        with MMapIndexedDataset.Index.writer(f"{path}.new", np.uint16) as writer:
-            writer.write(sizes)
-        os.replace(f"{path}.new", path)

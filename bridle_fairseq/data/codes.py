@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from bridle_fairseq.errors import InputError
 
 VERSION = 1
 INDEX_HEADER = struct.Struct("<9sQBQ")  # magic, version, type, items; then int32 sizes and int64 addresses
-UINT16 = 8  # as fairseq numbers the types
+TYPES: dict[type[np.integer], int] = {np.int32: 4, np.uint16: 8}  # as fairseq numbers them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,23 +91,19 @@ class CachedCodes:
 
     Args:
         prefix: path up to and with ``{split}.codes``.
-        manifest: to which they must belong.
+        manifest: to which they must belong; None: whichever they are of.
 
     Raises:
         InputError: files missing or damaged, another version, or codes of another manifest.
     """
 
-    def __init__(self, prefix: str | os.PathLike[str], manifest: Manifest) -> None:
+    def __init__(self, prefix: str | os.PathLike[str], manifest: Manifest | None = None) -> None:
         self.prefix = os.fspath(prefix)
         self.info = read_info(self.prefix)
-        fingerprint = manifest.fingerprint()
-        if self.info.manifest_sha256 != fingerprint:
-            raise InputError(
-                f"{self.prefix}.json: codes of another manifest (sha256 {self.info.manifest_sha256[:12]}); expected "
-                f"those of {manifest.name} ({fingerprint[:12]}), the same rows and sizes"
-            )
-        self._items = _open_items(self.prefix)
-        if len(self._items) != len(manifest):
+        if manifest is not None:
+            check_manifest(self.prefix, "codes", self.info.manifest_sha256, manifest)
+        self._items = open_items(self.prefix, np.uint16)
+        if manifest is not None and len(self._items) != len(manifest):
             raise InputError(f"{self.prefix}.idx: {len(self._items)} items; expected {len(manifest)}, one a row")
 
     def check(self, **wanted: object) -> None:
@@ -121,6 +117,11 @@ class CachedCodes:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many codes each row has, of all levels together: int32."""
+        return self._items.sizes
+
     def item(self, row: int) -> np.ndarray:
         """All codes of a row: n x K int64; n = 0 when the row could not be tokenised."""
         return self._items[row].numpy().reshape(-1, self.info.num_codebooks)
@@ -131,8 +132,36 @@ class CachedCodes:
         return self.item(row)[number * size : (number + 1) * size]
 
 
-def _open_items(prefix: str) -> Any:
-    """fairseq's dataset over the two files, which are checked first: it would fail on damaged ones with a traceback."""
+def check_manifest(prefix: str, what: str, sha256: str, manifest: Manifest) -> None:
+    """See that what lies at a prefix was made of this manifest.
+
+    Args:
+        prefix: path without ``.json``.
+        what: lies there, for the error.
+        sha256: of the manifest that it was made of.
+        manifest: the one that it must have been made of.
+
+    Raises:
+        InputError: it was made of another one.
+    """
+    fingerprint = manifest.fingerprint()
+    if sha256 != fingerprint:
+        raise InputError(
+            f"{prefix}.json: {what} of another manifest (sha256 {sha256[:12]}); expected "
+            f"those of {manifest.name} ({fingerprint[:12]}), the same rows and sizes"
+        )
+
+
+def open_items(prefix: str, dtype: type[np.integer]) -> Any:
+    """fairseq's dataset over the two files, which are checked first: it would fail on damaged ones with a traceback.
+
+    Args:
+        prefix: path without ``.bin`` and ``.idx``.
+        dtype: of the items, a key of :data:`TYPES`.
+
+    Raises:
+        InputError: the files are missing, damaged, or of another type.
+    """
     from fairseq.data.indexed_dataset import MMapIndexedDataset
 
     try:
@@ -140,13 +169,26 @@ def _open_items(prefix: str) -> Any:
         with open(f"{prefix}.idx", "rb") as file:
             data = file.read()
     except OSError as error:
-        raise InputError(f"{prefix}.idx: cannot read these codes: {error}") from None
+        raise InputError(f"{prefix}.idx: cannot read this index: {error}") from None
     header = data[: INDEX_HEADER.size].ljust(INDEX_HEADER.size)
-    magic, version, dtype, count = INDEX_HEADER.unpack(header)
-    if (magic, version, dtype, len(data)) != (b"MMIDIDX\0\0", 1, UINT16, INDEX_HEADER.size + 12 * count):
-        raise InputError(f"{prefix}.idx: not an index of codes; expected fairseq's memory-mapped format with uint16")
+    magic, version, kind, count = INDEX_HEADER.unpack(header)
+    if (magic, version, kind, len(data)) != (b"MMIDIDX\0\0", 1, TYPES[dtype], INDEX_HEADER.size + 12 * count):
+        raise InputError(
+            f"{prefix}.idx: not an index of what is expected here; expected fairseq's memory-mapped format with "
+            f"{np.dtype(dtype).name}"
+        )
     sizes = np.frombuffer(data, dtype="<i4", count=count, offset=INDEX_HEADER.size)
-    expected = 2 * int(sizes.sum(dtype=np.int64))
+    expected = np.dtype(dtype).itemsize * int(sizes.sum(dtype=np.int64))
     if num_bytes != expected or expected == 0:
         raise InputError(f"{prefix}.bin: {num_bytes} bytes; expected the {expected} that its .idx tells of, and some")
     return MMapIndexedDataset(prefix)
+
+
+def write_index(prefix: str, sizes: Sequence[int], dtype: type[np.integer]) -> None:
+    """Write ``{prefix}.idx``, all of it or nothing, of items of these sizes in ``{prefix}.bin``."""
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+    path = f"{prefix}.idx"
+    with MMapIndexedDataset.Index.writer(f"{path}.new", dtype) as writer:
+        writer.write(sizes)
+    os.replace(f"{path}.new", path)

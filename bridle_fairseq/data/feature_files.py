@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bridle_fairseq.data.codes import check_manifest
 from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.errors import InputError
@@ -118,11 +119,8 @@ class Features:
     def __init__(self, prefix: str | os.PathLike[str], manifest: Manifest | None = None) -> None:
         self.prefix = os.fspath(prefix)
         self.info, self.skipped = read_description(self.prefix)
-        if manifest is not None and self.info.manifest_sha256 != manifest.fingerprint():
-            raise InputError(
-                f"{self.prefix}.json: features of another manifest (sha256 {self.info.manifest_sha256[:12]}); expected "
-                f"those of {manifest.name} ({manifest.fingerprint()[:12]}), the same rows and sizes"
-            )
+        if manifest is not None:
+            check_manifest(self.prefix, "features", self.info.manifest_sha256, manifest)
         self._arrays = {array.name: self._open(array.name) for array in self.info.arrays}
         ragged = any(array.pooling == PATCHES for array in self.info.arrays)
         self._offsets = self._open("offsets") if ragged else None

@@ -56,7 +56,7 @@ class Parts:
     Args:
         prefix: path up to and with ``{split}.codes`` or the like.
         info: a dataclass, what the finished ``{prefix}.json`` will say.
-        manifest: the rows.
+        manifest: the rows; None where they are those of something that was made of one.
         overwrite: a finished result of other settings may be replaced.
         chunks: as :func:`cut` gives them, from nothing but the manifest and ``info``.
 
@@ -71,12 +71,15 @@ class Parts:
         self,
         prefix: str | os.PathLike[str],
         info: Any,
-        manifest: Manifest,
+        manifest: Manifest | None,
         overwrite: bool = False,
         chunks: Sequence[range] | None = None,
     ) -> None:
         self.prefix, self.info, self.manifest = os.fspath(prefix), info, manifest
-        self.chunks = cut(manifest.sizes) if chunks is None else chunks
+        if chunks is None:
+            assert manifest is not None, "without a manifest, chunks must be given"
+            chunks = cut(manifest.sizes)
+        self.chunks = chunks
         made_from = hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode()).hexdigest()
         self.folder = Path(f"{self.prefix}.parts-{made_from[:12]}")
         if os.path.exists(f"{self.prefix}.json") and not overwrite:
@@ -90,9 +93,13 @@ class Parts:
         """Write the result's files, the json last; what it holds."""
         raise NotImplementedError
 
+    def files(self) -> list[str]:
+        """The files of a finished result, the description's excepted."""
+        return [f"{self.prefix}.{end}" for end in self.endings]
+
     def finished(self) -> bool:
         """Whether the joined result of just these settings is there."""
-        if not all(os.path.exists(f"{self.prefix}.{end}") for end in (*self.endings, "json")):
+        if not all(os.path.exists(path) for path in (*self.files(), f"{self.prefix}.json")):
             return False
         try:
             return self.stored_info() == self.info
@@ -136,12 +143,11 @@ class Parts:
         return self.folder / f"{number:06d}.npz"
 
     def _refuse_others(self) -> None:
-        found = self.stored_info()
-        for field in dataclasses.fields(self.info):
-            old, new = getattr(found, field.name), getattr(self.info, field.name)
-            if old != new:
+        found = _fields(self.stored_info())
+        for name, new in _fields(self.info).items():
+            if found[name] != new:
                 raise InputError(
-                    f"{self.prefix}.json: {self.what} with {field.name} {_shown(old)} are there; expected "
+                    f"{self.prefix}.json: {self.what} with {name} {_shown(found[name])} are there; expected "
                     f"{_shown(new)}, or none: choose another --out, or replace them with --overwrite"
                 )
 
@@ -159,6 +165,15 @@ class Parts:
             yield self.folder.exists()
         finally:
             os.close(handle)
+
+
+def _fields(info: Any) -> dict[str, Any]:
+    """The fields of a description by name; of a description inside it, its own fields."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(info):
+        value = getattr(info, field.name)
+        found |= _fields(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return found
 
 
 def _shown(value: object) -> str:

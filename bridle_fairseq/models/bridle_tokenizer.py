@@ -1,6 +1,6 @@
 """fairseq model ``bridle_tokenizer``: media to codes and back to features, by parts of a ``bridle`` checkpoint."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 import torch
@@ -9,12 +9,10 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.models.from_bridle import load_weights, read_bridle
-from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.models.from_bridle import load_tokenizer, read_bridle
+from bridle_fairseq.nn.bridle import tokenizer_alone
 from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.settings import BridleSettings
-
-ENCODER_PARTS = ("encoder.", "decoder.")
 
 
 @dataclass
@@ -35,10 +33,7 @@ class BridleTokenizerModel(BaseFairseqModel):
     def __init__(self, settings: BridleSettings):
         super().__init__()
         self.settings = settings
-        # Encoder and decoder are left out, so they are built as small as can be.
-        self.bridle = Bridle(replace(settings, encoder_depth=1, decoder_depth=1))
-        self.bridle.encoder = self.bridle.decoder = None
-        self.requires_grad_(False)
+        self.bridle = tokenizer_alone(settings)
         self.eval()
 
     @classmethod
@@ -55,10 +50,7 @@ class BridleTokenizerModel(BaseFairseqModel):
         """
         settings, weights = read_bridle(path)
         model = cls(settings)
-        weights = {name: value for name, value in weights.items() if not name.startswith(ENCODER_PARTS)}
-        load_weights(model.bridle, weights, path)
-        if not model.bridle.quantizer.started:
-            raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
+        load_tokenizer(model.bridle, weights, path)
         return model
 
     def train(self, mode: bool = True):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
 
@@ -44,6 +45,18 @@ def load_weights(module: nn.Module, weights: Dict[str, Tensor], path: str) -> No
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path}: its weights do not fit its settings ({_reason(error)})") from None
+
+
+def load_tokenizer(module: Bridle, weights: Dict[str, Tensor], path: str) -> None:
+    """Load the parts of a checkpoint that a :func:`tokenizer_alone` has, which may lack the estimator too.
+
+    Raises:
+        InputError: as :func:`load_weights`, or its codebooks have not been started.
+    """
+    missing = tuple(f"{name}." for name in ("encoder", "decoder", "estimator") if getattr(module, name) is None)
+    load_weights(module, {name: value for name, value in weights.items() if not name.startswith(missing)}, path)
+    if not module.quantizer.started:
+        raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -307,3 +308,10 @@ def _repeated(patches: Patches, times: int) -> Patches:
     """A batch several times over, clip 1 to B, then 1 to B again."""
     padding = patches.padding_mask
     return Patches(patches.x.repeat(times, 1, 1), patches.grid, None if padding is None else padding.repeat(times, 1))
+
+
+def tokenizer_alone(settings: BridleSettings) -> Bridle:
+    """A :class:`Bridle` that makes codes and estimates features from them; it has neither encoder nor decoder."""
+    alone = Bridle(replace(settings, encoder_depth=1, decoder_depth=1))  # what is left out is built as small as can be
+    alone.encoder = alone.decoder = None  # type: ignore[assignment]
+    return alone.requires_grad_(False).eval()

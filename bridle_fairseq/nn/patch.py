@@ -37,6 +37,24 @@ def patchify(x: Tensor, patch_size: Sequence[int]) -> Tensor:
     return x.permute(order).reshape(x.shape[0], math.prod(grid), -1)
 
 
+def unpatchify(patches: Tensor, patch_size: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """What :func:`patchify` was given.
+
+    Args:
+        patches: B x N x (channels * prod(patch_size)).
+        patch_size: n sizes.
+        sizes: n sizes of the input; what a last patch has beyond them is cut off.
+
+    Returns:
+        B x channels x size_1 x ... x size_n.
+    """
+    grid, axes = grid_size(sizes, patch_size), len(sizes)
+    x = patches.reshape(len(patches), *grid, -1, *patch_size)  # B x g1 x g2 ... x channels x p1 x p2 ...
+    order = [0, 1 + axes, *(n for axis in range(axes) for n in (1 + axis, 2 + axes + axis))]
+    x = x.permute(order).reshape(len(patches), -1, *(g * p for g, p in zip(grid, patch_size, strict=True)))
+    return x[tuple(slice(size) for size in (*x.shape[:2], *sizes))]
+
+
 def patch_padding(padding: Tensor, patch_size: Sequence[int], grid: Sequence[int]) -> Tensor:
     """Which patches are padding: those without a single valid value.
 

@@ -139,17 +139,23 @@ class ResidualQuantizer(nn.Module):
                 self.codebooks.count_usage(found if codes_per_level == 1 else found[:, :, 0], valid)
         return found.view(*z.shape[:-1], *found.shape[1:])
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, levels: Tensor | None = None) -> Tensor:
         """Sum of the codes' vectors: ... x K long -> ... x D float32.
+
+        ``levels`` (B, the first axis of ``codes``): each item's sum is over so many levels only, the first ones.
 
         Raises:
             ValueError: codes of another number of levels, or that no codebook has.
         """
-        levels, size = self.num_codebooks, self.codebook_size
-        if codes.shape[-1] != levels or (codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size):
+        depth, size = self.num_codebooks, self.codebook_size
+        if codes.shape[-1] != depth or (codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size):
             found = f"{tuple(codes.shape)} codes" + f" of {codes.min()} to {codes.max()}" * bool(codes.numel())
-            raise ValueError(f"{found}; expected {levels} levels of codes 0 to {size - 1}")
-        return self._sum_of_codes(codes.reshape(-1, self.num_codebooks)).view(*codes.shape[:-1], self.dim)
+            raise ValueError(f"{found}; expected {depth} levels of codes 0 to {size - 1}")
+        weights = None
+        if levels is not None:
+            kept = (torch.arange(depth, device=codes.device) < levels[:, None]).to(self.codebooks.codes.dtype)
+            weights = kept.view(-1, *[1] * (codes.dim() - 2), depth).expand(codes.shape).reshape(-1, depth)
+        return self._sum_of_codes(codes.reshape(-1, depth), weights).view(*codes.shape[:-1], self.dim)
 
     def _sum_of_codes(self, codes: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum over levels of the codes' vectors (n x K long -> n x D), times K ``weights``; no level's are kept."""

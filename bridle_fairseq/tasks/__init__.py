@@ -1,3 +1,3 @@
 """fairseq tasks, one registered name a file."""
 
-from bridle_fairseq.tasks import bridle_classification, bridle_pretraining  # noqa: F401
+from bridle_fairseq.tasks import bridle_classification, bridle_pretraining, bridle_reconstruction  # noqa: F401

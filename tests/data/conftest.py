@@ -79,3 +79,15 @@ def picture(number, width, height):
     for bit in range(8):
         image[:8, bit * width // 8 : (bit + 1) * width // 8] = 255 * (number >> bit & 1)
     return image.astype(np.uint8)
+
+
+@pytest.fixture
+def sentencepiece_model():
+    """``sentencepiece_model(lines, vocab_size, codes)``: a processor trained on lines of characters."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    from bridle_fairseq.pieces import train
+
+    def make(lines, vocab_size, codes):
+        return sentencepiece.SentencePieceProcessor(model_proto=train(lines, vocab_size, codes))
+
+    return make

@@ -3,13 +3,14 @@
 The import is slow, so all cases run in two interpreters: one with every patch, and one without those tested here.
 """
 
+import numpy as np
 import pytest
 
 CASES = """
 import argparse, io, os, tempfile, zipfile
 import numpy as np, torch
 import fairseq.checkpoint_utils, fairseq.data.data_utils, fairseq.distributed.utils
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, TokenBlockDataset
 from fairseq.logging.meters import AverageMeter
 from fairseq.modules.dynamic_crf_layer import DynamicCRF
 from omegaconf import OmegaConf
@@ -25,6 +26,11 @@ def conditional_random_field():
     crf = DynamicCRF(num_embedding=6, low_rank=2, beam_size=3)
     loss = crf(torch.zeros(2, 4, 6), torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool))
     return list(loss.shape)
+
+def lines_of_text():
+    lines = [torch.tensor([4, 5, 2]), torch.tensor([6, 2])]
+    blocks = TokenBlockDataset(lines, np.array([3, 2]), None, pad=1, eos=2, break_mode="eos")
+    return [block.tolist() for block in blocks]
 
 def save(name, **more):
     meter = AverageMeter()
@@ -84,7 +90,7 @@ def gathered_lists():
         torch.distributed.destroy_process_group()
 
 outcomes = {}
-for case in (span_mask, conditional_random_field, checkpoint, checkpoint_with_configuration,
+for case in (span_mask, conditional_random_field, lines_of_text, checkpoint, checkpoint_with_configuration,
              checkpoint_of_the_other_numpy, checkpoint_that_runs_code, gathered_lists):
     try:
         outcomes[case.__name__] = case()
@@ -97,6 +103,7 @@ CHECKPOINT = ["x", "d", 4, 3.0, 0.5, [0, 1, 2]]
 EXPECTED = {
     "span_mask": ["bool", True],
     "conditional_random_field": [2],
+    "lines_of_text": [[4, 5, 2], [6, 2]],
     "checkpoint": CHECKPOINT,
     "checkpoint_with_configuration": CHECKPOINT,
     "checkpoint_of_the_other_numpy": CHECKPOINT,
@@ -105,6 +112,7 @@ EXPECTED = {
 TROUBLE = {
     "span_mask": "AttributeError: module 'numpy' has no attribute 'int'",
     "conditional_random_field": "AttributeError: module 'numpy' has no attribute 'float'",
+    "lines_of_text": "AttributeError: module 'numpy' has no attribute 'compat'",
     "checkpoint": "UnpicklingError",
     "checkpoint_with_configuration": "UnpicklingError",
     "checkpoint_of_the_other_numpy": "UnpicklingError",
@@ -134,6 +142,8 @@ def test_works_with_the_patch(patched, case):
 
 @pytest.mark.parametrize("case", TROUBLE)
 def test_fails_without_the_patch(unpatched, case):
+    if case == "lines_of_text" and hasattr(np, "compat"):
+        pytest.skip("this NumPy still has np.compat")
     assert isinstance(unpatched[case], str)
     assert TROUBLE[case] in unpatched[case]
 

@@ -23,7 +23,7 @@ SMALL_MEDIA = {
     "images": ["task.image_size=32"],
     "video": ["task.image_size=32"],
 }
-VARIABLE = {"audio": "SOUNDS", "images": "IMAGES", "video": "VIDEOS"}
+VARIABLE = {"audio": "SOUNDS", "images": "IMAGES", "video": "VIDEOS", "units": "SOUNDS"}
 SMALL_PRETRAINING = [
     *("model.encoder_width=32", "model.encoder_depth=2", "model.encoder_heads=2"),
     *("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"),
@@ -31,10 +31,17 @@ SMALL_PRETRAINING = [
     "model.precision=float32",
     "model.stages=[{kind:encoder,updates:2},{kind:tokenizer,updates:2},{kind:encoder,updates:2}]",
 ]  # fmt: skip
+SMALL_DECODER = ["model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"]
+SMALL_LANGUAGE_MODEL = [
+    *("model.decoder_embed_dim=16", "model.decoder_ffn_embed_dim=32", "model.decoder_layers=1"),
+    "model.decoder_attention_heads=2",
+]
 SHIM = """#!/bin/sh
 case "$*" in
-*finetuning*) exec {real} "$@" {both} ;;
-*) exec {real} "$@" {both} {pretraining} ;;
+*finetuning*) exec {real} "$@" {all} {media} ;;
+*mel_decoder*) exec {real} "$@" {all} {media} {decoder} ;;
+*language_model*) exec {real} "$@" {all} {language_model} ;;
+*) exec {real} "$@" {all} {media} {pretraining} ;;
 esac
 """
 
@@ -90,7 +97,7 @@ def write_videos(folder):
         write_video(folder / split / label / f"{number}.mp4", 5 + number, 150 - 120 * (number % 2))
 
 
-@pytest.fixture(scope="module", params=VARIABLE)
+@pytest.fixture(scope="module", params=("audio", "images", "video"))
 def page(request):
     """The folder of a page."""
     return request.param
@@ -99,12 +106,17 @@ def page(request):
 @pytest.fixture(scope="module")
 def followed(page, tmp_path_factory):
     """The folder in which a reader's files and results are, after all commands of the page."""
-    folder = tmp_path_factory.mktemp("reader")
-    {"audio": write_sounds, "images": write_images, "video": write_videos}[page](folder / "media")
+    return follow(page, tmp_path_factory.mktemp("reader"))
+
+
+def follow(page, folder):
+    """Give all commands of a page; the folder again."""
+    {"images": write_images, "video": write_videos}.get(page, write_sounds)(folder / "media")
     bin_folder = Path(sys.executable).parent
     shim = folder / "bin" / "fairseq-hydra-train"
     shim.parent.mkdir()
-    parts = {"real": [bin_folder / shim.name], "both": SMALL + SMALL_MEDIA[page], "pretraining": SMALL_PRETRAINING}
+    parts = {"real": [bin_folder / shim.name], "all": SMALL, "media": SMALL_MEDIA.get(page, SMALL_MEDIA["audio"])}
+    parts |= {"pretraining": SMALL_PRETRAINING, "decoder": SMALL_DECODER, "language_model": SMALL_LANGUAGE_MODEL}
     shim.write_text(SHIM.format(**{name: shlex.join(map(str, words)) for name, words in parts.items()}))
     shim.chmod(0o755)
     first, *others = blocks(page, "sh")
@@ -156,3 +168,23 @@ def test_the_python_of_the_page(followed, page):
     )
     assert done.returncode == 0, done.stderr
     assert "torch.Size([1, 32])" in done.stdout and "high" in done.stdout and "low" in done.stdout
+
+
+def test_the_page_about_units(tmp_path):
+    for module in ("sentencepiece", "torchaudio", "matplotlib"):
+        pytest.importorskip(module)
+    work = follow("units", tmp_path) / "work"
+    printed = (tmp_path / "printed").read_text()
+    for name in ("units/level1/train.counts", "units/level1/dict.km.txt", "pieces/2000.model", "heard/distances.png"):
+        assert (work / name).stat().st_size > 0
+    # a row for plain units and one for each vocabulary; the language model beside the unigram
+    table = printed[printed.index("vocabulary") :].splitlines()[1:4]
+    assert [len(row.split()) for row in table] == [5, 5, 5] and table[0].split()[2] == "1.000"
+    assert "language model  " in printed and "unigram  " in printed
+    (row,) = list(csv.DictReader((work / "heard/distances.csv").open()))
+    assert {"levels_0", "levels_1", "levels_2"} <= row.keys()
+    for name in ("test.0.levels1", "test.1.levels2", "sampled.0.levels2"):
+        samples, rate = soundfile.read(work / "heard" / f"{name}.wav")
+        assert rate == 16000 and len(samples) > 1000 and np.isfinite(samples).all()
+    nearest = printed[printed.rindex("\n0\n") :].splitlines()
+    assert len([line for line in nearest if line.startswith("  ")]) == 6

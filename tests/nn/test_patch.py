@@ -1,8 +1,9 @@
 """Patches of any grid."""
 
+import pytest
 import torch
 
-from bridle_fairseq.nn.patch import gather_patches, grid_size, patch_padding, patchify
+from bridle_fairseq.nn.patch import gather_patches, grid_size, patch_padding, patchify, unpatchify
 
 
 def test_patches_are_the_cells_of_the_grid_time_major():
@@ -53,3 +54,9 @@ def test_gather_takes_rows_of_each_clip():
     index = torch.tensor([[4, 0], [2, 2]])
     out = gather_patches(x, index)
     assert torch.equal(out[0, 0], x[0, 4]) and torch.equal(out[1, 1], x[1, 2])
+
+
+@pytest.mark.parametrize(("sizes", "patch_size"), [((7,), (3,)), ((9, 8), (4, 4)), ((5, 7, 6), (2, 3, 4))])
+def test_patches_lead_back(sizes, patch_size):
+    x = torch.randn(2, 3, *sizes)
+    torch.testing.assert_close(unpatchify(patchify(x, patch_size), patch_size, sizes), x, rtol=0, atol=0)

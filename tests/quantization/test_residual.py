@@ -106,6 +106,15 @@ def test_codes_of_other_codebooks_are_not_decoded(trained):
             trained.decode(torch.full((2, trained.num_codebooks), wrong))
 
 
+def test_decoding_of_the_first_levels_only(trained, variant):
+    codes = trained.eval()(vectors(50, 3, 30)).codes
+    levels = torch.tensor([0, 1, trained.num_codebooks])
+    books, found = trained.codebooks.codes, trained.decode(codes, levels)
+    assert not found[0].any()
+    assert torch.equal(found[1], books[0][codes[1, :, 0]])
+    assert torch.equal(found[2], trained.decode(codes)[2])
+
+
 def test_soft_codes_are_the_nearest_in_order(trained, variant):
     z = vectors(51, 5, 6)
     soft = trained.eval().encode(z, codes_per_level=4)

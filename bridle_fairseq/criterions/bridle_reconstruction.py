@@ -1,0 +1,61 @@
+"""fairseq criterion ``bridle_reconstruction``: how far decoded log-mel is from that of the clips."""
+
+from dataclasses import dataclass
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+
+from bridle_fairseq.nn.mel_decoder import DECIBELS
+
+
+@dataclass
+class BridleReconstructionCriterionConfig(FairseqDataclass):
+    """Nothing to choose here."""
+
+
+@register_criterion("bridle_reconstruction", dataclass=BridleReconstructionCriterionConfig)
+class BridleReconstructionCriterion(FairseqCriterion):
+    """Mean absolute difference of normalised log-mel values; sums that fairseq divides by ``sample_size``, the values.
+
+    In evaluation the loss is the mean over 0 to K levels, and ``distance_k`` is logged: the mean absolute difference
+    in decibels with the codes of levels 1 to k.
+    """
+
+    def forward(self, model, sample, reduce=True):
+        """Return (loss, sample_size, logging output) of a batch."""
+        out = model(**sample["net_input"])
+        errors = out.absolute_error()
+        loss, values = torch.stack(errors).mean(), int(out.valid.sum())
+        log = {
+            "loss": loss.detach(),
+            "sample_size": values,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+        }
+        if not self.training:
+            decibels = 2 * out.std * DECIBELS
+            log |= {f"distance_{k}": error.detach() * decibels for k, error in enumerate(errors)}
+        return loss, values, log
+
+    @staticmethod
+    def reduce_metrics(logging_outputs) -> None:
+        """Average over the values of all ranks and micro-batches."""
+
+        def total(key):
+            values = [log.get(key, 0) for log in logging_outputs]
+            return sum(v.item() if torch.is_tensor(v) else v for v in values)
+
+        values = total("sample_size")
+        if not values:
+            return
+        metrics.log_scalar("loss", total("loss") / values, values, round=5)
+        for key in sorted({key for log in logging_outputs for key in log if key.startswith("distance_")}):
+            metrics.log_scalar(key, total(key) / values, values, round=4)
+        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All values are sums."""
+        return True

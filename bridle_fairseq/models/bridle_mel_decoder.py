@@ -1,0 +1,58 @@
+"""fairseq model ``bridle_mel_decoder``: log-mel from the codes of a ``bridle`` checkpoint, to hear what they hold."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+
+from bridle_fairseq.data.description import file_sha256
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.models.from_bridle import load_tokenizer, read_bridle
+from bridle_fairseq.nn.mel_decoder import MelDecoder
+
+
+@dataclass
+class BridleMelDecoderConfig(FairseqDataclass):
+    """Whose codes, and how large the decoder is."""
+
+    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
+    decoder_width: int = field(default=192, metadata={"help": "width of the decoder"})
+    decoder_depth: int = field(default=2, metadata={"help": "attention blocks of the decoder"})
+    decoder_heads: int = field(default=4, metadata={"help": "their heads"})
+    settings: Any = field(
+        default=None, metadata={"help": "written by the run: the checkpoint's settings, so that its file can go"}
+    )
+    checkpoint_sha256: Optional[str] = field(
+        default=None, metadata={"help": "written by the run: of the checkpoint, to tell its codes from others"}
+    )
+
+
+@register_model("bridle_mel_decoder", dataclass=BridleMelDecoderConfig)
+class BridleMelDecoderModel(MelDecoder, BaseFairseqModel):
+    """:class:`MelDecoder` with the tokenizer of a checkpoint."""
+
+    def __init__(self, cfg, settings):
+        super().__init__(settings, cfg.decoder_width, cfg.decoder_depth, cfg.decoder_heads)
+        self.cfg = cfg
+        self.checkpoint_sha256 = getattr(cfg, "checkpoint_sha256", None)
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """A new decoder for ``cfg.checkpoint``; with ``cfg.settings``, one whose weights are loaded afterwards.
+
+        Raises:
+            InputError: the checkpoint cannot be used, or was trained at another sample rate than the task's.
+        """
+        if getattr(cfg, "settings", None) is not None:
+            return cls(cfg, settings_from(cfg.settings))
+        settings, weights = read_bridle(cfg.checkpoint)
+        if settings.sample_rate != task.cfg.sample_rate:
+            raise InputError(
+                f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"
+            )
+        model = cls(cfg, settings)
+        load_tokenizer(model.tokenizer, weights, cfg.checkpoint)
+        model.checkpoint_sha256 = file_sha256(cfg.checkpoint)
+        return model

@@ -1,0 +1,137 @@
+"""SentencePiece over units: often repeated sequences of codes as one piece each ("acoustic BPE"), without loss.
+
+A line of units is one word of private characters (:func:`bridle_fairseq.data.units.to_characters`). SentencePiece
+neither normalises it, nor looks for blanks or scripts in it, and every character is a piece: whatever codes come,
+encoding and decoding gives them back.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridle_fairseq.data.units import to_characters
+from bridle_fairseq.errors import InputError
+
+LONGEST_LINE = 4096  # for training alone; SentencePiece counts positions of a line in 16 bits
+MAX_UNITS = 4_000_000  # of training: its memory grows with them, some 100 bytes each
+UNKNOWN = 0
+
+
+def load_sentencepiece() -> Any:
+    """The module ``sentencepiece``.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import sentencepiece
+    except ImportError as error:
+        hint = "pip install 'bridle_fairseq[units]'"
+        raise InputError(f"pieces of units need sentencepiece ({error}); install it: {hint}") from None
+    return sentencepiece
+
+
+def train(lines: Iterable[str], vocab_size: int, num_characters: int, max_units: int = MAX_UNITS) -> bytes:
+    """A byte-pair model of lines of units, as the bytes of its file.
+
+    Args:
+        lines: of characters, one a clip; of lines beyond ``max_units`` characters nothing is learned.
+        vocab_size: pieces, with every character and the unknown one; fewer where nothing else is repeated.
+        num_characters: different ones that there can be; each is a piece, also where no line has it.
+        max_units: characters that are looked at.
+
+    Raises:
+        InputError: no sentencepiece, no lines, or a vocabulary that cannot be had.
+    """
+    sentencepiece = load_sentencepiece()
+    if vocab_size <= num_characters:
+        raise InputError(f"a vocabulary of {vocab_size} pieces; expected more than the {num_characters} codes")
+    alphabet = to_characters(np.arange(num_characters))
+    stretches = list(_stretches(lines, max_units))
+    if not stretches:
+        raise InputError("no units to learn pieces from; expected a line of them for each clip")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*stretches, *alphabet]),  # each character once more: unseen ones are dropped
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            byte_fallback=False,
+            split_by_unicode_script=False,
+            split_by_whitespace=False,
+            split_by_number=False,
+            split_digits=False,
+            unk_id=UNKNOWN,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            hard_vocab_limit=False,
+            max_sentence_length=4 * LONGEST_LINE + 1,  # bytes; longer lines would be left out without a word
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2] or str(error)
+        raise InputError(f"a vocabulary of {vocab_size} pieces: SentencePiece says {reason[:160]!r}") from None
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    missing = [character for character in alphabet if processor.piece_to_id(character) == UNKNOWN]
+    if missing:  # it counts coverage in 32-bit floating point
+        raise InputError(f"{len(missing)} codes became no pieces; expected fewer units to learn from (max_units)")
+    return model.getvalue()
+
+
+def _stretches(lines: Iterable[str], max_units: int) -> Iterator[str]:
+    """Lines in pieces of at most :data:`LONGEST_LINE`, as many as have ``max_units`` characters."""
+    left = max_units
+    for line in lines:
+        for start in range(0, len(line), LONGEST_LINE):
+            stretch = line[start : start + min(LONGEST_LINE, left)]
+            left -= len(stretch)
+            if stretch:
+                yield stretch
+        if left <= 0:
+            return
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The ``SentencePieceProcessor`` of a model's file.
+
+    Raises:
+        InputError: no sentencepiece, or no such model.
+    """
+    sentencepiece = load_sentencepiece()
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=os.fspath(path))
+    except (OSError, RuntimeError):
+        raise InputError(f"{path}: not a model of SentencePiece; expected one that was trained on units") from None
+
+
+class Cost(NamedTuple):
+    """What lines of tokens cost a code that knows how often each token occurs, and nothing of their order."""
+
+    tokens: int
+    entropy: float  # bits of a token, by these lines' own frequencies
+    held_out: float  # bits of a token, by those of other lines: what coding them takes
+
+
+def unigram_cost(counts: np.ndarray, learned: np.ndarray) -> Cost:
+    """Cost of lines in which each token occurs ``counts`` times, by the frequencies in other lines, ``learned``.
+
+    Both V numbers. Laplace's rule: every token is taken to have occurred once more than it has.
+    """
+    total = int(counts.sum())
+    if not total:
+        raise InputError("no tokens to measure; expected lines of units")
+    share = counts[counts > 0] / total
+    smoothed = (learned + 1) / (learned.sum() + len(learned))
+    return Cost(total, float(-(share * np.log2(share)).sum()), float(-(counts * np.log2(smoothed)).sum() / total))

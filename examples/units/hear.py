@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Hear the codes: log-mel distance by the number of levels, as a table and a plot; and sound made of codes."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from bridle_fairseq.cli.checkpoint import choose_device, load_model
+from bridle_fairseq.cli.units import prefix_of
+from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.data.prepare import run_script
+from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.mel_decoder import DECIBELS
+from bridle_fairseq.sound import waveform
+
+DECODER = ("bridle_mel_decoder",)
+
+
+def distances(model: Any, task: Any, manifest: str, batch_size: int) -> list[float]:
+    """Mean absolute difference of log-mel values in decibels with 0, 1, ... K levels, over all clips of a manifest."""
+    from bridle_fairseq.corpus import read_batches
+
+    rows = Manifest.read(manifest)
+    skips = SkipLog(rows, None)
+    data = modality_of(task.cfg).dataset(rows, task.cfg, skips=skips)
+    device = next(model.parameters()).device
+    errors, values = 0.0, 0
+    for batch in read_batches(data, batch_size):
+        net_input = {name: None if x is None else x.to(device) for name, x in batch["net_input"].items()}
+        with torch.inference_mode():
+            out = model(**net_input)
+        errors = errors + torch.stack(out.absolute_error()).double().cpu()
+        values += int(out.valid.sum())
+    skips.check(task.cfg.max_skipped)
+    return (errors / values * 2 * out.std * DECIBELS).tolist()
+
+
+def distance(args: argparse.Namespace) -> None:
+    """distances.csv and distances.png; each checkpoint is a row and a line."""
+    found = {}
+    for checkpoint in args.checkpoints:
+        model, task = load_model(checkpoint, choose_device(args.device), DECODER)
+        found[checkpoint] = distances(model, task, args.manifest, args.batch_size)
+        print(f"{checkpoint}: " + "  ".join(f"{k}: {value:.3f} dB" for k, value in enumerate(found[checkpoint])))
+    args.out.mkdir(parents=True, exist_ok=True)
+    most = max(map(len, found.values()))
+    with open(args.out / "distances.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["checkpoint", *(f"levels_{k}" for k in range(most))])
+        table.writerows([name, *(f"{value:.4f}" for value in values)] for name, values in found.items())
+    plot(found, args.out / "distances.png")
+    print(f"{args.out / 'distances.csv'}, {args.out / 'distances.png'}")
+
+
+def plot(found: dict[str, list[float]], path: Path) -> None:
+    """Distance against levels, a line for each checkpoint."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(f"the plot needs matplotlib ({error}); pip install 'bridle_fairseq[units]'") from None
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in found.items():
+        axes.plot(range(len(values)), values, marker="o", label=name if len(found) > 1 else None)
+    axes.set(
+        xlabel="levels", ylabel="log-mel distance in dB", xticks=range(max(map(len, found.values()))), ylim=(0, None)
+    )
+    if len(found) > 1:
+        figure.legend(loc="outside lower center", fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def sound(args: argparse.Namespace) -> None:
+    """A .wav of each chosen row for each number of levels, its phases by Griffin-Lim."""
+    model, _ = load_model(args.checkpoint, choose_device(args.device), DECODER)
+    prefix = prefix_of(args.codes, ".codes")
+    codes = CachedCodes(prefix)
+    if codes.info.checkpoint_sha256 != model.checkpoint_sha256:
+        found, expected = codes.info.checkpoint_sha256[:12], str(model.checkpoint_sha256)[:12]
+        raise InputError(
+            f"{prefix}.json: codes of another checkpoint (sha256 {found}); expected those of {expected}, whose codes "
+            f"{args.checkpoint} decodes"
+        )
+    log_mel = model.front_end.log_mel
+    args.out.mkdir(parents=True, exist_ok=True)
+    for row in args.rows:
+        if not 0 <= row < len(codes) or not len(codes.item(row)):
+            raise InputError(f"--rows has {row}; expected rows with codes from 0 to {len(codes) - 1}")
+        for levels in args.levels or [codes.info.num_codebooks]:
+            mel = decoded(model, codes.item(row), levels, int(codes.info.grid["patches_per_segment"]))
+            path = args.out / f"{Path(prefix).name.removesuffix('.codes')}.{row}.levels{levels}.wav"
+            samples = waveform(mel[None], log_mel)[0].cpu().numpy()
+            soundfile.write(path, samples / max(1.0, np.abs(samples).max()), log_mel.sample_rate)
+            print(path)
+
+
+def decoded(model: Any, codes: np.ndarray, levels: int, segment: int) -> torch.Tensor:
+    """Log-mel (M x mel bins) of a clip's codes, each segment by itself, as it was tokenised."""
+    device = next(model.parameters()).device
+    parts = [torch.from_numpy(codes[start : start + segment]) for start in range(0, len(codes), segment)]
+    return torch.cat([model.log_mel(part[None].to(device), levels)[0] for part in parts])
+
+
+def main() -> int:
+    """Take the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function in (distance, sound):
+        command = commands.add_parser(function.__name__, help=function.__doc__)
+        command.set_defaults(function=function)
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--device", help="default: a GPU where there is one")
+        if function is distance:
+            command.add_argument("checkpoints", nargs="+", help="of the model bridle_mel_decoder")
+            command.add_argument("--manifest", required=True, help="of clips that were not trained on")
+            command.add_argument("--batch-size", type=int, default=32)
+            continue
+        command.add_argument("checkpoint", help="of the model bridle_mel_decoder")
+        command.add_argument("codes", help="{split}.codes of the tokenizer that it decodes")
+        command.add_argument("--levels", type=int, nargs="+", help="how many are heard (default: all)")
+        command.add_argument("--rows", type=int, nargs="+", default=[0])
+    args = parser.parse_args()
+    return run_script(args.function, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""A trained language model over units: its perplexity beside a unigram's, and units that it makes up."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bridle_fairseq import pieces
+from bridle_fairseq.data.audio import total_seconds
+from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.data.prepare import run_script
+from bridle_fairseq.data.unit_files import UnitsInfo, read_units_info, write_units_info
+from bridle_fairseq.data.units import from_characters
+from bridle_fairseq.errors import InputError
+
+
+def load(checkpoint: str, data: str) -> tuple[Any, Any]:
+    """A language model of fairseq in eval mode, and its task."""
+    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+    if not Path(checkpoint).is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint; expected one of the task language_modeling")
+    models, _, task = load_model_ensemble_and_task([checkpoint], arg_overrides={"data": str(Path(data).resolve())})
+    if not hasattr(task, "output_dictionary"):
+        raise InputError(f"{checkpoint}: a checkpoint of {type(task).__name__}; expected one of language_modeling")
+    return models[0].eval(), task
+
+
+def items(data: str, split: str, dictionary: Any) -> Any:
+    """The lines of a split, each with its end, as fairseq-preprocess wrote them."""
+    from fairseq.data.data_utils import load_indexed_dataset
+
+    found = load_indexed_dataset(str(Path(data, split)), dictionary)
+    if found is None:
+        raise InputError(f"{Path(data, split)}.idx: not there; expected what fairseq-preprocess --only-source writes")
+    return found
+
+
+@torch.no_grad()
+def bits(model: Any, line: torch.Tensor, end: int) -> float:
+    """What a line costs, in bits: it begins after an end of line, as in training."""
+    seen = torch.cat([line.new_tensor([end]), line[:-1]])[None]
+    logits = model(seen)[0][0].float()
+    return float(torch.nn.functional.cross_entropy(logits, line, reduction="sum")) / math.log(2)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Perplexity of a token and bits of a second of sound, beside a unigram fitted on the training lines."""
+    model, task = load(args.checkpoint, args.data)
+    dictionary = task.output_dictionary
+    lines = items(args.data, args.split, dictionary)
+    manifest = Manifest.read(args.manifest)
+    if len(lines) != len(manifest):
+        raise InputError(f"{args.data}/{args.split}.idx: {len(lines)} lines; expected {len(manifest)}, one a row")
+    counts, learned = (
+        sum(np.bincount(line.numpy(), minlength=len(dictionary)) for line in part)[dictionary.eos_index :]
+        for part in (lines, items(args.data, "train", dictionary))
+    )
+    unigram = pieces.unigram_cost(counts, learned)
+    total = sum(bits(model, line, dictionary.eos()) for line in lines)
+    seconds = total_seconds(manifest, [row for row in range(len(lines)) if len(lines[row]) > 1])
+    print("                   perplexity  bits/token    bits/s")
+    for name, cost in (("unigram", unigram.held_out), ("language model", total / unigram.tokens)):
+        print(f"{name:17}  {2**cost:10.1f}  {cost:10.3f}  {cost * unigram.tokens / seconds:8.1f}")
+    print(f"{unigram.tokens} tokens with the ends of {len(lines)} lines, {seconds:.1f} s")
+
+
+class Grammar:
+    """Which tokens may follow: those whose first unit is of the level that is due, and an end after a whole time step.
+
+    Args:
+        texts: units of each token as characters, empty for those that are none.
+        info: what the units are.
+        end: the token that ends a line.
+    """
+
+    def __init__(self, texts: list[str], info: UnitsInfo, end: int) -> None:
+        scheme, self.end = info.scheme, end
+        self.levels = scheme.step
+        self.time_step = scheme.step * int(info.codes.grid.get("frequency_patches", 1))
+        units = [from_characters(text) - scheme.first_character(0) for text in texts]
+        self.lengths = torch.tensor([len(of_token) for of_token in units])
+        first = [int(of_token[0]) // scheme.codebook_size if len(of_token) else -1 for of_token in units]
+        self.first = torch.tensor(first)
+
+    def forbidden(self, position: torch.Tensor) -> torch.Tensor:
+        """B units so far -> B x tokens."""
+        wrong = self.first != (position % self.levels)[:, None]
+        wrong[:, self.end] = (position % self.time_step != 0) | (position == 0)
+        return wrong
+
+
+@torch.no_grad()
+def draw(model: Any, grammar: Grammar, args: argparse.Namespace) -> list[list[int]]:
+    """Lines of tokens, made up one token after the other."""
+    generator = torch.Generator().manual_seed(args.seed)
+    tokens, position, state = torch.full((args.count, 1), grammar.end), torch.zeros(args.count, dtype=torch.long), {}
+    done = torch.zeros(args.count, dtype=torch.bool)
+    while not done.all() and tokens.shape[1] <= args.max_tokens:
+        logits = model(tokens, incremental_state=state)[0][:, -1].float() / args.temperature
+        logits = logits.masked_fill(grammar.forbidden(position), -torch.inf)
+        if args.top_k:
+            least = logits.topk(min(args.top_k, logits.shape[1]))[0][:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        drawn = torch.multinomial(logits.softmax(1), 1, generator=generator)
+        done |= drawn[:, 0] == grammar.end
+        position = torch.where(done, 0, position + grammar.lengths[drawn[:, 0]])
+        tokens = torch.cat([tokens, drawn], 1)
+    lines = [line[1:].tolist() for line in tokens]
+    return [line[: line.index(grammar.end)] if grammar.end in line else line for line in lines]
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Units made up by the model, as files that `bridle units --back` turns into codes."""
+    info = read_units_info(args.like.removesuffix(".json"))
+    if info.format != "text" or info.layout == "flattened" or info.dedup:
+        raise InputError(f"{args.like}: expected text units of one level or interleaved ones, without deduplication")
+    model, task = load(args.checkpoint, args.data)
+    processor, dictionary = pieces.load(args.model), task.dictionary
+    numbers = [int(token) if token.isdecimal() else pieces.UNKNOWN for token in dictionary.symbols]
+    texts = ["" if number == pieces.UNKNOWN else processor.id_to_piece(number) for number in numbers]
+    grammar = Grammar(texts, info, dictionary.eos())
+    drawn = ["".join(texts[token] for token in line) for line in draw(model, grammar, args)]
+    kept = [text[: len(text) // grammar.time_step * grammar.time_step] for text in drawn]
+    stem = args.out / args.name
+    with atomic_text(f"{stem}.txt") as file:
+        file.writelines(text + "\n" for text in kept)
+    # nobody's clips: no manifest has this fingerprint
+    codes = dataclasses.replace(info.codes, manifest_sha256="made up by a language model")
+    write_units_info(f"{stem}.units", dataclasses.replace(info, codes=codes, rows=len(kept)))
+    left = sum(map(len, drawn)) - sum(map(len, kept))
+    print(
+        f"{stem}.txt: {len(kept)} lines, {sum(map(len, kept))} units; {left} left out, of a time step that was cut off"
+    )
+
+
+def main() -> int:
+    """Take the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function in (score, sample):
+        command = commands.add_parser(function.__name__, help=function.__doc__)
+        command.set_defaults(function=function)
+        command.add_argument("checkpoint", help="of fairseq-hydra-train, task language_modeling")
+        command.add_argument("data", help="folder of fairseq-preprocess")
+        if function is score:
+            command.add_argument("--split", default="valid")
+            command.add_argument("--manifest", required=True, help="of the split: seconds of sound")
+            continue
+        command.add_argument("model", help="of SentencePiece, whose pieces the tokens are")
+        command.add_argument("--like", required=True, help="{split}.units that it was trained on")
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--name", default="sampled", help="of the files (%(default)s)")
+        command.add_argument("--count", type=int, default=4, help="lines (%(default)s)")
+        command.add_argument("--max-tokens", type=int, default=1024, help="of a line (%(default)s)")
+        command.add_argument("--temperature", type=float, default=1.0)
+        command.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: all")
+        command.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    return run_script(args.function, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

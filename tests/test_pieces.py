@@ -1,0 +1,84 @@
+"""SentencePiece over units: no code is lost, what repeats becomes one piece, and mistakes are one sentence."""
+
+import builtins
+
+import numpy as np
+import pytest
+
+from bridle_fairseq import pieces
+from bridle_fairseq.data.units import to_characters
+from bridle_fairseq.errors import InputError
+
+sentencepiece = pytest.importorskip("sentencepiece")
+
+CODES = 40
+
+
+def lines(count=60, length=50, seed=0):
+    """A motif of four codes among random ones, all below 20."""
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        units = random.integers(0, 20, length)
+        units[10:14] = units[30:34] = [3, 1, 4, 1]
+        yield to_characters(units)
+
+
+def trained(*arguments, **options):
+    return sentencepiece.SentencePieceProcessor(model_proto=pieces.train(*arguments, **options))
+
+
+def test_every_code_is_a_piece_and_comes_back_also_unseen_ones():
+    model = trained(lines(), 60, CODES)
+    assert model.get_piece_size() == 60
+    text = to_characters(np.random.default_rng(1).permutation(CODES))
+    numbers = model.encode(text)
+    assert pieces.UNKNOWN not in numbers and model.decode(numbers) == text and model.decode(model.encode("")) == ""
+
+
+def test_what_repeats_becomes_one_piece():
+    motif = to_characters(np.array([3, 1, 4, 1]))
+    assert len(trained(lines(), 60, CODES).encode(motif)) == 1
+
+
+def test_long_lines_are_learned_from_too_and_nothing_beyond_the_limit():
+    motif = np.tile([7, 8, 9], 2 * pieces.LONGEST_LINE)
+    assert len(trained([to_characters(motif)], CODES + 3, CODES).encode(to_characters(motif[:3]))) == 1
+    ignored = [to_characters(np.arange(20)), to_characters(motif)]
+    model = trained(ignored, CODES + 2, CODES, max_units=20)
+    assert len(model.encode(to_characters(motif[:3]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "vocab_size", "sentence"),
+    [
+        (["\U000f0000"], CODES, "a vocabulary of 40 pieces; expected more than the 40 codes"),
+        ([], CODES + 1, "no units to learn pieces from"),
+    ],
+)
+def test_mistakes(text, vocab_size, sentence):
+    with pytest.raises(InputError, match=sentence):
+        pieces.train(text, vocab_size, CODES)
+
+
+def test_there_are_no_more_pieces_than_repeat():
+    assert trained(["\U000f0000\U000f0001" * 2], 5000, CODES).get_piece_size() < CODES + 20
+
+
+def test_what_is_no_model(tmp_path):
+    (tmp_path / "junk.model").write_bytes(b"junk")
+    for name in ("junk.model", "none.model"):
+        with pytest.raises(InputError, match=f"{name}: not a model of SentencePiece"):
+            pieces.load(tmp_path / name)
+
+
+def test_without_sentencepiece_one_is_told_what_to_install(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **options):
+        if name == "sentencepiece":
+            raise ImportError("No module named 'sentencepiece'")
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"bridle_fairseq\[units\]"):
+        pieces.load("some.model")
