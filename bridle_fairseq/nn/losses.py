@@ -33,7 +33,8 @@ def code_loss(logits: Tensor, codes: Tensor, padding_mask: Tensor | None = None)
     correct = logits.detach().argmax(-1) == codes[..., 0]
     if padding_mask is not None:
         loss, correct = loss.masked_fill(padding_mask[:, None], 0.0), correct & ~padding_mask[:, None]
-    return CodeLoss(loss.mean(1).sum(), loss.detach().sum(0), correct.sum(0), valid_count(logits[:, 0, 0], padding_mask))
+    count = valid_count(logits[:, 0, 0], padding_mask)
+    return CodeLoss(loss.mean(1).sum(), loss.detach().sum(0), correct.sum(0), count)
 
 
 def cosine_loss(estimate: Tensor, target: Tensor, padding_mask: Tensor | None = None) -> Tensor:
