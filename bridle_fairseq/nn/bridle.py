@@ -269,7 +269,8 @@ class Bridle(nn.Module):
         encoder = self.encoder_loss(patches, codes, generator=self._mask_generator(source.device))
         loss = encoder.loss
         if tokenizer is not None:
-            loss = loss + stage.tokenizer_weight * encoder.num_patches * tokenizer.loss / tokenizer.num_patches.clamp(min=1)
+            mean = tokenizer.loss / tokenizer.num_patches.clamp(min=1)
+            loss = loss + stage.tokenizer_weight * encoder.num_patches * mean
         return StepOutput(loss, encoder.num_patches, encoder, tokenizer)
 
     def _mask_generator(self, device: torch.device) -> torch.Generator | None:
