@@ -194,7 +194,7 @@ class CodeMaker:
     def _encode(self, source: Tensor, mask: Tensor | None) -> tuple[list[np.ndarray], np.ndarray]:
         """Codes (n x K uint16) of each clip, and K sums over their patches of the energy left after each level."""
         patches = self.model.front_end(source.to(self.device), None if mask is None else mask.to(self.device))
-        latents = self.model.latents(patches, bool(self.model.tokenizer_ready))
+        latents = self.model.latents(patches, self.model.has_tokenizer)
         result = self.model.quantizer(latents, patches.padding_mask)
         codes = result.codes.cpu().numpy().astype(np.uint16)
         if patches.padding_mask is None:

@@ -53,11 +53,12 @@ class BridleCriterion(FairseqCriterion):
     def reduce_metrics(logging_outputs) -> None:
         """Average over ranks and micro-batches, each value by what it is a sum of."""
 
-        def total(key):
-            values = [log[key] for log in logging_outputs if key in log]
-            return sum(v.item() if torch.is_tensor(v) else v for v in values)
+        totals = _totals(logging_outputs)
 
-        keys = {key for log in logging_outputs for key in log}
+        def total(key):
+            return totals.get(key, 0)
+
+        keys = set(totals)
         if not total("batches"):
             return
         metrics.log_scalar("loss", total("loss") / max(total("sample_size"), 1), total("sample_size"), round=4)
@@ -81,6 +82,20 @@ class BridleCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """All values are sums."""
         return True
+
+
+def _totals(logs):
+    """Sum of each value over logs; all that is on a device comes from there in one copy."""
+    totals, sums = {}, {}
+    for log in logs:
+        for key, value in log.items():
+            into = sums if torch.is_tensor(value) else totals
+            into[key] = into.get(key, 0) + value
+    if sums:
+        # float64: counts of patches and sums of float32 keep their digits
+        values = torch.stack([value.double() for value in sums.values()]).tolist()
+        totals |= {key: totals.get(key, 0) + value for key, value in zip(sums, values, strict=True)}
+    return totals
 
 
 def _codebook_use(usage, dead_share):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,14 @@ class TokenizerLoss(NamedTuple):
     loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
     cosine: Tensor  # sum over valid patches of the cosine
     quantized: QuantizedResult
-    num_patches: int  # valid ones
+    num_patches: Tensor  # scalar: valid ones
 
 
 class StepOutput(NamedTuple):
     """One forward pass of training or validation."""
 
     loss: Tensor  # scalar, a sum over `sample_size` patches
-    sample_size: int
+    sample_size: Tensor  # scalar; on the device: whoever asks for the number waits
     encoder: CodeLoss | None
     tokenizer: TokenizerLoss | None
 
@@ -81,6 +81,7 @@ class Bridle(nn.Module):
         self.teacher_norm = RunningStandardizer(width, s.teacher)
         # Whether the codebooks are of T's outputs, in this run or in the one it started from; else of the projection's.
         self.register_buffer("tokenizer_ready", torch.tensor(False))
+        self._known_ready: bool | None = None  # spares a look at the device's `tokenizer_ready` in every update
         if s.checkpoint_activations:
             recompute_blocks(self)
         # A batch that only keeps this rank in step with the others: it takes part in collectives and brings no vector.
@@ -114,16 +115,17 @@ class Bridle(nn.Module):
             if stage.kind == "tokenizer":
                 self._start_tokenizer()
             self.quantizer.reset()
-            self.tokenizer_ready.fill_(True)
+            ready = True
         else:
-            from_tokenizer = self._targets_from_tokenizer(stage)
-            if not (from_tokenizer and self.tokenizer_ready):
+            ready = self._targets_from_tokenizer(stage)
+            if not (ready and self.has_tokenizer):
                 self.quantizer.reset()
-            self.tokenizer_ready.fill_(from_tokenizer)
+        self.tokenizer_ready.fill_(ready)
+        self._known_ready = ready
 
     def _start_tokenizer(self) -> None:
         how = self.settings.tokenizer_init
-        if how == "continue" and self.tokenizer_ready:
+        if how == "continue" and self.has_tokenizer:
             return
         if how == "random":
             self.tokenizer.start_anew()
@@ -148,11 +150,22 @@ class Bridle(nn.Module):
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
         return autocast(self.settings.precision, device)
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the codebooks are of T's outputs: ``tokenizer_ready``, as the host knows it."""
+        if self._known_ready is None:
+            self._known_ready = bool(self.tokenizer_ready)
+        return self._known_ready
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._known_ready = None
+        super()._load_from_state_dict(*args, **kwargs)
+
     # -- codes -------------------------------------------------------------------------------------------------------
 
     def _targets_from_tokenizer(self, stage: Stage) -> bool:
         if stage.targets == "auto":
-            return bool(self.tokenizer_ready)
+            return self.has_tokenizer
         return stage.targets == "tokenizer"
 
     def _statistics_padding(self, patches: Patches) -> Tensor | None:
@@ -206,7 +219,7 @@ class Bridle(nn.Module):
         with self._autocast(patches.x.device):
             x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
             logits = self.decoder(x, mask, targets, patches.grid, patches.padding_mask)
-        return code_loss(logits, targets.of(codes))
+        return code_loss(logits, targets.of(codes), targets.flat_padding)
 
     def tokenizer_loss(self, patches: Patches) -> TokenizerLoss:
         """Quantize T's outputs and estimate the encoder's features from them (E gets no gradient)."""
@@ -219,7 +232,7 @@ class Bridle(nn.Module):
             quantized = self.quantizer(latents, padding)
             estimate = self.estimator(quantized.quantized, patches.grid, patches.padding_mask)
         distance = cosine_loss(estimate, target, patches.padding_mask)
-        count = valid_count(patches.x.shape[0], patches.x.shape[1], patches.padding_mask)
+        count = valid_count(patches.x[..., 0], patches.padding_mask)
         return TokenizerLoss(distance + count * quantized.loss, count - distance.detach(), quantized, count)
 
     def forward(
@@ -256,7 +269,8 @@ class Bridle(nn.Module):
         encoder = self.encoder_loss(patches, codes, generator=self._mask_generator(source.device))
         loss = encoder.loss
         if tokenizer is not None:
-            loss = loss + stage.tokenizer_weight * encoder.num_patches * tokenizer.loss / max(tokenizer.num_patches, 1)
+            mean = tokenizer.loss / tokenizer.num_patches.clamp(min=1)
+            loss = loss + stage.tokenizer_weight * encoder.num_patches * mean
         return StepOutput(loss, encoder.num_patches, encoder, tokenizer)
 
     def _mask_generator(self, device: torch.device) -> torch.Generator | None:
@@ -271,7 +285,7 @@ class Bridle(nn.Module):
     ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
         """Codes of whole inputs: B x N x K (x m), the padding of patches (B x N or None), and the grid."""
         patches = self.front_end(source, padding_mask)
-        codes = self.codes(patches, bool(self.tokenizer_ready), codes_per_level)
+        codes = self.codes(patches, self.has_tokenizer, codes_per_level)
         return codes, patches.padding_mask, patches.grid
 
     @torch.no_grad()

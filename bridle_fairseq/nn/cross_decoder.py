@@ -88,4 +88,4 @@ class CrossDecoder(CodeDecoder):
         x = self.mask_token.to(memory.dtype) + position[targets.places]
         for block in self.blocks:
             x = block(x, memory, mask.visible_padding)
-        return self._predict(targets.valid(x))
+        return self._predict(x.flatten(0, 1))

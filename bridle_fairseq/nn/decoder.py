@@ -57,7 +57,7 @@ class CodeDecoder(nn.Module):
             padding_mask: B x N.
 
         Returns:
-            P x K x C, P the number of targets of the batch.
+            P x K x C, P = B * Q, with what ``targets.flat_padding`` says is none.
         """
         raise NotImplementedError
 

@@ -29,36 +29,39 @@ class Targets(NamedTuple):
     padding: Tensor | None  # B x Q, True where `places` is no target; None where all clips have Q
 
     def of(self, x: Tensor) -> Tensor:
-        """What stands at these places of B x N x ..., clip after clip: P x ..., P targets in all."""
-        return self.valid(gather_patches(x.flatten(2), self.places).unflatten(2, x.shape[2:]))
+        """What stands at these places of B x N x ..., clip after clip: P x ..., P = B * Q."""
+        return gather_patches(x.flatten(2), self.places).unflatten(2, x.shape[2:]).flatten(0, 1)
 
-    def valid(self, x: Tensor) -> Tensor:
-        """B x Q x ..., one row a target -> P x ..., without padding."""
-        return x.flatten(0, 1) if self.padding is None else x[~self.padding]
+    @property
+    def flat_padding(self) -> Tensor | None:
+        """``padding`` of the rows of :meth:`of`, P."""
+        return None if self.padding is None else self.padding.flatten()
 
 
 def choose_targets(mask: Mask, share: float = 1.0, generator: torch.Generator | None = None) -> Targets:
     """A random ``share`` of each clip's masked patches, rounded, at least one; all of them by default.
 
-    Where nothing is padded, the number of targets is known without a look at the mask: no device is waited for.
+    Q follows from the sizes of the mask alone: what is on a device is not waited for.
 
     Source: predicting a part of what is hidden, as CrossMAE (arXiv 2401.14391, section 3.3).
     """
     num_patches = mask.masked.shape[1]
-    if mask.visible_padding is None:
-        hidden = num_patches - mask.visible.shape[1]
-        width, padding = min(hidden, max(1, round(hidden * share))), None
-    else:
-        count = mask.masked.sum(1)
-        keep = torch.minimum(count, (count * share).round().clamp(min=1).long())
-        width = int(keep.max())
-        padding = torch.arange(width, device=count.device)[None] >= keep[:, None]
+    hidden = num_patches - mask.visible.shape[1]  # of a clip without padding; no other has more
+    width = _share_of(torch.tensor([hidden]), share).tolist()[0]
+    padding = None
+    if mask.visible_padding is not None:
+        keep = _share_of(mask.masked.sum(1), share)
+        padding = torch.arange(width, device=keep.device)[None] >= keep[:, None]
     shape, device = mask.masked.shape, mask.masked.device
     score = torch.rand(shape, device=device, generator=generator) if share < 1 else torch.zeros(shape, device=device)
     index = score.masked_fill(~mask.masked, 2.0).argsort(dim=1, stable=True)[:, :width]
     if padding is not None:
         index = index.masked_fill(padding, num_patches)
     return Targets(index.sort(1).values.clamp(max=num_patches - 1), padding)
+
+
+def _share_of(count: Tensor, share: float) -> Tensor:
+    return torch.minimum(count, (count * share).round().clamp(min=1).long())
 
 
 def random_mask(
@@ -190,7 +193,8 @@ def _show_lowest(score: Tensor, mask_ratio: float, padding_mask: Tensor | None) 
         masked = torch.ones_like(score, dtype=torch.bool).scatter_(1, visible, False)
         return Mask(visible, None, masked)
     keep = _valid_visible((~padding_mask).sum(1), mask_ratio)
-    width = int(keep.max())
+    # As many as a clip without padding shows; no other shows more.
+    width = _valid_visible(torch.tensor([num_patches]), mask_ratio).tolist()[0]
     order = score.masked_fill(padding_mask, math.inf).argsort(1)[:, :width]
     padding = torch.arange(width, device=device)[None] >= keep[:, None]
     order = order.masked_fill(padding, num_patches).sort(1).values  # real places first, in order

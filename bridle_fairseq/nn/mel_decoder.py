@@ -81,7 +81,7 @@ class MelDecoder(nn.Module):
     def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> Reconstruction:
         """B x S waveforms -> one estimate of random levels while training, else those of 0, 1, ... K levels."""
         patches = self.front_end(source, padding_mask)
-        codes = self.tokenizer.codes(patches, bool(self.tokenizer.tokenizer_ready))
+        codes = self.tokenizer.codes(patches, self.tokenizer.has_tokenizer)
         if self.training:
             levels = [torch.randint(self.num_levels + 1, (len(codes),), device=codes.device)]
         else:

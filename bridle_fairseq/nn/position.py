@@ -34,7 +34,10 @@ def _table(grid: tuple[int, ...], width: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
 
 
-_kept_table = lru_cache(maxsize=64)(_table)
+@lru_cache(maxsize=64)
+def _kept_table(grid: tuple[int, ...], width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A table where it is needed: copied to a device once, not in every forward pass."""
+    return _table(grid, width).to(device, dtype)
 
 
 def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None, first: Tensor | None = None) -> Tensor:
@@ -53,9 +56,10 @@ def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None,
     # Nor are the sizes numbers there: a graph is for any of them.
     if torch.compiler.is_compiling():
         table = _table(tuple(grid), width)
+        table = table if like is None else table.to(like)
     else:
-        table = _kept_table(tuple(int(n) for n in grid), int(width))
-    table = table if like is None else table.to(like)
+        device, dtype = (torch.device("cpu"), torch.float32) if like is None else (like.device, like.dtype)
+        table = _kept_table(tuple(int(n) for n in grid), int(width), device, dtype)
     if first is None:
         return table
     own = _widths(len(grid), width)[0]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.nn.distributed import all_reduce_sum
+from bridle_fairseq.nn.losses import valid_count
 from bridle_fairseq.nn.precision import KeepsDtype
 
 
@@ -61,9 +62,10 @@ class RunningStandardizer(KeepsDtype):
     @torch.no_grad()
     def _collect(self, rows: Tensor, padding_mask: Tensor | None, keep: bool) -> None:
         if padding_mask is not None:
-            rows = rows[~padding_mask.flatten()]
+            rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
+        count = valid_count(rows[:, 0], None if padding_mask is None else padding_mask.flatten())
         rows = rows.double()
-        total = torch.cat([rows.sum(0), rows.square().sum(0), rows.new_tensor([rows.shape[0]])])
+        total = torch.cat([rows.sum(0), rows.square().sum(0), count.double().view(1)])
         if not self._known_started:
             if not self.started:
                 self._average(all_reduce_sum(total.clone()))

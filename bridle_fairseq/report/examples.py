@@ -97,7 +97,7 @@ def example(model: Any, name: str, label: str, source: torch.Tensor, seed: int) 
     """An item with its codes and predictions, by a model on the CPU; ``seed``: of what is hidden."""
     settings = model.settings
     patches = model.front_end(source[None])
-    codes = model.codes(patches, bool(model.tokenizer_ready))
+    codes = model.codes(patches, model.has_tokenizer)
     generator = torch.Generator().manual_seed(seed)
     mask = MASKINGS[settings.masking](1, patches.grid, settings.mask_ratio, generator=generator)
     x = model.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x

@@ -58,7 +58,7 @@ def test_a_stage_logs_what_it_computes(criterion, model):
         assert {"loss", "stage", "clips_per_second", *USE, *own} <= values.keys()
         absent = {*LEVELS, *ENERGIES, "cosine"} - {*own, "cosine"}
         assert kind == "joint" or not absent & values.keys()
-        assert values["loss"] == pytest.approx(float(loss) / sample_size, abs=1e-4)
+        assert values["loss"] == pytest.approx(float(loss.detach() / sample_size), abs=1e-4)
         assert values["stage"] == 0 and values["used_1"] == int(values["used_1"]) <= 8
 
 

@@ -33,4 +33,16 @@ def test_cosine_loss_leaves_padding_out():
         for i, n in [(0, 0), (0, 1), *[(1, n) for n in range(4)]]
     )
     torch.testing.assert_close(cosine_loss(a, b, padding), expected)
-    assert valid_count(2, 4, padding) == 6 and valid_count(2, 4, None) == 8
+    assert valid_count(a[..., 0], padding) == 6 and valid_count(a[..., 0], None) == 8
+
+
+def test_code_loss_leaves_padding_out():
+    logits, codes = torch.randn(6, 3, 5, requires_grad=True), torch.randint(0, 5, (6, 3))
+    codes[:, 0] = logits[:, 0].argmax(-1)
+    padding = torch.tensor([False, True, False, False, True, False])
+    out, expected = code_loss(logits, codes, padding), code_loss(logits[~padding], codes[~padding])
+    torch.testing.assert_close(out.loss, expected.loss)
+    torch.testing.assert_close(out.per_level, expected.per_level)
+    assert out.correct.tolist() == expected.correct.tolist() and out.num_patches == expected.num_patches == 4
+    out.loss.backward()
+    assert (logits.grad[padding] == 0).all() and (logits.grad[~padding] != 0).all()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from fairseq.optim import FP16Optimizer, build_optimizer
+from fairseq.optim import FairseqOptimizer, FP16Optimizer, build_optimizer
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -143,3 +143,29 @@ def test_fairseqs_float32_copies_of_parameters_keep_their_scale():
     copies = FP16Optimizer.build_fp32_params(None, list(layered().parameters()), flatten=False)
     optimizer = build_optimizer(OmegaConf.create({"_name": "bridle_adamw", **SETTINGS}), copies)
     assert [group["lr_scale"] for group in optimizer.param_groups] == [1.0, 1.0, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 100.0])
+def test_gradients_are_clipped_as_fairseq_does(max_norm):
+    mine, theirs = make(), make()
+    optimizers = build(mine), FairseqOptimizer(None)
+    optimizers[1]._optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    norms = []
+    for model, optimizer in zip((mine, theirs), optimizers, strict=True):
+        model(torch.ones(6, 5)).square().sum().backward()
+        model[3].bias.grad = None
+        optimizer.multiply_grads(torch.tensor(0.25))
+        optimizer.multiply_grads(3.0)
+        norms.append(optimizer.clip_grad_norm(max_norm, lambda norm: 2 * norm))
+    assert norms[0] > 1.0
+    torch.testing.assert_close(*norms)
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_norm_of_no_gradients_is_0():
+    optimizer = build(make())
+    optimizer.multiply_grads(2.0)
+    assert optimizer.clip_grad_norm(1.0) == 0
