@@ -50,8 +50,6 @@ class MelDecoder(nn.Module):
     """
 
     def __init__(self, settings: BridleSettings, width: int = 192, depth: int = 2, num_heads: int = 4) -> None:
-        if settings.modality != "audio":
-            raise InputError(f"a tokenizer of {settings.modality}; expected one of sound, whose log-mel is decoded")
         if depth < 1 or num_heads < 1 or width % num_heads:
             raise InputError(
                 f"model.decoder_depth is {depth}, decoder_heads {num_heads} and decoder_width {width}; expected at "
@@ -63,7 +61,8 @@ class MelDecoder(nn.Module):
         self.tokenizer.estimator = None  # type: ignore[assignment]
         self.tokenizer.requires_grad_(False)
         front_end = self.tokenizer.front_end
-        assert isinstance(front_end, AudioFrontEnd)
+        if not isinstance(front_end, AudioFrontEnd):
+            raise InputError(f"a tokenizer of {settings.modality}; expected one of sound, whose log-mel is decoded")
         self.front_end = front_end
         self.decoder = TokenizerEstimator(settings.codebook_dim, width, depth, num_heads, front_end.patch_dim)
 
