@@ -20,7 +20,7 @@ USES = {
 }
 NEEDS = {
     "audio": [
-        "Needs torch, numpy and safetensors; soxr where sound has another rate than the model.",
+        "Needs torch, numpy and safetensors. With soxr, sound of another rate is resampled as in training.",
         "Waveforms are mono, in [-1, 1].",
     ],
     "image": [

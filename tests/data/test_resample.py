@@ -1,0 +1,52 @@
+"""Resampling where soxr is not installed."""
+
+import sys
+
+import numpy as np
+import pytest
+import soxr
+import torch
+
+from bridle_fairseq.data.resample import resample, resample_by_torch, resampled_length
+
+RATES = [(44100, 16000), (48000, 16000), (8000, 16000), (22050, 16000), (11025, 16000), (16000, 48000), (12345, 16000)]
+
+
+def tones(rate, hertz, seconds=0.5):
+    time = np.arange(int(rate * seconds)) / rate
+    return sum(np.sin(2 * np.pi * f * time + f) for f in hertz).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rate", "wanted"), RATES)
+def test_tones_stay_what_they_are(rate, wanted):
+    hertz = [f for f in (100, 1234, 3000, 6800) if f < 0.42 * min(rate, wanted)]
+    found = resample_by_torch(torch.from_numpy(tones(rate, hertz)), rate, wanted).numpy()
+    expected = tones(wanted, hertz)[: len(found)]
+    inside = slice(wanted // 50, -wanted // 50)  # at its ends a clip is silence beside sound
+    assert len(found) == resampled_length(rate // 2, rate, wanted)
+    assert np.abs(found[inside] - expected[: len(found)][inside]).max() < 1e-3
+
+
+def test_what_the_new_rate_cannot_hold_is_filtered_out():
+    found = resample_by_torch(torch.from_numpy(tones(44100, [9000, 15000])), 44100, 16000).numpy()
+    assert np.abs(found[400:-400]).max() < 1e-3
+
+
+@pytest.mark.parametrize(("rate", "wanted"), RATES)
+def test_it_is_near_soxr_in_the_band_that_both_pass(rate, wanted):
+    noise = np.random.default_rng(0).standard_normal(rate // 2)
+    spectrum = np.fft.rfft(noise)
+    spectrum[int(0.8 * min(1, wanted / rate) * len(spectrum)) :] = 0
+    clip = np.fft.irfft(spectrum, len(noise)).astype(np.float32)
+    ours, theirs = resample_by_torch(torch.from_numpy(clip), rate, wanted).numpy(), soxr.resample(clip, rate, wanted)
+    inside = slice(wanted // 50, min(len(ours), len(theirs)) - wanted // 50)
+    assert np.abs(ours[inside] - theirs[inside]).max() < 5e-3
+
+
+def test_without_soxr_any_rate_is_taken(monkeypatch):
+    clip = tones(44100, [440])
+    expected = resample(clip, 44100, 16000)
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    found = resample(clip, 44100, 16000)
+    assert found.dtype == np.float32 and len(found) == 8000
+    assert np.abs(found[400:-400] - expected[400 : len(found) - 400]).max() < 1e-3
