@@ -4,9 +4,12 @@
 
 Both train the configuration on the same made sounds with the same number of clips an update, in turns: one run of each
 a round. A run has a stage of the encoder and one of the tokenizer; its speed in a stage is taken from the arrival of
-its log lines, so that the start of processes, loaders and codebooks does not count. Also printed is the CPU time a
-clip of all processes together: a rank that waits for another one takes none, so what ranks cost beyond waiting shows
-there even on a busy machine. The result is the median over the rounds, with the quartiles of the rounds' ratios.
+its log lines, so that the start of processes, loaders and codebooks does not count. The result is the median over the
+rounds, with the quartiles of the rounds' ratios.
+
+Clips a second mean something on a machine that does nothing else: two threads that wait for each other at every
+operation lose more to other work than ranks do, which wait once an update. The CPU time a clip of all processes
+together, beside that of one process of one thread, shows on a busy machine, too, what ranks cost besides waiting.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ CONFIG = ROOT / "examples/audio/config/pretraining"
 LOG_INTERVAL = 5
 SKIPPED_LINES = 2  # of a stage: it begins with new codebooks, and the first batches are slow
 STAGES = ("encoder", "tokenizer")
-WAYS = {"one process of 2 threads": 1, "2 ranks of one thread": 2}
+WAYS = {"process of 1 thread": (1, 1), "process of 2 threads": (1, 2), "2 ranks of 1 thread": (2, 1)}
 
 
 def write_sounds(folder: Path, clips: int, seconds: float) -> None:
@@ -88,9 +91,9 @@ def cpu_seconds(root: int) -> float:
     return sum(used.get(process, 0.0) for process in family)
 
 
-def run(ranks: int, data: Path, args: argparse.Namespace) -> dict[str, tuple[float, float]]:
+def run(ranks: int, threads: int, data: Path, args: argparse.Namespace) -> dict[str, tuple[float, float]]:
     """Clips a second by the clock, and CPU seconds a clip, of each stage."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(2 // ranks)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen(
         command(ranks, data, args), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -134,16 +137,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_sounds(Path(folder), 16 * args.clips, args.seconds)
         for number in range(args.rounds):
-            for way, ranks in WAYS.items():
-                for stage, speed in run(ranks, Path(folder), args).items():
+            for way, (ranks, threads) in WAYS.items():
+                for stage, speed in run(ranks, threads, Path(folder), args).items():
                     found.setdefault((stage, way), []).append(speed)
                     print(f"round {number + 1}, {way}, {stage}: {speed[0]:.1f} clips/s", file=sys.stderr, flush=True)
     for stage in STAGES:
-        (one_rate, one_cpu), (two_rate, two_cpu) = (zip(*found[stage, way], strict=True) for way in WAYS)
-        for way, rates, cpu in zip(WAYS, (one_rate, two_rate), (one_cpu, two_cpu), strict=True):
-            rate, milliseconds = statistics.median(rates), 1e3 * statistics.median(cpu)
-            print(f"{stage:9}  {way:24}  {rate:7.1f} clips/s  {milliseconds:6.1f} ms of CPU a clip")
-        print(f"{stage:9}  ranks/process: clips/s {spread(two_rate, one_rate)}, CPU a clip {spread(two_cpu, one_cpu)}")
+        rates, cpu = ({way: [speed[i] for speed in found[stage, way]] for way in WAYS} for i in range(2))
+        for way in WAYS:
+            rate, milliseconds = statistics.median(rates[way]), 1e3 * statistics.median(cpu[way])
+            print(f"{stage:9}  {way:20}  {rate:7.1f} clips/s  {milliseconds:6.1f} ms of CPU a clip")
+        one, two, ranks = WAYS
+        print(f"{stage:9}  clips/s, ranks / 2 threads: {spread(rates[ranks], rates[two])}")
+        print(f"{stage:9}  CPU a clip, ranks / 1 thread: {spread(cpu[ranks], cpu[one])}")
 
 
 if __name__ == "__main__":

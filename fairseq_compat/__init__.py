@@ -17,6 +17,7 @@ WATCHED = frozenset(
         "fairseq.data.data_utils",
         "fairseq.data.token_block_dataset",
         "fairseq.distributed.utils",
+        "fairseq.models.distributed_fairseq_model",
         "fairseq.modules.dynamic_crf_layer",
         "fairseq_cli.train",
         "hydra",

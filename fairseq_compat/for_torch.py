@@ -93,6 +93,23 @@ def gather_lists_without_cuda(module: ModuleType) -> None:
     module.all_gather_list = all_gather_list  # type: ignore[attr-defined]
 
 
+def wrap_cpu_models_for_ddp(module: ModuleType) -> None:
+    """Needed on every version: fairseq's ``pytorch_ddp`` names a GPU for each rank, and torch refuses that on a CPU.
+
+    A model on the CPU is wrapped without; gloo then does what NCCL does on GPUs.
+    """
+    wrap = module.DistributedDataParallel
+
+    @functools.wraps(wrap)
+    def distributed_data_parallel(*args: Any, **options: Any) -> Any:
+        model = args[0] if args else options["module"]
+        if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+            options.update(device_ids=None, output_device=None)
+        return wrap(*args, **options)
+
+    module.DistributedDataParallel = distributed_data_parallel  # type: ignore[attr-defined]
+
+
 def close_process_groups(module: ModuleType) -> None:
     """Needed on every version: fairseq leaves its process groups open when a distributed run has ended.
 

@@ -29,6 +29,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.modules.dynamic_crf_layer", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
     Patch("fairseq.distributed.utils", "after", for_torch.close_process_groups),
+    Patch("fairseq.models.distributed_fairseq_model", "after", for_torch.wrap_cpu_models_for_ddp),
     Patch("fairseq", "after", for_torch.allow_checkpoint_types),
     Patch("fairseq_cli.train", "after", for_resuming.leave_finished_runs_alone),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),

@@ -35,6 +35,7 @@ class RunningStandardizer(KeepsDtype):
         super().__init__()
         self.how, self.decay, self.floor = how, decay, floor
         self._known_started = False  # spares a look at the device's `started` in every forward
+        self._collected = False  # since the last commit
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("second", torch.ones(width))  # running mean of squares
         self.register_buffer("started", torch.tensor(False))
@@ -72,12 +73,17 @@ class RunningStandardizer(KeepsDtype):
             self._known_started = bool(self.started)
         if keep:
             self.pending += total
+            self._collected = True
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Take the pending statistics of all ranks into the averages. Collective."""
-        self._average(all_reduce_sum(self.pending.clone()))
-        self.pending.zero_()
+        """Take the pending statistics of all ranks into the averages.
+
+        Collective where a forward pass has collected since the last commit, on all ranks then, if with nothing.
+        """
+        if self._collected:
+            self._average(all_reduce_sum(self.pending.clone()))
+        self.discard()
 
     def _average(self, total: Tensor) -> None:
         """EMA step with the sums, sums of squares and count in ``total``; the first one sets the averages."""
@@ -92,6 +98,7 @@ class RunningStandardizer(KeepsDtype):
     def discard(self) -> None:
         """Forget statistics that were not committed."""
         self.pending.zero_()
+        self._collected = False
 
     def reset(self) -> None:
         """As new: the next batch starts the averages."""
@@ -99,7 +106,7 @@ class RunningStandardizer(KeepsDtype):
         self.second.fill_(1.0)
         self.started.fill_(False)
         self._known_started = False
-        self.pending.zero_()
+        self.discard()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._known_started = False

@@ -11,6 +11,7 @@ from fairseq.tasks import register_task
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from, unwrapped
+from bridle_fairseq.models.sharing import share_gradients_of
 from bridle_fairseq.nn.blocks import compile_blocks
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
@@ -118,6 +119,7 @@ class BridlePretrainingTask(MediaTask):
             stage = module.stage
             logger.info(f"stage {module.stage_index + 1} of {len(module.schedule.stages)} begins: {stage}")
         module.dummy_batch = ignore_grad
+        share_gradients_of(model, module.trained_parts(module.stage, module.stage_update))
         with module.within_update():
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 

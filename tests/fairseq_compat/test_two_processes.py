@@ -84,3 +84,29 @@ def test_groups_stay_open_without_the_patch(run_python, tmp_path):
 def test_a_run_that_fails_does_not_wait_for_other_ranks_to_close(run_python, tmp_path):
     outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=True))
     assert outcome == [True, True], stderr
+
+
+PYTORCH_DDP = """
+import torch
+from fairseq.dataclass.configs import DistributedTrainingConfig
+from fairseq.models.distributed_fairseq_model import DistributedFairseqModel
+
+torch.distributed.init_process_group("gloo", init_method="file://{folder}/rendezvous", rank=0, world_size=1)
+cfg = DistributedTrainingConfig(ddp_backend="pytorch_ddp", tpu=False, device_id=0, distributed_world_size=1)
+group = torch.distributed.group.WORLD
+model = DistributedFairseqModel(cfg, torch.nn.Linear(2, 2), group, torch.device("cpu"))
+model(torch.ones(1, 2)).sum().backward()
+torch.distributed.destroy_process_group()
+report(model.module.module.weight.grad.tolist())
+"""
+
+
+def test_pytorch_ddp_wraps_a_model_on_a_cpu(run_python, tmp_path):
+    outcome, stderr = run_python(PYTORCH_DDP.format(folder=tmp_path))
+    assert outcome == [[1.0, 1.0], [1.0, 1.0]], stderr
+
+
+def test_pytorch_ddp_does_not_without_the_patch(run_python, tmp_path):
+    outcome, stderr = run_python(PYTORCH_DDP.format(folder=tmp_path), ["wrap_cpu_models_for_ddp"])
+    assert outcome is None
+    assert "device_ids" in stderr

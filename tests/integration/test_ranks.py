@@ -39,6 +39,15 @@ WAYS = {
     "two ranks": (2, ["dataset.batch_size=4"]),
     "micro-batches": (1, ["dataset.batch_size=4", "optimization.update_freq=[2]"]),
     "two ranks with micro-batches": (2, ["dataset.batch_size=2", "optimization.update_freq=[2]"]),
+    "pytorch_ddp with micro-batches": (
+        2,
+        [
+            "dataset.batch_size=2",
+            "optimization.update_freq=[2]",
+            "distributed_training.ddp_backend=pytorch_ddp",
+            "distributed_training.find_unused_parameters=true",
+        ],
+    ),
 }
 
 

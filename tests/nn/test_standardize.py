@@ -2,6 +2,7 @@
 
 import torch
 
+from bridle_fairseq.nn import standardize
 from bridle_fairseq.nn.standardize import RunningStandardizer
 
 
@@ -92,3 +93,16 @@ def test_the_first_forward_in_training_starts_the_averages():
     norm.reset()
     assert not norm.started
     torch.testing.assert_close(norm(x - 5), first, atol=1e-4, rtol=1e-4)
+
+
+def test_ranks_send_nothing_where_nothing_was_collected(monkeypatch):
+    sent = []
+    monkeypatch.setattr(standardize, "all_reduce_sum", lambda tensor: sent.append(tensor.clone()) or tensor)
+    norm = RunningStandardizer(3).train()
+    norm(torch.randn(5, 3), collect=False)  # starts the averages
+    assert len(sent) == 1
+    norm.commit()
+    assert len(sent) == 1
+    norm(torch.randn(4, 3), torch.ones(4, dtype=torch.bool))  # with nothing, as another rank may have more
+    norm.commit()
+    assert len(sent) == 2 and not sent[1].any()
