@@ -104,7 +104,9 @@ def _read(args: argparse.Namespace, manifest: Any, skips: Any) -> tuple[list[int
     from bridle_fairseq.tasks.media_data import FairseqMedia
 
     cfg = _configuration(args)
-    dataset = FairseqMedia(modality_of(cfg).dataset(manifest, cfg, training=True, skips=skips))
+    dataset = FairseqMedia(
+        modality_of(cfg).dataset(manifest, cfg, training=True, skips=skips), read_threads=cfg.read_threads
+    )
     options = {"max_sentences": args.batch_size, "max_tokens": args.max_tokens, "num_workers": args.workers}
     batches = _epochs(setup_task(cfg).get_batch_iterator(dataset, seed=1, **options))
     before = sum(len(batch["id"]) for batch in (next(batches) for _ in range(1 + args.workers)) if batch)

@@ -5,7 +5,10 @@ A modality's data set says how a row is read (:meth:`MediaDataset._load`) and ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -148,3 +151,16 @@ class MediaDataset(Dataset):
         edges = np.unique(np.quantile(sizes, np.linspace(0, 1, self.num_buckets + 1)[1:-1]))
         buckets = np.searchsorted(edges, sizes, side="left")
         return np.argsort(-buckets, kind="stable")
+
+
+def read_together(read: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> list[Any]:
+    """``read(row)`` of each of the rows, so many of them at once."""
+    if threads == 1:
+        return [read(row) for row in rows]
+    return list(_pool(os.getpid(), threads).map(read, rows))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """One for each process: threads do not come along into a data loader worker."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="reading")

@@ -6,7 +6,6 @@ channels (mixed down by their mean). Opus files report, and decode at, the rate 
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from bridle_fairseq.data.archive import read_slice, split_slice
+from bridle_fairseq.data.archive import Slice, split_slice
 from bridle_fairseq.data.resample import resample, resampled_length
 from bridle_fairseq.errors import DecodeError
 
@@ -50,7 +49,7 @@ def open_sound(path: str) -> Sound:
         file, piece = split_slice(path)
         if os.path.getsize(file) == 0:
             raise DecodeError("empty file")
-        return Sound(path if piece is None else io.BytesIO(read_slice(file, *piece)))
+        return Sound(path if piece is None else Slice(file, *piece))
     except soundfile.LibsndfileError as error:
         raise DecodeError(f"not readable as sound: {error.error_string}") from None
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, MissingMandatoryValue
 
+from bridle_fairseq.data.dataset import read_together
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog
@@ -22,13 +23,16 @@ class FairseqMedia(FairseqDataset):
     Args:
         media: the data set.
         keep_precision: fairseq casts what is float32 to half precision.
+        read_threads: items of a batch that are read at once.
     """
 
     # fairseq's trainer casts every float32 tensor of a batch under fp16 and bf16, and a waveform of 8 or 11 bits gives
     # another log-mel. Float64 it leaves alone; the front end takes it to float32.
 
-    def __init__(self, media, keep_precision=False):
-        self.media, self.keep_precision = media, keep_precision
+    def __init__(self, media, keep_precision=False, read_threads=1):
+        if read_threads < 1:
+            raise InputError(f"task.read_threads is {read_threads}; expected at least 1")
+        self.media, self.keep_precision, self.read_threads = media, keep_precision, read_threads
         self.sizes = media.sizes
 
     @property
@@ -52,6 +56,10 @@ class FairseqMedia(FairseqDataset):
     def __getitem__(self, index):
         """See :class:`MediaDataset`."""
         return self.media[index]
+
+    def __getitems__(self, indices):
+        """The items of a batch, as torch's data loader asks for them."""
+        return read_together(self.__getitem__, indices, self.read_threads)
 
     def collater(self, samples):
         """A batch, whose waveforms are float64 where float32 would be cast to half precision."""
@@ -177,6 +185,10 @@ class MediaConfig(AudioOptions, ImageOptions, VideoOptions):
 
     data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv manifests"})
     modality: str = field(default="audio", metadata={"help": "what the files are: audio, image or video"})
+    read_threads: int = field(
+        default=1,
+        metadata={"help": "files that each data loader worker reads at once: more for storage that answers late"},
+    )
     num_buckets: int = field(default=16, metadata={"help": "buckets of like length from which batches are drawn"})
     max_skipped: float = field(
         default=0.01, metadata={"help": "stop when more than this share of the clips is unreadable"}
@@ -253,7 +265,7 @@ class MediaTask(FairseqTask):
         training = split.startswith("train")
         self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
         media = modality_of(cfg).dataset(manifest, cfg, training, skips=self.skips[split], codes=codes)
-        return kind(media, keep_precision=self._casts_batches(), **options)
+        return kind(media, keep_precision=self._casts_batches(), read_threads=cfg.read_threads, **options)
 
     def _casts_batches(self) -> bool:
         root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else None

@@ -1,11 +1,13 @@
 """Stored zip archives: members, their offsets, and the same archive as fairseq reads it."""
 
+import os
 import zipfile
 
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.archive import members, read_slice, split_slice
+from bridle_fairseq.data import archive as archive_module
+from bridle_fairseq.data.archive import Slice, members, read_slice, split_slice
 from bridle_fairseq.data.decode import DecodeError, read_crop, read_info
 from bridle_fairseq.errors import InputError
 
@@ -28,6 +30,50 @@ def test_a_member_reads_as_the_file_does(tmp_path, write_sound, name):
     sliced = f"{archive}:{offset}:{length}"
     assert read_info(sliced) == read_info(str(tmp_path / name))
     assert np.array_equal(read_crop(sliced, 16000, 100, 800), read_crop(str(tmp_path / name), 16000, 100, 800))
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """Sizes of what is read of archives."""
+    sizes = []
+
+    def pread(handle, size, offset):
+        sizes.append(size)
+        return original(handle, size, offset)
+
+    original = os.pread
+    monkeypatch.setattr(archive_module.os, "pread", pread)
+    return sizes
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_of_a_long_member_what_is_needed_is_read(tmp_path, write_sound, requests, name):
+    """Ten minutes, of which one second is wanted."""
+    write_sound(name, 600 * 16000)
+    [(_, offset, length)] = members(archive_of(tmp_path / "x.zip", [name]))
+    crop = read_crop(f"{tmp_path}/x.zip:{offset}:{length}", 16000, 300 * 16000, 16000)
+    assert np.array_equal(crop, read_crop(str(tmp_path / name), 16000, 300 * 16000, 16000))
+    assert 0 < sum(requests) < length / 4 and len(requests) < 15
+
+
+def test_a_short_member_is_one_request(tmp_path, write_sound, requests):
+    write_sound("a.flac", 30000)
+    [(_, offset, length)] = members(archive_of(tmp_path / "x.zip", ["a.flac"]))
+    read_crop(f"{tmp_path}/x.zip:{offset}:{length}", 16000)
+    assert requests == [length]
+
+
+@pytest.mark.parametrize("ahead", [7, 1 << 18])
+def test_a_slice_is_a_file_of_its_own(tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(archive_module, "READ_WHOLE", 7)
+    monkeypatch.setattr(archive_module, "READ_AHEAD", ahead)
+    (tmp_path / "x.zip").write_bytes(b"before" + bytes(range(100)) + b"after")
+    with Slice(str(tmp_path / "x.zip"), 6, 100) as file:
+        assert file.read(20) == bytes(range(20)) and file.tell() == 20
+        assert file.seek(-2, os.SEEK_END) == 98 and file.read() == bytes([98, 99]) and file.read(5) == b""
+        assert file.seek(50) == 50 and file.seek(-10, os.SEEK_CUR) == 40 and file.read(1) == bytes([40])
+    with pytest.raises(ValueError, match="bytes 6 to 206 are not in the archive"):
+        Slice(str(tmp_path / "x.zip"), 6, 200)
 
 
 def test_a_member_with_an_extra_field_begins_behind_it(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +18,7 @@ bridle_fairseq.register()
 from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
 from bridle_fairseq.data.image import ImageDataset  # noqa: E402
 from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+from bridle_fairseq.errors import InputError  # noqa: E402
 from bridle_fairseq.tasks.media_data import FairseqMedia  # noqa: E402
 
 SIZES = {"audio": [4000, 500, 3900, 600, 550], "image": [1] * 5}
@@ -64,3 +67,26 @@ def test_epochs_reach_the_media(dataset):
     dataset.media.augment = None
     dataset.set_epoch(2)
     assert dataset.media.epoch == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_of_a_batch_are_read_at_once(dataset, workers, monkeypatch):
+    alone = [dataset[row]["source"] for row in range(4)]
+    together, load = threading.Barrier(4), type(dataset.media)._load
+
+    def load_together(self, row, random):
+        together.wait(timeout=30)  # breaks unless four threads come
+        return load(self, row, random)
+
+    monkeypatch.setattr(type(dataset.media), "_load", load_together)
+    dataset = FairseqMedia(dataset.media, read_threads=4)
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=[[0, 1, 2, 3]], collate_fn=list, num_workers=workers)
+    for _ in range(2):
+        for items in loader:
+            assert [item["id"] for item in items] == [0, 1, 2, 3]
+            assert all(torch.equal(item["source"], before) for item, before in zip(items, alone, strict=True))
+
+
+def test_no_threads_are_no_choice(dataset):
+    with pytest.raises(InputError, match=r"task.read_threads is 0; expected at least 1"):
+        FairseqMedia(dataset.media, read_threads=0)
