@@ -1,6 +1,6 @@
 """Two gloo ranks of one thread against one process of two threads: clips a second of the real command, as a ratio.
 
-    python benchmarks/ranks.py [--rounds 5] [--updates 40] [--config-name tiny] [KEY=VALUE ...]
+    python benchmarks/ranks.py [--rounds 5] [--updates 40] [--config-name tiny] [--busy] [KEY=VALUE ...]
 
 Both train the configuration on the same made sounds with the same number of clips an update, in turns: one run of each
 a round. A run has a stage of the encoder and one of the tokenizer; its speed in a stage is taken from the arrival of
@@ -9,7 +9,8 @@ rounds, with the quartiles of the rounds' ratios.
 
 Clips a second mean something on a machine that does nothing else: two threads that wait for each other at every
 operation lose more to other work than ranks do, which wait once an update. The CPU time a clip of all processes
-together, beside that of one process of one thread, shows on a busy machine, too, what ranks cost besides waiting.
+together, beside that of one process of one thread, shows on a busy machine, too, what ranks cost besides waiting;
+--busy measures that alone.
 """
 
 from __future__ import annotations
@@ -131,23 +132,26 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32, help="of an update")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a clip")
     parser.add_argument("--config-name", default="tiny")
+    parser.add_argument("--busy", action="store_true", help="without the process of 2 threads")
     parser.add_argument("overrides", nargs="*", help="settings of fairseq-hydra-train, for both")
     args = parser.parse_args()
+    ways = {way: how for way, how in WAYS.items() if not (args.busy and how == (1, 2))}
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_sounds(Path(folder), 16 * args.clips, args.seconds)
         for number in range(args.rounds):
-            for way, (ranks, threads) in WAYS.items():
+            for way, (ranks, threads) in ways.items():
                 for stage, speed in run(ranks, threads, Path(folder), args).items():
                     found.setdefault((stage, way), []).append(speed)
                     print(f"round {number + 1}, {way}, {stage}: {speed[0]:.1f} clips/s", file=sys.stderr, flush=True)
     for stage in STAGES:
-        rates, cpu = ({way: [speed[i] for speed in found[stage, way]] for way in WAYS} for i in range(2))
-        for way in WAYS:
+        rates, cpu = ({way: [speed[i] for speed in found[stage, way]] for way in ways} for i in range(2))
+        for way in ways:
             rate, milliseconds = statistics.median(rates[way]), 1e3 * statistics.median(cpu[way])
             print(f"{stage:9}  {way:20}  {rate:7.1f} clips/s  {milliseconds:6.1f} ms of CPU a clip")
         one, two, ranks = WAYS
-        print(f"{stage:9}  clips/s, ranks / 2 threads: {spread(rates[ranks], rates[two])}")
+        if two in ways:
+            print(f"{stage:9}  clips/s, ranks / 2 threads: {spread(rates[ranks], rates[two])}")
         print(f"{stage:9}  CPU a clip, ranks / 1 thread: {spread(cpu[ranks], cpu[one])}")
 
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "export",
     "report",
     "bench-loader",
+    "scaling",
     "demo",
 )
 

@@ -1,21 +1,38 @@
 """fairseq learning rate scheduler ``bridle_interleaved``: warm-up and cosine in each stage."""
 
-from dataclasses import dataclass
-from typing import Any, List
+from dataclasses import dataclass, field
+from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II, OmegaConf
 
+from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.schedule import Schedule
+from bridle_fairseq.tasks.user_errors import exit_on_input_error
+
+LR_RULES = {"linear": 1.0, "sqrt": 0.5}
 
 
 @dataclass
 class BridleInterleavedConfig(FairseqDataclass):
-    """Nothing of its own: the stages are the model's."""
+    """The stages are the model's; their rates may follow the number of clips of an update."""
 
+    lr_clips: int = field(
+        default=0,
+        metadata={"help": "clips of an update for which the learning rates are meant; 0: take them as they are"},
+    )
+    lr_rule: str = field(
+        default="linear",
+        metadata={
+            "help": "with lr_clips, rates grow in proportion to clips of an update: linear; or to their root: sqrt"
+        },
+    )
     stages: Any = II("model.stages")
     lr: List[float] = II("optimization.lr")
+    batch_size: Optional[int] = II("dataset.batch_size")
+    update_freq: List[int] = II("optimization.update_freq")
+    ranks: int = II("distributed_training.distributed_world_size")
 
 
 @register_lr_scheduler("bridle_interleaved", dataclass=BridleInterleavedConfig)
@@ -26,14 +43,38 @@ class BridleInterleavedScheduler(FairseqLRScheduler):
         super().__init__(cfg, optimizer)
         stages = OmegaConf.to_container(cfg.stages, resolve=True) if OmegaConf.is_config(cfg.stages) else cfg.stages
         self.schedule = Schedule(stages)
+        with exit_on_input_error():
+            self.factor = lr_factor(cfg)
         self.step_update(0)
 
     def step_update(self, num_updates):
         """Set and return the learning rate of the next update."""
-        self.optimizer.set_lr(self.schedule.learning_rate(num_updates, float(self.cfg.lr[0])))
+        self.optimizer.set_lr(self.factor * self.schedule.learning_rate(num_updates, float(self.cfg.lr[0])))
         return self.optimizer.get_lr()
 
     def step(self, epoch, val_loss=None):
         """Epochs change nothing."""
         super().step(epoch, val_loss)
         return self.optimizer.get_lr()
+
+
+def lr_factor(cfg) -> float:
+    """What ``lr_clips`` and ``lr_rule`` multiply all learning rates with.
+
+    Linear: Goyal et al. 2017 (arXiv 1706.02677); root: Malladi et al. 2022 (arXiv 2205.10287), for Adam.
+
+    Raises:
+        InputError: an unknown rule, or no one number of clips an update.
+    """
+    if cfg.lr_rule not in LR_RULES:
+        raise InputError(f"lr_scheduler.lr_rule is {cfg.lr_rule!r}; expected one of {', '.join(LR_RULES)}")
+    if not cfg.lr_clips:
+        return 1.0
+    if cfg.lr_clips < 0:
+        raise InputError(f"lr_scheduler.lr_clips is {cfg.lr_clips}; expected a number of clips, or 0")
+    if not cfg.batch_size or len(set(cfg.update_freq)) != 1:
+        raise InputError(
+            f"lr_scheduler.lr_clips with dataset.batch_size {cfg.batch_size} and optimization.update_freq "
+            f"{list(cfg.update_freq)}; expected a batch_size and one update_freq, or updates have no one size"
+        )
+    return (cfg.batch_size * cfg.update_freq[0] * cfg.ranks / cfg.lr_clips) ** LR_RULES[cfg.lr_rule]

@@ -44,3 +44,42 @@ def test_epochs_change_nothing(scheduler, optimizer):
     scheduler.step_update(3)
     scheduler.step_begin_epoch(7)
     assert scheduler.step(7, val_loss=1.0) == optimizer.get_lr() == pytest.approx(0.5)
+
+
+def build(optimizer, batch_size=16, update_freq=(4,), ranks=8, **changes):
+    root = {
+        "lr_scheduler": {"_name": "bridle_interleaved", **changes},
+        "model": {"stages": STAGES},
+        "optimization": {"lr": [0.2], "update_freq": list(update_freq)},
+        "dataset": {"batch_size": batch_size},
+        "distributed_training": {"distributed_world_size": ranks},
+    }
+    return build_lr_scheduler(OmegaConf.create(root).lr_scheduler, optimizer)
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("linear", 0.25), ("sqrt", 0.5)])
+def test_rates_follow_the_clips_of_an_update(optimizer, rule, factor):
+    """16 x 4 x 8 of 2048 clips; stages with a rate of their own and without."""
+    scheduler = build(optimizer, lr_clips=2048, lr_rule=rule)
+    assert optimizer.get_lr() == pytest.approx(0.5 * factor)
+    assert [scheduler.step_update(update) for update in (1, 4)] == pytest.approx([factor, 0.2 * factor])
+
+
+def test_rates_are_taken_as_they_are_without_lr_clips(optimizer):
+    assert build(optimizer).step_update(1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr_rule": "cube"}, "lr_rule is 'cube'; expected one of linear, sqrt"),
+        ({"lr_clips": -1}, "lr_clips is -1"),
+        ({"lr_clips": 64, "batch_size": None}, "batch_size None"),
+        ({"lr_clips": 64, "update_freq": [1, 2]}, "update_freq [1, 2]"),
+    ],
+)
+def test_rules_that_cannot_be_applied_are_one_sentence(optimizer, capsys, options, message):
+    with pytest.raises(SystemExit):
+        build(optimizer, **options)
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
