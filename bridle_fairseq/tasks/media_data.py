@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 
+import torch
 from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
@@ -13,6 +14,7 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
@@ -233,6 +235,8 @@ class MediaTask(FairseqTask):
                     raise InputError(
                         f"task.data is {folder}, which is no folder; expected one with {{split}}.tsv manifests"
                     )
+            if not torch.cuda.is_available():
+                keep_freed_memory()
         return super().build_model(cfg, from_checkpoint)
 
     @staticmethod

@@ -1,0 +1,36 @@
+"""Freed memory is kept, which shows in the pages that the kernel has to hand out."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys, torch
+from bridle_fairseq.host_memory import keep_freed_memory
+kept = sys.argv[1] == "keep" and keep_freed_memory()
+for _ in range(8):
+    torch.zeros(2**24).add_(1)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def run(keep, **environment):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", SCRIPT, "keep" if keep else "no"]
+    done = subprocess.run(command, env=kept | environment, capture_output=True, text=True, check=True)
+    answer, faults = done.stdout.split()
+    return answer == "True", int(faults)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_memory_that_was_freed_is_used_again():
+    (_, plain), (kept, fewer) = run(False), run(True)
+    assert kept and fewer < plain - 4 * 2**14  # 2^14 pages each time, or huge ones
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
+def test_what_the_environment_says_stands(name):
+    assert run(True, **{name: "1000000"})[0] is False
