@@ -4,8 +4,9 @@
     PYTHONPATH=peers python benchmarks/train_step.py [--batch-size 4] [--seconds 10.24] [--precision bfloat16]
 
 Each round times every candidate once, in turn, so that a machine that slows down slows down all of them; the figure is
-the ratio of the medians. An update is what a trainer runs: front end, targets, forward, backward and the commit of the
-codebooks, without the optimizer's step (timm's figure has none either).
+the ratio of the medians. The peer computes in float32 unless --peer-precision says otherwise. An update is what a
+trainer runs: front end, targets, forward, backward and the commit of the codebooks, without the optimizer's step
+(timm's figure has none either).
 """
 
 from __future__ import annotations
@@ -13,19 +14,26 @@ from __future__ import annotations
 import argparse
 import importlib.abc
 import importlib.machinery
+import math
 import statistics
 import sys
 import time
 import types
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
+from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
 
-ENCODER, TOKENIZER = Stage("encoder", 10), Stage("tokenizer", 10)
+PEER = "timm vit_base_patch16"
+COLD, LIVE = Stage("encoder", 10, targets="projection"), Stage("encoder", 10, targets="tokenizer")
+TOKENIZER = Stage("tokenizer", 10)
 
 
 class _Anything(type):
@@ -58,45 +66,67 @@ class _NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def load_peer(frames: int) -> torch.nn.Module:
-    """timm's ViT-B/16 on a frames x 128 input of one channel."""
+def load_peer(frames: int, **sizes: int) -> torch.nn.Module:
+    """timm's ViT-B/16 on a frames x 128 input of one channel; ``sizes`` (``depth`` and so on) make it another."""
     sys.meta_path.insert(0, _NoTorchvision())
     try:
         import timm
     except ImportError:
         sys.exit("train_step.py needs timm: run make bench, or sh scripts/peers.sh and set PYTHONPATH=peers")
-    return timm.create_model("vit_base_patch16_224", img_size=(frames, 128), in_chans=1, num_classes=0)
+    return timm.create_model("vit_base_patch16_224", img_size=(frames, 128), in_chans=1, num_classes=0, **sizes)
+
+
+def samples_and_frames(seconds: float) -> tuple[int, int]:
+    """Samples of a clip, and its frames up to a whole patch: the height of the peer's picture."""
+    samples = round(seconds * 16000)
+    return samples, -(-(1 + (samples - 400) // 160) // 16) * 16
+
+
+def fast_settings() -> dict[str, Any]:
+    """The settings that `base_fast` changes."""
+    folder = Path(__file__).resolve().parents[1] / "examples/audio/config/pretraining/variant"
+    return OmegaConf.to_container(OmegaConf.load(folder / "fast_base.yaml").model)
 
 
 def candidates(args: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], None]]:
-    """A function for each thing to be timed: one update of each stage, and the peer."""
-    samples = round(args.seconds * 16000)
-    frames = -(-(1 + (samples - 400) // 160) // 16) * 16
+    """A function for each thing to be timed: the peer, one update of each stage, and the fast recipe."""
+    samples, frames = samples_and_frames(args.seconds)
     peer = load_peer(frames).to(device)
     picture = torch.randn(args.batch_size, 1, frames, 128, device=device)
     waveform = 0.1 * torch.randn(args.batch_size, samples, device=device)
-    model = Bridle(BridleSettings(precision=args.precision)).to(device).train()
 
     def peer_update() -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.precision == "bfloat16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.peer_precision == "bfloat16"):
             peer(picture).float().mean().backward()
         peer.zero_grad()
 
-    def update(stage: Stage, ready: bool) -> Callable[[], None]:
+    def make(**settings: Any) -> Bridle:
+        return Bridle(BridleSettings(**{"precision": args.precision, **settings})).to(device).train()
+
+    def update(model: Bridle, stage: Stage, cached: bool = False) -> Callable[[], None]:
+        patches = math.prod(model.front_end.grid((samples,)))
+        books, size = model.settings.num_codebooks, model.settings.codebook_size
+        codes = torch.randint(size, (args.batch_size, patches, books), device=device) if cached else None
+
         def run() -> None:
-            model.tokenizer_ready.fill_(ready)
-            out = model(waveform, None, stage)
+            out = model(waveform, None, stage, codes=codes)
             (out.loss / out.sample_size).backward()
             model.commit()
             model.zero_grad()
 
         return run
 
+    model, half = make(), make(codes_precision="bfloat16")
+    half.load_state_dict(model.state_dict())
+    fast = make(**fast_settings() | {"precision": args.precision})
     return {
-        "timm vit_base_patch16": peer_update,
-        "cold-start encoder": update(ENCODER, ready=False),
-        "encoder with tokenizer": update(ENCODER, ready=True),
-        "tokenizer": update(TOKENIZER, ready=True),
+        PEER: peer_update,
+        "encoder, cold start": update(model, COLD),
+        "encoder, cached codes": update(model, LIVE, cached=True),
+        "encoder, live tokenizer": update(model, LIVE),
+        "the same, codes in bfloat16": update(half, LIVE),
+        "tokenizer": update(model, TOKENIZER),
+        "base_fast, cached codes": update(fast, LIVE, cached=True),
     }
 
 
@@ -105,30 +135,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.24, help="length of a clip")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of ours")
+    parser.add_argument("--peer-precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for one thread, if shared")
     args = parser.parse_args()
     device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(0)
     runs = candidates(args, device)
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(args.rounds + 1):  # the first one warms up
         for name, run in runs.items():
             _wait(device)
-            start = time.perf_counter()
+            start = clock()
             run()
             _wait(device)
             if round_number:
-                seconds[name].append(time.perf_counter() - start)
-    reference = statistics.median(seconds["timm vit_base_patch16"])
+                seconds[name].append(clock() - start)
+    reference = statistics.median(seconds[PEER])
     print(
-        f"batch {args.batch_size} x {args.seconds} s, {args.precision}, {device}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, median of {args.rounds}"
+        f"batch {args.batch_size} x {args.seconds} s, {args.precision} (the peer {args.peer_precision}), {device}, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {args.rounds}, {args.clock} time"
     )
     for name, values in seconds.items():
         median = statistics.median(values)
-        print(f"{name:24} {median:8.3f} s   ratio {median / reference:.2f}")
+        print(f"{name:28} {median:8.3f} s   ratio {median / reference:.3f}   {min(values):.3f} to {max(values):.3f} s")
 
 
 def _wait(device: torch.device) -> None:
