@@ -71,7 +71,7 @@ def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
         unknown = sorted(set(given) - known) if isinstance(given, dict) else ["none"]
         raise InputError(f"{path}: unknown settings {', '.join(unknown)}; expected those of this bridle_fairseq")
     # what was trained in bfloat16 is exact in float32, and does not depend on the batch there
-    settings = replace(BridleSettings(**given), precision="float32")
+    settings = replace(BridleSettings(**given), precision="float32", codes_precision="auto")
     try:
         check_settings(settings)
     except (TypeError, InputError) as error:

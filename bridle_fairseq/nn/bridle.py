@@ -17,7 +17,7 @@ from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
 from bridle_fairseq.nn.masking import MASKINGS, choose_targets
-from bridle_fairseq.nn.precision import autocast
+from bridle_fairseq.nn.precision import autocast, autocast_codes
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.standardize import RunningStandardizer
@@ -187,7 +187,7 @@ class Bridle(nn.Module):
     @torch.no_grad()
     def codes(self, patches: Patches, from_tokenizer: bool, codes_per_level: int = 1) -> Tensor:
         """Codes of all patches, B x N x K (B x N x K x m for m > 1), without gradient."""
-        with self._autocast(patches.x.device):
+        with autocast_codes(self.settings.precision, self.settings.codes_precision, patches.x.device):
             latents = self.latents(patches, from_tokenizer)
         return self.quantizer.encode(latents, self._statistics_padding(patches), codes_per_level=codes_per_level)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -14,19 +15,48 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "bfloat16", "auto")
+CODES_PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     """The context in which a model's matrix products have the precision of ``model.precision``.
 
     Args:
-        precision: one of :data:`PRECISIONS`; ``auto`` is bfloat16 where :func:`has_fast_bfloat16`.
+        precision: one of :data:`PRECISIONS`; ``auto`` is bfloat16 where :func:`has_fast_bfloat16`, ``float32`` leaves
+            what is around it in force (fairseq's ``common.amp``).
         device: on which they are computed.
     """
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device.type))
-    if bfloat16 and not has_fast_bfloat16(device.type):
+    if not _is_bfloat16(precision, device):
+        return nullcontext()
+    if not has_fast_bfloat16(device.type):
         _warn(device.type)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def autocast_codes(precision: str, codes_precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """The context in which the tokenizer makes codes, which no gradient follows.
+
+    The last levels of residual quantization tell vectors apart that are near each other: bfloat16 gives other codes
+    than float32 at several of a hundred patches, float16 at less than one, at the same speed on a GPU. (Gradients would
+    not fit into float16 without scaling.)
+
+    Args:
+        precision: as of :func:`autocast`.
+        codes_precision: one of :data:`CODES_PRECISIONS`; ``auto``: float32 if ``precision`` is, and on a CPU, which is
+            slow in float16; else float16.
+        device: on which the codes are computed.
+    """
+    if codes_precision == "auto":
+        if not _is_bfloat16(precision, device):
+            return nullcontext()
+        codes_precision = "float16" if device.type == "cuda" else "float32"
+    if codes_precision == "float32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=getattr(torch, codes_precision))
+
+
+def _is_bfloat16(precision: str, device: torch.device) -> bool:
+    return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device.type))
 
 
 @cache

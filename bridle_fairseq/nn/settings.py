@@ -5,7 +5,7 @@ from typing import Any, List
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.masking import MASKINGS
-from bridle_fairseq.nn.precision import PRECISIONS
+from bridle_fairseq.nn.precision import CODES_PRECISIONS, PRECISIONS
 from bridle_fairseq.nn.schedule import Schedule
 
 # `List` and real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
@@ -80,6 +80,11 @@ class BridleSettings:
     precision: str = _setting(
         "float32", "of matrix products: float32, bfloat16 (autocast), or auto: bfloat16 where it is fast"
     )
+    codes_precision: str = _setting(
+        "auto",
+        "of the tokenizer's pass for codes, which has no gradient: float32, float16, bfloat16, or auto: float32, but "
+        "float16 on a GPU where precision is bfloat16",
+    )
     checkpoint_activations: bool = _setting(
         False, "compute blocks again in the backward pass instead of keeping what is in them: less memory, more time"
     )
@@ -110,6 +115,7 @@ CHOICES = {
     "latents": ("standardize", "center", "plain"),
     "teacher": ("standardize", "center", "plain"),
     "precision": PRECISIONS,
+    "codes_precision": CODES_PRECISIONS,
     "masking": tuple(MASKINGS),
 }
 

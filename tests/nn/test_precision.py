@@ -1,10 +1,11 @@
+import contextlib
 import logging
 
 import pytest
 import torch
 
 from bridle_fairseq.nn import precision
-from bridle_fairseq.nn.precision import autocast, has_fast_bfloat16
+from bridle_fairseq.nn.precision import autocast, autocast_codes, has_fast_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,42 @@ def product_dtype(name: str) -> torch.dtype:
 def test_products_have_the_precision_that_is_set(machine, name, fast, dtype) -> None:
     machine(fast)
     assert product_dtype(name) is dtype
+
+
+def codes_dtype(name: str, codes_name: str, device_type: str, within: str = "") -> torch.dtype | None:
+    """What the tokenizer's products are cast to; None where nothing is."""
+    outer = torch.autocast(device_type, dtype=getattr(torch, within)) if within else contextlib.nullcontext()
+    with outer, autocast_codes(name, codes_name, torch.device(device_type)):
+        return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+
+
+@pytest.mark.parametrize(
+    ("name", "codes_name", "device_type", "dtype"),
+    [
+        ("float32", "auto", "cpu", None),
+        ("bfloat16", "auto", "cpu", None),
+        ("bfloat16", "auto", "cuda", torch.float16),
+        ("auto", "auto", "cuda", torch.float16),
+        ("float32", "auto", "cuda", None),
+        ("bfloat16", "float32", "cuda", None),
+        ("bfloat16", "bfloat16", "cpu", torch.bfloat16),
+        ("float32", "float16", "cpu", torch.float16),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_codes_have_a_precision_of_their_own(machine, monkeypatch, name, codes_name, device_type, dtype) -> None:
+    machine(True)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert codes_dtype(name, codes_name, device_type) is dtype
+
+
+def test_what_is_around_a_model_in_float32_stays_in_force() -> None:
+    """fairseq's ``common.amp``."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert product_dtype("float32") is torch.bfloat16
+    assert codes_dtype("float32", "auto", "cpu", within="bfloat16") is torch.bfloat16
+    assert codes_dtype("float32", "float32", "cpu", within="bfloat16") is None
 
 
 def test_emulated_products_are_warned_of_once(machine, caplog) -> None:

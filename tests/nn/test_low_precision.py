@@ -1,0 +1,94 @@
+"""Training in lower precision follows training in float32, and a tokenizer gives the same codes."""
+
+import copy
+
+import pytest
+import torch
+
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.schedule import Stage
+from bridle_fairseq.nn.settings import BridleSettings
+
+SIZES = {"num_mel_bins": 64, "encoder_width": 64, "encoder_depth": 2, "encoder_heads": 4, "mask_ratio": 0.6}
+SIZES |= {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2, "tokenizer_depth": 2, "estimator_depth": 1}
+SIZES |= {"num_codebooks": 4, "codebook_size": 64, "codebook_dim": 32, "codebook_decay": 0.9}
+UPDATES, AVERAGED = 100, 10  # of each stage
+# Largest distance of the averaged loss from that in float32, relative to it: cold start, then tokenizer.
+BOUNDS = {"autocast": (0.005, 0.03), "cast": (0.005, 0.06)}
+
+
+def sounds(seed, clips, samples=6000):
+    """Three decaying chirps a clip, in noise."""
+    draw = torch.Generator().manual_seed(seed)
+    time = torch.arange(samples) / 16000
+    pitch = 200 * 2 ** (5 * torch.rand(clips, 3, 1, generator=draw))
+    glide = 2000 * torch.randn(clips, 3, 1, generator=draw)
+    loudness = torch.rand(clips, 3, 1, generator=draw) * torch.exp(-10 * torch.rand(clips, 3, 1, generator=draw) * time)
+    wave = loudness * torch.sin(2 * torch.pi * (pitch * time + glide * time.square()))
+    return 0.3 * wave.sum(1) + 0.01 * torch.randn(clips, samples, generator=draw)
+
+
+def train(how):
+    """The model after an encoder's and a tokenizer's stage, and the loss of each update."""
+    torch.manual_seed(0)
+    model = Bridle(BridleSettings(**SIZES, precision="bfloat16" if how == "autocast" else "float32")).train()
+    if how == "cast":  # as fairseq's common.bf16: all parameters in bfloat16, steps in float32
+        model.bfloat16()
+    losses = []
+    for stage in (Stage("encoder", UPDATES), Stage("tokenizer", UPDATES)):
+        model.begin_stage(stage)
+        parameters = [p for part in model.trained_parts(stage) for p in part.parameters()]
+        masters = [p.detach().float().clone() for p in parameters]
+        optimizer = torch.optim.AdamW(masters, lr=1e-3)
+        for update in range(UPDATES):
+            torch.manual_seed(update)
+            out = model(sounds(update, 6), None, stage)
+            (out.loss / out.sample_size).backward()
+            for parameter, master in zip(parameters, masters, strict=True):
+                master.grad, parameter.grad = parameter.grad.float(), None
+            torch.nn.utils.clip_grad_norm_(masters, 3.0)
+            optimizer.step()
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, masters)
+            model.commit()
+            losses.append(float(out.loss.detach() / out.sample_size))
+    return model, torch.tensor(losses).view(2, -1, AVERAGED).mean(2)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return train("float32")
+
+
+@pytest.mark.parametrize("how", BOUNDS)
+def test_two_hundred_updates_follow_those_in_float32(exact, how):
+    expected, (model, losses) = exact[1], train(how)
+    assert (expected[:, -1] < 0.9 * expected[:, 0]).all()
+    away = (losses / expected - 1).abs().amax(1)
+    assert (away > 0).all() and (away < torch.tensor(BOUNDS[how])).all(), away
+    assert all(book.unique(dim=0).shape == book.shape for book in model.quantizer.codebooks.codes)
+
+
+def codes(model, **precision):
+    model = copy.deepcopy(model).eval()
+    vars(model.settings).update(precision)
+    return model.tokenize(sounds(999, 64))[0]
+
+
+def agreement(found, expected):
+    """Share of patches whose codes of all levels are the same."""
+    return float((found == expected).all(-1).float().mean())
+
+
+def test_codes_agree_on_more_than_99_percent_of_patches(exact):
+    """The model's own choice on this device, and float16, which it takes on a GPU."""
+    expected = codes(exact[0])
+    assert min(len(level.unique()) for level in expected.flatten(0, 1).T) > 32
+    assert agreement(codes(exact[0], precision="bfloat16"), expected) > 0.99
+    assert agreement(codes(exact[0], precision="bfloat16", codes_precision="float16"), expected) > 0.99
+
+
+def test_bfloat16_has_to_be_asked_for_and_keeps_the_first_level(exact):
+    expected, found = codes(exact[0]), codes(exact[0], precision="bfloat16", codes_precision="bfloat16")
+    assert float((found == expected)[..., 0].float().mean()) > 0.97
+    assert agreement(found, expected) < 0.99
