@@ -1,0 +1,103 @@
+"""Where the time of an update goes: shares of kinds of operators, by torch.profiler.
+
+    python benchmarks/profile_step.py [--size base|tiny] [--precision bfloat16] [--batch-size 2] [--seconds 10.24]
+
+One table: an update of each stage without the optimizer's step. Shares are of the time in operators themselves (on a
+GPU: of its kernels). *Reads* are values that the host asked the device for: each is a wait on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from torch.profiler import ProfilerActivity, profile
+
+from bridle_fairseq.host_memory import keep_freed_memory
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.schedule import Stage
+from bridle_fairseq.nn.settings import BridleSettings
+
+STAGES = {
+    "cold start": Stage("encoder", 10, targets="projection"),
+    "live tokenizer": Stage("encoder", 10, targets="tokenizer"),
+    "tokenizer": Stage("tokenizer", 10),
+}
+KINDS = {
+    "linear maps": ("aten::mm", "aten::addmm"),
+    "attention": ("aten::bmm", "aten::baddbmm", "aten::_softmax", "aten::_scaled_dot_product"),
+    "GELU": ("aten::gelu",),
+    "norms": ("aten::native_layer_norm",),
+    "copies and casts": ("aten::copy_", "aten::cat", "aten::clone"),
+}
+READS = ("aten::_local_scalar_dense", "aten::nonzero")
+
+
+def settings_of(size: str) -> dict:
+    """The model's settings in a configuration of examples/audio, but for its stages."""
+    folder = Path(__file__).resolve().parents[1] / "examples/audio/config/pretraining"
+    found = OmegaConf.to_container(OmegaConf.load(folder / f"{size}.yaml").model)
+    known = vars(BridleSettings())
+    return {name: value for name, value in found.items() if name in known and name != "stages"}
+
+
+def kind_of(operator: str) -> str:
+    """Which of :data:`KINDS` an operator is of."""
+    for kind, names in KINDS.items():
+        if operator in names or operator.startswith(tuple(n for n in names if n not in ("aten::mm", "aten::addmm"))):
+            return kind
+    return "all else"
+
+
+def shares(model: Bridle, stage: Stage, waveform: torch.Tensor) -> tuple[dict[str, float], int, int]:
+    """Share of the time of each kind, operators, and reads of an update."""
+
+    def update() -> None:
+        out = model(waveform, None, stage)
+        (out.loss / out.sample_size).backward()
+        model.commit()
+        model.zero_grad()
+
+    for _ in range(2):  # codebooks start, memory is there
+        update()
+    device = waveform.device.type
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
+    with profile(activities=activities) as found:
+        update()
+    spent = dict.fromkeys([*KINDS, "all else"], 0.0)
+    operators = reads = 0
+    for event in found.key_averages():
+        own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+        spent[kind_of(event.key)] += own
+        operators += event.count * event.key.startswith("aten::")
+        reads += event.count * (event.key in READS)
+    total = sum(spent.values())
+    return {kind: value / total for kind, value in spent.items()}, operators, reads
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=["base", "tiny", "small"], default="base")
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=10.24, help="length of a clip")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    if args.device == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(0)
+    model = Bridle(BridleSettings(**settings_of(args.size) | {"precision": args.precision})).to(args.device).train()
+    waveform = 0.1 * torch.randn(args.batch_size, round(args.seconds * 16000), device=args.device)
+    print(f"{args.size}, {args.batch_size} x {args.seconds} s, {args.precision}, {torch.get_num_threads()} threads\n")
+    names = [*KINDS, "all else"]
+    print("| " + " | ".join(["an update of", *names, "operators", "reads"]) + " |\n|" + "---|" * (len(names) + 3))
+    for title, stage in STAGES.items():
+        found, operators, reads = shares(model, stage, waveform)
+        print("| " + " | ".join([title, *(f"{found[name]:.3f}" for name in names), str(operators), str(reads)]) + " |")
+
+
+if __name__ == "__main__":
+    main()
