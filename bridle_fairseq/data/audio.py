@@ -37,6 +37,7 @@ class AudioDataset(MediaDataset):
         min_sample_size: samples of the shortest item.
         augment: what happens to a training item after cropping; with cached codes it is rolled by whole patches.
         segment_crops: crop only at multiples of ``max_sample_size``, as with cached codes.
+        whole: nothing is cropped; a clip longer than ``max_sample_size`` cannot be used.
 
     Raises:
         InputError: a missing file, no readable file among those probed, or codes that do not fit the other settings.
@@ -55,13 +56,14 @@ class AudioDataset(MediaDataset):
         skips: SkipLog | None = None,
         num_buckets: int = 16,
         segment_crops: bool = False,
+        whole: bool = False,
         codes: CachedCodes | None = None,
     ) -> None:
         self.sample_rate = sample_rate
         self.max_sample_size = max_sample_size
         self.min_sample_size = max(1, min_sample_size or 1)
         self.augment = augment if training else None
-        self.segment_crops = segment_crops or codes is not None
+        self.segment_crops, self.whole = segment_crops or codes is not None, whole
         self.codes, self.manifest = codes, manifest
         self._check_settings()
         super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
@@ -109,6 +111,8 @@ class AudioDataset(MediaDataset):
             num_samples = resampled_length(sound.frames, sound.samplerate, self.sample_rate)
             if num_samples < self.min_sample_size:
                 return None
+            if self.whole and self.max_sample_size is not None and num_samples > self.max_sample_size:
+                raise DecodeError(f"{num_samples} samples, more than max_sample_size {self.max_sample_size}")
             start, segment = self._crop(num_samples, random)
             samples = crop_of(sound, self.sample_rate, start, self.max_sample_size)
         codes = self._cached(row, segment)
@@ -196,7 +200,8 @@ def _segment_samples(cfg: Any, seconds: float | None = None) -> int:
 
 
 def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> AudioDataset:
-    augment = Augment(roll=cfg.roll, gain=cfg.gain) if training and (cfg.roll or cfg.gain) else None
+    roll = getattr(cfg, "roll", False)
+    augment = Augment(roll=roll, gain=cfg.gain) if training and (roll or cfg.gain) else None
     if training:
         options |= {
             "seed": cfg.seed,

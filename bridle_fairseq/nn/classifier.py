@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
-import torch
 from torch import Tensor, nn
 
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.nn.augment import spec_augment
-from bridle_fairseq.nn.encoder import Encoder
-from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning, decay_learning_rates
-from bridle_fairseq.nn.frontend import Patches, front_end_of
+from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning
+from bridle_fairseq.nn.frontend import Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
-from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.nn.tuned_encoder import TunedEncoder
 
 
 def class_scores(logits: Tensor, multi_label: bool) -> Tensor:
@@ -23,7 +18,7 @@ def class_scores(logits: Tensor, multi_label: bool) -> Tensor:
     return logits.sigmoid() if multi_label else logits.softmax(1)
 
 
-class Classifier(nn.Module):
+class Classifier(TunedEncoder):
     """Encoder, pooling, norm, linear head.
 
     Args:
@@ -36,6 +31,8 @@ class Classifier(nn.Module):
     Raises:
         InputError: an unknown pooling, or settings that cannot work.
     """
+
+    finetuning: FineTuning
 
     def __init__(
         self,
@@ -50,38 +47,19 @@ class Classifier(nn.Module):
             raise InputError(f"model.pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
         tuning = FineTuning() if finetuning is None else finetuning
         check_finetuning(tuning, pooling, freeze_encoder, settings.modality)
-        super().__init__()
-        self.finetuning = tuning
-        s = self.settings = settings
-        self.pooling, self.freeze_encoder = pooling, freeze_encoder
-        self.front_end = front_end_of(s)
-        self.encoder = Encoder(
-            self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads, drop_path=tuning.drop_path
-        )
-        if freeze_encoder:
-            self.encoder.requires_grad_(False)
-        elif tuning.layer_decay != 1:
-            decay_learning_rates(self.encoder, self.encoder.blocks, tuning.layer_decay)
-        width = pooled_width(self.front_end, s.encoder_width, pooling)
+        super().__init__(settings, tuning, freeze_encoder)
+        self.pooling = pooling
+        width = pooled_width(self.front_end, settings.encoder_width, pooling)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def train(self, mode: bool = True) -> Classifier:
-        """As of any module, but a frozen encoder stays in eval mode: fairseq's trainer calls this at every update."""
-        super().train(mode)
-        if self.freeze_encoder:
-            self.encoder.eval()
-        return self
-
     def pooled(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """What :meth:`forward` classifies, B x width, float32."""
-        hides = self.finetuning.spec_augment_frames or self.finetuning.spec_augment_mel_bins
-        patches = self.front_end(source, padding_mask, self._spec_augment if self.training and hides else None)
+        patches = self.patches(source, padding_mask)
         mask = self._patch_mask(patches)
-        products = autocast(self.settings.precision, source.device)
-        with torch.no_grad() if self.freeze_encoder else nullcontext(), products:
+        with self.encoding(source.device):
             if mask is None:
                 out = self.encoder(patches.x, patches.grid, patches.padding_mask)
             else:
@@ -90,10 +68,6 @@ class Classifier(nn.Module):
         if mask is None:
             return pool_patches(out, patches.grid, patches.padding_mask, self.pooling)
         return pool_patches(out, mask.grid, mask.visible_padding, self.pooling)
-
-    def _spec_augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
-        s = self.finetuning
-        return spec_augment(x.squeeze(1), frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins).unsqueeze(1)
 
     def _patch_mask(self, patches: Patches) -> GridMask | None:
         """Which patches the encoder sees, while training with ``mask_time`` or ``mask_frequency``."""

@@ -11,8 +11,8 @@ from bridle_fairseq.errors import InputError
 
 
 @dataclass
-class FineTuning:
-    """Regularisation of METHOD's fine-tuning; the defaults switch all of it off. Nothing of it acts in evaluation."""
+class EncoderTuning:
+    """Regularisation that keeps every patch; the defaults switch all of it off. Nothing of it acts in evaluation."""
 
     drop_path: float = field(
         default=0.0, metadata={"help": "stochastic depth: probability at the last block, rising linearly from 0"}
@@ -26,6 +26,12 @@ class FineTuning:
     spec_augment_frames: int = field(
         default=0, metadata={"help": "SpecAugment: hide a stretch of up to so many frames"}
     )
+
+
+@dataclass
+class FineTuning(EncoderTuning):
+    """Regularisation of METHOD's fine-tuning of a classifier, which may leave patches out."""
+
     mask_time: float = field(default=0.0, metadata={"help": "share of the time steps of patches that is left out"})
     mask_frequency: float = field(
         default=0.0, metadata={"help": "share of the frequency rows of patches that is left out"}
@@ -38,31 +44,36 @@ class LayerGroup(NamedTuple):
     lr_scale: float  # factor on the learning rate
 
 
-def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool, modality: str = "audio") -> None:
+def check_tuning(s: EncoderTuning, freeze_encoder: bool, modality: str = "audio") -> None:
     """Raise :class:`InputError` with one sentence for what cannot work or would have no effect."""
     for name in ("drop_path", "mask_time", "mask_frequency"):
-        if not 0 <= getattr(s, name) < 1:
+        if not 0 <= getattr(s, name, 0) < 1:
             raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more and below 1")
     for name in ("spec_augment_mel_bins", "spec_augment_frames"):
         if getattr(s, name) < 0:
             raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more")
     if not 0 < s.layer_decay <= 1:
         raise InputError(f"model.layer_decay is {s.layer_decay}; expected more than 0 and at most 1")
-    if pooling == "frequency" and s.mask_frequency:
-        raise InputError(
-            f"model.mask_frequency is {s.mask_frequency} with model.pooling frequency, which needs all rows; expected 0"
-        )
     for name in ("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency"):
-        if modality != "audio" and getattr(s, name):
+        if modality != "audio" and getattr(s, name, 0):
             raise InputError(
                 f"model.{name} is {getattr(s, name)} with modality {modality}; expected 0: it is for sound"
             )
     for name, off in (("drop_path", 0.0), ("layer_decay", 1.0), ("mask_time", 0.0), ("mask_frequency", 0.0)):
-        if freeze_encoder and getattr(s, name) != off:
+        if freeze_encoder and getattr(s, name, off) != off:
             raise InputError(
                 f"model.{name} is {getattr(s, name)} with model.freeze_encoder, which leaves the encoder as it is; "
                 f"expected {off}"
             )
+
+
+def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool, modality: str = "audio") -> None:
+    """:func:`check_tuning` of a classifier that pools its patches like this."""
+    check_tuning(s, freeze_encoder, modality)
+    if pooling == "frequency" and s.mask_frequency:
+        raise InputError(
+            f"model.mask_frequency is {s.mask_frequency} with model.pooling frequency, which needs all rows; expected 0"
+        )
 
 
 def decay_learning_rates(encoder: nn.Module, blocks: nn.ModuleList, layer_decay: float) -> None:

@@ -135,16 +135,22 @@ class FairseqMedia(FairseqDataset):
 
 
 @dataclass
-class AudioOptions(FairseqDataclass):
-    """How sound is read."""
+class WaveformOptions(FairseqDataclass):
+    """How sound is read, whole or in part."""
 
     sample_rate: int = field(default=16000, metadata={"help": "audio: samples a second; other files are resampled"})
     max_sample_size: int = field(
         default=163840,
         metadata={"help": "audio: longest clip in samples: a random crop in training, the first ones in validation"},
     )
-    roll: bool = field(default=True, metadata={"help": "audio, augment: roll the clip by a random number of samples"})
     gain: bool = field(default=True, metadata={"help": "audio, augment: multiply the clip by Beta(10, 10) + 0.5"})
+
+
+@dataclass
+class AudioOptions(WaveformOptions):
+    """How sound is read whose order in time does not matter."""
+
+    roll: bool = field(default=True, metadata={"help": "audio, augment: roll the clip by a random number of samples"})
 
 
 @dataclass
@@ -182,11 +188,10 @@ class VideoOptions(FairseqDataclass):
 
 
 @dataclass
-class MediaConfig(AudioOptions, ImageOptions, VideoOptions):
-    """Where the data are and how items are drawn from them; what is for one modality says so."""
+class DataOptions(FairseqDataclass):
+    """Where the data are, and how items are drawn from them."""
 
     data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv manifests"})
-    modality: str = field(default="audio", metadata={"help": "what the files are: audio, image or video"})
     read_threads: int = field(
         default=1,
         metadata={"help": "files that each data loader worker reads at once: more for storage that answers late"},
@@ -196,6 +201,13 @@ class MediaConfig(AudioOptions, ImageOptions, VideoOptions):
         default=0.01, metadata={"help": "stop when more than this share of the clips is unreadable"}
     )
     seed: int = II("common.seed")
+
+
+@dataclass
+class MediaConfig(AudioOptions, ImageOptions, VideoOptions, DataOptions):
+    """Data of any modality; what is for one modality says so."""
+
+    modality: str = field(default="audio", metadata={"help": "what the files are: audio, image or video"})
 
 
 class MediaTask(FairseqTask):
@@ -250,7 +262,9 @@ class MediaTask(FairseqTask):
             raise InputError("task.data is not set; expected the folder of {split}.tsv manifests")
         return folder
 
-    def media_dataset(self, split, cfg, manifest=None, kind=FairseqMedia, codes=None, **options) -> FairseqMedia:
+    def media_dataset(
+        self, split, cfg, manifest=None, kind=FairseqMedia, codes=None, reading=None, **options
+    ) -> FairseqMedia:
         """The files of ``{data}/{split}.tsv``; splits whose names begin with "train" are cropped and augmented.
 
         Args:
@@ -259,6 +273,7 @@ class MediaTask(FairseqTask):
             manifest: the split's, where it has been read already.
             kind: class of the data set.
             codes: cached codes of the split.
+            reading: what the modality's data set takes besides, by name.
             options: what the class takes besides.
 
         Raises:
@@ -268,7 +283,7 @@ class MediaTask(FairseqTask):
             manifest = self.manifest(split, cfg)
         training = split.startswith("train")
         self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
-        media = modality_of(cfg).dataset(manifest, cfg, training, skips=self.skips[split], codes=codes)
+        media = modality_of(cfg).dataset(manifest, cfg, training, skips=self.skips[split], codes=codes, **reading or {})
         return kind(media, keep_precision=self._casts_batches(), read_threads=cfg.read_threads, **options)
 
     def _casts_batches(self) -> bool:

@@ -1,0 +1,155 @@
+"""The symbols of transcripts (``dict.ltr.txt``) and the transcript of each row (``{split}.ltr``), as fairseq has them.
+
+Two kinds of symbols: letters (``ltr``), with ``|`` behind each word, and SentencePiece's pieces (``spm``), whose words
+begin with U+2581. A line holds a row's symbols with spaces between them. Nothing here imports fairseq.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.errors import InputError
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # with which fairseq's Dictionary begins; they stand in no file
+WORD_MARKS = {"ltr": "|", "spm": "\u2581"}
+
+
+class Vocabulary:
+    """Numbered symbols, in the order of fairseq's Dictionary: its four special ones, then those of the file.
+
+    Attributes:
+        symbols: all of them.
+        kind: ``ltr`` or ``spm``.
+        source: the file that was read, for messages.
+    """
+
+    def __init__(self, symbols: Sequence[str], kind: str, source: str = "the dictionary") -> None:
+        self.symbols, self.kind, self.source = list(symbols), kind, source
+        self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @staticmethod
+    def path(folder: str | os.PathLike[str], kind: str) -> str:
+        """Where a data folder has its dictionary.
+
+        Raises:
+            InputError: another kind.
+        """
+        if kind not in WORD_MARKS:
+            raise InputError(f"task.labels is {kind!r}; expected one of {', '.join(WORD_MARKS)}")
+        return os.path.join(folder, f"dict.{kind}.txt")
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str], kind: str) -> Vocabulary:
+        """Read ``dict.{kind}.txt``: a line ``symbol count`` for each symbol.
+
+        Raises:
+            InputError: missing, empty, a line of another form, or a symbol that stands there twice.
+        """
+        path = cls.path(folder, kind)
+        symbols = list(SPECIAL)
+        for number, line in enumerate(_lines(path, "this dictionary"), 1):
+            symbol, _, count = line.rpartition(" ")
+            if not symbol or not count.isdecimal():
+                raise InputError(f"{path}, line {number}: {line!r}; expected 'symbol count'")
+            symbols.append(symbol)
+        if len(symbols) == len(SPECIAL):
+            raise InputError(f"{path}: no symbol; expected a line 'symbol count' for each")
+        if len(set(symbols)) != len(symbols):
+            number, twice = next((n, s) for n, s in enumerate(symbols) if symbols.index(s) != n)
+            raise InputError(f"{path}, line {number - len(SPECIAL) + 1}: {twice!r} a second time; expected each once")
+        return cls(symbols, kind, path)
+
+    @classmethod
+    def write(cls, folder: str | os.PathLike[str], kind: str, counts: Mapping[str, int]) -> str:
+        """Write ``dict.{kind}.txt`` of symbols and their counts, in this order; its path."""
+        path = cls.path(folder, kind)
+        with atomic_text(path) as file:
+            file.writelines(f"{symbol} {count}\n" for symbol, count in counts.items())
+        return path
+
+    def numbers(self, line: str) -> list[int]:
+        """Numbers of the symbols in a line.
+
+        Raises:
+            KeyError: one that there is not.
+        """
+        numbers = [self._numbers[symbol] for symbol in line.split()]
+        if any(number < len(SPECIAL) for number in numbers):
+            raise KeyError(self.symbols[min(numbers)])
+        return numbers
+
+    def spelled(self, numbers: Iterable[int]) -> list[str]:
+        """The symbols with these numbers."""
+        return [self.symbols[number] for number in numbers]
+
+    def text(self, numbers: Iterable[int]) -> str:
+        """What symbols spell: words with a space between them."""
+        return " ".join("".join(self.spelled(numbers)).replace(WORD_MARKS[self.kind], " ").split())
+
+
+class Transcripts:
+    """The symbols of each row of a manifest, as numbers.
+
+    Args:
+        rows: numbers of each row's symbols.
+        vocabulary: what they mean.
+    """
+
+    def __init__(self, rows: Iterable[Sequence[int]], vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._numbers, self._ends = array("i"), array("q", [0])
+        for row in rows:
+            self._numbers.extend(row)
+            self._ends.append(len(self._numbers))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        """The symbols of a row, L int64."""
+        return torch.tensor(self._numbers[self._ends[row] : self._ends[row + 1]], dtype=torch.long)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], manifest: Manifest, vocabulary: Vocabulary) -> Transcripts:
+        """Read ``{split}.{kind}``: line i has the symbols of the manifest's row i.
+
+        Raises:
+            InputError: missing, another number of lines than the manifest has rows, an empty line, or a symbol that is
+                not in the dictionary.
+        """
+        path = os.fspath(path)
+        lines = _lines(path, "these transcripts")
+        if len(lines) != len(manifest):
+            raise InputError(
+                f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
+            )
+        return cls((_numbers(line, path, number, vocabulary) for number, line in enumerate(lines, 1)), vocabulary)
+
+
+def _numbers(line: str, path: str, line_number: int, vocabulary: Vocabulary) -> list[int]:
+    try:
+        numbers = vocabulary.numbers(line)
+    except KeyError as error:
+        (symbol,) = error.args
+        expected = f"one of the {len(vocabulary) - len(SPECIAL)} symbols of {vocabulary.source}"
+        raise InputError(f"{path}, line {line_number}: unknown symbol {symbol!r}; expected {expected}") from None
+    if not vocabulary.text(numbers):
+        raise InputError(f"{path}, line {line_number}: an empty transcript; expected the words of its clip")
+    return numbers
+
+
+def _lines(path: str, what: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            return [line.rstrip("\r\n") for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot read {what}: {reason}") from None
