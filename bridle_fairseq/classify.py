@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,23 @@ def score_dataset(
     Returns:
         n rows of the manifest in order, and n x classes float32.
     """
+    rows, scores = [], []
+    for some, source, mask in batches_of(model, dataset, batch_size, workers, progress):
+        rows.append(some)
+        scores.append(class_scores(model(source, mask), multi_label).cpu().numpy())
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros((0, model.head.out_features), np.float32)
+    found = np.concatenate(rows)
+    in_order = found.argsort()
+    return found[in_order], np.concatenate(scores)[in_order]
+
+
+def batches_of(
+    model: Any, dataset: Any, batch_size: int, workers: int, progress: Any = iter
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
+    """Rows, source and padding mask of batches of clips of like length, on the model's device; as of the arguments of
+    :func:`score_dataset`.
+    """
     device = next(model.parameters()).device
     order = dataset.ordered_indices()
     order = order[np.argsort(-dataset.sizes[order], kind="stable")]
@@ -42,18 +60,10 @@ def score_dataset(
     loader = torch.utils.data.DataLoader(
         dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
     )
-    rows, scores = [], []
     for batch in progress(loader):
         if batch:
             source, mask = batch["net_input"]["source"], batch["net_input"]["padding_mask"]
-            logits = model(source.to(device), None if mask is None else mask.to(device))
-            rows.append(batch["id"].numpy())
-            scores.append(class_scores(logits, multi_label).cpu().numpy())
-    if not rows:
-        return np.zeros(0, np.int64), np.zeros((0, model.head.out_features), np.float32)
-    found = np.concatenate(rows)
-    in_order = found.argsort()
-    return found[in_order], np.concatenate(scores)[in_order]
+            yield batch["id"].numpy(), source.to(device), None if mask is None else mask.to(device)
 
 
 @torch.inference_mode()
@@ -105,13 +115,24 @@ def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment
     Raises:
         DecodeError: the file cannot be used.
     """
+    summed, total = np.zeros(model.head.out_features), 0
+    for lengths, source, mask in segments_of(model, reader, path, segment):
+        summed += lengths @ class_scores(model(source, mask), multi_label).double().cpu().numpy()
+        total += lengths.sum()
+    return summed / total
+
+
+def segments_of(
+    model: Any, reader: Reader, path: str, segment: int
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
+    """Lengths, source and padding mask of some segments of a file after others, on the model's device.
+
+    Args and raises: as of :func:`score_file`.
+    """
     device, total = next(model.parameters()).device, reader.length(path)
     starts = [number * segment for number in range(segment_count(total, segment, 1))]
-    summed = np.zeros(model.head.out_features)
     for first in range(0, len(starts), SEGMENTS_AT_ONCE):
         some = starts[first : first + SEGMENTS_AT_ONCE]
         lengths = np.array([min(segment, total - start) for start in some])
         source, mask = pad_items([reader.read(path, *piece) for piece in zip(some, lengths.tolist(), strict=True)])
-        logits = model(source.to(device), None if mask is None else mask.to(device))
-        summed += lengths @ class_scores(logits, multi_label).double().cpu().numpy()
-    return summed / total
+        yield lengths, source.to(device), None if mask is None else mask.to(device)

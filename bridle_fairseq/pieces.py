@@ -22,8 +22,8 @@ MAX_UNITS = 4_000_000  # of training: its memory grows with them, some 100 bytes
 UNKNOWN = 0
 
 
-def load_sentencepiece() -> Any:
-    """The module ``sentencepiece``.
+def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> Any:
+    """The module ``sentencepiece``; ``what`` needs it, and ``extra`` brings it along.
 
     Raises:
         InputError: it is not installed.
@@ -31,8 +31,8 @@ def load_sentencepiece() -> Any:
     try:
         import sentencepiece
     except ImportError as error:
-        hint = "pip install 'bridle_fairseq[units]'"
-        raise InputError(f"pieces of units need sentencepiece ({error}); install it: {hint}") from None
+        hint = f"pip install 'bridle_fairseq[{extra}]'"
+        raise InputError(f"{what} need sentencepiece ({error}); install it: {hint}") from None
     return sentencepiece
 
 

@@ -11,7 +11,12 @@ from bridle_fairseq.data.description import file_sha256
 from bridle_fairseq.errors import InputError
 
 # what a model of this name has and the others lack
-PARTS = {"bridle": "quantizer", "bridle_classifier": "head", "bridle_mel_decoder": "log_mel"}
+PARTS = {
+    "bridle": "quantizer",
+    "bridle_classifier": "head",
+    "bridle_ctc": "frame_head",
+    "bridle_mel_decoder": "log_mel",
+}
 ENCODERS = ("bridle", "bridle_classifier")  # what has an encoder, whose features can be taken
 
 

@@ -1,4 +1,4 @@
-"""``bridle evaluate``: how good a classifier is on a labelled manifest, by the metrics of its own validation."""
+"""``bridle evaluate``: how good a model is on a labelled manifest, by the metrics of its own validation."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bridle_fairseq.cli.transcripts import add_decoding_arguments, evaluate_transcripts, refuse_decoding
 from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
 from bridle_fairseq.errors import InputError
 
-HELP = "metrics of a classifier on a labelled manifest, and tables of its predictions"
+HELP = "metrics of a classifier or a transcriber on a labelled manifest, and tables of its predictions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle evaluate``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier'")
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier' or 'bridle_ctc'")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
-    parser.add_argument("--labels", metavar="FILE", help="class ids of each row (default: {split}.lbl beside it)")
+    parser.add_argument(
+        "--labels", metavar="FILE", help="class ids or symbols of each row (default: {split}.lbl, .ltr ...)"
+    )
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="gets {split}.predictions.csv, .classes.csv, .confusion.csv (default: evaluation, beside the checkpoint)",
+        help="gets {split}.predictions.csv, .classes.csv, .confusion.csv, or {split}.transcripts.csv "
+        "(default: evaluation, beside the checkpoint)",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips of a batch (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read files (%(default)s)")
     add_view_arguments(parser)
+    add_decoding_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument(
         "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
@@ -37,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the metrics and write the tables."""
     from bridle_fairseq.data.manifest import Manifest
-    from bridle_fairseq.metrics import evaluate, write_tables
 
     if args.batch_size < 1 or args.workers < 0:
         raise InputError(
@@ -45,20 +49,30 @@ def run(args: argparse.Namespace) -> int:
         )
     manifest = Manifest.read(args.manifest)
     manifest.check_files()
-    labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"
-    if not os.path.isfile(labels_path):
-        raise InputError(f"{labels_path}: no such labels; expected the class ids of each row of {args.manifest}")
-    from bridle_fairseq.classify import score_dataset, score_views
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
     from bridle_fairseq.data.modality import modality_of
 
-    device = choose_device(args.device)
-    model, task = load_model(args.checkpoint, device, ("bridle_classifier",))
+    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
     reader = reader_of_views(args, modality_of(task.cfg), task.cfg)
-    classes = task.classes
-    classes.source = args.checkpoint
     split = Path(args.manifest).name.removesuffix(".tsv")
     folder = args.out or os.path.join(os.path.dirname(os.path.abspath(args.checkpoint)), "evaluation")
+    if hasattr(model, "frame_head"):
+        return evaluate_transcripts(args, manifest, model, task, folder, split, _progress)
+    refuse_decoding(args)
+    return _evaluate_classes(args, manifest, model, task, reader, folder, split)
+
+
+def _evaluate_classes(
+    args: argparse.Namespace, manifest: Any, model: Any, task: Any, reader: Any, folder: str, split: str
+) -> int:
+    from bridle_fairseq.classify import score_dataset, score_views
+    from bridle_fairseq.metrics import evaluate, write_tables
+
+    labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"
+    if not os.path.isfile(labels_path):
+        raise InputError(f"{labels_path}: no such labels; expected the class ids of each row of {args.manifest}")
+    classes = task.classes
+    classes.source = args.checkpoint
     dataset = _dataset(manifest, labels_path, classes, task.cfg, os.path.join(folder, f"{split}.skipped.tsv"))
     if args.clips == args.crops == 1:
         rows, scores = score_dataset(model, dataset, task.cfg.multi_label, args.batch_size, args.workers, _progress)

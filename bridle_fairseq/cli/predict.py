@@ -1,18 +1,19 @@
-"""``bridle predict``: the likeliest classes of single files."""
+"""``bridle predict``: the likeliest classes of single files, or what is said in them."""
 
 from __future__ import annotations
 
 import argparse
 
+from bridle_fairseq.cli.transcripts import add_decoding_arguments, print_transcripts, refuse_decoding
 from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
 from bridle_fairseq.errors import DecodeError, InputError
 
-HELP = "the likeliest classes of files, by a classifier"
+HELP = "the likeliest classes of files by a classifier, or their transcripts"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle predict``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier'")
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier' or 'bridle_ctc'")
     parser.add_argument(
         "files",
         nargs="+",
@@ -24,14 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--segment-seconds",
         type=float,
         metavar="S",
-        help="sound: of longer files the mean over segments of this length (default: the longest clip of its training)",
+        help="sound: longer files are heard in segments of this length, of which classes have the mean "
+        "(default: the longest clip of its training)",
     )
     add_view_arguments(parser)
+    add_decoding_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each file's name, and under it its likeliest classes with their scores."""
+    """Print each file's name, and under it its likeliest classes with their scores, or its transcript."""
     from bridle_fairseq.data.modality import modality_of
 
     if args.top < 1:
@@ -39,17 +42,21 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.classify import score_file
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
 
-    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier",))
+    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
     modality = modality_of(task.cfg)
     reader, segment = reader_of_views(args, modality, task.cfg), modality.segment(task.cfg, args.segment_seconds)
     if segment < 1:
         raise InputError(f"--segment-seconds is {args.segment_seconds}; expected more than 0")
-    names = task.classes.names
     for path in args.files:  # before the first one is answered
         try:
             reader.length(path)
         except DecodeError as error:
             raise InputError(f"{path}: {error}; expected one of {modality.files}") from None
+    if hasattr(model, "frame_head"):
+        print_transcripts(args, model, task, reader, segment)
+        return 0
+    refuse_decoding(args)
+    names = task.classes.names
     for path in args.files:
         try:
             scores = score_file(model, reader, path, task.cfg.multi_label, segment)

@@ -33,12 +33,14 @@ class Corpus:
         splits: name (which may have a folder, ``fold1/train``) to row numbers of the scan.
         classes: None without labels.
         labels: class numbers of each file of the scan; empty for files that no split uses.
+        lacking: what files that no split uses do not have.
     """
 
     scan: Scan
     splits: dict[str, np.ndarray]
     classes: Classes | None = None
     labels: list[list[int]] = field(default_factory=list)
+    lacking: str = "label"
 
     def write(self, dest: str | os.PathLike[str], say: Callable[[str], object] = print) -> None:
         """Write ``{split}.tsv``, and with labels ``{split}.lbl`` and a ``labels.csv`` beside them; ``say`` so."""
@@ -54,7 +56,7 @@ class Corpus:
             say(f"{path}: {len(rows)} clips{classes}")
         unused = len(self.scan.files) - len(set().union(*(rows.tolist() for rows in self.splits.values())))
         if unused:
-            print(f"{unused} files have no label and were left out", file=sys.stderr)
+            print(f"{unused} files have no {self.lacking} and were left out", file=sys.stderr)
 
 
 def scan_source(
@@ -137,23 +139,38 @@ def labelled_corpus(
     Raises:
         InputError: a class that is not among ``classes``, or a split in some entries only.
     """
-    used = np.array([row for row, entry in enumerate(entries) if entry is not None], dtype=np.int64)
+    used, splits = splits_of(scan, [None if entry is None else entry.split for entry in entries], valid_percent, seed)
     kept = [entry for entry in entries if entry is not None]
     classes = classes or Classes.from_names(label for entry in kept for label in entry.labels)
     labels = [[] if entry is None else _numbers(entry, classes) for entry in entries]
-    column = np.array([entry.split for entry in kept])
-    names = sorted(set(column.tolist()))
-    if names == [""]:
-        splits = {name: used[rows] for name, rows in random_split(len(used), valid_percent, seed).items()}
-    elif "" in names:
-        row = used[column == ""][0]
-        raise InputError(f"{scan.files[row].name}: no split in the label table; expected one for every file or none")
-    else:
-        splits = {name: used[column == name] for name in names}
     folds = np.array([entry.fold for entry in kept])
     for fold in sorted(set(folds.tolist()) - {""}):
         splits[f"fold{fold}/train"], splits[f"fold{fold}/valid"] = used[folds != fold], used[folds == fold]
     return Corpus(scan, splits, classes, labels)
+
+
+def splits_of(
+    scan: Scan, of_files: Sequence[str | None], valid_percent: float, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The rows of a scan that are used, and those of each split.
+
+    Args:
+        scan: the files.
+        of_files: the split of each, None for a file that is left out; "" for all others: splits are drawn.
+        valid_percent, seed: see :func:`random_split`.
+
+    Raises:
+        InputError: a split of some files only.
+    """
+    used = np.array([row for row, split in enumerate(of_files) if split is not None], dtype=np.int64)
+    column = np.array([split for split in of_files if split is not None])
+    names = sorted(set(column.tolist()))
+    if names == [""]:
+        return used, {name: used[rows] for name, rows in random_split(len(used), valid_percent, seed).items()}
+    if "" in names:
+        row = used[column == ""][0]
+        raise InputError(f"{scan.files[row].name}: no split in the label table; expected one for every file or none")
+    return used, {name: used[column == name] for name in names}
 
 
 def folder_entries(scan: Scan, valid_percent: float = 0.05, seed: int = 42) -> list[Entry | None]:

@@ -18,6 +18,7 @@ USUAL_COLUMNS = {
     "fold": (),
 }
 Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 SPLIT_NAMES = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
 
 
@@ -49,7 +50,7 @@ def read_table(
     if len(rows) < 2:
         raise InputError(f"{path}: no rows; expected a header and a line for each file")
     header = [cell.strip() for cell in rows[0]]
-    at = {what: _column(path, header, what, (columns or {}).get(what)) for what in USUAL_COLUMNS}
+    at = {what: column_of(path, header, what, (columns or {}).get(what)) for what in USUAL_COLUMNS}
     entries: dict[str, Entry] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
@@ -62,7 +63,7 @@ def read_table(
     return entries
 
 
-def _column(path: str, header: list[str], what: str, wanted: str | None) -> int | None:
+def column_of(path: str, header: list[str], what: str, wanted: str | None) -> int | None:
     """Where the column for a name, label, split or fold is; None where there need not be one."""
     for name in [wanted] if wanted else USUAL_COLUMNS[what]:
         if name in header:
@@ -105,8 +106,8 @@ def read_segments(path: str | os.PathLike[str]) -> dict[tuple[str, float, float]
 
 
 def match(
-    scan: Scan, entries: Mapping[Key, Entry], candidates: Callable[[Key], Iterable[str]] | None = None
-) -> list[Entry | None]:
+    scan: Scan, entries: Mapping[Key, Value], candidates: Callable[[Key], Iterable[str]] | None = None
+) -> list[Value | None]:
     """The table's entry for each file of a scan, None where it has none.
 
     A file answers to its path below the source and to its bare name, both also without extension; a bare name that two
@@ -119,7 +120,7 @@ def match(
         InputError: no entry fits any file.
     """
     rows = _rows_by_name(scan)
-    found: list[Entry | None] = [None] * len(scan.files)
+    found: list[Value | None] = [None] * len(scan.files)
     for key, entry in entries.items():
         names = candidates(key) if candidates else [str(key).removeprefix("./")]
         row = next((rows[name] for name in names if rows.get(name, -1) >= 0), None)

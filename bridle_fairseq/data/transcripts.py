@@ -35,6 +35,10 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.symbols)
 
+    def __contains__(self, symbol: str) -> bool:
+        """Whether a transcript may have it."""
+        return self._numbers.get(symbol, 0) >= len(SPECIAL)
+
     @staticmethod
     def path(folder: str | os.PathLike[str], kind: str) -> str:
         """Where a data folder has its dictionary.
@@ -81,10 +85,11 @@ class Vocabulary:
         Raises:
             KeyError: one that there is not.
         """
-        numbers = [self._numbers[symbol] for symbol in line.split()]
-        if any(number < len(SPECIAL) for number in numbers):
-            raise KeyError(self.symbols[min(numbers)])
-        return numbers
+        symbols = line.split()
+        for symbol in symbols:
+            if symbol not in self:
+                raise KeyError(symbol)
+        return [self._numbers[symbol] for symbol in symbols]
 
     def spelled(self, numbers: Iterable[int]) -> list[str]:
         """The symbols with these numbers."""

@@ -1,15 +1,12 @@
 """fairseq model ``bridle_classifier``: the encoder of a ``bridle`` checkpoint, pooling, and a linear head."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 
-from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.errors import InputError
-from bridle_fairseq.models.bridle import plain, settings_from
-from bridle_fairseq.models.from_bridle import load_weights, read_bridle
+from bridle_fairseq.models.from_bridle import load_encoder, tuned_settings
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.finetuning import FineTuning
 from bridle_fairseq.nn.settings import BridleSettings
@@ -56,25 +53,9 @@ class BridleClassifierModel(Classifier, BaseFairseqModel):
         """A new classifier from ``cfg.checkpoint``; with ``cfg.settings``, one whose weights are loaded afterwards.
 
         Raises:
-            InputError: the checkpoint cannot be used, or was trained at another sample rate than the task's.
+            InputError: as :func:`tuned_settings` and :class:`Classifier`.
         """
-        weights = None
-        if cfg.settings is None:
-            settings, weights = read_bridle(cfg.checkpoint)
-        else:
-            settings = settings_from(cfg.settings)
-        own = {name: getattr(cfg, name, None) for name in ("fbank_mean", "fbank_std", "pixel_mean", "pixel_std")}
-        settings = replace(settings, **{name: plain(value) for name, value in own.items() if value is not None})
-        if settings.modality != modality_of(task.cfg).name:
-            raise InputError(
-                f"task.modality is {modality_of(task.cfg).name}; expected {settings.modality}, that of {cfg.checkpoint}"
-            )
-        if settings.sample_rate != task.cfg.sample_rate:
-            raise InputError(
-                f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"
-            )
+        settings, weights = tuned_settings(cfg, task)
         model = cls(cfg, settings, len(task.classes))
-        if weights is not None:
-            encoder = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
-            load_weights(model.encoder, encoder, cfg.checkpoint)
+        load_encoder(model.encoder, weights, cfg.checkpoint)
         return model

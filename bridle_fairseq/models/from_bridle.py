@@ -1,13 +1,15 @@
 """Settings and weights out of a checkpoint of the model ``bridle``, for the models that take parts of it."""
 
 import os
+from dataclasses import replace
 from typing import Dict, Optional, Tuple
 
 from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
+from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.errors import InputError
-from bridle_fairseq.models.bridle import settings_from
+from bridle_fairseq.models.bridle import plain, settings_from
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
@@ -57,6 +59,42 @@ def load_tokenizer(module: Bridle, weights: Dict[str, Tensor], path: str) -> Non
     load_weights(module, {name: value for name, value in weights.items() if not name.startswith(missing)}, path)
     if not module.quantizer.started:
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
+
+
+def tuned_settings(cfg, task) -> Tuple[BridleSettings, Optional[Dict[str, Tensor]]]:
+    """The settings of a model that fine-tunes ``cfg.checkpoint``, and that file's weights.
+
+    With ``cfg.settings``, which a run has written, they are those, and weights are None: they are loaded afterwards.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or is of another modality or sample rate than the task's.
+    """
+    weights = None
+    if cfg.settings is None:
+        settings, weights = read_bridle(cfg.checkpoint)
+    else:
+        settings = settings_from(cfg.settings)
+    own = {name: getattr(cfg, name, None) for name in ("fbank_mean", "fbank_std", "pixel_mean", "pixel_std")}
+    settings = replace(settings, **{name: plain(value) for name, value in own.items() if value is not None})
+    modality = modality_of(task.cfg).name
+    if settings.modality != modality:
+        raise InputError(f"{cfg.checkpoint}: a model of modality {settings.modality}; expected {modality}, the task's")
+    if settings.sample_rate != task.cfg.sample_rate:
+        raise InputError(
+            f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"
+        )
+    return settings, weights
+
+
+def load_encoder(encoder: nn.Module, weights: Optional[Dict[str, Tensor]], path: str) -> None:
+    """:func:`load_weights` of the encoder among them; nothing for None.
+
+    Raises:
+        InputError: as :func:`load_weights`.
+    """
+    if weights is not None:
+        part = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
+        load_weights(encoder, part, path)
 
 
 def _reason(error: Exception) -> str:

@@ -57,8 +57,6 @@ class Transcriber(TunedEncoder):
         finetuning: EncoderTuning | None = None,
     ) -> None:
         check_settings(settings)
-        if settings.modality != "audio":
-            raise InputError(f"the pretrained model is of modality {settings.modality}; expected one of sound")
         if pooling not in STEP_POOLINGS:
             raise InputError(f"model.pooling is {pooling!r}; expected one of {', '.join(STEP_POOLINGS)}")
         if upsample < 1:
@@ -66,6 +64,8 @@ class Transcriber(TunedEncoder):
         tuning = EncoderTuning() if finetuning is None else finetuning
         check_tuning(tuning, freeze_encoder)
         super().__init__(settings, tuning, freeze_encoder)
+        if self.front_end.rows is None:
+            raise InputError(f"the pretrained model is of modality {settings.modality}; expected one of sound")
         self.pooling, self.upsample, self.num_symbols = pooling, upsample, num_symbols
         width = pooled_width(self.front_end, settings.encoder_width, pooling)
         self.norm = nn.LayerNorm(width, eps=1e-6)

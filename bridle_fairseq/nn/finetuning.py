@@ -47,7 +47,7 @@ class LayerGroup(NamedTuple):
 def check_tuning(s: EncoderTuning, freeze_encoder: bool, modality: str = "audio") -> None:
     """Raise :class:`InputError` with one sentence for what cannot work or would have no effect."""
     for name in ("drop_path", "mask_time", "mask_frequency"):
-        if not 0 <= getattr(s, name, 0) < 1:
+        if not 0 <= getattr(s, name, 0.0) < 1:
             raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more and below 1")
     for name in ("spec_augment_mel_bins", "spec_augment_frames"):
         if getattr(s, name) < 0:
@@ -55,7 +55,7 @@ def check_tuning(s: EncoderTuning, freeze_encoder: bool, modality: str = "audio"
     if not 0 < s.layer_decay <= 1:
         raise InputError(f"model.layer_decay is {s.layer_decay}; expected more than 0 and at most 1")
     for name in ("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency"):
-        if modality != "audio" and getattr(s, name, 0):
+        if modality != "audio" and getattr(s, name, 0.0):
             raise InputError(
                 f"model.{name} is {getattr(s, name)} with modality {modality}; expected 0: it is for sound"
             )

@@ -1,3 +1,8 @@
 """fairseq tasks, one registered name a file."""
 
-from bridle_fairseq.tasks import bridle_classification, bridle_pretraining, bridle_reconstruction  # noqa: F401
+from bridle_fairseq.tasks import (  # noqa: F401
+    bridle_classification,
+    bridle_ctc,
+    bridle_pretraining,
+    bridle_reconstruction,
+)

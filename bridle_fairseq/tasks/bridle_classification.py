@@ -2,21 +2,20 @@
 
 import logging
 import os
-from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
+from dataclasses import dataclass, field
 from typing import Optional
 
 import torch
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
-from omegaconf import open_dict
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
 from bridle_fairseq.nn.distributed import rank
+from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
 from bridle_fairseq.tasks.labelled_data import LabelledMedia, SampledMedia
-from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
+from bridle_fairseq.tasks.media_data import MediaConfig
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.tasks.validation import ScoreCollection
 
@@ -45,7 +44,7 @@ class BridleClassificationConfig(MediaConfig):
 
 
 @register_task("bridle_classification", dataclass=BridleClassificationConfig)
-class BridleClassificationTask(MediaTask):
+class BridleClassificationTask(FineTuningTask):
     """Loads manifests with their labels. The classes are part of the task's state, which every checkpoint holds.
 
     Metrics of a validation are of the whole set, each clip once, on any number of ranks: batches' scores stay on their
@@ -80,7 +79,7 @@ class BridleClassificationTask(MediaTask):
             raise InputError(f"{found}; expected null, as metrics are of the whole validation set")
         if getattr(root.criterion, "mixup", 0) and getattr(root.dataset, "batch_size", None) == 1:
             raise InputError("criterion.mixup needs another clip to mix with; expected dataset.batch_size above 1")
-        cls._check_schedule(root)
+        cls.check_schedule(root)
         if getattr(root.criterion, "cutmix", 0) and (task.modality == "audio" or not task.image_size):
             raise InputError("criterion.cutmix cuts images of one size; expected task.image_size above 0, and no sound")
         weighted, size = getattr(task, "weighted_sampling", False), getattr(task, "samples_per_epoch", None)
@@ -88,32 +87,14 @@ class BridleClassificationTask(MediaTask):
             found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"
             raise InputError(f"{found}; expected null, or 1 or more with true")
 
-    @staticmethod
-    def _check_schedule(root) -> None:
-        warmup = getattr(root.get("lr_scheduler"), "warmup_updates", 0)
-        if warmup and warmup == root.optimization.max_update:  # fairseq divides by the updates that are left
-            found = f"lr_scheduler.warmup_updates and optimization.max_update are both {warmup}"
-            raise InputError(f"{found}; expected more updates than those of the warm-up")
-
-    def _check_classes_of_checkpoint(self) -> None:
-        """fairseq restores the model and leaves the task as the data make it: outputs would get other names."""
-        root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else {}
-        if "checkpoint" not in root:
-            return
-        path = root.checkpoint.restore_file
-        if path == "checkpoint_last.pt":
-            path = os.path.join(root.checkpoint.save_dir, path)
-        if not os.path.isfile(path):
-            return
-        state = torch.load(path, map_location="cpu", mmap=True).get("task_state") or {}
-        found, expected = self.classes.ids, (state.get("classes") or {}).get("ids")
-        if expected is not None and found != expected:
-            row = next(row for row, ids in enumerate(zip_longest(found, expected)) if ids[0] != ids[1])
-            here, there = (ids[row] if row < len(ids) else None for ids in (found, expected))
-            raise InputError(
-                f"{os.path.join(self.data_folder(self.cfg), 'labels.csv')}, class {row}: {here!r}; expected {there!r}, "
-                f"as in {path}, from which this run goes on"
-            )
+    def check_state(self, state, source) -> None:
+        """Refuse other classes than those of a checkpoint."""
+        expected = (state.get("classes") or {}).get("ids")
+        different = None if expected is None else first_difference(self.classes.ids, expected)
+        if different:
+            row, here, there = different
+            path = os.path.join(self.data_folder(self.cfg), "labels.csv")
+            raise InputError(f"{path}, class {row}: {here!r}; expected {there!r}, {source}")
 
     @property
     def classes(self) -> Classes:
@@ -147,28 +128,6 @@ class BridleClassificationTask(MediaTask):
                 "expected the same in the same order"
             )
         return Labels.read(os.path.join(self.data_folder(cfg), f"{split}.lbl"), manifest, classes, cfg.multi_label)
-
-    def build_model(self, cfg, from_checkpoint=False):
-        """Build the model of a configuration.
-
-        The settings of a new classifier's encoder are written into the run's configuration, which fairseq saves with
-        the weights: what was fine-tuned loads without the checkpoint it was made from.
-        """
-        with exit_on_input_error():
-            if not from_checkpoint and getattr(cfg, "settings", None) is not None:
-                raise InputError("model.settings is set; expected null, as they are those of model.checkpoint")
-            model = super().build_model(cfg, from_checkpoint)
-            if not from_checkpoint:
-                self._check_classes_of_checkpoint()
-        if not from_checkpoint and "settings" in cfg:
-            with open_dict(cfg):
-                cfg.settings = asdict(model.settings)
-        return model
-
-    def build_criterion(self, cfg):
-        """Build the criterion of a configuration."""
-        with exit_on_input_error():
-            return super().build_criterion(cfg)
 
     def begin_valid_epoch(self, epoch, model):
         """A training run validates: unlike ``fairseq-validate``, it writes tables."""

@@ -1,0 +1,84 @@
+"""Transcripts by beam search with a language model: torchaudio's decoder, which needs flashlight-text and KenLM."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.ctc import BLANK, Emissions
+
+
+class BeamSearch:
+    """Call it with emissions for the symbols of each clip.
+
+    Args:
+        vocabulary: of the model.
+        beam_size: hypotheses that are kept.
+        lm: file of a KenLM language model: over words with a lexicon, else over symbols.
+        lexicon: file with a line ``word<TAB>s y m b o l s |`` for each word that may come; None: any symbols may.
+        lm_weight: of the language model's log-probability.
+        word_score: added for each word.
+
+    Raises:
+        InputError: no decoder is installed, or a file that it cannot use.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        beam_size: int = 50,
+        lm: str | None = None,
+        lexicon: str | None = None,
+        lm_weight: float = 2.0,
+        word_score: float = 0.0,
+    ) -> None:
+        decoder = _load_decoder(lm is not None)
+        if beam_size < 1:
+            raise InputError(f"--beam-size is {beam_size}; expected 1 or more")
+        for name, path in (("--lm", lm), ("--lexicon", lexicon)):
+            if path is not None and not os.path.isfile(path):
+                raise InputError(f"{name} {path}: no such file; expected one that torchaudio's ctc_decoder reads")
+        blank, mark = vocabulary.symbols[BLANK], WORD_MARKS[vocabulary.kind]
+        try:
+            self._decoder = decoder(
+                lexicon=lexicon,
+                tokens=vocabulary.symbols,
+                lm=lm,
+                beam_size=beam_size,
+                lm_weight=lm_weight,
+                word_score=word_score,
+                log_add=True,  # a transcript's probability is that of all its paths
+                blank_token=blank,
+                sil_token=mark if mark in vocabulary.symbols else blank,
+                unk_word="<unk>",
+            )
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            files = " and ".join(filter(None, (lm, lexicon))) or "no files"
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"torchaudio's ctc_decoder cannot use {files} ({reason})") from None
+
+    def __call__(self, emissions: Emissions) -> list[list[int]]:
+        """Numbers of the symbols of each clip's best hypothesis; none where there is no hypothesis."""
+        log_probabilities = emissions.logits.log_softmax(2).cpu().contiguous()
+        found = self._decoder(log_probabilities, emissions.lengths.cpu())
+        return [best[0].tokens.tolist() if best else [] for best in found]
+
+
+def _load_decoder(with_lm: bool) -> Any:
+    """``torchaudio.models.decoder.ctc_decoder``.
+
+    Raises:
+        InputError: torchaudio, flashlight-text or, where it is needed, kenlm is not installed.
+    """
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+
+        if with_lm:
+            import kenlm  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        hint = "pip install torchaudio flashlight-text kenlm"
+        raise InputError(f"beam search needs torchaudio's decoder ({reason}); install it: {hint}") from None
+    return ctc_decoder

@@ -1,0 +1,75 @@
+"""fairseq criterion ``bridle_ctc``: CTC loss, and in evaluation error rates of greedy transcripts."""
+
+from dataclasses import dataclass
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+
+from bridle_fairseq.error_rates import load_jiwer, word_errors
+from bridle_fairseq.nn.ctc import ctc_loss, greedy
+
+
+@dataclass
+class BridleCtcCriterionConfig(FairseqDataclass):
+    """Nothing to choose here."""
+
+
+@register_criterion("bridle_ctc", dataclass=BridleCtcCriterionConfig)
+class BridleCtcCriterion(FairseqCriterion):
+    """Sums over symbols of the targets, which fairseq divides by ``sample_size``, those of all ranks and micro-batches.
+
+    In evaluation ``uer`` and ``wer`` are logged, errors a symbol and errors a word of the references (0.25 is 25 %), of
+    greedy transcripts. They are exact, as all that is logged are sums.
+    """
+
+    def __init__(self, task):
+        super().__init__(task)
+        load_jiwer()  # that it is missing is known before training
+
+    def forward(self, model, sample, reduce=True):
+        """Return (loss, sample_size, logging output) of a batch."""
+        emissions = model(**sample["net_input"])
+        loss = ctc_loss(emissions, sample["target"], sample["target_lengths"])
+        symbols = int(sample["target_lengths"].sum())
+        log = {
+            "loss": loss.detach(),
+            "sample_size": symbols,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+        }
+        if not self.training:
+            log |= self._errors(sample, greedy(emissions))
+        return loss, symbols, log
+
+    def _errors(self, sample, transcribed):
+        vocabulary = self.task.vocabulary
+        lengths = sample["target_lengths"].tolist()
+        references = [row[:length] for row, length in zip(sample["target"].tolist(), lengths, strict=True)]
+        pairs = (references, transcribed)
+        units = word_errors(*([" ".join(vocabulary.spelled(row)) for row in rows] for rows in pairs))
+        words = word_errors(*([vocabulary.text(row) for row in rows] for rows in pairs))
+        return {"u_edits": units.edits, "units": units.length, "w_edits": words.edits, "words": words.length}
+
+    @staticmethod
+    def reduce_metrics(logging_outputs) -> None:
+        """Average over what all ranks and micro-batches had."""
+
+        def total(key):
+            values = [log.get(key, 0) for log in logging_outputs]
+            return sum(v.item() if torch.is_tensor(v) else v for v in values)
+
+        symbols = total("sample_size")
+        if not symbols:
+            return
+        metrics.log_scalar("loss", total("loss") / symbols, symbols, round=4)
+        for name, edits, length in (("uer", "u_edits", "units"), ("wer", "w_edits", "words")):
+            if total(length):
+                metrics.log_scalar(name, total(edits) / total(length), total(length), round=5)
+        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All values are sums."""
+        return True

@@ -1,0 +1,104 @@
+"""fairseq task ``bridle_ctc``: manifests, a dictionary and transcripts to batches for CTC."""
+
+import functools
+import logging
+import os
+from dataclasses import dataclass, field
+
+from fairseq.tasks import register_task
+
+from bridle_fairseq.data.transcripts import SPECIAL, Transcripts, Vocabulary
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.ctc import emitted_frames
+from bridle_fairseq.nn.frontend import front_end_of
+from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
+from bridle_fairseq.tasks.media_data import DataOptions, WaveformOptions
+from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
+from bridle_fairseq.tasks.user_errors import exit_on_input_error
+
+logger = logging.getLogger(__name__)
+METRICS = ("loss", "uer", "wer")
+
+
+@dataclass
+class BridleCtcConfig(WaveformOptions, DataOptions):
+    """The data folder also holds ``dict.{labels}.txt`` and ``{split}.{labels}``.
+
+    Clips are never cropped, as their transcripts could not be: one longer than ``max_sample_size`` is skipped.
+    """
+
+    labels: str = field(default="ltr", metadata={"help": "ltr: letters; spm: pieces of SentencePiece"})
+
+
+@register_task("bridle_ctc", dataclass=BridleCtcConfig)
+class BridleCtcTask(FineTuningTask):
+    """Loads manifests with their transcripts. The dictionary is part of the task's state, which checkpoints hold."""
+
+    cfg: BridleCtcConfig
+
+    def __init__(self, cfg, **kwargs):
+        super().__init__(cfg, **kwargs)
+        self.state.add_factory("symbols", lambda: self._read_vocabulary(self.cfg).symbols)
+        self._frames = None
+
+    @classmethod
+    def complete(cls, root) -> None:
+        """Refuse what cannot work."""
+        super().complete(root)
+        if not {"checkpoint", "optimization"} <= set(root):
+            return  # a model of somebody's own making: there is no run to check
+        best = root.checkpoint.best_checkpoint_metric
+        if best not in METRICS:
+            raise InputError(f"checkpoint.best_checkpoint_metric is {best!r}; expected one of {', '.join(METRICS)}")
+        if root.checkpoint.maximize_best_checkpoint_metric:
+            raise InputError(f"checkpoint.maximize_best_checkpoint_metric is true with {best}; expected false")
+        cls.check_schedule(root)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """That of the checkpoint, or of the data where there is none."""
+        return Vocabulary(self.state.symbols, self.cfg.labels)
+
+    def _read_vocabulary(self, cfg) -> Vocabulary:
+        return Vocabulary.read(self.data_folder(cfg), cfg.labels)
+
+    def check_state(self, state, source) -> None:
+        """Refuse another dictionary than that of a checkpoint."""
+        if state.get("symbols") is not None:
+            self._check_symbols(self._read_vocabulary(self.cfg), state["symbols"], source)
+
+    @staticmethod
+    def _check_symbols(vocabulary, expected, source) -> None:
+        different = first_difference(vocabulary.symbols, expected)
+        if different:
+            place, here, there = different
+            line = place - len(SPECIAL) + 1
+            raise InputError(f"{vocabulary.source}, line {line}: {here!r}; expected {there!r}, {source}")
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model, and say how finely it resolves time."""
+        model = super().build_model(cfg, from_checkpoint)
+        # not the model's own front end: data loader workers take this one along
+        self._frames = functools.partial(emitted_frames, front_end_of(model.settings), model.upsample)
+        logger.info(
+            f"a frame is {model.frame_ms:g} ms: patches of {model.settings.patch_size[0]} x 10 ms, each of which emits "
+            f"{model.upsample}; {model.front_end.rows} rows of patches, {model.pooling} pooling"
+        )
+        return model
+
+    def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
+        """Read ``{data}/{split}.tsv``, its transcripts ``{split}.{labels}`` and their dictionary."""
+        cfg = task_cfg or self.cfg
+        with exit_on_input_error():
+            manifest, vocabulary = self.manifest(split, cfg), self._read_vocabulary(cfg)
+            self._check_symbols(vocabulary, self.state.symbols, "as in the checkpoint's dictionary")
+            path = os.path.join(self.data_folder(cfg), f"{split}.{cfg.labels}")
+            self.datasets[split] = self.media_dataset(
+                split,
+                cfg,
+                manifest,
+                TranscribedMedia,
+                reading={"whole": True},
+                transcripts=Transcripts.read(path, manifest, vocabulary),
+                frames=self._frames,
+            )

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Speech with transcripts: manifests, the symbols of each row, their dictionary, and words, for the task bridle_ctc.
+
+Takes the folder (or stored .zip) with the files and a csv (columns ``file`` and ``transcript``, or others given below,
+and ``split`` if it says the splits); or, without a csv, a folder with LibriSpeech's ``*.trans.txt`` files, whose
+``train-...``, ``dev-...`` and ``test-...`` folders become train, valid and test, unless --split says otherwise:
+
+    python manifests/transcripts.py LibriSpeech --dest OUT --split train=train-clean-100 --split valid=dev-clean
+
+Symbols are letters (OUT/train.ltr, OUT/dict.ltr.txt), or with --units spm the pieces of a SentencePiece model that is
+trained on the training texts (OUT/train.spm, OUT/dict.spm.txt, OUT/spm.model). Both dictionaries are fairseq's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bridle_fairseq.data.parts import replacing
+from bridle_fairseq.data.prepare import Corpus, run_script, scan_source, script_parser, splits_of
+from bridle_fairseq.data.transcript_files import (
+    letter_counts,
+    letters,
+    librispeech_texts,
+    normalized,
+    table_texts,
+    write_symbols,
+)
+from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.text_pieces import Pieces, train_pieces
+
+MODEL = "spm.model"
+
+
+def main(args):
+    if args.table and args.split:
+        raise InputError("--split with a csv; expected splits in its column split")
+    scan = scan_source(args.source, args.dest)
+    if args.table:
+        texts = table_texts(args.table, scan, args.name_column, args.text_column)
+    else:
+        texts = librispeech_texts(scan, folders_of(args.split))
+    texts = [None if text is None else checked(text, args) for text in texts]
+    _, splits = splits_of(scan, [None if t is None else t.split for t in texts], args.valid_percent, args.seed)
+    if "train" not in splits and not args.like:
+        raise InputError(f"splits {', '.join(splits)}; expected train among them, or --like with its dictionary")
+    parts = {split: [texts[row] for row in rows] for split, rows in splits.items()}
+    spell, vocabulary = symbols_of(args, [text.words for text in parts.get("train", [])])
+    for split, of_split in parts.items():
+        write_symbols(args.dest, split, of_split, spell, vocabulary)
+    Corpus(scan, splits, lacking="transcript").write(args.dest)
+    print(f"{vocabulary.source}: {len(vocabulary)} symbols with the four special ones")
+
+
+def folders_of(options):
+    """--split NAME=FOLDER,FOLDER as name -> folders."""
+    found = {}
+    for option in options:
+        name, equals, folders = option.partition("=")
+        if not (name and equals and folders):
+            raise InputError(f"--split {option}; expected NAME=FOLDER, such as train=train-clean-100")
+        found.setdefault(name, []).extend(folders.split(","))
+    return found
+
+
+def checked(text, args):
+    """A text as it will be spelled; None for an empty one that is to be left out."""
+    words = normalized(text.words, args.case, args.drop_punctuation)
+    if not words and args.skip_empty:
+        print(f"left out: {text.source}: an empty transcript", file=sys.stderr)
+        return None
+    if not words:
+        raise InputError(f"{text.source}: an empty transcript; expected words, or --skip-empty to leave the file out")
+    mark = WORD_MARKS[args.units]
+    if mark in words:
+        raise InputError(f"{text.source}: {mark!r} in {words[:60]!r}; expected none: it marks words")
+    return text._replace(words=words)
+
+
+def symbols_of(args, training_texts):
+    """What spells a text, and the dictionary: made of the training texts, or those of an earlier preparation."""
+    folder = args.like or args.dest
+    model = Path(folder, MODEL)
+    if not args.like:
+        counts = letter_counts(training_texts)
+        if args.units == "spm":
+            with replacing(model) as file:
+                file.write(train_pieces(training_texts, args.vocab_size))
+            counts = Pieces(model.read_bytes(), str(model)).counts(training_texts)
+        Vocabulary.write(folder, args.units, counts)
+    vocabulary = Vocabulary.read(folder, args.units)
+    if args.like and Path(args.like).resolve() != Path(args.dest).resolve():
+        with replacing(Path(Vocabulary.path(args.dest, args.units))) as file:
+            file.write(Path(vocabulary.source).read_bytes())
+    if args.units == "ltr":
+        return letters, vocabulary
+    if not model.is_file():
+        raise InputError(f"{model}: no such SentencePiece model; expected the one of {vocabulary.source}")
+    return Pieces(model.read_bytes(), str(model)), vocabulary
+
+
+if __name__ == "__main__":
+    parser = script_parser(__doc__)
+    parser.add_argument("table", metavar="CSV", nargs="?", help="table of files and transcripts")
+    parser.add_argument("--name-column", metavar="NAME", help="column that names the file")
+    parser.add_argument("--text-column", metavar="NAME", help="column with the transcript")
+    parser.add_argument(
+        "--split", action="append", default=[], metavar="NAME=FOLDER", help="LibriSpeech: folders of a split, by commas"
+    )
+    parser.add_argument("--units", choices=list(WORD_MARKS), default="ltr", help="letters or pieces (%(default)s)")
+    parser.add_argument("--vocab-size", type=int, default=1000, metavar="N", help="spm: pieces, at most (%(default)s)")
+    parser.add_argument("--like", metavar="DIR", help="take the dictionary (and model) of an earlier preparation")
+    parser.add_argument("--case", choices=["keep", "upper", "lower"], default="keep", help="of letters (%(default)s)")
+    parser.add_argument("--drop-punctuation", action="store_true", help="leave out marks but the apostrophe")
+    parser.add_argument("--skip-empty", action="store_true", help="leave out files whose transcript is empty")
+    sys.exit(run_script(main, parser.parse_args()))
