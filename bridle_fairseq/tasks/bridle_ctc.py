@@ -86,6 +86,10 @@ class BridleCtcTask(FineTuningTask):
         )
         return model
 
+    def valid_step(self, sample, model, criterion):
+        """Loss and logging of a batch; {} for one without a clip, which fairseq-validate passes on."""
+        return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
+
     def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
         """Read ``{data}/{split}.tsv``, its transcripts ``{split}.{labels}`` and their dictionary."""
         cfg = task_cfg or self.cfg

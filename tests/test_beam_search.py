@@ -1,0 +1,73 @@
+"""Beam search: a sentence where it is not installed; where it is, what most paths spell, and what a lexicon allows."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from bridle_fairseq.beam_search import BeamSearch
+from bridle_fairseq.data.transcripts import SPECIAL, Vocabulary
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.ctc import Emissions, greedy
+
+VOCABULARY = Vocabulary([*SPECIAL, "|", "A", "B"], "ltr")
+
+
+def test_without_the_decoder_it_is_a_sentence(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    with pytest.raises(
+        InputError, match="beam search needs torchaudio's decoder .*; install it: pip install torchaudio"
+    ):
+        BeamSearch(VOCABULARY)
+
+
+@pytest.fixture
+def installed() -> None:
+    pytest.importorskip("flashlight.lib.text")
+    pytest.importorskip("torchaudio")
+
+
+def emissions(*frames: dict[str, float]) -> Emissions:
+    p = torch.full((1, len(frames), len(VOCABULARY)), 1e-4)
+    for number, frame in enumerate(frames):
+        for symbol, share in frame.items():
+            p[0, number, VOCABULARY.symbols.index(symbol)] = share
+    return Emissions(p.log(), torch.tensor([len(frames)]))
+
+
+def test_all_paths_of_a_transcript_count(installed) -> None:
+    """The likeliest path is blank twice (0.36); those that spell A have 0.64 together."""
+    found = emissions({"<s>": 0.6, "A": 0.4}, {"<s>": 0.6, "A": 0.4})
+    assert greedy(found) == [[]]
+    assert VOCABULARY.text(BeamSearch(VOCABULARY)(found)[0]) == "A"
+
+
+def test_a_lexicon_allows_its_words_alone(installed, tmp_path) -> None:
+    (tmp_path / "lexicon.txt").write_text("AB\tA B |\n")
+    found = emissions({"A": 0.9, "B": 0.1}, {"A": 0.6, "B": 0.4}, {"|": 0.9})
+    assert VOCABULARY.text(greedy(found)[0]) == "A"
+    assert VOCABULARY.text(BeamSearch(VOCABULARY, lexicon=str(tmp_path / "lexicon.txt"))(found)[0]) == "AB"
+
+
+def test_a_language_model_of_symbols(installed, tmp_path) -> None:
+    pytest.importorskip("kenlm")
+    (tmp_path / "lm.arpa").write_text(
+        "\\data\\\nngram 1=6\nngram 2=1\n\n\\1-grams:\n-9\t<unk>\n-9\t<s>\t0\n-1\t</s>\n-3\tA\t0\n-0.1\tB\t0\n"
+        "-1\t|\t0\n\n\\2-grams:\n-0.1\tB |\n\n\\end\\\n"
+    )
+    found = emissions({"A": 0.6, "B": 0.4}, {"|": 0.9})
+    assert VOCABULARY.text(BeamSearch(VOCABULARY)(found)[0]) == "A"
+    assert VOCABULARY.text(BeamSearch(VOCABULARY, lm=str(tmp_path / "lm.arpa"))(found)[0]) == "B"
+
+
+def test_files_that_cannot_be_used(installed, tmp_path) -> None:
+    (tmp_path / "odd.txt").write_text("C\tC |\n")
+    for options, sentence in (
+        ({"lexicon": "none.txt"}, "--lexicon none.txt: no such file"),
+        ({"lexicon": str(tmp_path / "odd.txt")}, "ctc_decoder cannot use .*odd.txt"),
+        ({"beam_size": 0}, "--beam-size is 0; expected 1 or more"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            BeamSearch(VOCABULARY, **options)
