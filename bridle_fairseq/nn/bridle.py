@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bridle_fairseq.nn.blocks import recompute_blocks
 from bridle_fairseq.nn.conv_decoder import ConvDecoder
 from bridle_fairseq.nn.cross_decoder import CrossDecoder
-from bridle_fairseq.nn.decoder import Decoder
+from bridle_fairseq.nn.decoder import Decoder, GlobalDecoder
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
@@ -315,7 +315,7 @@ def decoder_of(s: BridleSettings) -> nn.Module:
         return CrossDecoder(*sizes)
     if s.decoder_kind == "convolution":
         return ConvDecoder(*sizes, axes=len(s.patch_size))
-    return Decoder(*sizes, s.decoder_window)
+    return Decoder(*sizes, s.decoder_window) if s.decoder_window else GlobalDecoder(*sizes)
 
 
 def _repeated(patches: Patches, times: int) -> Patches:

@@ -81,13 +81,13 @@ class CodeDecoder(nn.Module):
 
 
 class Decoder(CodeDecoder):
-    """Mask tokens put back in place, then attention among all patches.
+    """Mask tokens put back in place, then attention among all patches of a local window.
 
     Args:
         encoder_width, width, depth, num_codebooks, codebook_size: see :class:`CodeDecoder`.
         num_heads: H; must divide ``width``.
-        window: None for global attention, else patches of a local window in time and frequency: every second block's
-            windows are then shifted in time by half a window.
+        window: patches of a window in time and frequency: every second block's windows are shifted in time by half a
+            window.
     """
 
     def __init__(
@@ -98,14 +98,12 @@ class Decoder(CodeDecoder):
         num_heads: int,
         num_codebooks: int,
         codebook_size: int,
-        window: Sequence[int] | None = None,
+        window: Sequence[int],
         mlp_ratio: float = 4.0,
     ) -> None:
-        window = tuple(window) if window else None
+        window = tuple(window)
 
         def make_block(number: int) -> nn.Module:
-            if window is None:
-                return Block(width, Attention(width, num_heads), mlp_ratio)
             shift = window[0] // 2 if number % 2 else 0
             return Block(width, WindowAttention(width, num_heads, window, shift), mlp_ratio)
 
@@ -116,13 +114,50 @@ class Decoder(CodeDecoder):
         self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int], padding_mask: Tensor | None = None
     ) -> Tensor:
         """See :meth:`CodeDecoder.forward`."""
-        x = self._on_grid(x, mask, grid)
-        layout = BandLayout(grid, self.window) if self.window else None
-        if layout is not None:
-            padding_mask = layout.padding(padding_mask, x.shape[0], x.device)
-            x = layout.to_bands(x)
+        layout = BandLayout(grid, self.window)
+        padding_mask = layout.padding(padding_mask, x.shape[0], x.device)
+        x = layout.to_bands(self._on_grid(x, mask, grid))
         for block in self.blocks:
             x = block(x, padding_mask)
-        if layout is not None:
-            x = layout.from_bands(x)
-        return self._predict(targets.of(x))
+        return self._predict(targets.of(layout.from_bands(x)))
+
+
+class GlobalDecoder(CodeDecoder):
+    """Attention among the visible patches and those to predict; hidden patches that are not predicted are not there.
+
+    With all hidden patches predicted this is attention among all patches; with a share of them the cost falls with it.
+
+    Args:
+        encoder_width, width, depth, num_codebooks, codebook_size: see :class:`CodeDecoder`.
+        num_heads: H; must divide ``width``.
+    """
+
+    def __init__(
+        self,
+        encoder_width: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        num_codebooks: int,
+        codebook_size: int,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        def make_block(number: int) -> nn.Module:
+            return Block(width, Attention(width, num_heads), mlp_ratio)
+
+        super().__init__(encoder_width, width, depth, num_codebooks, codebook_size, make_block)
+
+    def forward(
+        self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int], padding_mask: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`CodeDecoder.forward`."""
+        seen = self.embed(x)
+        position = sincos_position(grid, self.width, like=seen)
+        hidden = self.mask_token.to(seen.dtype) + position[targets.places]
+        x = torch.cat([seen + position[mask.visible], hidden], 1)
+        padding = None
+        if mask.visible_padding is not None and targets.padding is not None:  # both or none: clips of other lengths
+            padding = torch.cat([mask.visible_padding, targets.padding], 1)
+        for block in self.blocks:
+            x = block(x, padding)
+        return self._predict(x[:, seen.shape[1] :].flatten(0, 1))

@@ -5,12 +5,13 @@ import torch
 
 from bridle_fairseq.nn.conv_decoder import ConvDecoder
 from bridle_fairseq.nn.cross_decoder import CrossAttention, CrossDecoder
-from bridle_fairseq.nn.decoder import Decoder
-from bridle_fairseq.nn.masking import Mask, choose_targets, random_mask
+from bridle_fairseq.nn.decoder import Decoder, GlobalDecoder
+from bridle_fairseq.nn.masking import Mask, Targets, choose_targets, random_mask
+from bridle_fairseq.nn.position import sincos_position
 
 SIZES = {"encoder_width": 24, "width": 32, "depth": 3, "num_codebooks": 2, "codebook_size": 5}
 DECODERS = {
-    "global": lambda: Decoder(**SIZES, num_heads=4),
+    "global": lambda: GlobalDecoder(**SIZES, num_heads=4),
     "windows": lambda: Decoder(**SIZES, num_heads=4, window=(4, 4)),
     "cross": lambda: CrossDecoder(**SIZES, num_heads=4),
     "convolution": lambda: ConvDecoder(**SIZES, groups=4, axes=2),
@@ -55,7 +56,7 @@ def test_a_clip_alone_equals_the_clip_padded(kind):
 
 
 def test_visible_features_land_at_their_places():
-    decoder = make("global")
+    decoder = make("windows")
     mask = random_mask(1, 6, 0.5)
     x = torch.randn(1, 3, 24)
     filled = decoder._fill(decoder.embed(x), mask)
@@ -63,7 +64,7 @@ def test_visible_features_land_at_their_places():
     assert torch.equal(filled[0, mask.masked[0]], decoder.mask_token[0].expand(3, -1))
 
 
-@every_decoder
+@pytest.mark.parametrize("kind", [kind for kind in DECODERS if kind != "global"])
 def test_a_share_of_the_targets_has_the_logits_that_all_have(kind):
     decoder, grid = make(kind), (6, 4)
     mask = random_mask(2, grid, 0.5)
@@ -72,6 +73,28 @@ def test_a_share_of_the_targets_has_the_logits_that_all_have(kind):
     places = torch.zeros(2, 24, 2, 5)
     places[mask.masked] = decoder(x, mask, every, grid)
     torch.testing.assert_close(decoder(x, mask, some, grid), some.of(places))
+
+
+def test_global_attention_is_that_of_a_window_as_large_as_the_grid():
+    decoder, grid = make("global"), (6, 4)
+    windows = Decoder(**SIZES, num_heads=4, window=(6, 4)).eval()
+    windows.load_state_dict(decoder.state_dict())
+    for block in windows.blocks:
+        block.attention.shift = 0
+    mask = random_mask(2, grid, 0.5)
+    x, targets = torch.randn(2, mask.visible.shape[1], 24), choose_targets(mask)
+    expected = windows(x, mask, targets, grid)
+    torch.testing.assert_close(decoder(x, mask, targets, grid), expected)
+
+
+def test_globally_what_is_hidden_and_not_predicted_is_not_there():
+    decoder, mask = make("global"), Mask(torch.tensor([[0, 3]]), None, torch.tensor([[False, True, True, False, True]]))
+    x, position = torch.randn(1, 2, 24), sincos_position((5,), 32, like=torch.zeros(1))
+    tokens = torch.stack([*decoder.embed(x[0]), decoder.mask_token[0, 0]]) + position[[0, 3, 2]]
+    for block in decoder.blocks:
+        tokens = block(tokens[None], None)[0]
+    expected = decoder.head(decoder.norm(tokens[2:])).view(1, 2, 5)
+    torch.testing.assert_close(decoder(x, mask, Targets(torch.tensor([[2]]), None), (5,)), expected)
 
 
 @every_decoder
