@@ -187,13 +187,23 @@ class Bridle(nn.Module):
     @torch.no_grad()
     def codes(self, patches: Patches, from_tokenizer: bool, codes_per_level: int = 1) -> Tensor:
         """Codes of all patches, B x N x K (B x N x K x m for m > 1), without gradient."""
-        with autocast_codes(self.settings.precision, self.settings.codes_precision, patches.x.device):
-            latents = self.latents(patches, from_tokenizer)
+        latents = self._latents_for_codes(patches, from_tokenizer)
         return self.quantizer.encode(latents, self._statistics_padding(patches), codes_per_level=codes_per_level)
+
+    @torch.no_grad()
+    def _latents_for_codes(self, patches: Patches, from_tokenizer: bool) -> Tensor:
+        with autocast_codes(self.settings.precision, self.settings.codes_precision, patches.x.device):
+            return self.latents(patches, from_tokenizer)
 
     # -- losses ------------------------------------------------------------------------------------------------------
 
-    def encoder_loss(self, patches: Patches, codes: Tensor, generator: torch.Generator | None = None) -> CodeLoss:
+    def encoder_loss(
+        self,
+        patches: Patches,
+        codes: Tensor | None,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+    ) -> CodeLoss:
         """Hide patches, encode the others, predict the codes of the hidden ones.
 
         While training, each clip is hidden ``num_masks`` times, by masks of its own: what came before (decoding, front
@@ -201,12 +211,14 @@ class Bridle(nn.Module):
 
         Args:
             patches: the batch.
-            codes: B x N x K, or B x N x K x m.
+            codes: B x N x K, or B x N x K x m; None: those of ``latents``.
             generator: of the mask; None takes the global one.
+            latents: B x N x codebook_dim. Only what is to be predicted is looked up in the codebooks.
         """
         s = self.settings
         if self.training and s.num_masks > 1:
-            patches, codes = _repeated(patches, s.num_masks), codes.repeat(s.num_masks, *[1] * (codes.dim() - 1))
+            patches = _repeated(patches, s.num_masks)
+            codes, latents = (None if x is None else torch.cat([x] * s.num_masks) for x in (codes, latents))
         mask = MASKINGS[s.masking](
             patches.x.shape[0],
             patches.grid,
@@ -219,7 +231,12 @@ class Bridle(nn.Module):
         with self._autocast(patches.x.device):
             x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
             logits = self.decoder(x, mask, targets, patches.grid, patches.padding_mask)
-        return code_loss(logits, targets.of(codes), targets.flat_padding)
+        if codes is None:
+            padding = targets.of(self._statistics_padding(patches)) if self.dummy_batch else targets.flat_padding
+            expected = self.quantizer.encode(targets.of(latents), padding, s.codes_per_level)
+        else:
+            expected = targets.of(codes)
+        return code_loss(logits, expected, targets.flat_padding)
 
     def tokenizer_loss(self, patches: Patches) -> TokenizerLoss:
         """Quantize T's outputs and estimate the encoder's features from them (E gets no gradient)."""
@@ -260,13 +277,16 @@ class Bridle(nn.Module):
         if not stage.trains_encoder:
             assert tokenizer is not None
             return StepOutput(tokenizer.loss, tokenizer.num_patches, None, tokenizer)
+        latents = None
         if codes is None:
             if tokenizer is not None and self.settings.codes_per_level == 1:
                 codes = tokenizer.quantized.codes  # the same T and codebooks: nothing is computed twice
             else:
                 from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
-                codes = self.codes(patches, from_tokenizer, self.settings.codes_per_level)
-        encoder = self.encoder_loss(patches, codes, generator=self._mask_generator(source.device))
+                latents = self._latents_for_codes(patches, from_tokenizer)
+                if self.training:
+                    self.quantizer.start_if_needed(latents, self._statistics_padding(patches))
+        encoder = self.encoder_loss(patches, codes, self._mask_generator(source.device), latents)
         loss = encoder.loss
         if tokenizer is not None:
             mean = tokenizer.loss / tokenizer.num_patches.clamp(min=1)

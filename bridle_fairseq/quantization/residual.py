@@ -176,6 +176,14 @@ class ResidualQuantizer(nn.Module):
             self._known_started = self._start(rows[valid])
 
     @torch.no_grad()
+    def start_if_needed(self, z: Tensor, padding_mask: Tensor | None = None) -> None:
+        """As :meth:`start`, if no codebooks have been started: what the first training forward does by itself."""
+        if not self._known_started:
+            with torch.autocast(z.device.type, enabled=False):
+                rows, _, valid = self._rows(z, padding_mask)
+                self._start_if_needed(rows, valid)
+
+    @torch.no_grad()
     def commit(self) -> None:
         """Move the codebooks by what was collected since the last commit. Collective, once an update on every rank."""
         self.codebooks.commit()

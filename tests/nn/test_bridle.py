@@ -355,6 +355,35 @@ def test_a_share_of_the_masked_patches_is_predicted():
     assert counts[1] == pytest.approx(counts[0] / 4, abs=3)
 
 
+@pytest.mark.parametrize("options", [{}, {"predict_share": 0.3}, {"num_masks": 2}, {"codes_per_level": 3}], ids=str)
+def test_codes_looked_up_at_the_targets_alone_are_those_of_all_patches(options):
+    model, batch = make(**options), clips(16000, 9000)
+    model.begin_stage(ENCODER)
+    step(model, ENCODER, batch)
+    patches = model.front_end(*batch)
+    latents = model.latents(patches, from_tokenizer=False)
+    codes = model.codes(patches, False, model.settings.codes_per_level)
+    seen = []
+    encode = model.quantizer.encode
+    model.quantizer.encode = lambda z, *args: seen.append(z) or encode(z, *args)
+    found, expected = (
+        model.encoder_loss(patches, given, torch.Generator().manual_seed(1), latents) for given in (None, codes)
+    )
+    torch.testing.assert_close(found.loss, expected.loss)
+    (looked_up,) = seen
+    assert looked_up.shape[0] < 0.75 * latents.shape[0] * latents.shape[1] * model.settings.num_masks
+
+
+def test_codebooks_start_from_all_patches_whatever_share_is_predicted():
+    books = []
+    for share in (1.0, 0.2):
+        model = make(predict_share=share)
+        model.begin_stage(ENCODER)
+        step(model, ENCODER, clips(16000, 9000))
+        books.append(model.quantizer.codebooks.codes)
+    assert torch.equal(*books)
+
+
 def test_several_masks_of_a_clip_are_several_clips_with_the_same_codes():
     batch = clips(16000, 9000)
     model, seen = make(num_masks=3), []
