@@ -19,13 +19,17 @@ from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
 from fairseq.optim.lr_scheduler.cosine_lr_scheduler import CosineLRScheduleConfig  # noqa: E402
 
 from bridle_fairseq.criterions.bridle_classification import BridleClassificationCriterionConfig  # noqa: E402
+from bridle_fairseq.criterions.bridle_ctc import BridleCtcCriterionConfig  # noqa: E402
 from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig  # noqa: E402
+from bridle_fairseq.models.bridle_ctc import BridleCtcConfig as BridleCtcModelConfig  # noqa: E402
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning  # noqa: E402
 from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig  # noqa: E402
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402
+from bridle_fairseq.tasks.bridle_ctc import BridleCtcConfig, BridleCtcTask  # noqa: E402
 from bridle_fairseq.tasks.media_data import AudioOptions, ImageOptions, VideoOptions  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SPEECH = "speech/"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/*.yaml"))
 OF_SOUND = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"}
 OF_SOUND |= {"spec_augment_mel_bins", "spec_augment_frames"}
@@ -34,14 +38,18 @@ OF_ANOTHER = {  # settings of task and model that are for other modalities
     "audio": {f.name for f in fields(ImageOptions)} | OF_CLIPS | {"pixel_mean", "pixel_std", "cutmix"},
     "images": OF_SOUND | OF_CLIPS,
     "video": OF_SOUND,
+    "speech": set(),
 }
-OF_A_SECTION = {
-    "task": BridleClassificationConfig,
-    "model": BridleClassifierConfig,
-    "criterion": BridleClassificationCriterionConfig,
-    "optimizer": BridleAdamWConfig,
-    "lr_scheduler": CosineLRScheduleConfig,
-}
+
+
+def of_a_section(name: str) -> dict[str, type]:
+    """The settings that a section of this configuration may have; the first three are our own."""
+    if name.startswith(SPEECH):
+        own = {"task": BridleCtcConfig, "model": BridleCtcModelConfig, "criterion": BridleCtcCriterionConfig}
+    else:
+        own = {"task": BridleClassificationConfig, "model": BridleClassifierConfig}
+        own["criterion"] = BridleClassificationCriterionConfig
+    return {**own, "optimizer": BridleAdamWConfig, "lr_scheduler": CosineLRScheduleConfig}
 
 
 def composed(name: str, *overrides: str):
@@ -55,28 +63,30 @@ def composed(name: str, *overrides: str):
 
 def test_the_configurations_are_there() -> None:
     audio = [f"audio/{name}" for name in ("audioset_20k", "audioset_2m", "esc50", "speech_commands", "tiny")]
-    assert NAMES == [*audio, "images/imagenet", "images/tiny", "video/kinetics", "video/tiny"]
+    speech = [f"speech/{name}" for name in ("librispeech_100h", "librispeech_10h", "tiny")]
+    assert NAMES == [*audio, "images/imagenet", "images/tiny", *speech, "video/kinetics", "video/tiny"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_exists(name) -> None:
-    cfg = composed(name)
-    sections = {field.name: field.default_factory for field in fields(FairseqConfig) if field.name not in OF_A_SECTION}
-    for section, kind in OF_A_SECTION.items():
+    cfg, kinds = composed(name), of_a_section(name)
+    sections = {field.name: field.default_factory for field in fields(FairseqConfig) if field.name not in kinds}
+    for section, kind in kinds.items():
         known = {field.name for field in fields(kind)} | {"_name"}
         assert set(cfg[section]) - known == set(), section
-    for section in set(cfg) - set(OF_A_SECTION):
+    for section in set(cfg) - set(kinds):
         assert section in sections, section
     # What only the task's and the model's own keys could name must stand in the file to be set on the command line.
     written = OmegaConf.to_container(cfg)
-    for section, kind in list(OF_A_SECTION.items())[:3]:
+    for section, kind in list(kinds.items())[:3]:
         own = {f.name for f in fields(kind)} - {"_name", "settings", "seed"} - OF_ANOTHER[name.split("/")[0]]
         assert own - set(written[section]) == set(), section
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_task_takes_it(name) -> None:
-    BridleClassificationTask.complete(composed(name))
+    task = BridleCtcTask if name.startswith(SPEECH) else BridleClassificationTask
+    task.complete(composed(name))
 
 
 TABLE = {  # lr, clips an update, epochs, epochs of warm-up, updates of an epoch
@@ -92,10 +102,13 @@ TABLE = {  # lr, clips an update, epochs, epochs of warm-up, updates of an epoch
 def test_the_settings_of_the_method(name) -> None:
     cfg = composed(name)
     model = cfg.model
-    assert (model.pooling, model.layer_decay, model.drop_path, cfg.criterion.mixup) == ("mean", 0.75, 0.1, 0.5)
-    assert cfg.optimizer.weight_decay == 5e-4
-    if name.startswith("audio/"):
+    assert (model.layer_decay, model.drop_path, cfg.optimizer.weight_decay) == (0.75, 0.1, 5e-4)
+    if name.startswith(("audio/", SPEECH)):
         assert (model.spec_augment_mel_bins, model.spec_augment_frames) == (48, 192)
+    if name.startswith(SPEECH):
+        return  # the method's tables say no more of transcripts
+    assert (model.pooling, cfg.criterion.mixup) == ("mean", 0.5)
+    if name.startswith("audio/"):
         assert (model.mask_time, model.mask_frequency) == (0.2, 0.2)
     if name in TABLE:
         lr, clips, epochs, warmup, updates = TABLE[name]
@@ -105,6 +118,19 @@ def test_the_settings_of_the_method(name) -> None:
     assert (cfg.task.weighted_sampling, cfg.task.samples_per_epoch) == (
         (True, 200000) if name == "audio/audioset_2m" else (False, None)
     )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(SPEECH)])
+def test_transcripts_are_of_whole_clips_and_letters_fit_into_frames(name) -> None:
+    cfg = composed(name)
+    assert (cfg.task.labels, cfg.model.pooling, cfg.checkpoint.best_checkpoint_metric) == ("ltr", "frequency", "wer")
+    assert cfg.lr_scheduler.warmup_updates * 10 == cfg.optimization.max_update
+    base = name != "speech/tiny"
+    pretraining = EXAMPLES / "audio" / "config" / "pretraining" / ("base.yaml" if base else "tiny.yaml")
+    assert OmegaConf.load(pretraining).model.patch_size[0] * 10 / cfg.model.upsample == 20  # milliseconds
+    assert cfg.task.max_sample_size == 16000 * (25 if base else 20)
+    if base:  # a batch is about 200 s
+        assert cfg.dataset.batch_size is None and cfg.dataset.max_tokens == cfg.dataset.max_tokens_valid == 200 * 16000
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What may be done to an encoder while it is fine-tuned, in one dataclass: shared with fairseq's configuration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from torch import nn
@@ -46,24 +46,27 @@ class LayerGroup(NamedTuple):
 
 def check_tuning(s: EncoderTuning, freeze_encoder: bool, modality: str = "audio") -> None:
     """Raise :class:`InputError` with one sentence for what cannot work or would have no effect."""
-    for name in ("drop_path", "mask_time", "mask_frequency"):
-        if not 0 <= getattr(s, name, 0.0) < 1:
-            raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more and below 1")
-    for name in ("spec_augment_mel_bins", "spec_augment_frames"):
-        if getattr(s, name) < 0:
-            raise InputError(f"model.{name} is {getattr(s, name)}; expected 0 or more")
+    off = {f.name: f.default for f in fields(s)}  # FineTuning has more of them
+
+    def given(*names: str) -> dict[str, float]:
+        return {name: getattr(s, name) for name in names if name in off}
+
+    for name, value in given("drop_path", "mask_time", "mask_frequency").items():
+        if not 0 <= value < 1:
+            raise InputError(f"model.{name} is {value}; expected 0 or more and below 1")
+    for name, value in given("spec_augment_mel_bins", "spec_augment_frames").items():
+        if value < 0:
+            raise InputError(f"model.{name} is {value}; expected 0 or more")
     if not 0 < s.layer_decay <= 1:
         raise InputError(f"model.layer_decay is {s.layer_decay}; expected more than 0 and at most 1")
-    for name in ("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency"):
-        if modality != "audio" and getattr(s, name, 0.0):
+    for name, value in given("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency").items():
+        if modality != "audio" and value:
+            raise InputError(f"model.{name} is {value} with modality {modality}; expected 0: it is for sound")
+    for name, value in given("drop_path", "layer_decay", "mask_time", "mask_frequency").items():
+        if freeze_encoder and value != off[name]:
             raise InputError(
-                f"model.{name} is {getattr(s, name)} with modality {modality}; expected 0: it is for sound"
-            )
-    for name, off in (("drop_path", 0.0), ("layer_decay", 1.0), ("mask_time", 0.0), ("mask_frequency", 0.0)):
-        if freeze_encoder and getattr(s, name, off) != off:
-            raise InputError(
-                f"model.{name} is {getattr(s, name)} with model.freeze_encoder, which leaves the encoder as it is; "
-                f"expected {off}"
+                f"model.{name} is {value} with model.freeze_encoder, which leaves the encoder as it is; "
+                f"expected {off[name]}"
             )
 
 
