@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
@@ -40,20 +43,26 @@ class BeamSearch:
         for name, path in (("--lm", lm), ("--lexicon", lexicon)):
             if path is not None and not os.path.isfile(path):
                 raise InputError(f"{name} {path}: no such file; expected one that torchaudio's ctc_decoder reads")
-        blank, mark = vocabulary.symbols[BLANK], WORD_MARKS[vocabulary.kind]
+        blank, silence = vocabulary.symbols[BLANK], WORD_MARKS["ltr"]
+        if vocabulary.kind != "ltr" or silence not in vocabulary:
+            silence = blank
+        self._silence = vocabulary.symbols.index(silence)
         try:
-            self._decoder = decoder(
-                lexicon=lexicon,
-                tokens=vocabulary.symbols,
-                lm=lm,
-                beam_size=beam_size,
-                lm_weight=lm_weight,
-                word_score=word_score,
-                log_add=True,  # a transcript's probability is that of all its paths
-                blank_token=blank,
-                sil_token=mark if mark in vocabulary.symbols else blank,
-                unk_word="<unk>",
-            )
+            with _listed(vocabulary.symbols) as listed:
+                self._decoder = decoder(
+                    lexicon=lexicon,
+                    tokens=vocabulary.symbols,
+                    lm=lm,
+                    # without it, torchaudio mixes up which symbol the language model is asked about
+                    lm_dict=listed if lm is not None and lexicon is None else None,
+                    beam_size=beam_size,
+                    lm_weight=lm_weight,
+                    word_score=word_score,
+                    log_add=True,  # a transcript's probability is that of all its paths
+                    blank_token=blank,
+                    sil_token=silence,
+                    unk_word="<unk>",
+                )
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             files = " and ".join(filter(None, (lm, lexicon))) or "no files"
             reason = " ".join(str(error).split())[:160]
@@ -63,7 +72,21 @@ class BeamSearch:
         """Numbers of the symbols of each clip's best hypothesis; none where there is no hypothesis."""
         log_probabilities = emissions.logits.log_softmax(2).cpu().contiguous()
         found = self._decoder(log_probabilities, emissions.lengths.cpu())
-        return [best[0].tokens.tolist() if best else [] for best in found]
+        return [self._said(best[0].tokens.tolist()) if best else [] for best in found]
+
+    def _said(self, symbols: list[int]) -> list[int]:
+        """Without the silence with which the decoder begins, where nobody said that a word had ended."""
+        return symbols[1:] if symbols[:1] == [self._silence] else symbols
+
+
+@contextmanager
+def _listed(symbols: list[str]) -> Iterator[str]:
+    """A file with a line for each symbol."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "symbols.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{symbol}\n" for symbol in symbols)
+        yield path
 
 
 def _load_decoder(with_lm: bool) -> Any:

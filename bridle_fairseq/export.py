@@ -21,6 +21,7 @@ from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.pretrained_files import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
 
 CARD = "README.md"
+TUNED = ("bridle_classifier", "bridle_ctc")  # models whose encoder was fine-tuned
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
 
 
@@ -30,7 +31,7 @@ class Source:
 
     Attributes:
         path: of the file.
-        model: ``bridle`` or ``bridle_classifier``.
+        model: ``bridle``, ``bridle_classifier`` or ``bridle_ctc``.
         settings: of the model.
         weights: its state, on the CPU.
         cfg: the run's configuration.
@@ -46,7 +47,7 @@ class Source:
 
 
 def read_checkpoint(path: str) -> Source:
-    """Read a checkpoint of ``bridle`` or ``bridle_classifier``.
+    """Read a checkpoint of ``bridle``, ``bridle_classifier`` or ``bridle_ctc``.
 
     Raises:
         InputError: no such file, not a checkpoint, of another model, or without the settings of its model.
@@ -67,10 +68,11 @@ def read_checkpoint(path: str) -> Source:
         raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason})") from None
     if name == "bridle":
         settings = settings_of(model)
-    elif name == "bridle_classifier" and model.get("settings") is not None:
+    elif name in TUNED and model.get("settings") is not None:
         settings = settings_of(model["settings"])
     if settings is None:
-        raise InputError(f"{path}: a checkpoint of the model {name!r}; expected one of 'bridle' or 'bridle_classifier'")
+        expected = " or ".join(map(repr, ("bridle", *TUNED)))
+        raise InputError(f"{path}: a checkpoint of the model {name!r}; expected one of {expected}")
     check_settings(settings)
     return Source(path, name, settings, weights, cfg, state)
 
@@ -174,6 +176,9 @@ def _contents(source: Source, parts: tuple[str, ...]) -> tuple[dict[str, Any], d
         config |= {"parts": ["classifier"], "pooling": source.cfg["model"]["pooling"]}
         config |= {"multi_label": bool(source.cfg["task"].get("multi_label", False))}
         config |= {"classes": {"ids": list(classes["ids"]), "names": list(classes["names"])}}
+    elif source.model == "bridle_ctc":
+        config |= {"parts": ["transcriber"], **{name: source.cfg["model"][name] for name in ("pooling", "upsample")}}
+        config |= {"labels": source.cfg["task"]["labels"], "symbols": list(source.state["task_state"]["symbols"])}
     else:
         chosen = [part for part in PARTS if part in parts or not parts]
         if "tokenizer" in chosen and not weights.get("quantizer.codebooks.started", True):

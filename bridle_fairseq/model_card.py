@@ -17,6 +17,7 @@ USES = {
     "features = model.features({inputs})  # .x B x N x D, .class_token, .padding_mask, .grid",
     "tokenizer": "codes = model.codes({inputs})  # .codes B x N x K, .padding_mask, .grid",
     "classifier": "model.classify({inputs}, top=5)  # [[(class, probability), ...], ...]",
+    "transcriber": "model.transcribe({inputs})  # [text, ...]",
 }
 NEEDS = {
     "audio": [
@@ -106,6 +107,13 @@ def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("classes", f"{len(names)}: {shown}".replace("|", "\\|")))
         how_many = "any number of classes" if config["multi_label"] else "one class"
         rows.append(("head", f"pooling {config['pooling']}, {how_many} a clip"))
+    if "symbols" in config:
+        kind = {"ltr": "letters", "spm": "pieces of words"}[config["labels"]]
+        rows.append(
+            ("symbols", f"{len(config['symbols'])}: {kind}, and the four that fairseq's dictionaries begin with")
+        )
+        frame = s.patch_size[0] * 10 / config["upsample"]
+        rows.append(("head", f"CTC, pooling {config['pooling']}, a frame every {frame:g} ms"))
     if "onnx" in config:
         text = "`encoder.onnx`: waveform and padding_mask to features, class_token and feature_padding"
         rows.append(("ONNX", f"{text}; differed from torch by {config['onnx']['largest_difference']:.1g} at most"))

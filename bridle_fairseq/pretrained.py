@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
+from bridle_fairseq.data.transcripts import Vocabulary
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.core import EncoderCore
+from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.pretrained_files import read_config, read_module
+
+WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts that have one
 
 
 class Features(NamedTuple):
@@ -63,8 +67,9 @@ class Pretrained:
 
     Attributes:
         config: what ``config.json`` says.
-        parts: some of encoder, tokenizer, classifier.
+        parts: some of encoder, tokenizer, classifier, transcriber.
         classes: names of a classifier's classes; empty for the others.
+        symbols: of a transcriber, the first of which is the blank of CTC; empty for the others.
         sample_rate: of a model for sound, in Hz.
         image_size: height and width of the images or frames of its validation (0: they were as they are); None for
             sound.
@@ -75,10 +80,11 @@ class Pretrained:
             used by :meth:`embed`. None without an encoder.
     """
 
-    def __init__(self, config: Mapping[str, Any], module: Bridle | Classifier) -> None:
+    def __init__(self, config: Mapping[str, Any], module: Bridle | Classifier | Transcriber) -> None:
         self.config, self.module, self.settings = config, module, module.settings
         self.parts: list[str] = list(config["parts"])
         self.classes: list[str] = list(config.get("classes", {}).get("names", []))
+        self.symbols: list[str] = list(config.get("symbols", []))
         self.sample_rate = self.settings.sample_rate
         self.image_size, self.valid_crop = config.get("image_size"), config.get("valid_crop")
         self.num_frames, self.frame_stride = config.get("num_frames"), config.get("frame_stride")
@@ -108,7 +114,7 @@ class Pretrained:
         Raises:
             InputError: inputs that cannot be used, no such layer, or an export without an encoder.
         """
-        self._need("encoder", "classifier")
+        self._need(*WITH_ENCODER)
         source, mask = self._batch(inputs, sample_rate, lengths)
         if layer is None:
             x, class_token, padding = self.core(source, mask)
@@ -183,6 +189,23 @@ class Pretrained:
             for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
+    @torch.no_grad()
+    def emissions(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Emissions:
+        """Logits of a transcriber's symbols in every frame (``module.frame_ms``), B x frames x symbols, and the frames
+        of each clip; arguments and errors as in :meth:`features`.
+        """
+        self._need("transcriber")
+        return self.module(*self._batch(inputs, sample_rate, lengths))
+
+    def transcribe(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> list[str]:
+        """What is said in each clip by the likeliest path of symbols; arguments and errors as in :meth:`features`.
+
+        A clip is heard whole: cut what is much longer than the clips of the training.
+        """
+        found = greedy(self.emissions(inputs, sample_rate, lengths))
+        vocabulary = Vocabulary(self.symbols, self.config["labels"])
+        return [vocabulary.text(symbols) for symbols in found]
+
     def program(self) -> torch.export.ExportedProgram:
         """The encoder of sound as a graph of torch.export, for any number of clips of any length.
 
@@ -195,7 +218,7 @@ class Pretrained:
         """
         from bridle_fairseq.nn.graph import export_graph
 
-        self._need("encoder", "classifier")
+        self._need(*WITH_ENCODER)
         if self.settings.modality != "audio":
             raise InputError(f"a graph of a model of modality {self.settings.modality}; expected one of sound")
         return export_graph(EncoderCore(self.module.front_end, self.module.encoder).eval())  # type: ignore[arg-type]

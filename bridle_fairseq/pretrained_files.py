@@ -12,9 +12,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from bridle_fairseq.data.transcripts import WORD_MARKS
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
@@ -49,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_module(folder: Path, config: Mapping[str, Any]) -> Bridle | Classifier:
+def read_module(folder: Path, config: Mapping[str, Any]) -> Bridle | Classifier | Transcriber:
     """The modules of an export's parts, with its weights, on the CPU.
 
     Args:
@@ -88,19 +90,18 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> Bridle | Classifier:
+def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> Bridle | Classifier | Transcriber:
     """The modules of the parts, without memory for their weights: those will be the file's."""
     parts = config.get("parts")
-    if parts == ["classifier"]:
+    if parts in (["classifier"], ["transcriber"]):
         try:
-            names, pooling = config["classes"]["names"], config["pooling"]
-            config["multi_label"]
+            with torch.device("meta"), _NoRandomNumbers():
+                return _tuned(config, settings)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: damaged, no {error} of the classifier") from None
-        with torch.device("meta"), _NoRandomNumbers():
-            return Classifier(settings, len(names), pooling)
+            raise InputError(f"{folder / CONFIG}: damaged, no {error} of the {parts[0]}") from None
     if not parts or not isinstance(parts, list) or not set(parts) <= set(PARTS):
-        raise InputError(f"{folder / CONFIG}: parts are {parts!r}; expected encoder, tokenizer or classifier")
+        known = "encoder, tokenizer, classifier or transcriber"
+        raise InputError(f"{folder / CONFIG}: parts are {parts!r}; expected {known}")
     with torch.device("meta"), _NoRandomNumbers():
         module = Bridle(settings)
     needed = {name for part in parts for name in PARTS[part]}
@@ -108,6 +109,19 @@ def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) ->
         if name not in needed:
             setattr(module, name, None)
     return module
+
+
+def _tuned(config: Mapping[str, Any], settings: BridleSettings) -> Classifier | Transcriber:
+    """The module of an encoder with a head.
+
+    Raises:
+        KeyError: a setting is missing.
+    """
+    if config["parts"] == ["transcriber"]:
+        WORD_MARKS[config["labels"]]
+        return Transcriber(settings, len(config["symbols"]), config["pooling"], config["upsample"])
+    config["multi_label"]
+    return Classifier(settings, len(config["classes"]["names"]), config["pooling"])
 
 
 def _fill(module: nn.Module, path: Path) -> None:

@@ -41,7 +41,9 @@ def test_all_paths_of_a_transcript_count(installed) -> None:
     """The likeliest path is blank twice (0.36); those that spell A have 0.64 together."""
     found = emissions({"<s>": 0.6, "A": 0.4}, {"<s>": 0.6, "A": 0.4})
     assert greedy(found) == [[]]
-    assert VOCABULARY.text(BeamSearch(VOCABULARY)(found)[0]) == "A"
+    assert BeamSearch(VOCABULARY)(found) == [VOCABULARY.numbers("A |")]  # an end of the last word is as in references
+    pieces = Vocabulary([*SPECIAL, "\u2581", "A", "B"], "spm")
+    assert BeamSearch(pieces)(found) == [pieces.numbers("A")]
 
 
 def test_a_lexicon_allows_its_words_alone(installed, tmp_path) -> None:
@@ -51,15 +53,20 @@ def test_a_lexicon_allows_its_words_alone(installed, tmp_path) -> None:
     assert VOCABULARY.text(BeamSearch(VOCABULARY, lexicon=str(tmp_path / "lexicon.txt"))(found)[0]) == "AB"
 
 
-def test_a_language_model_of_symbols(installed, tmp_path) -> None:
+@pytest.mark.parametrize("lexicon", [None, "A\tA |\nB\tB |\n"])
+def test_a_language_model_of_symbols_or_words(installed, tmp_path, lexicon) -> None:
+    """What it finds unlikely is not chosen, though it sounds likelier."""
     pytest.importorskip("kenlm")
     (tmp_path / "lm.arpa").write_text(
         "\\data\\\nngram 1=6\nngram 2=1\n\n\\1-grams:\n-9\t<unk>\n-9\t<s>\t0\n-1\t</s>\n-3\tA\t0\n-0.1\tB\t0\n"
         "-1\t|\t0\n\n\\2-grams:\n-0.1\tB |\n\n\\end\\\n"
     )
+    if lexicon:
+        (tmp_path / "lexicon.txt").write_text(lexicon)
+    options = {"lexicon": str(tmp_path / "lexicon.txt") if lexicon else None}
     found = emissions({"A": 0.6, "B": 0.4}, {"|": 0.9})
-    assert VOCABULARY.text(BeamSearch(VOCABULARY)(found)[0]) == "A"
-    assert VOCABULARY.text(BeamSearch(VOCABULARY, lm=str(tmp_path / "lm.arpa"))(found)[0]) == "B"
+    assert VOCABULARY.text(BeamSearch(VOCABULARY, **options)(found)[0]) == "A"
+    assert VOCABULARY.text(BeamSearch(VOCABULARY, lm=str(tmp_path / "lm.arpa"), **options)(found)[0]) == "B"
 
 
 def test_files_that_cannot_be_used(installed, tmp_path) -> None:

@@ -299,7 +299,10 @@ def test_what_an_export_does_not_hold_is_told(exported) -> None:
         (["half-written.pt", "out"], "half-written.pt: not a checkpoint that fairseq can load"),
         (["unfit.pt", "out"], "unfit.pt: its weights do not fit its settings"),
         (["bridle.pt", "junk.pt"], "junk.pt is a file"),
-        (["classifier.pt", "out", "--part", "encoder"], "--part encoder with a checkpoint of a classifier"),
+        (
+            ["classifier.pt", "out", "--part", "encoder"],
+            "--part encoder with a checkpoint of the model 'bridle_classifier'",
+        ),
         (["bridle.pt", "out", "--part", "tokenizer", "--onnx"], "--onnx with --part tokenizer"),
     ],
 )

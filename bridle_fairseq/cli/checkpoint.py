@@ -17,7 +17,7 @@ PARTS = {
     "bridle_ctc": "frame_head",
     "bridle_mel_decoder": "log_mel",
 }
-ENCODERS = ("bridle", "bridle_classifier")  # what has an encoder, whose features can be taken
+ENCODERS = ("bridle", "bridle_classifier", "bridle_ctc")  # what has an encoder, whose features can be taken
 
 
 def load_model(path: str, device: str = "cpu", names: Sequence[str] = ("bridle",)) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ PARTS = {"encoder": ("encoder",), "tokenizer": ("tokenizer",), "all": ("encoder"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle export``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle' or 'bridle_classifier'")
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle', 'bridle_classifier' or 'bridle_ctc'")
     parser.add_argument("dir", metavar="DIR", help="new or empty folder, or an earlier export, which is replaced")
     parser.add_argument("--part", choices=list(PARTS), help="of the model 'bridle' (default: all)")
     parser.add_argument("--license", metavar="NAME", help="of the weights, for the model card, such as cc-by-4.0")
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq import export
 
     source = export.read_checkpoint(args.checkpoint)
-    if source.model == "bridle_classifier" and args.part is not None:
-        raise InputError(f"--part {args.part} with a checkpoint of a classifier; expected none")
+    if source.model != "bridle" and args.part is not None:
+        raise InputError(f"--part {args.part} with a checkpoint of the model {source.model!r}; expected none")
     folder = export.export(source, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)
     _say(folder)
     return 0

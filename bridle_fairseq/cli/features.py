@@ -17,7 +17,7 @@ DTYPES = ("float16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle features``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle' or 'bridle_classifier'")
+    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle', 'bridle_classifier' or 'bridle_ctc'")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.features.json and .npy files")
     add_layers_argument(parser, "last")

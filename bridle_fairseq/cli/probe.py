@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle probe``."""
     parser.add_argument(
         "checkpoint",
-        help="checkpoint of the model 'bridle' or 'bridle_classifier', or a folder into which bridle features wrote "
-        "features of all splits",
+        help="checkpoint of the model 'bridle', 'bridle_classifier' or 'bridle_ctc', or a folder into which bridle "
+        "features wrote features of all splits",
     )
     parser.add_argument("data", help="folder with labels.csv and, for each split, {split}.tsv and {split}.lbl")
     parser.add_argument("--out", metavar="DIR", help="gets probe.json and probe.csv")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
+from bridle_fairseq.report.finetuning import ERROR_RATES
 from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run, configuration
 from bridle_fairseq.report.sections import chart_card, document, header
@@ -19,9 +20,11 @@ LAST = (  # metric, what it is; {k} stands for the level
     ("accuracy", "accuracy"),
     ("precision_at_1", "precision at 1"),
     ("mAP", "mAP"),
+    ("wer", "word error rate"),
+    ("uer", "symbol error rate"),
 )
 # metrics whose values in validation are drawn too
-VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine", "accuracy", "precision_at_1", "mAP")
+VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine", "accuracy", "precision_at_1", "mAP", "wer", "uer")
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -91,6 +94,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     wanted = [("loss", "Loss", "of what each stage trains", None), ("knn_accuracy", "Probe accuracy", "k-NN", 1.0)]
     wanted += [(f"acc_{k}", f"Accuracy, level {k}", "on masked patches", None) for k in range(1, levels + 1)]
     wanted += [("accuracy", "Accuracy", "of classes", 1.0), ("mAP", "mAP", "of classes", 1.0)]
+    wanted += [(name, title, text, None) for name, title, text in ERROR_RATES]
     wanted += [("cosine", "Tokenizer: cosine similarity", "tokenizer stages", 1.0)]
     for k in range(1, levels + 1):
         wanted.append((f"perplexity_{k}", f"Perplexity, level {k}", "number of codes in even use", None))

@@ -21,6 +21,10 @@ METRICS = (  # of validation, in the order in which they are shown: name, title,
     ("mAP", "mAP", "mean over classes of the average precision"),
     ("mAUC", "mAUC", "mean over classes of the area under the ROC curve"),
 )
+ERROR_RATES = (  # of the validation of transcripts; above 1 where more is said than there was
+    ("wer", "Word error rate", "errors a word of greedy transcripts"),
+    ("uer", "Symbol error rate", "errors a letter, or a piece, of greedy transcripts"),
+)
 COLUMNS = ("display_name", "positives", "average_precision", "recall", "f1")  # of the table of classes
 HARDEST = 20  # classes that are shown at once
 MATRIX_CLASSES = 24  # a larger confusion matrix is not readable; its largest entries are
@@ -28,7 +32,7 @@ CONFUSIONS = 12
 
 
 def finetuning_page(run: Run) -> str:
-    """A run of the task ``bridle_classification`` as HTML: curves, and what is still confused with what."""
+    """A run of ``bridle_classification`` or ``bridle_ctc`` as HTML: curves, and which classes are still confused."""
     body = [
         header("bridle fine-tuning run", run.name, _lead(run), _facts(run)),
         _curves(run),
@@ -43,16 +47,21 @@ def finetuning_page(run: Run) -> str:
 def _lead(run: Run) -> str:
     model = run.model
     what = "a linear probe on the frozen encoder" if model.freeze_encoder else "encoder and head learn"
-    classes = model.head.out_features
-    return f"{classes} classes, {model.pooling} pooling, {what}. Pretrained: {run.cfg['model'].get('checkpoint')}."
+    if hasattr(model, "frame_head"):
+        heard = f"Transcripts of {model.num_symbols} symbols by CTC, a frame every {model.frame_ms:g} ms"
+    else:
+        heard = f"{model.head.out_features} classes"
+    return f"{heard}, {model.pooling} pooling, {what}. Pretrained: {run.cfg['model'].get('checkpoint')}."
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     found = [(f"{run.updates}", "updates"), *duration(run.records)]
-    metric = str((run.cfg.get("checkpoint") or {}).get("best_checkpoint_metric", ""))
+    saved = run.cfg.get("checkpoint") or {}
+    metric = str(saved.get("best_checkpoint_metric", ""))
     values = series(run.records, metric, "valid")
     if values:
-        update, best = max(values, key=lambda point: point[1])
+        choose = max if saved.get("maximize_best_checkpoint_metric") else min
+        update, best = choose(values, key=lambda point: point[1])
         found += [(f"{best:.3f}", f"best {metric}, after {update}"), (f"{values[-1][1]:.3f}", f"{metric} at the end")]
     return found
 
@@ -63,13 +72,14 @@ def _curves(run: Run) -> str:
         Line("validation", series(run.records, "loss", "valid"), 1, dashed=True),
     ]
     cards = [chart_card("Loss", "training may see mixed and masked clips, validation does not", loss, [])]
-    for name, title, text in METRICS:
+    tops = [(*metric, 1.0) for metric in METRICS] + [(*metric, None) for metric in ERROR_RATES]
+    for name, title, text, top in tops:
         lines = [
             Line("training", series(run.records, name), 0),
             Line("validation", series(run.records, name, "valid"), 1, dashed=True),
         ]
         if lines[1].points:
-            cards.append(chart_card(title, text, lines, [], top=1.0))
+            cards.append(chart_card(title, text, lines, [], top=top))
     rate = [Line("learning rate", series(run.records, "lr"), 2)]
     speed = [Line("clips a second", series(run.records, "clips_per_second"), 3)]
     for title, text, lines in (("Learning rate", "of the head", rate), ("Speed", "clips a second in training", speed)):

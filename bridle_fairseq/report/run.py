@@ -17,7 +17,7 @@ LOG_NAMES = ("hydra_train.log", "train.log", "log")
 
 @dataclass
 class Run:
-    """A run of the task ``bridle_pretraining``, or of ``bridle_classification``.
+    """A run of the task ``bridle_pretraining``, of ``bridle_classification`` or of ``bridle_ctc``.
 
     Attributes:
         folder: its folder.
@@ -137,7 +137,7 @@ SHOWN = {
     "distributed_training": ("distributed_world_size",),
     "optimization": ("max_update", "update_freq", "lr", "clip_norm"),
     "optimizer": ("adam_betas", "weight_decay"),
-    "task": ("data", "modality", *AUDIO, *IMAGE, *VIDEO, "codes", "weighted_sampling", "samples_per_epoch"),
+    "task": ("data", "modality", *AUDIO, *IMAGE, *VIDEO, "codes", "labels", "weighted_sampling", "samples_per_epoch"),
     "criterion": ("label_smoothing", "mixup", "mixup_alpha"),
 }
 

@@ -80,11 +80,16 @@ class BridleCtcTask(FineTuningTask):
         model = super().build_model(cfg, from_checkpoint)
         # not the model's own front end: data loader workers take this one along
         self._frames = functools.partial(emitted_frames, front_end_of(model.settings), model.upsample)
-        logger.info(
+        if not from_checkpoint:
+            logger.info(self._resolution(model))
+        return model
+
+    @staticmethod
+    def _resolution(model) -> str:
+        return (
             f"a frame is {model.frame_ms:g} ms: patches of {model.settings.patch_size[0]} x 10 ms, each of which emits "
             f"{model.upsample}; {model.front_end.rows} rows of patches, {model.pooling} pooling"
         )
-        return model
 
     def valid_step(self, sample, model, criterion):
         """Loss and logging of a batch; {} for one without a clip, which fairseq-validate passes on."""

@@ -1,9 +1,13 @@
 """Fine-tuning on transcripts by the real commands: training, a validation that others repeat, a user's mistakes."""
 
 import csv
+import io
 import json
 import re
 import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,10 @@ import soundfile
 import torch
 
 import bridle_fairseq
+from bridle_fairseq import pretrained
+from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.ctc import emitted_frames
 
 bridle_fairseq.register()
 
@@ -61,7 +69,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def finetune(fairseq, data, out, *overrides, code=0):
+def finetune(fairseq, data, out, *overrides, code=0, ranks=1):
     command = ["fairseq-hydra-train", "--config-dir", CONFIGS, "--config-name", "tiny", f"common.user_dir={USER_DIR}"]
     command += [f"task.data={data}", f"model.checkpoint={data}/pretrained.pt", "hydra.run.dir=.", "common.cpu=true"]
     command += ["common.no_progress_bar=true", "common.log_interval=1", "dataset.num_workers=0", "dataset.batch_size=8"]
@@ -72,10 +80,10 @@ def finetune(fairseq, data, out, *overrides, code=0):
         "lr_scheduler.warmup_updates=9",
     ]
     command += ["task.max_sample_size=40000", "task.max_skipped=0.3", *overrides]
-    job = fairseq.forker.start(command, out, 1)
+    job = fairseq.forker.start(command, out, ranks)
     codes = job.wait()
     assert set(codes) == {code}, f"exit codes {codes}:\n{job.log()[-4000:]}"
-    return fairseq.left_by(out)
+    return fairseq.left_by(out, ranks)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +156,71 @@ def test_evaluate_and_predict(fairseq, folder, trained, tmp_path):
     ]
 
 
+def test_a_page_about_the_run(trained, tmp_path, structure_of):
+    assert bridle.main(["report", str(trained.folder), "--out", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    titles = ["Loss", "Word error rate", "Symbol error rate", "Learning rate", "Speed", "Memory"]
+    assert re.findall(r'<div class="card"><h3>([^<]*)', text) == titles
+    rates = {update: record["wer"] for update, record in trained.logged("valid").items()}
+    best = min(rates, key=lambda update: (rates[update], update))
+    assert f"<b>{rates[best]:.3f}</b><span>best wer, after {best}</span>" in text
+    assert "Transcripts of 7 symbols by CTC, a frame every 20 ms, frequency pooling" in text
+    assert structure_of(text).open == []
+    assert bridle.main(["report", *[str(trained.folder)] * 2, "--out", str(tmp_path / "both.html")]) == 0
+    assert "<th>word error rate (valid)</th>" in (tmp_path / "both.html").read_text()
+
+
+def test_features_of_the_tuned_encoder(folder, trained, tmp_path):
+    """Those of the encoder as it is now, not as it was pretrained."""
+    (tmp_path / "two.tsv").write_text(f"{folder}\nvalid 0.flac\t{soundfile.info(folder / 'valid 0.flac').frames}\n")
+    assert bridle.main(["features", str(trained.path()), str(tmp_path / "two.tsv"), "--out", str(tmp_path)]) == 0
+    assert bridle.main(["export", str(trained.path()), str(tmp_path / "exported")]) == 0
+    (stored,) = tmp_path.glob("two.features*.npy")
+    samples, rate = soundfile.read(folder / "valid 0.flac", dtype="float32")
+    model = pretrained.load(tmp_path / "exported")
+    np.testing.assert_allclose(np.load(stored), model.embed([samples], rate).numpy(), atol=2e-4)
+
+
+def test_an_export_transcribes_without_fairseq(folder, trained, tmp_path):
+    assert bridle.main(["export", str(trained.path()), str(tmp_path / "exported"), "--license", "mit"]) == 0
+    sounds = [soundfile.read(folder / f"valid {number}.flac", dtype="float32") for number in range(4)]
+    code = (
+        "import sys, soundfile\nfrom bridle_fairseq import pretrained\n"
+        "model = pretrained.load('exported')\n"
+        "for path in sys.argv[1:]: print(*model.transcribe(*soundfile.read(path, dtype='float32')))\n"
+        "assert not {'fairseq', 'hydra', 'jiwer'} & set(sys.modules)\n"
+    )
+    files = [str(folder / f"valid {number}.flac") for number in range(4)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *files], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with redirect_stdout(io.StringIO()) as printed:
+        assert bridle.main(["predict", str(trained.path()), *files]) == 0
+    assert done.stdout.splitlines() == [line.strip() for line in printed.getvalue().splitlines()[1::2]]
+    model = pretrained.load(tmp_path / "exported")
+    assert model.parts == ["transcriber"] and model.symbols == ["<s>", "<pad>", "</s>", "<unk>", "|", "A", "B"]
+    of_16_khz = [samples for samples, rate in sounds if rate == 16000]
+    together = model.transcribe(of_16_khz, 16000)
+    assert together == [model.transcribe(samples, 16000)[0] for samples in of_16_khz] != ["", ""]
+    emissions = model.emissions(of_16_khz, 16000)
+    assert emissions.logits.shape[0] == 2 and emissions.lengths.tolist() == [
+        emitted_frames(model.module.front_end, 4, len(samples)) for samples in of_16_khz
+    ]
+    with pytest.raises(InputError, match="this export holds transcriber; expected one with classifier"):
+        model.classify(of_16_khz, 16000)
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "model.transcribe(waveforms, sample_rate)" in card and "CTC, pooling frequency, a frame every 20 ms" in card
+    config = json.loads((tmp_path / "exported" / "config.json").read_text())
+    for change, sentence in (
+        ({"labels": "phn"}, "config.json: damaged, no 'phn' of the transcriber"),
+        ({"symbols": config["symbols"][:-1]}, "weights that do not fit config.json"),
+    ):
+        (tmp_path / "exported" / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(InputError, match=sentence):
+            pretrained.load(tmp_path / "exported")
+
+
 def test_mistakes_end_in_a_sentence(fairseq, folder, trained, tmp_path):
     (tmp_path / "odd.ltr").write_text("A |\n" * 6 + "C |\n")
     good, manifest = trained.path(), folder / "valid.tsv"
@@ -157,8 +230,11 @@ def test_mistakes_end_in_a_sentence(fairseq, folder, trained, tmp_path):
             "odd.ltr, line 7: unknown symbol 'C'; expected one of the 3",
         ),
         (["evaluate", good, manifest, "--lm", "x.arpa"], "--lm or --lexicon without --beam-size"),
-        (["export", good, "exported"], "a checkpoint of the model 'bridle_ctc'; expected one of"),
-        (["features", good, manifest, "--out", "."], "BridleCtcModel; expected one of the model"),
+        (
+            ["export", good, "exported", "--part", "encoder"],
+            "--part encoder with a checkpoint of the model 'bridle_ctc'",
+        ),
+        (["tokenize", good, manifest, "--out", "."], "BridleCtcModel; expected one of the model 'bridle'"),
     ):
         printed = fairseq.run(tmp_path, "bridle", *arguments, code=2)
         assert sentence in printed and "Traceback" not in printed, printed[-2000:]
@@ -171,3 +247,41 @@ def test_a_run_does_not_go_on_with_another_dictionary(fairseq, folder, trained, 
     restore = f"checkpoint.restore_file={trained.path()}"
     run = finetune(fairseq, data, tmp_path / "run", restore, code=2)
     assert "dict.ltr.txt, line 2: 'B'; expected 'A', as in " in run.log and "Traceback" not in run.log
+
+
+FEW = (
+    *("optimization.max_update=6", "dataset.batch_size=5", "lr_scheduler.warmup_updates=2"),
+    *("checkpoint.save_interval_updates=4", "dataset.validate_interval=1"),
+)
+TWO_RANKS = "distributed_training.distributed_world_size=2", "distributed_training.distributed_backend=gloo"
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=False)["model"]
+
+
+def test_ranks_and_a_resumed_run_give_what_one_run_gives(fairseq, folder, tmp_path):
+    """24 clips are five batches: the second rank has no third one, and sums go over symbols, not over batches."""
+    one = finetune(fairseq, folder, tmp_path / "one", *FEW, "optimization.update_freq=[2]")
+    two = finetune(fairseq, folder, tmp_path / "two", *FEW, *TWO_RANKS, ranks=2)
+    for tag in ("train_inner", "valid"):
+        logged, expected = two.logged(tag), one.logged(tag)
+        assert logged.keys() == expected.keys() != set()
+        for update, record in expected.items():
+            for name in {"loss", "uer", "wer"} & set(record):
+                assert logged[update][name] == pytest.approx(record[name], rel=1e-3, abs=1e-4), (tag, update, name)
+    (saved,) = one.folder.glob("checkpoints/checkpoint_*_4.pt")
+    again = finetune(
+        fairseq, folder, tmp_path / "again", *FEW, "optimization.update_freq=[2]", f"checkpoint.restore_file={saved}"
+    )
+    expected, found = weights_of(one.path()), weights_of(again.path())
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert sorted(again.logged()) == [5, 6]
+
+
+def test_it_learns_in_half_precision(fairseq, folder, tmp_path):
+    expected = finetune(fairseq, folder, tmp_path / "full", *FEW).logged()
+    found = finetune(fairseq, folder, tmp_path / "half", *FEW, "common.bf16=true").logged()
+    assert found.keys() == expected.keys()
+    for update, record in expected.items():
+        assert found[update]["loss"] == pytest.approx(record["loss"], rel=0.05)

@@ -121,7 +121,7 @@ def finetuned(tmp_path_factory) -> Path:
         "model": {**model, "settings": dataclasses.asdict(settings)},
         "task": {"_name": "bridle_classification", "data": str(run), "sample_rate": 16000, "max_sample_size": 8000},
         "common": OmegaConf.to_container(OmegaConf.structured(CommonConfig), enum_to_str=True),
-        "checkpoint": {"best_checkpoint_metric": "accuracy"},
+        "checkpoint": {"best_checkpoint_metric": "accuracy", "maximize_best_checkpoint_metric": True},
     }
     history = [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 12}]
     weights = Classifier(settings, 3).state_dict()
