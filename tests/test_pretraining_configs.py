@@ -68,5 +68,7 @@ def test_what_saves_arithmetic_is_not_in_the_papers_recipe(name) -> None:
 def test_the_fast_recipe_changes_only_how_much_is_computed(name) -> None:
     fast, paper = composed(name).model, composed(name.removesuffix("_fast")).model
     changed = {key for key in paper if fast[key] != paper[key]}
-    computed = {"mask_ratio", "predict_share", "decoder_kind", "decoder_depth", "decoder_window", "precision"}
+    computed = {"mask_ratio", "predict_share", "decoder_kind", "decoder_depth", "decoder_window", "decoder_heads"}
+    computed |= {"precision", "stages"}
     assert {"mask_ratio", "predict_share", "decoder_kind", "decoder_window"} <= changed | {"mask_ratio"} <= computed
+    assert sum(stage.updates for stage in fast.stages) == sum(stage.updates for stage in paper.stages)
