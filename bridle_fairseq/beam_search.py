@@ -65,7 +65,7 @@ class BeamSearch:
                 )
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             files = " and ".join(filter(None, (lm, lexicon))) or "no files"
-            reason = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split()).rpartition(" threw ")[2][:160]  # KenLM says first where it said so
             raise InputError(f"torchaudio's ctc_decoder cannot use {files} ({reason})") from None
 
     def __call__(self, emissions: Emissions) -> list[list[int]]:
@@ -75,8 +75,10 @@ class BeamSearch:
         return [self._said(best[0].tokens.tolist()) if best else [] for best in found]
 
     def _said(self, symbols: list[int]) -> list[int]:
-        """Without the silence with which the decoder begins, where nobody said that a word had ended."""
-        return symbols[1:] if symbols[:1] == [self._silence] else symbols
+        """Without the silences with which the decoder begins and ends, where nobody said that a word had ended."""
+        start = symbols[:1] == [self._silence]
+        end = symbols[-2:] == [self._silence] * 2  # a single one ends the last word, as in references
+        return symbols[start : len(symbols) - end]
 
 
 @contextmanager

@@ -42,6 +42,8 @@ def test_all_paths_of_a_transcript_count(installed) -> None:
     found = emissions({"<s>": 0.6, "A": 0.4}, {"<s>": 0.6, "A": 0.4})
     assert greedy(found) == [[]]
     assert BeamSearch(VOCABULARY)(found) == [VOCABULARY.numbers("A |")]  # an end of the last word is as in references
+    ended = emissions({"A": 0.9}, {"|": 0.9}, {"<s>": 0.9})
+    assert BeamSearch(VOCABULARY)(ended) == greedy(ended) == [VOCABULARY.numbers("A |")]
     pieces = Vocabulary([*SPECIAL, "\u2581", "A", "B"], "spm")
     assert BeamSearch(pieces)(found) == [pieces.numbers("A")]
 
@@ -70,10 +72,13 @@ def test_a_language_model_of_symbols_or_words(installed, tmp_path, lexicon) -> N
 
 
 def test_files_that_cannot_be_used(installed, tmp_path) -> None:
+    pytest.importorskip("kenlm")
     (tmp_path / "odd.txt").write_text("C\tC |\n")
+    (tmp_path / "one.arpa").write_text("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\t<unk>\n\n\\end\\\n")
     for options, sentence in (
         ({"lexicon": "none.txt"}, "--lexicon none.txt: no such file"),
         ({"lexicon": str(tmp_path / "odd.txt")}, "ctc_decoder cannot use .*odd.txt"),
+        ({"lm": str(tmp_path / "one.arpa")}, r"cannot use .*one.arpa \(.*at least a bigram"),
         ({"beam_size": 0}, "--beam-size is 0; expected 1 or more"),
     ):
         with pytest.raises(InputError, match=sentence):

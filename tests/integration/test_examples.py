@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,9 @@ SMALL_MEDIA = {
     "audio": ["task.max_sample_size=8000"],
     "images": ["task.image_size=32"],
     "video": ["task.image_size=32"],
+    "speech": ["task.max_sample_size=20000"],
 }
-VARIABLE = {"audio": "SOUNDS", "images": "IMAGES", "video": "VIDEOS", "units": "SOUNDS"}
+VARIABLE = {"audio": "SOUNDS", "images": "IMAGES", "video": "VIDEOS", "units": "SOUNDS", "speech": "SPEECH"}
 SMALL_PRETRAINING = [
     *("model.encoder_width=32", "model.encoder_depth=2", "model.encoder_heads=2"),
     *("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"),
@@ -76,6 +78,19 @@ def write_images(folder):
         Image.fromarray(pixels.astype(np.uint8)).save(folder / split / label / f"{number}.jpg")
 
 
+def write_speech(folder):
+    """Tones with transcripts, in the folders and .trans.txt files of LibriSpeech."""
+    for speaker, (split, count) in enumerate({"train-clean-100": 8, "dev-other": 3, "test-other": 3}.items()):
+        chapter, lines = folder / split / str(speaker) / "7", []
+        chapter.mkdir(parents=True)
+        for number in range(count):
+            name, words = f"{speaker}-7-{number:04}", ("ONE TWO", "THREE", "DON'T WAIT")[number % 3]
+            pitch = np.repeat([300 + 40 * (ord(letter) % 32) for letter in words], 1600)
+            soundfile.write(chapter / f"{name}.flac", 0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 16000), 16000)
+            lines.append(f"{name} {words}\n")
+        (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
+
+
 def write_video(path, frames, brightness):
     """Grey frames in which a bar moves."""
     av = pytest.importorskip("av")
@@ -111,7 +126,8 @@ def followed(page, tmp_path_factory):
 
 def follow(page, folder):
     """Give all commands of a page; the folder again."""
-    {"images": write_images, "video": write_videos}.get(page, write_sounds)(folder / "media")
+    writers = {"images": write_images, "video": write_videos, "speech": write_speech}
+    writers.get(page, write_sounds)(folder / "media")
     bin_folder = Path(sys.executable).parent
     shim = folder / "bin" / "fairseq-hydra-train"
     shim.parent.mkdir()
@@ -152,22 +168,28 @@ def test_every_command_leaves_what_the_page_says(followed, page):
         assert (work / "exported" / kind / "model.safetensors").exists()
 
 
-def test_the_python_of_the_page(followed, page):
-    soundfile.write(followed / "sound.wav", np.zeros(12000), 24000)
-    Image.new("RGB", (70, 40), "red").save(followed / "image.jpg")
-    if page == "video":
-        write_video(followed / "video.mp4", 9, 100)
+def python_of(page, folder, more=""):
+    """What the page's Python prints in a folder."""
     (code,) = blocks(page, "python")
     done = subprocess.run(
-        [sys.executable, "-c", code + "print(vectors.shape)"],
-        cwd=followed,
+        [sys.executable, "-c", code + more],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "torch.Size([1, 32])" in done.stdout and "high" in done.stdout and "low" in done.stdout
+    return done.stdout
+
+
+def test_the_python_of_the_page(followed, page):
+    soundfile.write(followed / "sound.wav", np.zeros(12000), 24000)
+    Image.new("RGB", (70, 40), "red").save(followed / "image.jpg")
+    if page == "video":
+        write_video(followed / "video.mp4", 9, 100)
+    printed = python_of(page, followed, "print(vectors.shape)")
+    assert "torch.Size([1, 32])" in printed and "high" in printed and "low" in printed
 
 
 def test_the_page_about_units(tmp_path):
@@ -188,3 +210,24 @@ def test_the_page_about_units(tmp_path):
         assert rate == 16000 and len(samples) > 1000 and np.isfinite(samples).all()
     nearest = printed[printed.rindex("\n0\n") :].splitlines()
     assert len([line for line in nearest if line.startswith("  ")]) == 6
+
+
+def test_the_page_about_speech(tmp_path):
+    for module in ("sentencepiece", "jiwer"):
+        pytest.importorskip(module)
+    work = follow("speech", tmp_path) / "work"
+    printed = (tmp_path / "printed").read_text()
+    assert (work / "manifests/train.ltr").read_text().splitlines()[0] == "O N E | T W O |"
+    assert {line.count("\u2581") for line in (work / "pieces/valid.spm").read_text().splitlines()} == {1, 2}
+    assert "<h3>Word error rate</h3>" in (work / "finetuned/report.html").read_text()
+    assert (work / "finetuned_pieces/checkpoint_best.pt").exists()
+    with open(work / "evaluation/test.transcripts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["reference"] for row in rows] == ["ONE TWO", "THREE", "DON'T WAIT"]
+    assert re.search(r"^wer +[\d.]+  \d+ of 5$", printed, re.MULTILINE)
+    files = [line for line in printed.splitlines() if line.endswith(".flac")]
+    assert len(files) == 2 and all(str(tmp_path / "media/test-other") in line for line in files)
+    assert not [path for path in work.rglob("skipped.tsv") if path.read_text()]
+    shutil.copy(files[0], tmp_path / "sound.wav")  # soundfile looks into the file
+    heard = printed.splitlines()[printed.splitlines().index(files[0]) + 1].strip()
+    assert python_of("speech", tmp_path) == f"{[heard]}\n"
