@@ -11,7 +11,7 @@ error.
 
 digits: `tiny` is pretrained on the training recordings without labels, then fine-tuned to spell "zero" to "nine" letter
 by letter, and, with the same number of updates, to tell ten classes; both also from scratch. Recordings 6 to 14 of each
-speaker and digit are for training, 5 chooses the checkpoint, 0 to 4 (the official test set) are used once. Printed:
+speaker and digit are for training, 5 chooses the checkpoint, 0 to 4 (the official test set) decide nothing. Printed:
 word error rate on the test set, which of single words is the share not spelled right, and the classifier's error.
 
 What is finished is not done again.
