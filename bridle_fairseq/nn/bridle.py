@@ -232,7 +232,8 @@ class Bridle(nn.Module):
             x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
             logits = self.decoder(x, mask, targets, patches.grid, patches.padding_mask)
         if codes is None:
-            padding = targets.of(self._statistics_padding(patches)) if self.dummy_batch else targets.flat_padding
+            assert latents is not None
+            padding = torch.ones_like(logits[:, 0, 0], dtype=torch.bool) if self.dummy_batch else targets.flat_padding
             expected = self.quantizer.encode(targets.of(latents), padding, s.codes_per_level)
         else:
             expected = targets.of(codes)
