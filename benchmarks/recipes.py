@@ -29,6 +29,7 @@ from runs import mean_and_deviation, measure_statistics, train
 STAGES = (("encoder", 600), ("tokenizer", 200), ("encoder", 400))  # of tiny
 OTHER_STAGES = {"fast": (("encoder", 1100), ("tokenizer", 100))}
 SHORTER, FEWEST, SETTLING = 20, 10, 3  # of a short run: a share of the updates, at least; updates of a stage not timed
+CROSS = ("model.decoder_kind=cross", "model.decoder_window=[]")
 CONVOLUTION = ("model.decoder_kind=convolution", "model.decoder_window=[]", "model.decoder_heads=8")
 SPARSE = ("model.mask_ratio=0.8", "model.predict_share=0.25")
 BF16 = "model.precision=bfloat16"
@@ -38,7 +39,8 @@ RECIPES = {
     "mask": ("tiny", [BF16, "model.mask_ratio=0.8"]),
     "share": ("tiny", [BF16, "model.predict_share=0.25"]),
     "global": ("tiny", [BF16, "model.mask_ratio=0.8", "model.decoder_window=[]"]),
-    "cross": ("tiny", [BF16, "model.decoder_kind=cross", "model.decoder_window=[]"]),
+    "cross": ("tiny", [BF16, *CROSS]),
+    "cross-sparse": ("tiny", [BF16, *CROSS, *SPARSE]),
     "convolution": ("tiny", [BF16, *CONVOLUTION]),
     "sparse": ("tiny", [BF16, *CONVOLUTION, *SPARSE]),
     "two-masks": ("tiny", [BF16, *CONVOLUTION, *SPARSE, "model.num_masks=2"]),
