@@ -82,3 +82,13 @@ def test_without_sentencepiece_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"bridle_fairseq\[units\]"):
         pieces.load("some.model")
+
+
+def test_the_cost_of_tokens():
+    counts, learned = np.array([6, 2, 0, 0]), np.array([3, 0, 1, 0])
+    cost = pieces.unigram_cost(counts, learned)
+    assert cost.tokens == 8
+    assert cost.entropy == pytest.approx(-(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)))
+    assert cost.held_out == pytest.approx(-(6 * np.log2(4 / 8) + 2 * np.log2(1 / 8)) / 8)
+    with pytest.raises(InputError, match="no tokens"):
+        pieces.unigram_cost(np.zeros(4, int), learned)

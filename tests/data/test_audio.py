@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.audio import AudioDataset, total_seconds
 from bridle_fairseq.data.augment import Augment
 from bridle_fairseq.data.decode import read_crop
 from bridle_fairseq.data.manifest import Manifest
@@ -185,3 +185,12 @@ def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
         dataset.set_epoch(epoch)
         lengths.add(len(dataset[0]["source"]))
     assert lengths == {4000}
+
+
+def test_seconds_of_sound_are_those_of_each_files_own_rate(write_sound, tmp_path):
+    write_sound("a.wav", 8000, 16000)
+    write_sound("b.wav", 8000, 8000)
+    manifest = Manifest(tmp_path, ["a.wav", "b.wav"], [8000, 8000])
+    assert total_seconds(manifest) == pytest.approx(1.5) and total_seconds(manifest, [1]) == 1.0
+    with pytest.raises(InputError, match="line 3: .*b.wav: 8000 samples, the manifest says 7999"):
+        total_seconds(Manifest(tmp_path, ["a.wav", "b.wav"], [8000, 7999]))

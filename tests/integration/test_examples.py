@@ -205,11 +205,11 @@ def test_the_page_about_units(tmp_path):
     assert "language model  " in printed and "unigram  " in printed
     (row,) = list(csv.DictReader((work / "heard/distances.csv").open()))
     assert {"levels_0", "levels_1", "levels_2"} <= row.keys()
-    for name in ("test.0.levels1", "test.1.levels2", "sampled.0.levels2"):
+    for name in ("valid.0.levels1", "valid.1.levels2", "sampled.0.levels2"):
         samples, rate = soundfile.read(work / "heard" / f"{name}.wav")
         assert rate == 16000 and len(samples) > 1000 and np.isfinite(samples).all()
     nearest = printed[printed.rindex("\n0\n") :].splitlines()
-    assert len([line for line in nearest if line.startswith("  ")]) == 6
+    assert len([line for line in nearest if line.startswith("  ")]) == 5
 
 
 def test_the_page_about_speech(tmp_path):
