@@ -42,7 +42,8 @@ def test_what_repeats_becomes_one_piece():
 
 def test_long_lines_are_learned_from_too_and_nothing_beyond_the_limit():
     motif = np.tile([7, 8, 9], 2 * pieces.LONGEST_LINE)
-    assert len(trained([to_characters(motif)], CODES + 3, CODES).encode(to_characters(motif[:3]))) == 1
+    late = np.concatenate([np.arange(pieces.LONGEST_LINE) % 5 + 20, motif])
+    assert len(trained([to_characters(late)], CODES + 3, CODES).encode(to_characters(motif[:3]))) == 1
     ignored = [to_characters(np.arange(20)), to_characters(motif)]
     model = trained(ignored, CODES + 2, CODES, max_units=20)
     assert len(model.encode(to_characters(motif[:3]))) == 3

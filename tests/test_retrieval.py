@@ -119,7 +119,7 @@ class Codes:
     """As CachedCodes has them: two clips and one that could not be read."""
 
     prefix, info = "train.codes", SimpleNamespace(num_codebooks=2, codebook_size=4)
-    items = ([[0, 1], [0, 2], [3, 1], [0, 1]], [[0, 1], [3, 2]], [])
+    items = ([[0, 3], [0, 0], [3, 3], [0, 3]], [[0, 3], [3, 0]], [])
 
     def __len__(self):
         return 3
@@ -132,5 +132,5 @@ def test_histograms_are_compared_level_by_level():
     bank = retrieval.CodeBank(Codes())
     assert bank.rows == 3 and bank.width == 8
     ((neighbour,),) = retrieval.nearest(bank, bank.raw(np.array([0])), 5, [0], ENGINES["exact"])
-    coefficient = (3 / 4 * 1 / 2) ** 0.5 + (1 / 4 * 1 / 2) ** 0.5  # of both levels
+    coefficient = (3 / 4 * 1 / 2) ** 0.5 + (1 / 4 * 1 / 2) ** 0.5  # of both levels; of both together it would be 1
     assert neighbour.row == 1 and neighbour.similarity == pytest.approx(coefficient)

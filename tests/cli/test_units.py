@@ -122,6 +122,8 @@ def test_shards_in_any_order_give_the_same_bytes(corpus, tmp_path, small_chunks,
     assert "left to others" in capsys.readouterr().out
     units(corpus[0], "--out", tmp_path / "out", *options, "--shard", "1/3")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    units("--back", tmp_path / "out/train.units", "--out", tmp_path / "again")
+    assert (tmp_path / "again/train.codes.bin").read_bytes() == Path(f"{corpus[0]}.bin").read_bytes()
 
 
 def test_finished_units_are_left_alone_and_others_replaced_only_when_told(corpus, tmp_path, capsys):
@@ -132,6 +134,9 @@ def test_finished_units_are_left_alone_and_others_replaced_only_when_told(corpus
     assert os.stat(tmp_path / "train.km").st_mtime_ns == before
     units(corpus[0], "--out", tmp_path, "--dedup", code=2)
     assert "units with dedup False are there; expected True" in one_sentence(capsys)
+    other, _ = write_corpus(tmp_path / "other", seed=1)
+    units(other, "--out", tmp_path, code=2)
+    assert "units with manifest_sha256 " in one_sentence(capsys)
     units(corpus[0], "--out", tmp_path, "--dedup", "--overwrite")
     assert (tmp_path / "train.counts").exists()
 

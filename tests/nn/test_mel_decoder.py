@@ -57,7 +57,7 @@ def test_training_keeps_a_random_number_of_levels_of_each_clip(decoder):
 
 def test_the_tokenizer_learns_nothing_and_counts_nothing(decoder):
     before = {name: value.clone() for name, value in decoder.tokenizer.state_dict().items()}
-    decoder.train()
+    assert not any(module.training for module in decoder.train().tokenizer.modules())
     out = decoder(WAVES, PADDING)
     sum(out.absolute_error()).backward()
     assert all(p.grad is None for p in decoder.tokenizer.parameters())
