@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def plot(found: dict[str, list[float]], path: Path) -> None:
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for name, values in found.items():
-        axes.plot(range(len(values)), values, marker="o", label=name if len(found) > 1 else None)
+        label = os.path.relpath(name, os.path.commonpath(found)) if len(found) > 1 else None
+        axes.plot(range(len(values)), values, marker="o", label=label)
     axes.set(
         xlabel="levels", ylabel="log-mel distance in dB", xticks=range(max(map(len, found.values()))), ylim=(0, None)
     )
