@@ -8,18 +8,23 @@ encoding and decoding gives them back.
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridle_fairseq.data.description import fields_of
+from bridle_fairseq.data.manifest import atomic_text
+from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, units_summary
 from bridle_fairseq.data.units import to_characters
 from bridle_fairseq.errors import InputError
 
 LONGEST_LINE = 4096  # for training alone; SentencePiece counts positions of a line in 16 bits
 MAX_UNITS = 4_000_000  # of training: its memory grows with them, some 100 bytes each
 UNKNOWN = 0
+VERSION = 1  # of a model's description
 
 
 def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> Any:
@@ -114,6 +119,32 @@ def load(path: str | os.PathLike[str]) -> Any:
         return sentencepiece.SentencePieceProcessor(model_file=os.fspath(path))
     except (OSError, RuntimeError):
         raise InputError(f"{path}: not a model of SentencePiece; expected one that was trained on units") from None
+
+
+def describe(path: str | os.PathLike[str], info: UnitsInfo) -> None:
+    """Write ``{path}.json`` beside a model's file: of which units it was trained."""
+    with atomic_text(f"{os.fspath(path)}.json") as file:
+        json.dump({**units_summary(info), "version": VERSION}, file, indent=2)
+        file.write("\n")
+
+
+def load_for(path: str | os.PathLike[str], units: str, info: UnitsInfo) -> Any:
+    """The model at a path, for units that mean what those meant of which it was trained.
+
+    The characters of two checkpoints' codes are the same ones: nothing else would tell them apart.
+
+    Args:
+        path: of the model's file.
+        units: path of the description of the units, for messages.
+        info: that description.
+
+    Raises:
+        InputError: see :func:`load`; no description of the model, or it is one of other units.
+    """
+    model = load(path)
+    with fields_of(path, "a model of pieces", VERSION) as fields:
+        check_alike(units, units_summary(info), f"{os.fspath(path)}.json", {k: fields[k] for k in units_summary(info)})
+    return model
 
 
 class Cost(NamedTuple):

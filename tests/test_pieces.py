@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bridle_fairseq import pieces
-from bridle_fairseq.data.units import to_characters
+from bridle_fairseq.data.codes import CodesInfo
+from bridle_fairseq.data.unit_files import UnitsInfo
+from bridle_fairseq.data.units import LAYOUTS, Scheme, from_characters, to_characters
 from bridle_fairseq.errors import InputError
 
 sentencepiece = pytest.importorskip("sentencepiece")
@@ -33,6 +35,23 @@ def test_every_code_is_a_piece_and_comes_back_also_unseen_ones():
     text = to_characters(np.random.default_rng(1).permutation(CODES))
     numbers = model.encode(text)
     assert pieces.UNKNOWN not in numbers and model.decode(numbers) == text and model.decode(model.encode("")) == ""
+
+
+def test_ten_thousand_random_sequences_of_all_levels_come_back():
+    """Codes -> units -> text -> pieces -> text -> units -> codes."""
+    random = np.random.default_rng(2)
+    sequences = [random.integers(0, 256, (length, 4)) for length in random.integers(0, 16, 10_000)]
+    some = Scheme.of(4, 256, "all", "interleaved")
+    model = trained((to_characters(some.units(codes)[0]) for codes in sequences[:300]), 1200, some.size)
+    for layout, count in zip(LAYOUTS, (10_000, 500, 500), strict=True):
+        scheme = Scheme.of(4, 256, "all", layout)
+        rows = (enumerate(scheme.units(codes)) for codes in sequences[:count])
+        texts = [to_characters(units + scheme.first_character(place)) for row in rows for place, units in row]
+        again = model.decode(model.encode(texts))
+        for number, codes in enumerate(sequences[:count]):
+            streams = again[number * scheme.streams : (number + 1) * scheme.streams]
+            units = [from_characters(line) - scheme.first_character(place) for place, line in enumerate(streams)]
+            assert np.array_equal(scheme.codes(units), codes)
 
 
 def test_what_repeats_becomes_one_piece():
@@ -93,3 +112,20 @@ def test_the_cost_of_tokens():
     assert cost.held_out == pytest.approx(-(6 * np.log2(4 / 8) + 2 * np.log2(1 / 8)) / 8)
     with pytest.raises(InputError, match="no tokens"):
         pieces.unigram_cost(np.zeros(4, int), learned)
+
+
+def test_a_model_knows_whose_units_it_is_of(tmp_path):
+    path = tmp_path / "50.model"
+    path.write_bytes(pieces.train(lines(), 50, CODES))
+    with pytest.raises(InputError, match="50.model.json: cannot read this description of a model of pieces"):
+        pieces.load_for(path, "a.units.json", info("a"))
+    pieces.describe(path, info("a"))
+    assert pieces.load_for(path, "a.units.json", info("a")).get_piece_size() == 50
+    with pytest.raises(InputError, match=r"b.units.json: checkpoint_sha256 b; expected a as in .*50.model.json"):
+        pieces.load_for(path, "b.units.json", info("b"))
+    with pytest.raises(InputError, match="a.units.json: level 1; expected all"):
+        pieces.load_for(path, "a.units.json", info("a", level="1"))
+
+
+def info(checkpoint, level="all"):
+    return UnitsInfo(CodesInfo(2, 20, {}, checkpoint, "c"), 60, level, "interleaved", "text", False)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     manifest = Manifest.read(args.manifest) if args.manifest else None
     bank = open_index(args.index, args.array, manifest)
-    own = [_row_of(query, bank, manifest) for query in args.queries]
+    own = _own_rows(args.queries, bank, manifest)
     files = [query for query, row in zip(args.queries, own, strict=True) if row is None]
     made = iter(_vectors(args, bank, files) if files else ())
     vectors = [next(made) if row is None else bank.raw(np.array([row]))[0] for row in own]
@@ -90,16 +90,20 @@ def _prefix(path: str) -> str:
     return found[0].removesuffix(".json")
 
 
-def _row_of(query: str, bank: Any, manifest: Any) -> int | None:
-    """The row of the index that a query is; None where it is a file from elsewhere."""
-    if query.isdecimal() and not os.path.exists(query):
-        if int(query) >= bank.rows:
+def _own_rows(queries: list[str], bank: Any, manifest: Any) -> list[int | None]:
+    """The row of the index that each query is; None where it is a file from elsewhere."""
+    numbers = [query.isdecimal() and not os.path.exists(query) for query in queries]
+    wanted = {os.path.abspath(query) for query, number in zip(queries, numbers, strict=True) if not number}
+    known: dict[str, int] = {}
+    if manifest is not None and wanted:
+        paths = ((os.path.abspath(manifest.path(row)), row) for row in range(len(manifest)))
+        known = {path: row for path, row in paths if path in wanted}
+    found: list[int | None] = []
+    for query, number in zip(queries, numbers, strict=True):
+        if number and int(query) >= bank.rows:
             raise InputError(f"row {query} of {bank.prefix}: expected 0 to {bank.rows - 1}")
-        return int(query)
-    if manifest is None:
-        return None
-    wanted = os.path.abspath(query)
-    return next((row for row in range(len(manifest)) if os.path.abspath(manifest.path(row)) == wanted), None)
+        found.append(int(query) if number else known.get(os.path.abspath(query)))
+    return found
 
 
 def _vectors(args: argparse.Namespace, bank: Any, files: list[str]) -> Any:

@@ -128,7 +128,7 @@ def _check(args: argparse.Namespace, prefix: str, what: str, codes: Any) -> None
 
 def _check_alike(infos: list[tuple[str, Any]], out: str, overwrite: bool) -> None:
     """See that all splits, and those in the folder already, have units of one kind: a dictionary serves all of them."""
-    from bridle_fairseq.data.unit_files import read_units_info, units_summary
+    from bridle_fairseq.data.unit_files import check_alike, read_units_info, units_summary
 
     mine = {os.path.basename(path).removesuffix(".codes.json") for path, _ in infos}
     there = [] if overwrite else sorted(Path(out).glob("*.units.json"))
@@ -136,13 +136,7 @@ def _check_alike(infos: list[tuple[str, Any]], out: str, overwrite: bool) -> Non
     found = [*infos, *((str(path), read_units_info(str(path).removesuffix(".json"))) for path in others)]
     first_path, first = found[0]
     for path, info in found[1:]:
-        for name, value in units_summary(info).items():
-            expected = units_summary(first)[name]
-            if value != expected:
-                raise InputError(
-                    f"{path}: {name} {str(value)[:12]}; expected {str(expected)[:12]} as in {first_path}, for units of "
-                    "one folder mean the same"
-                )
+        check_alike(path, units_summary(info), first_path, units_summary(first))
 
 
 def _report(split: str, summary: Any, parts: Any) -> None:

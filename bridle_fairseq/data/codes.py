@@ -123,8 +123,19 @@ class CachedCodes:
         return self._items.sizes
 
     def item(self, row: int) -> np.ndarray:
-        """All codes of a row: n x K int64; n = 0 when the row could not be tokenised."""
-        return self._items[row].numpy().reshape(-1, self.info.num_codebooks)
+        """All codes of a row: n x K int64; n = 0 when the row could not be tokenised.
+
+        Raises:
+            InputError: there are others than its codebooks have.
+        """
+        item = self._items[row].numpy()
+        largest = int(item.max(initial=0))
+        if largest >= self.info.codebook_size or len(item) % self.info.num_codebooks:
+            raise InputError(
+                f"{self.prefix}.bin, item {row + 1}: {len(item)} codes up to {largest}; expected codes below "
+                f"{self.info.codebook_size}, {self.info.num_codebooks} a patch"
+            )
+        return item.reshape(-1, self.info.num_codebooks)
 
     def segment(self, row: int, number: int) -> np.ndarray:
         """Codes of one segment of a row: n x K int64."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -259,3 +259,21 @@ def units_summary(info: UnitsInfo) -> dict[str, Any]:
         "level": info.level,
         "layout": info.layout,
     }
+
+
+def check_alike(path: str, found: Mapping[str, Any], expected_path: str, expected: Mapping[str, Any]) -> None:
+    """See that two things are of units that mean the same.
+
+    Args:
+        path, found: what describes the one, and its :func:`units_summary`.
+        expected_path, expected: the other.
+
+    Raises:
+        InputError: they are not.
+    """
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{path}: {name} {str(found.get(name))[:12]}; expected {str(value)[:12]} as in {expected_path}, for "
+                "units that are used together mean the same"
+            )

@@ -72,15 +72,22 @@ def plot(found: dict[str, list[float]], path: Path) -> None:
         raise InputError(f"the plot needs matplotlib ({error}); pip install 'bridle_fairseq[units]'") from None
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for name, values in found.items():
-        label = os.path.relpath(name, os.path.commonpath(found)) if len(found) > 1 else None
-        axes.plot(range(len(values)), values, marker="o", label=label)
+    for name, values in zip(short_names(list(found)), found.values(), strict=True):
+        axes.plot(range(len(values)), values, marker="o", label=name if len(found) > 1 else None)
     axes.set(
         xlabel="levels", ylabel="log-mel distance in dB", xticks=range(max(map(len, found.values()))), ylim=(0, None)
     )
     if len(found) > 1:
         figure.legend(loc="outside lower center", fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """What tells paths apart: without the folders that all of them begin with, and the endings that all have."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    first = len(os.path.commonprefix(parts))
+    last = len(os.path.commonprefix([part[first:][::-1] for part in parts]))
+    return [os.path.join(*(part[first : len(part) - last] or part[-1:])) for part in parts]
 
 
 def sound(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq import pieces
+from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio import total_seconds
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.prepare import run_script
@@ -28,7 +29,13 @@ def load(checkpoint: str, data: str) -> tuple[Any, Any]:
 
     if not Path(checkpoint).is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; expected one of the task language_modeling")
-    models, _, task = load_model_ensemble_and_task([checkpoint], arg_overrides={"data": str(Path(data).resolve())})
+    if not Path(data, "dict.txt").is_file():
+        raise InputError(f"{data}: no dict.txt; expected a folder of fairseq-preprocess --only-source")
+    try:
+        models, _, task = load_model_ensemble_and_task([checkpoint], arg_overrides={"data": str(Path(data).resolve())})
+    except RuntimeError as error:  # sizes of its embedding
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{checkpoint}: not a model of the tokens of {data}/dict.txt ({reason[:160]})") from None
     if not hasattr(task, "output_dictionary"):
         raise InputError(f"{checkpoint}: a checkpoint of {type(task).__name__}; expected one of language_modeling")
     return models[0].eval(), task
@@ -120,12 +127,15 @@ def draw(model: Any, grammar: Grammar, args: argparse.Namespace) -> list[list[in
 
 def sample(args: argparse.Namespace) -> None:
     """Units made up by the model, as files that `bridle units --back` turns into codes."""
-    info = read_units_info(args.like.removesuffix(".json"))
+    info = read_units_info(prefix_of(args.like, ".units"))
     if info.format != "text" or info.layout == "flattened" or info.dedup:
         raise InputError(f"{args.like}: expected text units of one level or interleaved ones, without deduplication")
     model, task = load(args.checkpoint, args.data)
-    processor, dictionary = pieces.load(args.model), task.dictionary
+    where = f"{prefix_of(args.like, '.units')}.json"
+    processor, dictionary = pieces.load_for(args.model, where, info), task.dictionary
     numbers = [int(token) if token.isdecimal() else pieces.UNKNOWN for token in dictionary.symbols]
+    if max(numbers) >= processor.get_piece_size():
+        raise InputError(f"{args.data}/dict.txt: a token {max(numbers)}; expected the pieces of {args.model}")
     texts = ["" if number == pieces.UNKNOWN else processor.id_to_piece(number) for number in numbers]
     grammar = Grammar(texts, info, dictionary.eos())
     drawn = ["".join(texts[token] for token in line) for line in draw(model, grammar, args)]

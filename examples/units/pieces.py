@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio import total_seconds
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.prepare import run_script
-from bridle_fairseq.data.unit_files import UnitsInfo, read_units_info
+from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, read_units_info, units_summary
 from bridle_fairseq.errors import InputError
 
 
-def read_text(path: str) -> tuple[UnitsInfo, list[str]]:
-    """What the units of a split are, and the paths of their text files."""
+def read_text(path: str) -> tuple[str, UnitsInfo, str]:
+    """Of a split's units: the path of their description, what it says, and the path of their text."""
     prefix = prefix_of(path, ".units")
     info = read_units_info(prefix)
     if info.format != "text":
@@ -35,20 +35,25 @@ def read_text(path: str) -> tuple[UnitsInfo, list[str]]:
         )
     if info.scheme.streams > 1:
         raise InputError(f"{prefix}.json: units of several levels apart; expected one line a clip: --level N for each")
-    return info, [f"{stem}.txt" for stem in info.stems(prefix)]
+    return f"{prefix}.json", info, f"{info.stems(prefix)[0]}.txt"
 
 
-def lines_of(path: str) -> Iterator[str]:
-    """The lines of a text file of units; their number must be that of its manifest's rows."""
-    info, (text,) = read_text(path)
+def units_of(path: str) -> Iterator[str]:
+    """The lines of the text file of a split's units."""
+    _, info, text = read_text(path)
+    return lines_of(text, info)
+
+
+def lines_of(text: str, info: UnitsInfo) -> Iterator[str]:
+    """The lines of a text file; their number must be that of its manifest's rows."""
     rows = 0
     try:
         with open(text, encoding="utf-8", newline="\n") as file:
             for line in file:
                 rows += 1
                 yield line.rstrip("\n")
-    except OSError as error:
-        raise InputError(f"{text}: cannot read these units: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{text}: cannot read these lines: {getattr(error, 'strerror', 'not UTF-8')}") from None
     if rows != info.rows:
         raise InputError(f"{text}: {rows} lines; expected {info.rows}, one a row of its manifest, as its json says")
 
@@ -60,19 +65,23 @@ def characters(info: UnitsInfo) -> int:
 
 def train(args: argparse.Namespace) -> None:
     """A model for each vocabulary size."""
-    info, _ = read_text(args.units)
+    _, info, _ = read_text(args.units)
     args.out.mkdir(parents=True, exist_ok=True)
     for size in args.vocab_size:
-        model = pieces.train(lines_of(args.units), size, characters(info), args.max_units)
+        model = pieces.train(units_of(args.units), size, characters(info), args.max_units)
         path = args.out / f"{size}.model"
         path.write_bytes(model)
+        pieces.describe(path, info)
         made = pieces.load(path).get_piece_size()
         print(f"{path}: {made} pieces{'; nothing else comes twice' if made < size else ''}")
 
 
 def encode(args: argparse.Namespace) -> None:
     """Lines of piece numbers, and their dictionary."""
-    model = pieces.load(args.model)
+    model = None
+    for units in args.units:
+        where, info, _ = read_text(units)
+        model = pieces.load_for(args.model, where, info)
     args.out.mkdir(parents=True, exist_ok=True)
     with atomic_text(args.out / "dict.txt") as file:
         file.writelines(f"{number} 1\n" for number in range(model.get_piece_size()))
@@ -80,7 +89,7 @@ def encode(args: argparse.Namespace) -> None:
         path = args.out / f"{Path(prefix_of(units, '.units')).name.removesuffix('.units')}.pieces"
         count = 0
         with atomic_text(path) as file:
-            for number, line in enumerate(lines_of(units), 1):
+            for number, line in enumerate(units_of(units), 1):
                 found = model.encode(line)
                 if pieces.UNKNOWN in found:
                     raise InputError(f"{units}, line {number}: a unit that {args.model} lacks; expected its own units")
@@ -91,44 +100,52 @@ def encode(args: argparse.Namespace) -> None:
 
 def decode(args: argparse.Namespace) -> None:
     """Files of units again, beside a copy of the description of those that were encoded."""
-    model = pieces.load(args.model)
-    prefix = prefix_of(args.like, ".units")
-    info, (text,) = read_text(prefix)
+    where, info, text = read_text(args.like)
+    model = pieces.load_for(args.model, where, info)
     path = args.out / Path(text).name
-    with atomic_text(path) as out, open(args.pieces, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+    if path.resolve() == Path(text).resolve():
+        raise InputError(f"--out is {args.out}, where the units of --like are; expected another folder")
+    with atomic_text(path) as out:
+        for number, line in enumerate(lines_of(args.pieces, info), 1):
             found = [int(word) if word.isdecimal() else -1 for word in line.split()]
             if not all(0 < piece < model.get_piece_size() for piece in found):
                 raise InputError(f"{args.pieces}, line {number}: not pieces of {args.model}; expected their numbers")
             out.write(model.decode(found) + "\n")
     if info.dedup:
         shutil.copy(text.removesuffix(".txt") + ".counts", path.with_suffix(".counts"))
-    shutil.copy(f"{prefix}.json", args.out)
+    shutil.copy(where, args.out)
     print(f"{path}: units again")
 
 
 def report(args: argparse.Namespace) -> None:
     """A table: plain units, then each model; how much shorter lines get, and bits of a second of sound."""
     manifest = Manifest.read(args.manifest)
-    info, _ = read_text(args.units)
+    where, info, _ = read_text(args.units)
     if info.codes.manifest_sha256 != manifest.fingerprint():
         raise InputError(f"{args.units}: units of another manifest; expected those of {args.manifest}")
-    first = info.scheme.first_character(0)
-    lines, learned = list(lines_of(args.units)), list(lines_of(args.train))
-    seconds = total_seconds(manifest, [row for row, line in enumerate(lines) if line])
-    models: list[Any] = [None, *map(pieces.load, args.models)]
-    plain = sum(map(len, lines))
+    others, learned, _ = read_text(args.train)
+    check_alike(
+        where,
+        {**units_summary(info), "dedup": info.dedup},
+        others,
+        {**units_summary(learned), "dedup": learned.dedup},
+    )
+    models: list[Any] = [None, *(pieces.load_for(path, where, info) for path in args.models)]
+    first, plain = info.scheme.first_character(0), 0
+    seconds = total_seconds(manifest, [row for row, line in enumerate(units_of(args.units)) if line])
     print("vocabulary  tokens/s  units/token  entropy bits/s  coded bits/s")
     for model in models:
         size = model.get_piece_size() if model else info.scheme.size
-        counts, known = (count(model, text, size, first) for text in (lines, learned))
+        counts, known = (count(model, units_of(path), size, first) for path in (args.units, args.train))
         cost = pieces.unigram_cost(counts, known)
-        rate = cost.tokens / seconds
+        plain, rate = plain or cost.tokens, cost.tokens / seconds
         print(f"{size:10}  {rate:8.1f}  {plain / cost.tokens:11.3f}  {cost.entropy * rate:14.1f}  ", end="")
         print(f"{cost.held_out * rate:12.1f}")
+    if info.dedup:
+        print("how often units are repeated (.counts) is not in these bits")
 
 
-def count(model: Any, lines: list[str], size: int, first: int) -> np.ndarray:
+def count(model: Any, lines: Iterable[str], size: int, first: int) -> np.ndarray:
     """How often each token occurs: a piece of the model, or without one a unit."""
     total = np.zeros(size, np.int64)
     for line in lines:

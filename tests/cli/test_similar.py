@@ -61,6 +61,16 @@ def test_a_file_is_its_row_or_is_made_into_what_the_index_has(indexed, checkpoin
     assert {Path(name).name for _, name in own} < {f"clip {n}.wav" for n in (0, 2, 3, 4)}
 
 
+def test_queries_are_answered_in_their_order(indexed, tmp_path, capsys):
+    options = ["--manifest", indexed / "valid.tsv", "--top", 1]
+    answers = []
+    for query in (indexed / "clip 4.wav", 3, indexed / "clip 1.wav", indexed / "clip 4.wav"):
+        similar(indexed / "features", query, *options)
+        answers += found(capsys)
+    similar(indexed / "features", indexed / "clip 4.wav", 3, indexed / "clip 1.wav", indexed / "clip 4.wav", *options)
+    assert found(capsys) == answers and answers[0] == answers[3] != answers[1]
+
+
 def test_features_of_another_layer_or_pooling(indexed, capsys):
     answers = []
     for name in ("mean.layer1", "frequency.layer1"):

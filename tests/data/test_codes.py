@@ -164,3 +164,16 @@ def test_missing_and_damaged_files_are_one_sentence(cached, tmp_path):
         (tmp_path / "train.codes.json").write_text(content)
         with pytest.raises(InputError, match=r"train\.codes\.json"):
             CachedCodes(prefix, manifest)
+
+
+def test_codes_that_its_codebooks_do_not_have_are_refused(cached):
+    manifest, prefix = cached
+    info = read_info(prefix)
+    write_info(prefix, dataclasses.replace(info, codebook_size=20173))
+    codes = CachedCodes(prefix, manifest)
+    assert codes.item(2).shape == (18, LEVELS)
+    with pytest.raises(InputError, match=r"codes.bin, item 4: 36 codes up to 30112; expected codes below 20173, 3 a"):
+        codes.item(3)
+    write_info(prefix, dataclasses.replace(info, num_codebooks=4))
+    with pytest.raises(InputError, match=r"codes.bin, item 1: 15 codes up to 42; expected codes below 65536, 4 a"):
+        CachedCodes(prefix, manifest).item(0)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from bridle_fairseq.data.codes import CodesInfo, write_index, write_info
@@ -73,23 +74,116 @@ def test_rows_that_are_not_there_are_not_decoded(monkeypatch, tmp_path, capsys):
     assert "--rows has 2; expected rows with codes from 0 to 1" in capsys.readouterr().err
 
 
+def write_units(folder, rows, split="train", **changes):
+    """Text units of a split, a line for each row; the path of their description."""
+    from bridle_fairseq.data.unit_files import write_units_info
+
+    folder.mkdir(exist_ok=True)
+    codes = dataclasses.replace(CODES, **changes)
+    write_units_info(folder / f"{split}.units", UnitsInfo(codes, len(rows), "all", "interleaved", "text", False))
+    (folder / f"{split}.txt").write_text("".join(text(*row) + "\n" for row in rows))
+    return str(folder / f"{split}.units")
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """The script, with a command line: its exit code."""
+    pytest.importorskip("sentencepiece")
+    module = script("pieces")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pieces.py", *map(str, arguments)])
+        return module.main()
+
+    return run
+
+
+def test_pieces_of_another_checkpoints_units_are_refused(pieces, tmp_path, capsys):
+    own = write_units(tmp_path / "own", [[0, 5, 0, 5], [1, 6]])
+    other = write_units(tmp_path / "other", [[0, 5]], checkpoint_sha256="c" * 64)
+    folder, model = tmp_path / "pieces", tmp_path / "pieces/12.model"
+    assert pieces("train", own, "--vocab-size", 12, "--out", folder) == 0
+    assert pieces("encode", model, own, "--out", folder) == 0
+    capsys.readouterr()
+    (tmp_path / "other.tsv").write_text("\na.wav\t9000\n")
+    for command in (
+        ["encode", model, own, other, "--out", tmp_path / "out"],
+        ["decode", model, folder / "train.pieces", "--like", other, "--out", tmp_path / "out"],
+    ):
+        assert pieces(*command) == 2
+        assert "checkpoint_sha256 cccccccccccc; expected aaaaaaaaaaaa as in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_lines_of_pieces_out_of_step_give_no_units(pieces, tmp_path, capsys):
+    own = write_units(tmp_path / "own", [[0, 5, 0, 5], [1, 6]])
+    folder, model = tmp_path / "pieces", tmp_path / "pieces/12.model"
+    assert pieces("train", own, "--vocab-size", 12, "--out", folder) == 0
+    assert pieces("encode", model, own, "--out", folder) == 0
+    decode = ["decode", model, folder / "train.pieces", "--like", own, "--out"]
+    assert pieces(*decode, tmp_path / "again") == 0
+    assert (tmp_path / "again/train.txt").read_bytes() == (tmp_path / "own/train.txt").read_bytes()
+    assert pieces(*decode, tmp_path / "own") == 2
+    assert "where the units of --like are" in capsys.readouterr().err
+    lines = (folder / "train.pieces").read_text()
+    for change, sentence in ((lines + "1\n", "3 lines; expected 2"), ("99\n1\n", "line 1: not pieces of")):
+        (folder / "train.pieces").write_text(change)
+        assert pieces(*decode, tmp_path / "out") == 2
+        assert sentence in capsys.readouterr().err
+        assert not (tmp_path / "out/train.txt").exists()
+    (folder / "train.pieces").unlink()
+    assert pieces(*decode, tmp_path / "out") == 2
+    assert "train.pieces: cannot read these lines" in capsys.readouterr().err
+
+
+def test_the_report_is_what_a_hand_counts(pieces, tmp_path, capsys):
+    from bridle_fairseq.data.manifest import Manifest
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 8000)
+    manifest = Manifest(tmp_path, ["a.wav"], [16000])
+    manifest.write(tmp_path / "valid.tsv")
+    own = write_units(tmp_path / "own", [[0, 5, 0, 5, 0, 5, 0, 5]])
+    measured = {"split": "valid", "manifest_sha256": manifest.fingerprint()}
+    valid = write_units(tmp_path / "own", [[0, 5, 0, 5, 1, 6]], **measured)
+    assert pieces("train", own, "--vocab-size", 12, "--out", tmp_path) == 0
+    capsys.readouterr()
+    report = ["report", own, valid, tmp_path / "12.model", "--manifest", tmp_path / "valid.tsv"]
+    assert pieces(*report) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    shares = np.array([2, 2, 1, 1]) / 6  # 2 s
+    coded = -(4 * np.log2(5 / 18) + 2 * np.log2(1 / 18)) / 2
+    assert table[0] == ["10", "3.0", "1.000", f"{-3 * (shares * np.log2(shares)).sum():.1f}", f"{coded:.1f}"]
+    assert float(table[1][1]) < 3
+    other = write_units(tmp_path / "other", [[0, 5]], checkpoint_sha256="c" * 64)
+    assert pieces("report", other, *report[2:]) == 2
+    assert "checkpoint_sha256 aaaaaaaaaaaa; expected cccccccccccc" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/a/rq/decoder/best.pt", "/a/vq/decoder/best.pt"], ["rq", "vq"]),
+        (["/a/best.pt", "/a/b/best.pt"], ["best.pt", "b"]),
+        (["/a/one.pt", "two.pt"], None),
+        (["/a/one.pt"], ["one.pt"]),
+    ],
+)
+def test_names_in_the_plot_tell_checkpoints_apart(paths, names):
+    found = script("hear").short_names(paths)
+    assert found == names if names else len(set(found)) == 2
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
         (lambda folder: None, ""),
         (lambda folder: (folder / "train.txt").write_text(text(0, 5) + "\n"), "train.txt: 1 lines; expected 2"),
-        (lambda folder: (folder / "train.txt").unlink(), "train.txt: cannot read these units"),
+        (lambda folder: (folder / "train.txt").unlink(), "train.txt: cannot read these lines"),
         (lambda folder: (folder / "train.units.json").unlink(), "cannot read this description of units"),
     ],
 )
-def test_units_out_of_step_with_their_description(monkeypatch, tmp_path, capsys, spoil, sentence):
-    from bridle_fairseq.data.unit_files import write_units_info
-
-    pytest.importorskip("sentencepiece")
-    write_units_info(tmp_path / "train.units", UnitsInfo(CODES, 2, "all", "interleaved", "text", False))
-    (tmp_path / "train.txt").write_text(f"{text(0, 5, 0, 5)}\n{text(1, 6)}\n")
+def test_units_out_of_step_with_their_description(pieces, tmp_path, capsys, spoil, sentence):
+    units = write_units(tmp_path, [[0, 5, 0, 5], [1, 6]])
     spoil(tmp_path)
-    options = ["--vocab-size", "12", "--out", str(tmp_path / "pieces")]
-    monkeypatch.setattr(sys, "argv", ["pieces.py", "train", str(tmp_path / "train.units"), *options])
-    assert script("pieces").main() == (2 if sentence else 0)
+    assert pieces("train", units, "--vocab-size", 12, "--out", tmp_path / "pieces") == (2 if sentence else 0)
     assert sentence in capsys.readouterr().err
