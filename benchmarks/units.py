@@ -48,7 +48,7 @@ VOCABULARIES = {  # of each method's levels
 }
 OF_LANGUAGE_MODEL = {"1": 1000, "all": 2000}  # the vocabulary that language models are trained on
 LANGUAGE_MODEL = (
-    *("dataset.max_tokens=4096", "optimization.max_update=250", "lr_scheduler.warmup_updates=40"),
+    *("dataset.max_tokens=4096", "optimization.max_update=200", "lr_scheduler.warmup_updates=40"),
     *("model.decoder_embed_dim=128", "model.decoder_ffn_embed_dim=512", "model.decoder_layers=2"),
 )
 DECODER = ("optimization.max_update=300", "dataset.batch_size=16", "dataset.validate_interval_updates=300")
@@ -109,9 +109,11 @@ def use_of_codes(folder: Path) -> str:
 
     codes = CachedCodes(folder / "test.codes")
     every = torch.from_numpy(np.concatenate([codes.item(row) for row in range(len(codes))]))
-    lines = ["level  codes used  perplexity"]
+    lines = ["level   codes used  perplexity  bits"]
     for use in level_statistics(code_counts(every, codes.info.codebook_size)):
-        lines.append(f"{use.level:5}  {use.used_codes:4} / {use.codebook_size:4} {use.perplexity:10.1f}")
+        lines.append(
+            f"{use.level:5}  {use.used_codes:4} / {use.codebook_size:4}  {use.perplexity:10.1f}  {use.entropy_bits:.2f}"
+        )
     return "\n".join(lines)
 
 
