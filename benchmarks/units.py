@@ -48,7 +48,7 @@ VOCABULARIES = {  # of each method's levels
 }
 OF_LANGUAGE_MODEL = {"1": 1000, "all": 2000}  # the vocabulary that language models are trained on
 LANGUAGE_MODEL = (
-    *("dataset.max_tokens=4096", "optimization.max_update=200", "lr_scheduler.warmup_updates=40"),
+    *("dataset.max_tokens=4096", "optimization.max_update=100", "lr_scheduler.warmup_updates=20"),
     *("model.decoder_embed_dim=128", "model.decoder_ffn_embed_dim=512", "model.decoder_layers=2"),
 )
 DECODER = ("optimization.max_update=300", "dataset.batch_size=16", "dataset.validate_interval_updates=300")
