@@ -11,9 +11,13 @@ SCRIPT = """
 import resource, sys, torch
 from bridle_fairseq.host_memory import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
-for _ in range(8):
-    torch.zeros(2**24).add_(1)
-print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+def faults_of(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.zeros(2**24).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults_of(16)  # until freed blocks have merged into one that holds an aligned block of this size
+print(kept, faults_of(8))
 """
 
 
@@ -28,7 +32,7 @@ def run(keep, **environment):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_memory_that_was_freed_is_used_again():
     (_, plain), (kept, fewer) = run(False), run(True)
-    assert kept and fewer < plain - 2 * 2**14  # 2^14 pages each time, or huge ones
+    assert kept and fewer < plain / 16  # each time 2^14 pages, or huge ones, beside none
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])

@@ -139,10 +139,10 @@ def labelled_corpus(
     Raises:
         InputError: a class that is not among ``classes``, or a split in some entries only.
     """
-    used, splits = splits_of(scan, [None if entry is None else entry.split for entry in entries], valid_percent, seed)
     kept = [entry for entry in entries if entry is not None]
     classes = classes or Classes.from_names(label for entry in kept for label in entry.labels)
     labels = [[] if entry is None else _numbers(entry, classes) for entry in entries]
+    used, splits = splits_of(scan, [None if entry is None else entry.split for entry in entries], valid_percent, seed)
     folds = np.array([entry.fold for entry in kept])
     for fold in sorted(set(folds.tolist()) - {""}):
         splits[f"fold{fold}/train"], splits[f"fold{fold}/valid"] = used[folds != fold], used[folds == fold]

@@ -75,7 +75,7 @@ def test_given_classes_are_kept_to_by_id_or_name():
     corpus = labelled_corpus(SCAN, [Entry(["/m/2"]), Entry(["Dog"]), *[None] * 4], classes=classes)
     assert corpus.classes is classes and corpus.labels == [[1], [0], [], [], [], []]
     with pytest.raises(InputError, match="unknown class 'Cow'.*given.csv"):
-        labelled_corpus(SCAN, [Entry(["Cow"]), Entry(["Dog"]), *[None] * 4], classes=classes)
+        labelled_corpus(SCAN, [Entry(["Cow"]), *[None] * 5], classes=classes)
 
 
 def test_a_split_in_some_rows_only_is_an_error():

@@ -97,8 +97,10 @@ def write_videos(folder, split, lengths, seed):
         y, x = np.mgrid[:height, :width]
         pitch, speed = random.uniform(0, 0.6, (3, 2)), random.integers(-2, 3, 2)
         waves = np.stack([128 + 90 * np.sin(x * a + y * b + 6 * a) for a, b in pitch], -1)
+        # x264's assembler reads past frames as small as these: without this each run has other files.
+        options = {"crf": "18", "threads": "1", "x264-params": "asm=0"}
         with av.open(str(folder / path), "w") as file:
-            stream = file.add_stream("libx264", rate=25, options={"crf": "18"})
+            stream = file.add_stream("libx264", rate=25, options=options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             for frame in range(frames):
                 pixels = waves.clip(0, 255).astype(np.uint8)
