@@ -7,6 +7,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
+from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.models.bridle import unwrapped
 
 
@@ -52,16 +53,11 @@ class BridleCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
         """Average over ranks and micro-batches, each value by what it is a sum of."""
-
-        totals = _totals(logging_outputs)
-
-        def total(key):
-            return totals.get(key, 0)
-
-        keys = set(totals)
-        if not total("batches"):
+        totals = totals_of(logging_outputs)
+        keys = sorted(totals)
+        if not totals["batches"]:
             return
-        metrics.log_scalar("loss", total("loss") / max(total("sample_size"), 1), total("sample_size"), round=4)
+        metrics.log_scalar("loss", totals["loss"] / max(totals["sample_size"], 1), totals["sample_size"], round=4)
         weights = {
             "loss_": "masked",
             "acc_": "masked",
@@ -72,30 +68,16 @@ class BridleCriterion(FairseqCriterion):
             "revived_": "batches",
         }
         weights |= {"cosine": "patches", "codebook_loss": "patches", "commitment_loss": "patches", "stage": "batches"}
-        for key in sorted(keys):
+        for key in keys:
             by = weights.get(key) or weights.get(key.rstrip("0123456789"))
-            if by and total(by):
-                metrics.log_scalar(key, total(key) / total(by), total(by), round=4)
-        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+            if by and totals[by]:
+                metrics.log_scalar(key, totals[key] / totals[by], totals[by], round=4)
+        metrics.log_speed("clips_per_second", totals["nsentences"], priority=850, round=1)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """All values are sums."""
         return True
-
-
-def _totals(logs):
-    """Sum of each value over logs; all that is on a device comes from there in one copy."""
-    totals, sums = {}, {}
-    for log in logs:
-        for key, value in log.items():
-            into = sums if torch.is_tensor(value) else totals
-            into[key] = into.get(key, 0) + value
-    if sums:
-        # float64: counts of patches and sums of float32 keep their digits
-        values = torch.stack([value.double() for value in sums.values()]).tolist()
-        totals |= {key: totals.get(key, 0) + value for key, value in zip(sums, values, strict=True)}
-    return totals
 
 
 def _codebook_use(usage, dead_share):

@@ -8,6 +8,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch.nn import functional
 
+from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.data.recolor import load_transforms
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.augment import mixup
@@ -100,19 +101,15 @@ class BridleClassificationCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
         """Average over the clips of all ranks and micro-batches."""
-
-        def total(key):
-            values = [log.get(key, 0) for log in logging_outputs]
-            return sum(v.item() if torch.is_tensor(v) else v for v in values)
-
-        clips = total("sample_size")
+        totals = totals_of(logging_outputs)
+        clips = totals["sample_size"]
         if not clips:
             return
-        metrics.log_scalar("loss", total("loss") / clips, clips, round=4)
+        metrics.log_scalar("loss", totals["loss"] / clips, clips, round=4)
         for key, name in (("correct", "accuracy"), ("hits", "precision_at_1")):
-            if any(key in log for log in logging_outputs):
-                metrics.log_scalar(name, total(key) / clips, clips, round=5)
-        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+            if key in totals:
+                metrics.log_scalar(name, totals[key] / clips, clips, round=5)
+        metrics.log_speed("clips_per_second", totals["nsentences"], priority=850, round=1)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
+from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.error_rates import load_jiwer, word_errors
 from bridle_fairseq.nn.ctc import ctc_loss, greedy
 
@@ -55,19 +55,15 @@ class BridleCtcCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
         """Average over what all ranks and micro-batches had."""
-
-        def total(key):
-            values = [log.get(key, 0) for log in logging_outputs]
-            return sum(v.item() if torch.is_tensor(v) else v for v in values)
-
-        symbols = total("sample_size")
+        totals = totals_of(logging_outputs)
+        symbols = totals["sample_size"]
         if not symbols:
             return
-        metrics.log_scalar("loss", total("loss") / symbols, symbols, round=4)
+        metrics.log_scalar("loss", totals["loss"] / symbols, symbols, round=4)
         for name, edits, length in (("uer", "u_edits", "units"), ("wer", "w_edits", "words")):
-            if total(length):
-                metrics.log_scalar(name, total(edits) / total(length), total(length), round=5)
-        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+            if totals[length]:
+                metrics.log_scalar(name, totals[edits] / totals[length], totals[length], round=5)
+        metrics.log_speed("clips_per_second", totals["nsentences"], priority=850, round=1)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

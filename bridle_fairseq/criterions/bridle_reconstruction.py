@@ -7,6 +7,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
+from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.nn.mel_decoder import DECIBELS
 
 
@@ -42,18 +43,14 @@ class BridleReconstructionCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
         """Average over the values of all ranks and micro-batches."""
-
-        def total(key):
-            values = [log.get(key, 0) for log in logging_outputs]
-            return sum(v.item() if torch.is_tensor(v) else v for v in values)
-
-        values = total("sample_size")
+        totals = totals_of(logging_outputs)
+        values = totals["sample_size"]
         if not values:
             return
-        metrics.log_scalar("loss", total("loss") / values, values, round=5)
-        for key in sorted({key for log in logging_outputs for key in log if key.startswith("distance_")}):
-            metrics.log_scalar(key, total(key) / values, values, round=4)
-        metrics.log_speed("clips_per_second", total("nsentences"), priority=850, round=1)
+        metrics.log_scalar("loss", totals["loss"] / values, values, round=5)
+        for key in sorted(key for key in totals if key.startswith("distance_")):
+            metrics.log_scalar(key, totals[key] / values, values, round=4)
+        metrics.log_speed("clips_per_second", totals["nsentences"], priority=850, round=1)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-from array import array
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.data.ragged import Ragged
 from bridle_fairseq.errors import InputError
 
 HEADER = ["index", "mid", "display_name"]
@@ -75,7 +75,7 @@ class Classes:
             writer.writerows([number, *row] for number, row in enumerate(zip(self.ids, self.names, strict=True)))
 
 
-class Labels:
+class Labels(Ragged):
     """Class numbers of each row of a manifest, any number a row.
 
     Args:
@@ -84,18 +84,12 @@ class Labels:
     """
 
     def __init__(self, rows: Iterable[Iterable[int]], classes: Classes) -> None:
+        super().__init__(rows)
         self.classes = classes
-        self._numbers, self._ends = array("i"), array("q", [0])
-        for row in rows:
-            self._numbers.extend(row)
-            self._ends.append(len(self._numbers))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
 
     def __getitem__(self, row: int) -> list[int]:
         """Class numbers of a row."""
-        return self._numbers[self._ends[row] : self._ends[row + 1]].tolist()
+        return self.numbers(row)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Every class of every row: the rows, and the class numbers, in order."""

@@ -7,12 +7,12 @@ begin with U+2581. A line holds a row's symbols with spaces between them. Nothin
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.data.ragged import Ragged
 from bridle_fairseq.errors import InputError
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # with which fairseq's Dictionary begins; they stand in no file
@@ -100,7 +100,7 @@ class Vocabulary:
         return " ".join("".join(self.spelled(numbers)).replace(WORD_MARKS[self.kind], " ").split())
 
 
-class Transcripts:
+class Transcripts(Ragged):
     """The symbols of each row of a manifest, as numbers.
 
     Args:
@@ -109,18 +109,12 @@ class Transcripts:
     """
 
     def __init__(self, rows: Iterable[Sequence[int]], vocabulary: Vocabulary) -> None:
+        super().__init__(rows)
         self.vocabulary = vocabulary
-        self._numbers, self._ends = array("i"), array("q", [0])
-        for row in rows:
-            self._numbers.extend(row)
-            self._ends.append(len(self._numbers))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
 
     def __getitem__(self, row: int) -> torch.Tensor:
         """The symbols of a row, L int64."""
-        return torch.tensor(self._numbers[self._ends[row] : self._ends[row + 1]], dtype=torch.long)
+        return torch.tensor(self.numbers(row), dtype=torch.long)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], manifest: Manifest, vocabulary: Vocabulary) -> Transcripts:

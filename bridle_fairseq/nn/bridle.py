@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bridle_fairseq.nn.blocks import recompute_blocks
-from bridle_fairseq.nn.conv_decoder import ConvDecoder
-from bridle_fairseq.nn.cross_decoder import CrossDecoder
-from bridle_fairseq.nn.decoder import Decoder, GlobalDecoder
+from bridle_fairseq.nn.decoders import decoder_of
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
@@ -327,16 +325,6 @@ class Bridle(nn.Module):
             out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=layer is not None)
         x = out.x if layer is None else out.layers[layer - 1]
         return {"x": x, "class_token": out.class_token, "padding_mask": patches.padding_mask, "grid": patches.grid}
-
-
-def decoder_of(s: BridleSettings) -> nn.Module:
-    """The decoder of a model with these settings."""
-    sizes = (s.encoder_width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.num_codebooks, s.codebook_size)
-    if s.decoder_kind == "cross":
-        return CrossDecoder(*sizes)
-    if s.decoder_kind == "convolution":
-        return ConvDecoder(*sizes, axes=len(s.patch_size))
-    return Decoder(*sizes, s.decoder_window) if s.decoder_window else GlobalDecoder(*sizes)
 
 
 def _repeated(patches: Patches, times: int) -> Patches:

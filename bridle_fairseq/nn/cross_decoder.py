@@ -10,7 +10,6 @@ from bridle_fairseq.nn.attention import attend
 from bridle_fairseq.nn.blocks import Recomputable
 from bridle_fairseq.nn.decoder import CodeDecoder
 from bridle_fairseq.nn.masking import Mask, Targets
-from bridle_fairseq.nn.position import sincos_position
 from bridle_fairseq.nn.transformer import Mlp
 
 
@@ -82,10 +81,7 @@ class CrossDecoder(CodeDecoder):
         self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int], padding_mask: Tensor | None = None
     ) -> Tensor:
         """See :meth:`CodeDecoder.forward`."""
-        memory = self.embed(x)
-        position = sincos_position(grid, self.width, like=memory)
-        memory = memory + position[mask.visible]
-        x = self.mask_token.to(memory.dtype) + position[targets.places]
+        memory, x = self._tokens(x, mask, targets, grid)
         for block in self.blocks:
             x = block(x, memory, mask.visible_padding)
         return self._predict(x.flatten(0, 1))

@@ -66,6 +66,12 @@ class CodeDecoder(nn.Module):
         x = self._fill(self.embed(x), mask)
         return x + sincos_position(grid, self.width, like=x)
 
+    def _tokens(self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The encoder's output, B x V x D, and a mask token for each target, B x Q x D, with their positions."""
+        seen = self.embed(x)
+        position = sincos_position(grid, self.width, like=seen)
+        return seen + position[mask.visible], self.mask_token.to(seen.dtype) + position[targets.places]
+
     def _fill(self, x: Tensor, mask: Mask) -> Tensor:
         """B x V x D at the visible places of B x N x D, the mask token elsewhere."""
         batch, num_patches = mask.masked.shape
@@ -151,10 +157,8 @@ class GlobalDecoder(CodeDecoder):
         self, x: Tensor, mask: Mask, targets: Targets, grid: Sequence[int], padding_mask: Tensor | None = None
     ) -> Tensor:
         """See :meth:`CodeDecoder.forward`."""
-        seen = self.embed(x)
-        position = sincos_position(grid, self.width, like=seen)
-        hidden = self.mask_token.to(seen.dtype) + position[targets.places]
-        x = torch.cat([seen + position[mask.visible], hidden], 1)
+        seen, hidden = self._tokens(x, mask, targets, grid)
+        x = torch.cat([seen, hidden], 1)
         padding = None
         if mask.visible_padding is not None and targets.padding is not None:  # both or none: clips of other lengths
             padding = torch.cat([mask.visible_padding, targets.padding], 1)

@@ -334,7 +334,7 @@ def test_an_unknown_masking_is_told():
         make(masking="tubes")
 
 
-@pytest.mark.parametrize("decoder", ["cross", "convolution"])
+@pytest.mark.parametrize("decoder", ["attention", "cross", "convolution"])
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_light_decoders_learn_in_every_stage(decoder, share):
     model = make(decoder_kind=decoder, decoder_window=[], predict_share=share)

@@ -1,0 +1,23 @@
+"""Sums of what criterions log."""
+
+from collections import defaultdict
+
+import torch
+
+
+def totals_of(logs):
+    """Sum of each value over the logs of ranks and micro-batches, 0 for what none of them has.
+
+    All that is on a device comes from there in one copy.
+    """
+    totals, sums = defaultdict(int), {}
+    for log in logs:
+        for key, value in log.items():
+            into = sums if torch.is_tensor(value) else totals
+            into[key] = into.get(key, 0) + value
+    if sums:
+        # float64: counts of patches and sums of float32 keep their digits
+        values = torch.stack([value.double() for value in sums.values()]).tolist()
+        for key, value in zip(sums, values, strict=True):
+            totals[key] += value
+    return totals
