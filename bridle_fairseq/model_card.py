@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.errors import InputError
+from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
 from bridle_fairseq.nn.settings import BridleSettings
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("symbols", f"{len(config['symbols'])}: {kind}, and the four that fairseq's dictionaries begin with")
         )
-        frame = s.patch_size[0] * 10 / config["upsample"]
+        frame = s.patch_size[0] * FRAME_SHIFT_MS / config["upsample"]
         rows.append(("head", f"CTC, pooling {config['pooling']}, a frame every {frame:g} ms"))
     if "onnx" in config:
         text = "`encoder.onnx`: waveform and padding_mask to features, class_token and feature_padding"
