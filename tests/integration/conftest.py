@@ -3,8 +3,10 @@
 A test runs on sound; marked with ``modalities``, on the files of each of those.
 """
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -213,9 +215,14 @@ class Forker:
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port below those that the system gives to connections of its own choice: until rank 0 listens there, one of
+    another test, which runs at the same time, could get it, and the other ranks would wait for an answer.
+    """
+    for port in random.SystemRandom().sample(range(15000, 32000), 100):
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("100 ports are all taken")
 
 
 class Run:
