@@ -20,15 +20,15 @@ import argparse
 import shutil
 import statistics
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
 from keywords import POOLINGS, Probes, encoder_candidates, iterations, load, prepare, probe
-from runs import mean_and_deviation, measure_statistics, train
+from runs import mean_and_deviation, measure_statistics, train, update_times
 
 STAGES = (("encoder", 600), ("tokenizer", 200), ("encoder", 400))  # of tiny
 OTHER_STAGES = {"fast": (("encoder", 1100), ("tokenizer", 100))}
-SHORTER, FEWEST, SETTLING = 20, 10, 3  # of a short run: a share of the updates, at least; updates of a stage not timed
+# Of a short run: a share of the updates, at least; updates of a stage not timed; updates between lines of the log.
+SHORTER, FEWEST, SETTLING, LOGGED = 20, 10, 5, 5
 CROSS = ("model.decoder_kind=cross", "model.decoder_window=[]")
 CONVOLUTION = ("model.decoder_kind=convolution", "model.decoder_window=[]", "model.decoder_heads=8")
 SPARSE = ("model.mask_ratio=0.8", "model.predict_share=0.25")
@@ -57,21 +57,18 @@ def run(work: Path, folder: str, recipe: str, overrides: list[str], threads: int
 def clips_per_second(work: Path, recipe: str, overrides: list[str]) -> float:
     """Of a whole run, from the log's clock in a short run through its stages."""
     stages = OTHER_STAGES.get(recipe, STAGES)
-    short = [max(FEWEST, count // SHORTER) for _, count in stages]
+    short = [max(FEWEST, count // SHORTER // LOGGED * LOGGED) for _, count in stages]
     parts = [
         f"{{kind: {kind}, updates: {n}, lr: 5.0e-4, warmup_updates: 1}}"
         for (kind, _), n in zip(stages, short, strict=True)
     ]
-    own = [f"model.stages=[{', '.join(parts)}]", "common.log_interval=1", "dataset.disable_validation=true"]
+    own = [f"model.stages=[{', '.join(parts)}]", f"common.log_interval={LOGGED}", "dataset.disable_validation=true"]
     folder = work / f"speed-{recipe}"
     shutil.rmtree(folder, ignore_errors=True)
     run(work, folder.name, recipe, [*own, "checkpoint.no_save=true", *overrides], threads=1)
-    lines = (folder / "stdout.log").read_text(encoding="utf-8").splitlines()
-    logged = [line for line in lines if "[train_inner]" in line and "{" in line]
-    ends = [datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in logged]
-    seconds, first = 0.0, 0
+    ends, seconds, first = update_times(folder), 0.0, 0
     for (_, count), n in zip(stages, short, strict=True):
-        start, end = ends[first + SETTLING - 1], ends[first + n - 1]
+        start, end = (ends[(first + update) // LOGGED - 1] for update in (SETTLING, n))
         seconds, first = seconds + count * (end - start) / (n - SETTLING), first + n
     return 32 * sum(count for _, count in stages) / seconds
 

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import soundfile
@@ -88,6 +89,13 @@ def train(folder: Path, config: str, overrides: Sequence[str], threads: int, exa
         subprocess.run(arguments, stdout=log, stderr=log, check=True, env=environment)
     finished.write_text(json.dumps(arguments), encoding="utf-8")
     return folder / "checkpoints"
+
+
+def update_times(folder: Path) -> list[float]:
+    """When each line of training was logged, in seconds; an update each, with ``common.log_interval=1``."""
+    lines = (folder / "stdout.log").read_text(encoding="utf-8").splitlines()
+    logged = [line for line in lines if "[train_inner]" in line and "{" in line]
+    return [datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in logged]
 
 
 def finetune(

@@ -177,10 +177,15 @@ class Bridle(nn.Module):
         ``collect``: the batch counts for the running statistics of T's outputs.
         """
         if not from_tokenizer:
-            with torch.autocast(patches.x.device.type, enabled=False):
-                return self.projection(patches.x, patches.grid)
+            return self._projected(patches)
         x = self.tokenizer(patches.x, patches.grid, patches.padding_mask)
         return self.latent_norm(x, self._statistics_padding(patches), collect=collect)
+
+    def _projected(self, patches: Patches, places: Tensor | None = None) -> Tensor:
+        """The cold start's vectors of all patches, or clip after clip of those at ``places``."""
+        with torch.autocast(patches.x.device.type, enabled=False):
+            x = self.projection(patches.x, patches.grid, places)
+        return x if places is None else x.flatten(0, 1)
 
     @torch.no_grad()
     def codes(self, patches: Patches, from_tokenizer: bool, codes_per_level: int = 1) -> Tensor:
@@ -211,7 +216,8 @@ class Bridle(nn.Module):
             patches: the batch.
             codes: B x N x K, or B x N x K x m; None: those of ``latents``.
             generator: of the mask; None takes the global one.
-            latents: B x N x codebook_dim. Only what is to be predicted is looked up in the codebooks.
+            latents: B x N x codebook_dim; None: the cold start's. Only what is to be predicted is looked up in the
+                codebooks.
         """
         s = self.settings
         if self.training and s.num_masks > 1:
@@ -230,9 +236,9 @@ class Bridle(nn.Module):
             x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
             logits = self.decoder(x, mask, targets, patches.grid, patches.padding_mask)
         if codes is None:
-            assert latents is not None
+            sought = self._projected(patches, targets.places) if latents is None else targets.of(latents)
             padding = torch.ones_like(logits[:, 0, 0], dtype=torch.bool) if self.dummy_batch else targets.flat_padding
-            expected = self.quantizer.encode(targets.of(latents), padding, s.codes_per_level)
+            expected = self.quantizer.encode(sought, padding, s.codes_per_level)
         else:
             expected = targets.of(codes)
         return code_loss(logits, expected, targets.flat_padding)
@@ -282,9 +288,13 @@ class Bridle(nn.Module):
                 codes = tokenizer.quantized.codes  # the same T and codebooks: nothing is computed twice
             else:
                 from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
-                latents = self._latents_for_codes(patches, from_tokenizer)
-                if self.training:
+                started = self.quantizer.known_started or not self.training
+                if from_tokenizer or not started:
+                    latents = self._latents_for_codes(patches, from_tokenizer)
+                if not started:
                     self.quantizer.start_if_needed(latents, self._statistics_padding(patches))
+                if not from_tokenizer:
+                    latents = None  # each of the cold start's vectors is made by itself: at the targets only
         encoder = self.encoder_loss(patches, codes, self._mask_generator(source.device), latents)
         loss = encoder.loss
         if tokenizer is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bridle_fairseq.nn.attention import Attention
 from bridle_fairseq.nn.encoder import Encoder
+from bridle_fairseq.nn.patch import gather_patches
 from bridle_fairseq.nn.position import sincos_position
 from bridle_fairseq.nn.precision import KeepsDtype
 from bridle_fairseq.nn.transformer import Block, init_weights
@@ -111,9 +112,12 @@ class RandomProjection(KeepsDtype):
         self.register_buffer("embed", nn.init.xavier_uniform_(torch.empty(width, patch_dim)))
         self.register_buffer("project", nn.init.xavier_uniform_(torch.empty(codebook_dim, width)))
 
-    def forward(self, patches: Tensor, grid: Sequence[int]) -> Tensor:
-        """B x N x patch_dim -> B x N x codebook_dim."""
+    def forward(self, patches: Tensor, grid: Sequence[int], places: Tensor | None = None) -> Tensor:
+        """B x N x patch_dim -> B x N x codebook_dim; with ``places`` (B x Q) those patches only, B x Q x codebook_dim."""
+        if places is not None:
+            patches = gather_patches(patches, places)
         x = nn.functional.linear(patches.to(self.embed.dtype), self.embed)
         if self.position_scale:
-            x = x + self.position_scale * sincos_position(grid, self.width, like=x)
+            position = sincos_position(grid, self.width, like=x)
+            x = x + self.position_scale * (position if places is None else position[places])
         return nn.functional.linear(x, self.project)

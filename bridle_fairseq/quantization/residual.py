@@ -75,7 +75,7 @@ class ResidualQuantizer(nn.Module):
             restart_step=restart_step,
             unit_codes=self.cosine and num_codebooks == 1,
         )
-        self._known_started = False  # spares a look at the device's `started` in every forward
+        self.known_started = False  # as the host knows it: spares a look at the device's `started` in every forward
 
     @property
     def started(self) -> Tensor:
@@ -173,12 +173,12 @@ class ResidualQuantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             rows, _, valid = self._rows(z, padding_mask)
             self.reset()
-            self._known_started = self._start(rows[valid])
+            self.known_started = self._start(rows[valid])
 
     @torch.no_grad()
     def start_if_needed(self, z: Tensor, padding_mask: Tensor | None = None) -> None:
         """As :meth:`start`, if no codebooks have been started: what the first training forward does by itself."""
-        if not self._known_started:
+        if not self.known_started:
             with torch.autocast(z.device.type, enabled=False):
                 rows, _, valid = self._rows(z, padding_mask)
                 self._start_if_needed(rows, valid)
@@ -197,14 +197,14 @@ class ResidualQuantizer(nn.Module):
     def reset(self) -> None:
         """Forget codebooks and statistics; the next training forward starts new ones."""
         self.codebooks.reset()
-        self._known_started = False
+        self.known_started = False
 
     def statistics(self) -> list[LevelStatistics]:
         """Use of each level's codes, from the moving average of their frequencies."""
         return level_statistics(self.usage, self.codebooks.restart_threshold)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._known_started = False
+        self.known_started = False
         super()._load_from_state_dict(*args, **kwargs)
 
     def _rows(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,11 +261,11 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _start_if_needed(self, rows: Tensor, valid: Tensor) -> None:
-        if self._known_started:
+        if self.known_started:
             return
-        self._known_started = bool(self.started)
-        if not self._known_started:
-            self._known_started = self._start(rows[valid])
+        self.known_started = bool(self.started)
+        if not self.known_started:
+            self.known_started = self._start(rows[valid])
 
     def _start(self, rows: Tensor) -> bool:
         """Start all codebooks from the valid rows of all ranks; False where no rank has any."""
