@@ -198,6 +198,20 @@ class Bridle(nn.Module):
         with autocast_codes(self.settings.precision, self.settings.codes_precision, patches.x.device):
             return self.latents(patches, from_tokenizer)
 
+    def _latents_to_look_up(self, patches: Patches, stage: Stage) -> Tensor | None:
+        """T's outputs at all patches. None in a cold start, whose vectors are made one by one: at the targets, later.
+
+        The first time in training, codebooks start from the vectors of all patches.
+        """
+        from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
+        start = self.training and not self.quantizer.known_started
+        if not (from_tokenizer or start):
+            return None
+        latents = self._latents_for_codes(patches, from_tokenizer)
+        if start:
+            self.quantizer.start_if_needed(latents, self._statistics_padding(patches))
+        return latents if from_tokenizer else None
+
     # -- losses ------------------------------------------------------------------------------------------------------
 
     def encoder_loss(
@@ -287,14 +301,7 @@ class Bridle(nn.Module):
             if tokenizer is not None and self.settings.codes_per_level == 1:
                 codes = tokenizer.quantized.codes  # the same T and codebooks: nothing is computed twice
             else:
-                from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
-                started = self.quantizer.known_started or not self.training
-                if from_tokenizer or not started:
-                    latents = self._latents_for_codes(patches, from_tokenizer)
-                if not started:
-                    self.quantizer.start_if_needed(latents, self._statistics_padding(patches))
-                if not from_tokenizer:
-                    latents = None  # each of the cold start's vectors is made by itself: at the targets only
+                latents = self._latents_to_look_up(patches, stage)
         encoder = self.encoder_loss(patches, codes, self._mask_generator(source.device), latents)
         loss = encoder.loss
         if tokenizer is not None:

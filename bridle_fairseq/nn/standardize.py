@@ -34,7 +34,7 @@ class RunningStandardizer(KeepsDtype):
     def __init__(self, width: int, how: str = "standardize", decay: float = 0.99, floor: float = 1e-3) -> None:
         super().__init__()
         self.how, self.decay, self.floor = how, decay, floor
-        self._known_started = False  # spares a look at the device's `started` in every forward
+        self.known_started = False  # spares a look at the device's `started` in every forward
         self._collected = False  # since the last commit
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("second", torch.ones(width))  # running mean of squares
@@ -51,7 +51,7 @@ class RunningStandardizer(KeepsDtype):
                 starts the averages whether it collects or not, from the vectors of all ranks: it is collective.
                 In eval mode nothing changes.
         """
-        if self.training and (collect or not self._known_started):
+        if self.training and (collect or not self.known_started):
             self._collect(x.detach().float().flatten(0, -2), padding_mask, collect)
         if self.how == "plain":
             return x.float()
@@ -67,10 +67,10 @@ class RunningStandardizer(KeepsDtype):
         count = valid_count(rows[:, 0], None if padding_mask is None else padding_mask.flatten())
         rows = rows.double()
         total = torch.cat([rows.sum(0), rows.square().sum(0), count.double().view(1)])
-        if not self._known_started:
+        if not self.known_started:
             if not self.started:
                 self._average(all_reduce_sum(total.clone()))
-            self._known_started = bool(self.started)
+            self.known_started = bool(self.started)
         if keep:
             self.pending += total
             self._collected = True
@@ -105,9 +105,9 @@ class RunningStandardizer(KeepsDtype):
         self.mean.zero_()
         self.second.fill_(1.0)
         self.started.fill_(False)
-        self._known_started = False
+        self.known_started = False
         self.discard()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._known_started = False
+        self.known_started = False
         super()._load_from_state_dict(*args, **kwargs)

@@ -113,7 +113,7 @@ class RandomProjection(KeepsDtype):
         self.register_buffer("project", nn.init.xavier_uniform_(torch.empty(codebook_dim, width)))
 
     def forward(self, patches: Tensor, grid: Sequence[int], places: Tensor | None = None) -> Tensor:
-        """B x N x patch_dim -> B x N x codebook_dim; with ``places`` (B x Q) those patches only, B x Q x codebook_dim."""
+        """B x N x patch_dim -> B x N x codebook_dim; ``places`` (B x Q): those patches only, B x Q x codebook_dim."""
         if places is not None:
             patches = gather_patches(patches, places)
         x = nn.functional.linear(patches.to(self.embed.dtype), self.embed)

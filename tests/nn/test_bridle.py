@@ -366,12 +366,14 @@ def test_codes_looked_up_at_the_targets_alone_are_those_of_all_patches(options):
     seen = []
     encode = model.quantizer.encode
     model.quantizer.encode = lambda z, *args: seen.append(z) or encode(z, *args)
-    found, expected = (
-        model.encoder_loss(patches, given, torch.Generator().manual_seed(1), latents) for given in (None, codes)
+    cold, found, expected = (
+        model.encoder_loss(patches, given, torch.Generator().manual_seed(1), of)
+        for given, of in ((None, None), (None, latents), (codes, latents))
     )
     torch.testing.assert_close(found.loss, expected.loss)
-    (looked_up,) = seen
-    assert looked_up.shape[0] < 0.75 * latents.shape[0] * latents.shape[1] * model.settings.num_masks
+    torch.testing.assert_close(cold.loss, expected.loss)
+    torch.testing.assert_close(*seen)
+    assert seen[0].shape[0] < 0.75 * latents.shape[0] * latents.shape[1] * model.settings.num_masks
 
 
 def test_codebooks_start_from_all_patches_whatever_share_is_predicted():

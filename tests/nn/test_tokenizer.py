@@ -46,5 +46,7 @@ def test_projection_is_fixed_and_knows_positions():
     same = torch.ones(1, 6, 12)
     codes = projection(same, (3, 2))
     assert len(torch.unique(codes[0], dim=0)) == 6
+    places = torch.tensor([[4, 1]])
+    torch.testing.assert_close(projection(same, (3, 2), places), codes[:, places[0]])
     projection.position_scale = 0.0
     assert len(torch.unique(projection(same, (3, 2))[0].round(decimals=5), dim=0)) == 1

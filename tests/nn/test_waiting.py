@@ -53,8 +53,8 @@ def make(**settings):
     model = Bridle(BridleSettings(**{**SIZES, **settings})).train().to("meta")
     model.begin_stage(STAGES["tokenizer"])
     for part in (model.quantizer, model.latent_norm, model.teacher_norm):
-        assert part._known_started is False
-        part._known_started = True
+        assert part.known_started is False
+        part.known_started = True
     return model
 
 
