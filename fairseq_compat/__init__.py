@@ -19,6 +19,8 @@ WATCHED = frozenset(
         "fairseq.distributed.utils",
         "fairseq.models.distributed_fairseq_model",
         "fairseq.modules.dynamic_crf_layer",
+        "fairseq.optim.amp_optimizer",
+        "fairseq.trainer",
         "fairseq_cli.train",
         "hydra",
         "hydra._internal.utils",

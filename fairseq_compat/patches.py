@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
 
-from fairseq_compat import for_numpy, for_pytest, for_python, for_resuming, for_torch
+from fairseq_compat import for_numpy, for_pytest, for_python, for_resuming, for_torch, for_training
 
 
 class Patch(NamedTuple):
@@ -32,6 +32,8 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.models.distributed_fairseq_model", "after", for_torch.wrap_cpu_models_for_ddp),
     Patch("fairseq", "after", for_torch.allow_checkpoint_types),
     Patch("fairseq_cli.train", "after", for_resuming.leave_finished_runs_alone),
+    Patch("fairseq.trainer", "after", for_training.put_missing_batches_first),
+    Patch("fairseq.optim.amp_optimizer", "after", for_training.unscale_gradients_once),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),
     Patch("torchaudio._extension.utils", "after", for_torch.import_torchaudio_beside_cpu_torch),
     Patch("torchvision._meta_registrations", "before", for_torch.import_torchvision_beside_cpu_torch),

@@ -116,7 +116,7 @@ class Bridle(nn.Module):
             ready = True
         else:
             ready = self._targets_from_tokenizer(stage)
-            if not (ready and self.has_tokenizer):
+            if ready != self.has_tokenizer:  # codebooks of other vectors; those of the same ones go on
                 self.quantizer.reset()
         self.tokenizer_ready.fill_(ready)
         self._known_ready = ready

@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+GOLDEN_RATIO = 0x9E3779B97F4A7C15  # of 2**64: its multiples are far from each other in all their bits (splitmix64)
+
 
 def world_size() -> int:
     """Number of processes that train together: 1 without an initialised process group."""
@@ -15,6 +17,17 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process among them: 0 without an initialised process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def draw_apart() -> None:
+    """Give this rank random numbers of its own from here on; before, all ranks must be in the same state or have theirs.
+
+    fairseq seeds the generators of all ranks alike at every update: each would hide the same places and mix in the same
+    way. Rank 0 goes on as if it were alone.
+    """
+    if rank() > 0:
+        drawn = int(torch.randint(2**62, ()))
+        torch.manual_seed((drawn + rank() * GOLDEN_RATIO) % 2**63)
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

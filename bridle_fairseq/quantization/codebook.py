@@ -263,5 +263,5 @@ class EmaCodebooks(KeepsDtype):
         super()._load_from_state_dict(state_dict, prefix, *args)
         device = next(self.buffers()).device  # with assign=True the state's, which pending tensors have to follow
         for name in self._non_persistent_buffers_set:
-            setattr(self, name, torch.empty_like(own[name], device=device))
+            setattr(self, name, torch.zeros_like(own[name], device=device))
         self.discard()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from fairseq import checkpoint_utils
+from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 
 from bridle_fairseq.data.codes import CachedCodes
@@ -127,8 +128,12 @@ class BridlePretrainingTask(MediaTask):
         """Step what learns in this update, then take the batch statistics into the codebooks; every rank comes here."""
         module = unwrapped(model)
         drop_gradients(optimizer, module.frozen_parameters())
+        scale = _amp_scale(optimizer)
         super().optimizer_step(optimizer, model, update_num)
-        module.commit()
+        if _amp_scale(optimizer) < scale:  # the gradients overflowed, torch left the step out, and the batch comes again
+            module.discard()
+        else:
+            module.commit()
         if self.knn is not None:
             self.knn.updated(update_num + 1)
         if update_num + 1 == module.schedule.starts[module.stage_index] + module.stage.updates:
@@ -153,3 +158,8 @@ class BridlePretrainingTask(MediaTask):
                 logger.warning(
                     f"{text}, under a tenth of its {module.settings.codebook_size} codes: this level has collapsed"
                 )
+
+
+def _amp_scale(optimizer) -> float:
+    """By how much ``common.amp`` scales losses; it falls when gradients overflow."""
+    return optimizer.scaler.get_scale() if isinstance(optimizer, AMPOptimizer) else 1.0

@@ -15,6 +15,7 @@ from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.host_memory import keep_freed_memory
+from bridle_fairseq.nn.distributed import draw_apart
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
@@ -314,4 +315,13 @@ class MediaTask(FairseqTask):
             for log in self.skips.values():
                 log.check(self.cfg.max_skipped)
         log_memory()
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        draw_apart()
+        loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        if ignore_grad:  # a stand-in for a batch that this rank does not have: fairseq would count it
+            sample_size, log = _zero(sample_size), {key: _zero(value) for key, value in log.items()}
+        return loss, sample_size, log
+
+
+def _zero(value):
+    """0 as this value is one: a number, or a tensor on its device."""
+    return torch.zeros_like(value) if torch.is_tensor(value) else 0

@@ -13,6 +13,7 @@ import fairseq.checkpoint_utils, fairseq.data.data_utils, fairseq.distributed.ut
 from fairseq.data import Dictionary, TokenBlockDataset
 from fairseq.logging.meters import AverageMeter
 from fairseq.modules.dynamic_crf_layer import DynamicCRF
+from fairseq.optim import AMPOptimizer
 from omegaconf import OmegaConf
 
 FOLDER = tempfile.mkdtemp()
@@ -89,9 +90,24 @@ def gathered_lists():
     finally:
         torch.distributed.destroy_process_group()
 
+def gradients_under_amp():
+    cfg = OmegaConf.create({"optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-8,
+                            "weight_decay": 0.0, "lr": [1e-3], "use_old_adam": True, "fp16_adam_stats": False,
+                            "tpu": False},
+                            "common": {"fp16_init_scale": 1024, "min_loss_scale": 1e-4}})
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = AMPOptimizer.build_optimizer(cfg, [parameter])
+    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # fairseq's own is off without CUDA
+    optimizer.backward((parameter * torch.tensor([0.5, 0.25])).sum())
+    norm = optimizer.clip_grad_norm(0.0)
+    optimizer.step()
+    if parameter.grad.tolist() != [0.5, 0.25]:
+        raise ValueError(f"gradients {parameter.grad.tolist()} after a norm of {norm:.3f}")
+    return bool(parameter.abs().min() > 0)
+
 outcomes = {}
 for case in (span_mask, conditional_random_field, lines_of_text, checkpoint, checkpoint_with_configuration,
-             checkpoint_of_the_other_numpy, checkpoint_that_runs_code, gathered_lists):
+             checkpoint_of_the_other_numpy, checkpoint_that_runs_code, gathered_lists, gradients_under_amp):
     try:
         outcomes[case.__name__] = case()
     except Exception as error:
@@ -108,6 +124,7 @@ EXPECTED = {
     "checkpoint_with_configuration": CHECKPOINT,
     "checkpoint_of_the_other_numpy": CHECKPOINT,
     "gathered_lists": [[{"loss": 1.5}], 8999, ["small again"]],
+    "gradients_under_amp": True,
 }
 TROUBLE = {
     "span_mask": "AttributeError: module 'numpy' has no attribute 'int'",
@@ -117,6 +134,7 @@ TROUBLE = {
     "checkpoint_with_configuration": "UnpicklingError",
     "checkpoint_of_the_other_numpy": "UnpicklingError",
     "gathered_lists": "",  # its words depend on the build of torch
+    "gradients_under_amp": "gradients [0.00048828125, 0.000244140625] after a norm of 0.559",
 }
 
 
@@ -129,7 +147,7 @@ def patched(run_python):
 
 @pytest.fixture(scope="module")
 def unpatched(run_python):
-    names = ["restore_builtin_aliases", "allow_checkpoint_types", "gather_lists_without_cuda"]
+    names = ["restore_builtin_aliases", "allow_checkpoint_types", "gather_lists_without_cuda", "unscale_gradients_once"]
     outcome, stderr = run_python(CASES, without=names)
     assert outcome, stderr
     return outcome

@@ -1,5 +1,7 @@
 """Two ranks: one model on both, the same as one process would have with all their batches."""
 
+import functools
+
 import pytest
 import torch
 
@@ -34,12 +36,16 @@ def test_the_loss_is_that_of_both_ranks(pair, whole):
     assert mean[0] == pytest.approx(mean[1], rel=0.1)  # other batches, other masks
 
 
-# Eight clips an update, in the order of the data: the same ones whatever the ranks and micro-batches.
+# Clips of an update, ranks, settings. Clips come in the order of the data: the same ones whatever the ranks and
+# micro-batches.
 WAYS = {
-    "two ranks": (2, ["dataset.batch_size=4"]),
-    "micro-batches": (1, ["dataset.batch_size=4", "optimization.update_freq=[2]"]),
-    "two ranks with micro-batches": (2, ["dataset.batch_size=2", "optimization.update_freq=[2]"]),
+    "two ranks": (8, 2, ["dataset.batch_size=4"]),
+    "micro-batches": (8, 1, ["dataset.batch_size=4", "optimization.update_freq=[2]"]),
+    "two ranks with micro-batches": (8, 2, ["dataset.batch_size=2", "optimization.update_freq=[2]"]),
+    # Ten clips are left for the last update of an epoch: three micro-batches on one rank, two on the other.
+    "a micro-batch that one rank lacks": (16, 2, ["dataset.batch_size=2", "optimization.update_freq=[4]"]),
     "pytorch_ddp with micro-batches": (
+        8,
         2,
         [
             "dataset.batch_size=2",
@@ -53,7 +59,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def train_on(fairseq, whole, stages):
-    """Go on for 6 updates of the tokenizer's stage, one and a half epochs, from a checkpoint within it."""
+    """Go on for 6 updates of the tokenizer's stage, one and a half epochs or more, from a checkpoint within it."""
 
     def train(folder, ranks, overrides):
         overrides = [*overrides, "dataset.curriculum=100", "checkpoint.reset_dataloader=true"]
@@ -69,12 +75,15 @@ def train_on(fairseq, whole, stages):
 
 @pytest.fixture(scope="module")
 def joined(train_on, tmp_path_factory):
-    return train_on(tmp_path_factory.mktemp("joined"), 1, ["dataset.batch_size=8"])
+    return functools.cache(
+        lambda clips: train_on(tmp_path_factory.mktemp("joined"), 1, [f"dataset.batch_size={clips}"])
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_codebooks_and_losses_are_those_of_one_process(train_on, joined, whole, tmp_path, stages, way):
-    ranks, overrides = WAYS[way]
+    clips_of_update, ranks, overrides = WAYS[way]
+    joined = joined(clips_of_update)
     run = train_on(tmp_path, ranks, overrides)
     assert Schedule(stages).index_at(15) == Schedule(stages).index_at(20) == 1
     for update, expected in joined.observed().items():

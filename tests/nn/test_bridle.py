@@ -376,6 +376,16 @@ def test_codes_looked_up_at_the_targets_alone_are_those_of_all_patches(options):
     assert seen[0].shape[0] < 0.75 * latents.shape[0] * latents.shape[1] * model.settings.num_masks
 
 
+def test_codebooks_go_on_from_stage_to_stage_as_long_as_their_vectors_are_of_one_kind():
+    model, batch = make(), clips(16000, 9000)
+    cold, live = (Stage("encoder", 10, targets=targets) for targets in ("projection", "tokenizer"))
+    for stage, kept in ((cold, True), (cold, True), (live, False), (live, True), (cold, False)):
+        before = model.quantizer.codebooks.codes.clone()
+        model.begin_stage(stage)
+        assert torch.equal(model.quantizer.codebooks.codes, before) == kept
+        step(model, stage, batch)
+
+
 def test_codebooks_start_from_all_patches_whatever_share_is_predicted():
     books = []
     for share in (1.0, 0.2):

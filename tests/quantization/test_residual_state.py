@@ -166,7 +166,9 @@ def test_state_dict_round_trip_goes_on_bit_for_bit(trained, variant, tmp_path):
     torch.save(trained.state_dict(), tmp_path / "state.pt")
     resumed = quantizer(**variant)
     resumed(vectors(1, 30))  # started and pending: both must give way
+    resumed.codebooks.revived.fill_(7)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert not resumed.codebooks.revived.any()
     for step in range(5):
         assert torch.equal(trained(vectors(50 + step, 60)).quantized, resumed(vectors(50 + step, 60)).quantized)
         trained.commit()

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from fairseq import checkpoint_utils, tasks
-from fairseq.optim import build_optimizer
+from fairseq.optim import AMPOptimizer, build_optimizer
 from omegaconf import OmegaConf
 
 import bridle_fairseq
@@ -275,6 +275,61 @@ def test_a_dummy_batch_beside_a_real_one_changes_nothing(configure, update):
         run.update(*batches[: 1 + len(dummies)], dummies=dummies)
         states.append(run.state())
     assert equal(*states)
+
+
+def test_a_dummy_batch_counts_as_nothing(configure):
+    run = Run(configure())
+    run.update(run.batch(range(4)))
+    run.model.train()
+    for ignore in (False, True):
+        loss, sample_size, log = run.task.train_step(
+            run.batch(range(4)), run.model, run.criterion, run.optimizer, run.updates, ignore
+        )
+        assert (sample_size > 0) == (not ignore)
+        assert (log["nsentences"], log["batches"], log["stage"]) == ((0, 0, 0) if ignore else (4, 1, 0))
+        assert {key for key, value in log.items() if value} <= (set() if ignore else set(log))
+        assert torch.is_tensor(log["loss_1"]) and log["masked"] == sample_size
+
+
+def test_other_ranks_hide_other_patches(configure, monkeypatch):
+    losses = []
+    for rank in (0, 1, 2, 1):
+        run = Run(configure())
+        batch = run.batch(range(4))
+        run.update(batch, step=False)
+        torch.manual_seed(0)
+        run.model.train()
+        steps = []
+        with monkeypatch.context() as patch:
+            patch.setattr("bridle_fairseq.nn.distributed.rank", lambda rank=rank: rank)
+            for _ in range(2):
+                _, _, log = run.task.train_step(batch, run.model, run.criterion, run.optimizer, 0)
+                steps.append(log["loss"].item())
+        assert steps[0] != steps[1]  # nor do micro-batches hide the same
+        losses.append(steps)
+    assert losses[1] == losses[3]
+    assert len({first for first, _ in losses}) == 3
+
+
+def test_gradients_that_overflow_under_amp_leave_the_codebooks_alone(configure):
+    run = Run(configure(model={"stages": [{"kind": "tokenizer", "updates": 9}]}))
+    cfg = OmegaConf.create({"optimizer": {}, "common": {"fp16_init_scale": 4, "min_loss_scale": 1e-4}})
+    run.optimizer = AMPOptimizer(cfg, run.optimizer.params, run.optimizer)
+    run.optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)  # fairseq's own is off without CUDA
+    states = []
+    for overflows in (False, True, False):
+        run.model.train()
+        run.optimizer.zero_grad()
+        run.task.train_step(run.batch(range(4)), run.model, run.criterion, run.optimizer, run.updates)
+        if overflows:
+            next(p for p in run.optimizer.params if p.grad is not None).grad.fill_(float("inf"))
+        run.optimizer.clip_grad_norm(0.0)
+        run.task.optimizer_step(run.optimizer, run.model, run.updates)
+        run.updates += not overflows
+        states.append(copy.deepcopy(run.model.state_dict()))
+    assert equal(*states[:2])
+    changed = [name for name in states[0] if not torch.equal(states[1][name], states[2][name])]
+    assert {"quantizer.codebooks.codes", "latent_norm.mean"} <= set(changed)
 
 
 def test_an_update_that_is_thrown_away_leaves_no_trace(configure):
