@@ -20,10 +20,11 @@ def rank() -> int:
 
 
 def draw_apart() -> None:
-    """Give this rank random numbers of its own from here on; before, all ranks must be in the same state or have theirs.
+    """Give this rank random numbers of its own from here on.
 
     fairseq seeds the generators of all ranks alike at every update: each would hide the same places and mix in the same
-    way. Rank 0 goes on as if it were alone.
+    way. What the new numbers are follows from the state of the generator, so a resumed run draws the same. Rank 0 goes
+    on as if it were alone.
     """
     if rank() > 0:
         drawn = int(torch.randint(2**62, ()))

@@ -130,7 +130,7 @@ class BridlePretrainingTask(MediaTask):
         drop_gradients(optimizer, module.frozen_parameters())
         scale = _amp_scale(optimizer)
         super().optimizer_step(optimizer, model, update_num)
-        if _amp_scale(optimizer) < scale:  # the gradients overflowed, torch left the step out, and the batch comes again
+        if _amp_scale(optimizer) < scale:  # gradients overflowed: torch left the step out, the batch comes again
             module.discard()
         else:
             module.commit()
