@@ -41,7 +41,8 @@ def first_iteration(work: Path, seed: int, overrides: list[str], threads: int) -
     until = [f"common.seed={seed}", "task.roll=false", f"optimization.max_update={BEFORE}"]
     checkpoint = train(folder, f"pretraining/{CONFIG}", [*SETTINGS, *overrides, *until], threads) / "checkpoint_last.pt"
     for split in ("train", "valid"):
-        bridle("tokenize", checkpoint, work / f"{split}.tsv", "--out", folder / "codes", "--device", "cpu")
+        codes = ["--out", folder / "codes", "--device", "cpu"]
+        bridle("tokenize", checkpoint, work / f"{split}.tsv", *codes, threads=threads)
     return checkpoint, folder / "codes"
 
 

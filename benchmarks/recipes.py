@@ -1,11 +1,12 @@
 """What each way to do less arithmetic saves, and what the encoder is worth afterwards: `tiny`, keywords, FLAC files.
 
-    python benchmarks/recipes.py speed DATA --work WORK [--recipes paper fast] [--rounds 5]
+    python benchmarks/recipes.py speed DATA --work WORK [--recipes paper fast] [--rounds 5] [--first-stage]
     python benchmarks/recipes.py accuracy DATA --work WORK [--recipes paper fast] [--seeds 1 2 3] [--first-stage]
 
 DATA and the split are those of keywords.py. `paper` is `tiny` in float32: one mask a clip, all masked patches predicted
 by attention among neighbours, the tokenizer run in every update. `fast` is `tiny_fast`: as many updates in one
-iteration. The others change `bfloat16`, which is `tiny` in bfloat16.
+iteration. The others change `bfloat16`, which is `tiny` in bfloat16. `two-masks` hides each of 32 clips twice in an
+update, `two-masks-of-half` each of 16.
 
 speed: fairseq-hydra-train end to end, all recipes in turn, a twentieth of each stage's updates; clips a second of the
 whole run from what an update of each stage takes by the log's clock (start of the process and k-means left out);
@@ -43,7 +44,9 @@ RECIPES = {
     "cross-sparse": ("tiny", [BF16, *CROSS, *SPARSE]),
     "convolution": ("tiny", [BF16, *CONVOLUTION]),
     "sparse": ("tiny", [BF16, *CONVOLUTION, *SPARSE]),
+    "one-block": ("tiny", [BF16, *CONVOLUTION, *SPARSE, "model.decoder_depth=1"]),
     "two-masks": ("tiny", [BF16, *CONVOLUTION, *SPARSE, "model.num_masks=2"]),
+    "two-masks-of-half": ("tiny", [BF16, *CONVOLUTION, *SPARSE, "model.num_masks=2", "dataset.batch_size=16"]),
     "fast": ("tiny_fast", [BF16]),
 }
 
@@ -54,9 +57,9 @@ def run(work: Path, folder: str, recipe: str, overrides: list[str], threads: int
     return train(work / folder, f"pretraining/{config}", [f"task.data={work}", *own, *overrides], threads)
 
 
-def clips_per_second(work: Path, recipe: str, overrides: list[str]) -> float:
-    """Of a whole run, from the log's clock in a short run through its stages."""
-    stages = OTHER_STAGES.get(recipe, STAGES)
+def clips_per_second(work: Path, recipe: str, overrides: list[str], first_stage: bool) -> float:
+    """Of a whole run, from the log's clock in a short run through its stages; a clip counts once for each mask."""
+    stages = OTHER_STAGES.get(recipe, STAGES)[: 1 if first_stage else None]
     short = [max(FEWEST, count // SHORTER // LOGGED * LOGGED) for _, count in stages]
     parts = [
         f"{{kind: {kind}, updates: {n}, lr: 5.0e-4, warmup_updates: 1}}"
@@ -70,7 +73,8 @@ def clips_per_second(work: Path, recipe: str, overrides: list[str]) -> float:
     for (_, count), n in zip(stages, short, strict=True):
         start, end = (ends[(first + update) // LOGGED - 1] for update in (SETTLING, n))
         seconds, first = seconds + count * (end - start) / (n - SETTLING), first + n
-    return 32 * sum(count for _, count in stages) / seconds
+    clips = 64 if recipe == "two-masks" else 32
+    return clips * sum(count for _, count in stages) / seconds
 
 
 def speed(work: Path, args: argparse.Namespace, overrides: list[str]) -> None:
@@ -78,7 +82,7 @@ def speed(work: Path, args: argparse.Namespace, overrides: list[str]) -> None:
     rates: dict[str, list[float]] = {recipe: [] for recipe in args.recipes}
     for _ in range(args.rounds):
         for recipe, values in rates.items():
-            values.append(clips_per_second(work, recipe, overrides))
+            values.append(clips_per_second(work, recipe, overrides, args.first_stage))
     reference = statistics.median(rates[args.recipes[0]])
     for recipe, values in rates.items():
         median = statistics.median(values)

@@ -47,10 +47,11 @@ def command(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def bridle(*arguments: object) -> str:
+def bridle(*arguments: object, threads: int = 2) -> str:
     """Run a subcommand; what it printed."""
-    done = subprocess.run([command("bridle"), *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    call = [command("bridle"), *map(str, arguments)]
+    return subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
 
 def measure_statistics(manifest: Path, *options: object) -> list[str]:

@@ -7,6 +7,10 @@ Each round times every candidate once, in turn, so that a machine that slows dow
 the ratio of the medians. The peer computes in float32 unless --peer-precision says otherwise. An update is what a
 trainer runs: front end, targets, forward, backward and the commit of the codebooks, without the optimizer's step
 (timm's figure has none either).
+
+Two more columns say how far down a ratio could go: *arithmetic*, multiplications and additions of matrix products,
+attention and convolutions as a ratio to the peer's, and *floor*, the same where a product of the encoder's size in our
+precision takes what it took in this run, beside one in the peer's.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.bridle import Bridle
@@ -32,6 +37,7 @@ from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
 
 PEER = "timm vit_base_patch16"
+PRODUCT = (2048, 768), (3072, 768)
 COLD, LIVE = Stage("encoder", 10, targets="projection"), Stage("encoder", 10, targets="tokenizer")
 TOKENIZER = Stage("tokenizer", 10)
 
@@ -130,6 +136,34 @@ def candidates(args: argparse.Namespace, device: torch.device) -> dict[str, Call
     }
 
 
+def product(precision: str, device: torch.device) -> Callable[[], object]:
+    """A matrix product of the size that most of the encoder's have."""
+    x, weight = (torch.randn(*size, device=device, dtype=getattr(torch, precision)) for size in PRODUCT)
+    return lambda: torch.nn.functional.linear(x, weight)
+
+
+def _attention_forward(query, key, value, *_args, **_kwargs) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(grad, query, key, value, *_args, **_kwargs) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+FUSED = {
+    ON_CPU: _attention_forward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+def operations(run: Callable[[], None]) -> int:
+    """Multiplications and additions of one update."""
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:  # torch knows those of GPUs alone
+        run()
+    return counter.get_total_flops()
+
+
 def main() -> None:
     """Print a table of seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,10 +180,13 @@ def main() -> None:
         keep_freed_memory()
     torch.manual_seed(0)
     runs = candidates(args, device)
+    work = {name: operations(run) for name, run in runs.items()}
+    products = {precision: product(precision, device) for precision in (args.precision, args.peer_precision)}
     clock = time.perf_counter if args.clock == "wall" else time.process_time
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    timed = runs | products
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
     for round_number in range(args.rounds + 1):  # the first one warms up
-        for name, run in runs.items():
+        for name, run in timed.items():
             _wait(device)
             start = clock()
             run()
@@ -161,9 +198,15 @@ def main() -> None:
         f"batch {args.batch_size} x {args.seconds} s, {args.precision} (the peer {args.peer_precision}), {device}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {args.rounds}, {args.clock} time"
     )
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"{name:28} {median:8.3f} s   ratio {median / reference:.3f}   {min(values):.3f} to {max(values):.3f} s")
+    ours, peers = (statistics.median(seconds[precision]) for precision in (args.precision, args.peer_precision))
+    for name in runs:
+        median, values = statistics.median(seconds[name]), seconds[name]
+        arithmetic = work[name] / work[PEER]
+        floor = arithmetic * (1 if name == PEER else ours / peers)
+        print(
+            f"{name:28} {median:8.3f} s   ratio {median / reference:.3f}   {min(values):.3f} to {max(values):.3f} s"
+            f"   arithmetic {arithmetic:.2f}   floor {floor:.2f}"
+        )
 
 
 def _wait(device: torch.device) -> None:
