@@ -100,8 +100,7 @@ def make_missing(
     from bridle_fairseq.data.skips import SkipLog
 
     skips = SkipLog(parts.manifest, f"{parts.prefix}.skipped.tsv")
-    for row, reason in parts.skipped():  # by a run that was killed, or by other shards
-        skips.add(row, reason)
+    skips.take_over(parts.skipped())  # of a run that was stopped, or of other shards
     clips, begun = sum(len(parts.chunks[number]) for number in todo), time.monotonic()
     with progress_bar(clips, name) as bar:
         for number in todo:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ class SkipLog:
     Args:
         manifest: the rows are its rows.
         list_path: the list, tab-separated (row, path, reason), appended to; several processes, ranks and runs may share
-            it, and a row stands in it once. None: count only.
+            it. A row stands in it once for each run that could not use it, for it is there that the ranks of a run hear
+            of each other's rows. None: count only.
     """
 
     def __init__(self, manifest: Manifest, list_path: str | os.PathLike[str] | None = None) -> None:
@@ -39,15 +41,16 @@ class SkipLog:
         return bool(self._skipped[row])
 
     def add(self, row: int, reason: str) -> None:
-        """Count a row as skipped, and list it unless it stands in the list already."""
-        if self._skipped[row]:
-            return
-        self._skipped[row] = True
-        if self.list_path is not None:
-            self._append(row, reason)
+        """Count a row as skipped, and list it unless this run has listed it already."""
+        self._add(row, reason, self._start)
+
+    def take_over(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Count rows (with reasons) that earlier runs skipped for good; list those that no run has listed."""
+        for row, reason in rows:
+            self._add(row, reason, 0)
 
     def listed(self) -> list[tuple[int, str, str]]:
-        """(row, path, reason) of what this run's processes and ranks have listed so far."""
+        """(row, path, reason) of what this run's processes and ranks have listed so far, each row once."""
         return list(self._listed(self._start))
 
     def check(self, max_ratio: float = 0.01) -> None:
@@ -60,40 +63,53 @@ class SkipLog:
         self._take_over_listed()
         if self.count <= max_ratio * len(self.manifest):
             return
-        first = "; ".join(f"{path} ({reason})" for _, path, reason in self.listed()[:3])
+        skipped = (entry for entry in self._listed(0) if self._is_ours(*entry[:2]) and entry[0] in self)
+        first = "; ".join(f"{path} ({reason})" for _, path, reason in islice(skipped, 3))
         where = f"; all of them: {self.list_path}" if self.list_path else ""
         raise InputError(
             f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, more than the "
             f"{max_ratio:.3g} allowed{', such as ' + first if first else ''}{where}"
         )
 
-    def _append(self, row: int, reason: str) -> None:
-        assert self.list_path is not None
+    def _add(self, row: int, reason: str, start: int) -> None:
+        """Count a row; list it unless it stands in the list from a byte on."""
+        if self._skipped[row]:
+            return
+        self._skipped[row] = True
+        if self.list_path is None:
+            return
         path = self.manifest.path(row)
         line = f"{row}\t{path}\t{' '.join(reason.split())}\n".encode()
         os.makedirs(os.path.dirname(os.path.abspath(self.list_path)), exist_ok=True)
         with open(self.list_path, "ab", buffering=0) as file, _locked(file.fileno()):
-            if not any(entry[:2] == (row, path) for entry in self._listed(0)):
+            if not any(entry[:2] == (row, path) for entry in self._listed(start)):
                 file.write(line)  # one write to a file opened for appending: lines of two processes never mix
 
     def _listed(self, start: int) -> Iterator[tuple[int, str, str]]:
-        """(row, path, reason) of the list from a byte on."""
+        """(row, path, reason) of the list from a byte on, each row once, with what was said of it last."""
         if self._list_size() <= start:
             return
         assert self.list_path is not None
+        found: dict[tuple[int, str], str] = {}
         with open(self.list_path, encoding="utf-8", errors="replace") as file:
             file.seek(start)
             for line in file:
                 row, path, reason = (line.rstrip("\n").split("\t") + ["", ""])[:3]
                 if row.isdigit():
-                    yield int(row), path, reason
+                    found[int(row), path] = reason
+        for (number, path), reason in found.items():
+            yield number, path, reason
+
+    def _is_ours(self, row: int, path: str) -> bool:
+        """Whether an entry is of this manifest: others may share the list."""
+        return row < len(self.manifest) and path == self.manifest.path(row)
 
     def _take_over_listed(self) -> None:
         size = self._list_size()
         if size <= self._read_up_to:
             return
         for row, path, _ in self._listed(self._start):
-            if row < len(self.manifest) and path == self.manifest.path(row):
+            if self._is_ours(row, path):
                 self._skipped[row] = True
         self._read_up_to = size
 

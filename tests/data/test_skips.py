@@ -64,7 +64,41 @@ def test_other_ranks_count_and_earlier_runs_do_not(manifest, tmp_path):
         first.check(0.01)
     assert first.count == 3
     listed = path.read_text().splitlines()
-    assert len(listed) == 5 and len(set(listed)) == 5  # row 1, known from before, does not stand there again
+    assert len(listed) == 6 and len(set(listed)) == 5  # row 1, known from before, stands there for this run, too
+    assert [row for row, *_ in first.listed()] == [1, 5, 6]
+
+
+def test_after_a_restart_ranks_still_hear_of_each_others_rows(manifest, tmp_path):
+    path = tmp_path / "skipped.tsv"
+    for _ in range(2):
+        ranks = [SkipLog(manifest, path) for _ in range(3)]
+        for row, rank in enumerate(ranks):
+            rank.add(row, "corrupt")
+            rank.add(0, "corrupt")  # all of them read the first batch
+        for rank in ranks:
+            with pytest.raises(InputError, match=r"3 of 200 .* such as /r/0.wav \(corrupt\); /r/1.wav"):
+                rank.check(0.01)
+    assert len(path.read_text().splitlines()) == 6
+    assert [row for row, *_ in ranks[0].listed()] == [0, 1, 2]
+
+
+def test_rows_of_finished_work_are_counted_and_listed_once_over_all_runs(manifest, tmp_path):
+    path = tmp_path / "skipped.tsv"
+    SkipLog(manifest, path).add(1, "corrupt")
+    skips = SkipLog(manifest, path)
+    skips.take_over([(1, "corrupt"), (2, "empty")])
+    assert path.read_text() == "1\t/r/1.wav\tcorrupt\n2\t/r/2.wav\tempty\n"
+    with pytest.raises(InputError, match=r"2 of 200 .* such as /r/1.wav \(corrupt\); /r/2.wav \(empty\)"):
+        skips.check(0)
+
+
+def test_examples_are_of_the_manifest_alone(manifest, tmp_path):
+    other = Manifest("/other", ["0.wav"], [10])
+    skips = SkipLog(manifest, tmp_path / "s.tsv")
+    SkipLog(other, tmp_path / "s.tsv").add(0, "corrupt")
+    skips.add(1, "empty")
+    with pytest.raises(InputError, match=r"such as /r/1.wav \(empty\); all"):
+        skips.check(0)
 
 
 def test_two_manifests_share_a_list(manifest, tmp_path):
