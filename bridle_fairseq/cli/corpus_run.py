@@ -95,12 +95,13 @@ def make_missing(
         name: beside the progress bar.
 
     Raises:
-        InputError: too many clips had to be skipped.
+        InputError: too many clips had to be skipped, those of earlier runs among them.
     """
     from bridle_fairseq.data.skips import SkipLog
 
     skips = SkipLog(parts.manifest, f"{parts.prefix}.skipped.tsv")
     skips.take_over(parts.skipped())  # of a run that was stopped, or of other shards
+    skips.check(max_skipped)  # a run that was stopped for them must not be finished by starting it again
     clips, begun = sum(len(parts.chunks[number]) for number in todo), time.monotonic()
     with progress_bar(clips, name) as bar:
         for number in todo:

@@ -187,6 +187,10 @@ def test_bad_clips_have_empty_items_and_are_listed_once(checkpoint, corpus, tmp_
     soundfile.write(folder / "clip 6.wav", np.zeros(50), 16000)  # not the manifest's length
     assert tokenize(checkpoint, corpus, "--out", str(tmp_path / "out")) == 2  # far more than 1 %
     assert "clip 1.wav" in capsys.readouterr().err
+    for _ in range(3):  # no matter how often, not even when all chunks are there
+        assert tokenize(checkpoint, corpus, "--out", str(tmp_path / "out")) == 2
+        assert "1 of 8 clips had to be skipped" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "valid.codes.json").exists()
     assert tokenize(checkpoint, corpus, "--out", str(tmp_path / "out"), "--max-skipped", "0.5") == 0
     codes = CachedCodes(tmp_path / "out" / "valid.codes", Manifest.read(corpus))
     assert [len(codes.item(row)) > 0 for row in range(8)] == [True, False, True, True, False, True, False, True]
