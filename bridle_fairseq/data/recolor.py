@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.errors import InputError
 
 MEAN_OF_IMAGENET = (124, 116, 104)  # what is erased is near 0 after normalisation
 MAX_MAGNITUDE = 30
+DRAWING = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial} | {
+    getattr(Tensor, f"{name}_") for name in ("uniform", "normal", "random", "bernoulli", "exponential", "log_normal")
+}
 
 
 def load_transforms() -> Any:
@@ -29,6 +33,21 @@ def load_transforms() -> Any:
         hint = "pip install 'bridle_fairseq[images]'"
         raise InputError(f"rand_augment, erase and cutmix need torchvision ({reason}); install it: {hint}") from None
     return v2
+
+
+class _DrawnFrom(TorchFunctionMode):
+    """Within it, what this thread draws comes from a generator of its own.
+
+    torchvision's transforms take none: they draw from the process's, in which other threads draw meanwhile.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        own = {"generator": self.generator} if func in DRAWING else {}
+        return func(*args, **own, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -74,8 +93,7 @@ class Recolor:
 
     def __call__(self, pixels: Tensor, random: np.random.Generator) -> Tensor:
         """Frames of one item, n x 3 x height x width uint8; every choice follows from ``random``."""
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
-            torch.default_generator.manual_seed(int(random.integers(2**63)))
+        with _DrawnFrom(torch.Generator().manual_seed(int(random.integers(2**63)))):
             for transform in self._transforms:
                 pixels = transform(pixels)
         return pixels

@@ -1,6 +1,7 @@
 """RandAugment and random erasing: seeded, the same for all frames, and asked for only where they can be had."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,6 +30,19 @@ def test_choices_follow_from_the_generator_alone(pixels) -> None:
     assert all(map(torch.equal, first, again))
     assert len({tuple(item.flatten().tolist()) for item in first}) >= 6
     assert all(item.dtype == torch.uint8 and item.shape == pixels.shape for item in first)
+
+
+def test_threads_that_read_at_once_disturb_neither_each_other_nor_the_process(pixels) -> None:
+    recolor, seeds = Recolor(2, 9, erase=0.5), range(100)
+    alone = [recolor(pixels, np.random.default_rng(seed)) for seed in seeds]
+    torch.manual_seed(3)
+    drawn_alone = torch.stack([torch.rand(3) for _ in range(3000)])
+    torch.manual_seed(3)
+    with ThreadPoolExecutor(4) as pool:
+        reading = [pool.submit(recolor, pixels, np.random.default_rng(seed)) for seed in seeds]
+        drawn = torch.stack([torch.rand(3) for _ in range(3000)])
+    assert all(torch.equal(read.result(), item) for read, item in zip(reading, alone, strict=True))
+    assert torch.equal(drawn, drawn_alone)
 
 
 def test_all_frames_get_the_same(pixels) -> None:
