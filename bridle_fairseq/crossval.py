@@ -1,7 +1,8 @@
 """The folds of a cross-validation, one after the other, and what they come to together.
 
 A fold's result is ``fold{name}/result.json``, written last: a fold that has it is not done again. With ``{fold}`` in
-the checkpoint's path each fold has its own, pretrained without the clips that test it.
+the checkpoint's path each fold has its own, pretrained without the clips that test it; of which one a fold's files are
+stands in ``fold{name}/begun.json``, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -61,17 +63,49 @@ def checkpoint_of(path: str, fold: str) -> str:
     return path.replace("{fold}", fold)
 
 
-def run_fold_by_fold(job: Job) -> dict[str, list[Result]]:
-    """Results by fold; those that are there already are read."""
+def keep_to_checkpoints(out: Path, checkpoint: str, folds: Sequence[Fold], overwrite: bool) -> None:
+    """See that what is there of the folds is of the checkpoints that they have now.
+
+    Args:
+        out: folder of the folds' folders.
+        checkpoint: path, perhaps with ``{fold}``; empty where none is needed.
+        folds: those that are to be done.
+        overwrite: throw away what is of others.
+
+    Raises:
+        InputError: a fold was begun with another one, or its result cannot be read.
+    """
+    for fold in folds:
+        folder, about = out / f"fold{fold.name}", _about(fold, checkpoint_of(checkpoint, fold.name))
+        for path in (folder / "result.json", folder / "begun.json"):
+            found = _stored(path) if path.exists() else about
+            if all(found.get(name) == value for name, value in about.items()):
+                continue
+            if not overwrite:
+                raise InputError(
+                    f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another "
+                    "--out, or throw results away with --overwrite"
+                )
+            shutil.rmtree(folder)
+
+
+def _about(fold: Fold, checkpoint: str) -> dict[str, str]:
     from bridle_fairseq.cli.checkpoint import file_sha256
 
+    return {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
+
+
+def run_fold_by_fold(job: Job) -> dict[str, list[Result]]:
+    """Results by fold; those that are there already (:func:`keep_to_checkpoints`) are read."""
     found: dict[str, list[Result]] = {}
     features: dict[FeatureArray, np.ndarray] = {}
     made_with = None
     for fold in job.folds:
         folder, checkpoint = job.out / f"fold{fold.name}", job.checkpoint(fold)
-        about = {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
         if not (folder / "result.json").exists():
+            about = _about(fold, checkpoint)
+            with atomic_text(folder / "begun.json") as file:
+                json.dump(about, file)
             if job.args.mode == "finetune":
                 rows = [_finetune(job, checkpoint, folder)]
             else:
@@ -79,33 +113,41 @@ def run_fold_by_fold(job: Job) -> dict[str, list[Result]]:
                     features, made_with = _features(job, fold), checkpoint
                 rows = _probe(job, fold, features)
             write(rows, about, folder, "result")
-        found[fold.name] = _read(folder / "result.json", about)
+        found[fold.name] = _read(folder / "result.json")
         best = max(found[fold.name], key=lambda result: result.valid)
         print(f"fold {fold.name}: {best.test:.3f} ({best.name})", flush=True)
     return found
 
 
-def _read(path: Path, about: Mapping[str, str]) -> list[Result]:
+def _stored(path: Path) -> dict[str, Any]:
+    """What a fold's file says.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again")
+
+
+def _read(path: Path) -> list[Result]:
     """A fold's results.
 
     Raises:
-        InputError: they cannot be read, or are of another checkpoint than the fold has now.
+        InputError: they cannot be read.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        same = all(result[name] == value for name, value in about.items())
-        found = [
+        return [
             Result(_name(row["features"], row["pooling"], row["probe"]), row["valid"], row["test"])
-            for row in result["rows"]
+            for row in _stored(path)["rows"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again") from None
-    if not same:
-        raise InputError(
-            f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another --out, "
-            "or throw results away with --overwrite"
-        )
-    return found
+    except (KeyError, TypeError) as error:
+        raise _unreadable(path, error) from None
 
 
 def _name(*parts: str) -> str:

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--valid-percent", type=float, default=0.1, metavar="SHARE", help="of the other folds, by class (0.1)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of that share, and of fresh weights (1)")
-    parser.add_argument("--overwrite", action="store_true", help="throw away results of other settings")
+    parser.add_argument("--overwrite", action="store_true", help="throw away results of other settings or checkpoints")
     add_layers_argument(parser, "all")
     parser.add_argument("--config-dir", metavar="DIR", help="finetune: default examples/audio/config/finetuning")
     parser.add_argument("--config-name", default="tiny", metavar="NAME", help="finetune (default: %(default)s)")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the folds' manifests, train and test what is not done yet, print the table."""
     _check(args)
     from bridle_fairseq.cli.checkpoint import choose_device
-    from bridle_fairseq.crossval import Job, run_fold_by_fold, summarise
+    from bridle_fairseq.crossval import Job, keep_to_checkpoints, run_fold_by_fold, summarise
 
     out = Path(args.out).absolute()
     args.out = str(out)
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     corpus, labels, folds = _prepare(args)
     _check_checkpoints(args, folds)
     _keep_to_settings(args, out, corpus)
+    keep_to_checkpoints(out, args.checkpoint or "", folds, args.overwrite)
     corpus.write(out, say=lambda text: None)
     print(f"{len(labels)} clips, {len(corpus.classes)} classes, {len(folds)} folds: manifests in {out}")
     _say_absent(labels, len(corpus.classes), folds)
@@ -150,7 +151,7 @@ def _settings(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
     if args.label_separator is not None:
         found |= {"label_separator": args.label_separator}
     if args.mode != "logmel":
-        of_each = "{fold}" in args.checkpoint  # then it stands in each fold's result
+        of_each = "{fold}" in args.checkpoint  # then it stands in each fold's files
         sha256 = "of each fold" if of_each else file_sha256(args.checkpoint)
         found |= {"checkpoint_sha256": sha256, "untrained": args.untrained}
     if args.mode == "finetune":

@@ -144,6 +144,17 @@ def test_each_fold_can_have_its_own_checkpoint(save_checkpoint, clips, tmp_path,
     save_checkpoint(tmp_path / "of 2.pt", seed=7)
     assert crossval(clips, out, *own) == 2
     assert "fold2/result.json: a result of another checkpoint than the fold has now" in capsys.readouterr().err
+    others = [(out / f"fold{fold}/result.json").stat().st_mtime_ns for fold in (1, 3)]
+    assert crossval(clips, out, *own, "--overwrite") == 0
+    assert crossval(clips, tmp_path / "alone", "--checkpoint", tmp_path / "of 2.pt", "--folds", 2) == 0
+    results = [json.loads((folder / "fold2/result.json").read_text()) for folder in (out, tmp_path / "alone")]
+    assert results[0] == results[1] and read(out)["folds"] == ["1", "2", "3"]
+    assert others == [(out / f"fold{fold}/result.json").stat().st_mtime_ns for fold in (1, 3)]
+    (out / "fold2/result.json").unlink()  # as when it is killed half-way, with files of the old checkpoint
+    save_checkpoint(tmp_path / "of 2.pt", seed=8)
+    assert crossval(clips, out, *own) == 2
+    assert "fold2/begun.json: a result of another checkpoint" in capsys.readouterr().err
+    assert (out / "fold2/all.features.json").exists()
     (tmp_path / "of 3.pt").unlink()
     assert crossval(clips, tmp_path / "new", *own) == 2
     assert "of 3.pt: no such checkpoint" in capsys.readouterr().err
