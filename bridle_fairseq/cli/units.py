@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", metavar="TSV", help="see that they are of this manifest")
     parser.add_argument("--checkpoint", metavar="PT", help="see that they are of this checkpoint")
     add_shard_argument(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace units of other codes or settings")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace units (with --back, codes) of other codes or settings"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,7 +97,7 @@ def _back(args: argparse.Namespace) -> int:
     for prefix, info in zip(prefixes, infos, strict=True):
         _check(args, prefix, "units", info.codes)
     for prefix in prefixes:
-        codes_prefix, codes, rows = write_codes(prefix, args.out)
+        codes_prefix, codes, rows = write_codes(prefix, args.out, args.overwrite)
         print(f"{codes_prefix}.bin, .idx, .json: codes of {rows} clips, {codes.num_codebooks} x {codes.codebook_size}")
     return 0
 

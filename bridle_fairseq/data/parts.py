@@ -83,7 +83,7 @@ class Parts:
         made_from = hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode()).hexdigest()
         self.folder = Path(f"{self.prefix}.parts-{made_from[:12]}")
         if os.path.exists(f"{self.prefix}.json") and not overwrite:
-            self._refuse_others()
+            refuse_others(self.prefix, self.what, self.stored_info(), self.info)
 
     def stored_info(self) -> Any:
         """What ``{prefix}.json`` says."""
@@ -142,15 +142,6 @@ class Parts:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
 
-    def _refuse_others(self) -> None:
-        found = _fields(self.stored_info())
-        for name, new in _fields(self.info).items():
-            if found[name] != new:
-                raise InputError(
-                    f"{self.prefix}.json: {self.what} with {name} {_shown(found[name])} are there; expected "
-                    f"{_shown(new)}, or none: choose another --out, or replace them with --overwrite"
-                )
-
     @contextmanager
     def _lock(self) -> Iterator[bool]:
         """Hold the folder alone; False when it is gone, because it has been joined. A killed holder lets go."""
@@ -165,6 +156,26 @@ class Parts:
             yield self.folder.exists()
         finally:
             os.close(handle)
+
+
+def refuse_others(prefix: str, what: str, stored: Any, info: Any) -> None:
+    """See that a finished result is of the settings of the one that is to take its place.
+
+    Args:
+        prefix: path without ``.json``.
+        what: lies there, for the error.
+        stored, info: their descriptions, dataclasses of one kind.
+
+    Raises:
+        InputError: it is of others.
+    """
+    found = _fields(stored)
+    for name, new in _fields(info).items():
+        if found[name] != new:
+            raise InputError(
+                f"{prefix}.json: {what} with {name} {_shown(found[name])} are there; expected {_shown(new)}, or none: "
+                "choose another --out, or replace them with --overwrite"
+            )
 
 
 def _fields(info: Any) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CodesInfo, open_items, write_index, write_info
+from bridle_fairseq.data.codes import CodesInfo, open_items, read_info, write_index, write_info
 from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import atomic_text
-from bridle_fairseq.data.parts import replacing
+from bridle_fairseq.data.parts import refuse_others, replacing
 from bridle_fairseq.data.units import (
     MAX_CHARACTERS,
     Scheme,
@@ -229,21 +229,33 @@ def _parsed(line: str, path: str, number: int) -> np.ndarray:
         raise InputError(f"{path}, line {number}: {bad[:40]!r}; expected whole numbers with blanks between") from None
 
 
-def write_codes(prefix: str | os.PathLike[str], out: str | os.PathLike[str]) -> tuple[str, CodesInfo, int]:
+def write_codes(
+    prefix: str | os.PathLike[str], out: str | os.PathLike[str], overwrite: bool = False
+) -> tuple[str, CodesInfo, int]:
     """Units back to codes: ``{out}/{split}.codes.{bin,idx,json}`` of ``{split}.units`` at ``prefix``, byte for byte.
+
+    Args:
+        prefix, out: see above.
+        overwrite: codes of another checkpoint, manifest or kind may be replaced.
 
     Returns:
         The path of the codes, what they are (units of a single level become codes of one codebook), and their rows.
+
+    Raises:
+        InputError: units that :func:`read_rows` refuses, or codes that must not be replaced.
     """
     prefix = os.fspath(prefix)
     info = read_units_info(prefix)
     codes_info = dataclasses.replace(info.codes, num_codebooks=len(info.scheme.levels))
     codes_prefix = os.path.join(out, os.path.basename(prefix).removesuffix(".units") + ".codes")
+    if os.path.exists(f"{codes_prefix}.json") and not overwrite:
+        refuse_others(codes_prefix, "codes", read_info(codes_prefix), codes_info)
     sizes: list[int] = []
     with replacing(Path(f"{codes_prefix}.bin")) as file:
         for codes in read_rows(prefix, info):
             file.write(codes.astype("<u2").tobytes())
             sizes.append(codes.size)
+        Path(f"{codes_prefix}.json").unlink(missing_ok=True)  # until the new one is there, no codes are complete
     write_index(codes_prefix, sizes, np.uint16)
     write_info(codes_prefix, codes_info)
     return codes_prefix, codes_info, len(sizes)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data import unit_parts
-from bridle_fairseq.data.codes import CodesInfo, write_index, write_info
+from bridle_fairseq.data import unit_files, unit_parts
+from bridle_fairseq.data.codes import CachedCodes, CodesInfo, write_index, write_info
 from bridle_fairseq.data.manifest import Manifest
 
 K, C = 3, 16
@@ -173,6 +173,25 @@ def test_another_manifest_or_checkpoint_is_refused(corpus, tmp_path, capsys):
     assert "units of another manifest" in one_sentence(capsys)
     own, _ = write_corpus(tmp_path / "own", checkpoint_sha256=file_sha256(str(tmp_path / "model.pt")))
     units(own, "--out", tmp_path / "good", "--checkpoint", tmp_path / "model.pt")
+
+
+def test_codes_of_others_are_replaced_only_when_told_and_never_half_described(corpus, tmp_path, capsys, monkeypatch):
+    units(corpus[0], "--out", tmp_path / "units", "--level", 2)
+    back, before = ["--back", tmp_path / "units/train.units", "--out", tmp_path / "codes"], contents(tmp_path / "codes")
+    units(*back, code=2)
+    assert "train.codes.json: codes with num_codebooks 3 are there; expected 1, or none" in one_sentence(capsys)
+    edited(lambda t: t + "1 2\n")(tmp_path / "units")
+    units(*back, "--overwrite", code=2)  # one line too many
+    assert contents(tmp_path / "codes") == before
+    edited(lambda t: t.removesuffix("1 2\n"))(tmp_path / "units")
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_files, "write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        units(*back, "--overwrite", code=130)
+    assert (tmp_path / "codes/train.codes.bin").read_bytes() != before["train.codes.bin"]
+    assert not (tmp_path / "codes/train.codes.json").exists()
+    for _ in range(2):  # what is there is of the same description the second time
+        units(*back)
+    assert CachedCodes(tmp_path / "codes/train.codes").info.num_codebooks == 1
 
 
 def edited(change, name="train.km"):
