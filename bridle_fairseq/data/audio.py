@@ -25,7 +25,7 @@ class AudioDataset(MediaDataset):
     """Waveforms of a manifest, cropped, resampled, mono, augmented.
 
     While training, a clip longer than ``max_sample_size`` gives a random crop; otherwise its beginning, always the
-    same. One shorter than ``min_sample_size`` leaves its batch silently.
+    same. One shorter than ``min_sample_size`` leaves its batch without being counted as skipped.
 
     Lengths for batching (``sizes``) come from the manifest's sizes, which count samples at each file's own rate. They
     are scaled by the lowest rate among some probed files: exact when all files have one rate, else an upper bound.
@@ -34,9 +34,11 @@ class AudioDataset(MediaDataset):
         manifest, training, seed, skips, num_buckets, codes: see :class:`MediaDataset`.
         sample_rate: of the items, in Hz.
         max_sample_size: samples of the longest item; None for no limit.
-        min_sample_size: samples of the shortest item.
+        min_sample_size: samples of the shortest item; cached codes may be of shorter last segments, too, which are not
+            shown then.
         augment: what happens to a training item after cropping; with cached codes it is rolled by whole patches.
-        segment_crops: crop only at multiples of ``max_sample_size``, as with cached codes.
+        segment_crops: crop only at multiples of ``max_sample_size``, as with cached codes. A segment is drawn as often
+            as its share of the clip, so that a short last one is seldom an item.
         whole: nothing is cropped; a clip longer than ``max_sample_size`` cannot be used.
 
     Raises:
@@ -90,8 +92,13 @@ class AudioDataset(MediaDataset):
             manifest_sha256=self.manifest.fingerprint(),
             sample_rate=self.sample_rate,
             segment_samples=self.max_sample_size,
-            min_segment_samples=self.min_sample_size,
         )
+        shortest = self.codes.info.min_segment
+        if shortest > self.min_sample_size:
+            raise InputError(
+                f"{self.codes.prefix}.json: codes with min_segment_samples {shortest}; expected at most "
+                f"min_sample_size {self.min_sample_size}"
+            )
 
     def _lowest_rate(self) -> int:
         rows = np.unique(np.linspace(0, len(self.manifest) - 1, PROBED_FILES).astype(np.int64))
@@ -135,7 +142,8 @@ class AudioDataset(MediaDataset):
         if longest is None or not self.training:
             return 0, 0
         if self.segment_crops:
-            segment = int(random.integers(segment_count(num_samples, longest, self.min_sample_size)))
+            count = segment_count(num_samples, longest, self.min_sample_size)
+            segment = int(random.integers(min(num_samples, count * longest))) // longest
             return segment * longest, segment
         return int(random.integers(max(0, num_samples - longest) + 1)), 0
 
@@ -212,6 +220,7 @@ def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: An
         manifest,
         sample_rate=cfg.sample_rate,
         max_sample_size=getattr(cfg, "max_sample_size", None),
+        min_sample_size=getattr(cfg, "min_sample_size", None),
         training=training,
         augment=augment,
         **options,

@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 class BridlePretrainingConfig(KnnConfig, MediaConfig):
     """The data, and where targets come from."""
 
+    min_sample_size: int = field(
+        default=1,
+        metadata={"help": "audio: shortest clip, and with segment_crops or codes shortest last crop, in samples"},
+    )
     segment_crops: bool = field(
         default=False,
         metadata={"help": "audio: crop at multiples of max_sample_size only, as training from cached codes does"},
@@ -78,6 +82,12 @@ class BridlePretrainingTask(MediaTask):
             manifest = self.manifest(split, cfg)
             codes = self._cached_codes(split, cfg, manifest) if cfg.codes else None
             self.datasets[split] = self.media_dataset(split, cfg, manifest, codes=codes)
+            left_out = len(manifest) - int(self.datasets[split].media.usable.sum())
+            if left_out:
+                logger.warning(
+                    f"{manifest.name}: {left_out} of {len(manifest)} clips have less than task.min_sample_size "
+                    f"{cfg.min_sample_size} samples and are left out"
+                )
             if self.datasets[split].training:
                 self._check_enough_patches(self.datasets[split].media)
 

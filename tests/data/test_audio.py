@@ -1,10 +1,12 @@
 """The data set: items, crops, order, skipped clips, cached codes; and as fairseq and a data loader use it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.audio import AudioDataset, total_seconds
+from bridle_fairseq.data.audio import MODALITY, AudioDataset, total_seconds
 from bridle_fairseq.data.augment import Augment
 from bridle_fairseq.data.decode import read_crop
 from bridle_fairseq.data.manifest import Manifest
@@ -185,6 +187,22 @@ def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
         dataset.set_epoch(epoch)
         lengths.add(len(dataset[0]["source"]))
     assert lengths == {4000}
+
+
+def test_a_segment_is_drawn_as_often_as_its_share_of_the_clip(make_manifest):
+    dataset = AudioDataset(make_manifest([5000]), max_sample_size=4000, training=True, segment_crops=True)
+    drawn = [dataset._crop(5000, np.random.default_rng(seed)) for seed in range(400)]
+    assert set(drawn) == {(0, 0), (4000, 1)} and 50 <= drawn.count((4000, 1)) <= 110
+    assert {dataset._crop(4001, np.random.default_rng(seed)) for seed in range(100)} == {(0, 0)}
+    assert {dataset._crop(300, np.random.default_rng(seed)) for seed in range(10)} == {(0, 0)}
+
+
+def test_the_tasks_shortest_item_is_that_of_data_set_and_codes(make_manifest):
+    cfg = SimpleNamespace(sample_rate=16000, max_sample_size=4000, min_sample_size=500, gain=False)
+    dataset = MODALITY.dataset(make_manifest([400, 4600]), cfg)
+    assert dataset.min_sample_size == 500 and dataset.ordered_indices().tolist() == [1]
+    front_end = SimpleNamespace(grid=lambda sizes: (3, 2), layout={})
+    assert MODALITY.layout_of_codes(cfg, front_end, 4000)["min_segment_samples"] == 500
 
 
 def test_seconds_of_sound_are_those_of_each_files_own_rate(write_sound, tmp_path):

@@ -84,6 +84,13 @@ def test_an_item_has_the_codes_of_its_crop(cached):
     assert batch["codes"].shape == (2, 6, LEVELS) and (batch["codes"][0, 5:] == 0).all()
 
 
+def test_codes_of_shorter_last_segments_serve_a_longer_shortest_item(cached):
+    manifest, prefix = cached
+    dataset = dataset_of(manifest, CachedCodes(prefix, manifest), min_sample_size=2501)
+    lengths = {(epoch, len(dataset[1]["source"])) for epoch in range(20) if dataset.set_epoch(epoch) is None}
+    assert {length for _, length in lengths} == {SEGMENT}  # 10500 samples: the third segment has 2500
+
+
 def test_codes_go_along_with_a_clip_that_is_rolled(cached):
     manifest, prefix = cached
     dataset = dataset_of(manifest, CachedCodes(prefix, manifest), augment=Augment(gain=False))
@@ -123,7 +130,7 @@ def test_codes_of_another_manifest_are_refused(cached, make_manifest):
     "settings,field",
     [
         ({"max_sample_size": 5000}, "segment_samples 4000; expected 5000"),
-        ({"min_sample_size": 500}, "min_segment_samples 1000; expected 500"),
+        ({"min_sample_size": 500}, "min_segment_samples 1000; expected at most min_sample_size 500"),
         ({"sample_rate": 8000}, "sample_rate 16000; expected 8000"),
     ],
 )

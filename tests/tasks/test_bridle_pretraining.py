@@ -85,6 +85,15 @@ def test_half_precision_leaves_waveforms_as_they_are(configure, half):
     assert torch.equal(as_the_trainer_casts(batch({half: True})).float(), expected)
 
 
+def test_clips_under_the_shortest_item_are_left_out_and_it_is_said(configure, caplog):
+    task = tasks.setup_task(configure(min_sample_size=7000, max_sample_size=8000).task)
+    task.load_dataset("train")
+    data = task.dataset("train")
+    long = np.flatnonzero(data.manifest.sizes >= 7000)
+    assert sorted(data.ordered_indices()) == long.tolist() and 0 < len(long) < 12
+    assert f"{12 - len(long)} of 12 clips have less than task.min_sample_size 7000 samples" in caplog.text
+
+
 def said(capsys, action, *arguments):
     """The one sentence with which ``action`` ends the process."""
     with pytest.raises(SystemExit) as ended:
