@@ -39,6 +39,7 @@ class Manifest:
     ):
         self.root = os.fspath(root)
         self.source = source
+        self._lines: np.ndarray | None = None  # of a selection: where its rows stand in the file
         self._text = bytearray()
         self._ends = array("q", [0])
         for path in paths:
@@ -76,11 +77,14 @@ class Manifest:
 
     def line(self, row: int) -> int:
         """The line of the file in which a row stands."""
-        return row + 2
+        return row + 2 if self._lines is None else int(self._lines[row])
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Manifest:
-        """A manifest of these rows, in this order."""
-        return Manifest(self.root, (self.relative_path(int(row)) for row in rows), self.sizes[rows], self.source)
+        """A manifest of these rows, in this order; messages name them by their lines in this one's file."""
+        paths = (self.relative_path(int(row)) for row in rows)
+        chosen = Manifest(self.root, paths, self.sizes[rows], self.source)
+        chosen._lines = np.array([self.line(int(row)) for row in rows], dtype=np.int64)
+        return chosen
 
     def fingerprint(self) -> str:
         """sha256 of the rows, hex. The root is left out: the same data in another place is the same data."""

@@ -84,6 +84,10 @@ def test_select_keeps_order_and_source(make_manifest):
     manifest = make_manifest([3, 4, 5])
     chosen = manifest.select([2, 0])
     assert list(chosen) == [("2.wav", 5), ("0.wav", 3)] and chosen.path(0) == manifest.path(2)
+    assert [chosen.line(row) for row in range(2)] == [4, 2] and chosen.select([0]).line(0) == 4
+    os.unlink(chosen.path(0))
+    with pytest.raises(InputError, match="line 4: no such file: .*2.wav"):
+        chosen.check_files()
 
 
 def test_fingerprint_tells_rows_and_sizes_but_not_the_root():
