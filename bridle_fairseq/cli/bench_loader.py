@@ -101,7 +101,7 @@ def _read(args: argparse.Namespace, manifest: Any, skips: Any) -> tuple[list[int
     from fairseq.tasks import setup_task
 
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.tasks.media_data import FairseqMedia
+    from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 
     cfg = _configuration(args)
     dataset = FairseqMedia(

@@ -5,7 +5,7 @@ import torch
 
 from bridle_fairseq.data.labels import Labels
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
-from bridle_fairseq.tasks.media_data import FairseqMedia
+from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 
 
 class LabelledMedia(FairseqMedia):

@@ -4,135 +4,19 @@ import os
 from dataclasses import dataclass, field
 
 import torch
-from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, MissingMandatoryValue
 
-from bridle_fairseq.data.dataset import read_together
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.distributed import draw_apart
+from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
-
-
-class FairseqMedia(FairseqDataset):
-    """A :class:`MediaDataset`, which knows nothing of fairseq, as a dataset that fairseq can batch.
-
-    Args:
-        media: the data set.
-        keep_precision: fairseq casts what is float32 to half precision.
-        read_threads: items of a batch that are read at once.
-    """
-
-    # fairseq's trainer casts every float32 tensor of a batch under fp16 and bf16, and a waveform of 8 or 11 bits gives
-    # another log-mel. Float64 it leaves alone; the front end takes it to float32.
-
-    def __init__(self, media, keep_precision=False, read_threads=1):
-        if read_threads < 1:
-            raise InputError(f"task.read_threads is {read_threads}; expected at least 1")
-        self.media, self.keep_precision, self.read_threads = media, keep_precision, read_threads
-        self.sizes = media.sizes
-
-    @property
-    def manifest(self):
-        """Of the media."""
-        return self.media.manifest
-
-    @property
-    def skips(self):
-        """Its rows that could not be used."""
-        return self.media.skips
-
-    @property
-    def training(self):
-        """Whether items are cropped and augmented at random."""
-        return self.media.training
-
-    def __len__(self):
-        return len(self.media)
-
-    def __getitem__(self, index):
-        """See :class:`MediaDataset`."""
-        return self.media[index]
-
-    def __getitems__(self, indices):
-        """The items of a batch, as torch's data loader asks for them."""
-        return read_together(self.__getitem__, indices, self.read_threads)
-
-    def collater(self, samples):
-        """A batch, whose waveforms are float64 where float32 would be cast to half precision."""
-        batch = self.media.collater(samples)
-        if batch and self.keep_precision and batch["net_input"]["source"].is_floating_point():
-            batch["net_input"]["source"] = batch["net_input"]["source"].double()
-        return batch
-
-    def set_epoch(self, epoch):
-        """From now on, the crops and augmentation of this epoch, in worker processes too."""
-        self.media.set_epoch(epoch)
-
-    def ordered_indices(self):
-        """Rows in the order in which they are batched."""
-        return self.media.ordered_indices()
-
-    def num_tokens(self, index):
-        """Length of an item, for batches of at most ``max_tokens``."""
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        """Lengths of several items."""
-        return self.sizes[indices]
-
-    def size(self, index):
-        """Length of an item, for fairseq's filter by length."""
-        return int(self.sizes[index])
-
-    def filter_indices_by_size(self, indices, max_sizes):
-        """All rows: none is left out for its length.
-
-        ``max_sizes`` is ``dataset.max_tokens``, and fairseq would leave out every item that is longer.
-        """
-        limit = max_sizes[0] if isinstance(max_sizes, (tuple, list)) else max_sizes
-        self._refuse_less_than_longest(indices, limit)
-        return indices, []
-
-    def _refuse_less_than_longest(self, indices, max_tokens) -> None:
-        longest = int(self.sizes[indices].max(initial=0))
-        if max_tokens is not None and longest > max_tokens:
-            kind = "" if self.training else "_valid"
-            with exit_on_input_error():
-                raise InputError(
-                    f"dataset.max_tokens{kind} is {max_tokens}; expected at least {longest}, the length of the longest "
-                    f"item of {self.manifest.name} (for sound, task.max_sample_size makes clips shorter)"
-                )
-
-    def batch_by_size(self, indices, max_tokens=None, **limits):
-        """Batches of rows; the first one has items that can be read.
-
-        fairseq makes its dummy batch of the first one, which stands in for batches without a readable item.
-        """
-        self._refuse_less_than_longest(indices, max_tokens)
-        batches = super().batch_by_size(indices, max_tokens=max_tokens, **limits)
-        for number, batch in enumerate(batches):
-            if self.collater([self[row] for row in batch]):
-                return [*batches[number:], *batches[:number]]
-        with exit_on_input_error():
-            self.skips.check(0.0)
-        return batches
-
-    @property
-    def supports_prefetch(self):
-        """fairseq need not ask for items ahead."""
-        return False
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self):
-        """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
-        return True
 
 
 @dataclass
