@@ -1,5 +1,6 @@
 """A modality's data set as fairseq batches it."""
 
+import torch
 from fairseq.data import FairseqDataset
 
 from bridle_fairseq.data.dataset import read_together
@@ -44,15 +45,28 @@ class FairseqMedia(FairseqDataset):
         return len(self.media)
 
     def __getitem__(self, index):
-        """See :class:`MediaDataset`."""
-        return self.media[index]
+        """See :class:`MediaDataset`; with an ``"error"``, the sentence, where reading tells a user's mistake."""
+        return self.read(index)
+
+    def read(self, row, *draw):
+        """See :meth:`MediaDataset.item`; an error is kept, as no sentence comes out of a data loader's worker."""
+        try:
+            return self.media.item(int(row), *draw)
+        except InputError as error:
+            return {"id": int(row), "source": None, "error": str(error)}
 
     def __getitems__(self, indices):
         """The items of a batch, as torch's data loader asks for them."""
         return read_together(self.__getitem__, indices, self.read_threads)
 
     def collater(self, samples):
-        """A batch, whose waveforms are float64 where float32 would be cast to half precision."""
+        """A batch, whose waveforms are float64 where float32 would be cast to half precision.
+
+        Where an item has an error the batch has nothing else but its ids: see :func:`tell_error`.
+        """
+        wrong = [sample for sample in samples if "error" in sample]
+        if wrong:
+            return {"id": torch.tensor([sample["id"] for sample in wrong]), "error": wrong[0]["error"]}
         batch = self.media.collater(samples)
         if batch and self.keep_precision and batch["net_input"]["source"].is_floating_point():
             batch["net_input"]["source"] = batch["net_input"]["source"].double()
@@ -120,3 +134,10 @@ class FairseqMedia(FairseqDataset):
     def can_reuse_epoch_itr_across_epochs(self):
         """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
         return True
+
+
+def tell_error(batch) -> None:
+    """End the process with the sentence of a batch whose items could not be read for a user's mistake."""
+    with exit_on_input_error():
+        if batch and "error" in batch:
+            raise InputError(batch["error"])

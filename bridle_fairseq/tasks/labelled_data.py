@@ -50,7 +50,7 @@ class SampledMedia(LabelledMedia):
 
     def __getitem__(self, index):
         """The clip at this place in the present epoch; its ``"id"`` is its row of the manifest."""
-        return self.media.item(int(self.rows()[index]), int(index))
+        return self.read(self.rows()[index], int(index))
 
     def rows(self) -> np.ndarray:
         """The rows at all places in the present epoch."""

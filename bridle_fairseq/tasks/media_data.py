@@ -14,7 +14,7 @@ from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.distributed import draw_apart
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia
+from bridle_fairseq.tasks.fairseq_media import FairseqMedia, tell_error
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
@@ -195,6 +195,7 @@ class MediaTask(FairseqTask):
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch, unless too many clips had to be skipped."""
+        tell_error(sample)
         with exit_on_input_error():
             for log in self.skips.values():
                 log.check(self.cfg.max_skipped)
@@ -204,6 +205,11 @@ class MediaTask(FairseqTask):
         if ignore_grad:  # a stand-in for a batch that this rank does not have: fairseq would count it
             sample_size, log = _zero(sample_size), {key: _zero(value) for key, value in log.items()}
         return loss, sample_size, log
+
+    def valid_step(self, sample, model, criterion):
+        """Loss of a batch."""
+        tell_error(sample)
+        return super().valid_step(sample, model, criterion)
 
 
 def _zero(value):

@@ -1,7 +1,9 @@
 """Training from the codes that ``bridle tokenize`` wrote is training with the tokenizer itself, at its side."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,6 +101,18 @@ def test_codes_of_video_that_do_not_fit_are_refused(fairseq, codes, tmp_path, mi
     overrides, sentence = MISTAKES_WITH_VIDEO[mistake]
     run = fairseq.train(tmp_path, *AS_CACHED["video"], f"task.codes={codes}", *overrides, code=2)
     assert sentence in run.log and "Traceback" not in run.log
+
+
+@pytest.mark.parametrize(("split", "workers"), [("train", 1), ("valid", 0)])
+def test_damaged_codes_are_told_in_a_sentence_from_a_worker_too(train_on, codes, tmp_path, split, workers):
+    damaged = shutil.copytree(codes, tmp_path / "codes")
+    values = np.memmap(damaged / f"{split}.codes.bin", np.uint16, "r+")
+    values[:] = 12
+    values.flush()
+    run = train_on(tmp_path / "run", f"task.codes={damaged}", f"dataset.num_workers={workers}", code=2)
+    error = f"bridle_fairseq: error: {damaged}/{split}.codes.bin, item "
+    (line,) = [line for line in run.log.splitlines() if line.startswith(error)]
+    assert line.endswith("codes up to 12; expected codes below 12, 2 a patch") and "Traceback" not in run.log
 
 
 def test_codes_of_other_data_are_refused(fairseq, codes, make_data, tmp_path):

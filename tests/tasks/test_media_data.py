@@ -20,6 +20,7 @@ from bridle_fairseq.data.image import ImageDataset  # noqa: E402
 from bridle_fairseq.data.manifest import Manifest  # noqa: E402
 from bridle_fairseq.errors import InputError  # noqa: E402
 from bridle_fairseq.tasks.fairseq_media import FairseqMedia  # noqa: E402
+from bridle_fairseq.tasks.media_data import MediaTask  # noqa: E402
 
 SIZES = {"audio": [4000, 500, 3900, 600, 550], "image": [1] * 5}
 
@@ -90,3 +91,22 @@ def test_files_of_a_batch_are_read_at_once(dataset, workers, monkeypatch):
 def test_no_threads_are_no_choice(dataset):
     with pytest.raises(InputError, match=r"task.read_threads is 0; expected at least 1"):
         FairseqMedia(dataset.media, read_threads=0)
+
+
+def test_a_users_mistake_that_reading_tells_comes_with_the_batch_and_ends_the_step(dataset, monkeypatch, capsys):
+    def load(self, row, random):
+        raise InputError(f"row {row}: spoilt")
+
+    monkeypatch.setattr(type(dataset.media), "_load", load)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=[[3, 1]], collate_fn=dataset.collater, num_workers=1, multiprocessing_context="fork"
+    )
+    (batch,) = loader
+    assert batch["id"].tolist() == [3, 1]
+    task = MediaTask(None)
+    for step, others in ((task.train_step, 4), (task.valid_step, 2)):
+        with pytest.raises(SystemExit) as ended:
+            step(batch, *[None] * others)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == "bridle_fairseq: error: row 3: spoilt\n"
+    assert dataset.skips.count == 0
