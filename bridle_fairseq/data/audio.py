@@ -28,7 +28,9 @@ class AudioDataset(MediaDataset):
     same. One shorter than ``min_sample_size`` leaves its batch without being counted as skipped.
 
     Lengths for batching (``sizes``) come from the manifest's sizes, which count samples at each file's own rate. They
-    are scaled by the lowest rate among some probed files: exact when all files have one rate, else an upper bound.
+    are scaled by the lowest rate among 32 probed files: exact when all files have one rate, else an upper bound, save
+    for a file of a lower rate still that was not probed: its item is longer than its size, and it may be taken for
+    shorter than ``min_sample_size``.
 
     Args:
         manifest, training, seed, skips, num_buckets, codes: see :class:`MediaDataset`.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bridle_fairseq.data import audio
 from bridle_fairseq.data.audio import MODALITY, AudioDataset, total_seconds
 from bridle_fairseq.data.augment import Augment
 from bridle_fairseq.data.decode import read_crop
@@ -140,6 +141,14 @@ def test_sizes_are_exact_for_one_rate_and_an_upper_bound_for_several(make_manife
     write_sound("fast.wav", 48000, 48000)
     dataset = AudioDataset(Manifest(tmp_path, ["0.wav", "fast.wav"], [8000, 48000]))
     assert dataset.sizes.tolist() == [16000, 96000] and len(dataset[1]["source"]) == 16000
+
+
+def test_a_rate_below_those_probed_gives_a_size_too_small_and_the_whole_item(write_sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "PROBED_FILES", 1)
+    write_sound("fast.wav", 16000, 16000)
+    write_sound("slow.wav", 8000, 8000)
+    dataset = AudioDataset(Manifest(tmp_path, ["fast.wav", "slow.wav"], [16000, 8000]))
+    assert dataset.sizes.tolist() == [16000, 8000] and len(dataset[1]["source"]) == 16000
 
 
 def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
