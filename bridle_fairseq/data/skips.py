@@ -23,13 +23,16 @@ class SkipLog:
         list_path: the list, tab-separated (row, path, reason), appended to; several processes, ranks and runs may share
             it. A row stands in it once for each run that could not use it, for it is there that the ranks of a run hear
             of each other's rows. None: count only.
+        start: :func:`list_size` when the run began, where the log is made later than other ranks may have listed rows.
     """
 
-    def __init__(self, manifest: Manifest, list_path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, list_path: str | os.PathLike[str] | None = None, start: int | None = None
+    ) -> None:
         self.manifest = manifest
         self.list_path = None if list_path is None else os.fspath(list_path)
         self._skipped = torch.zeros(len(manifest), dtype=torch.bool).share_memory_()
-        self._start = self._list_size()  # what earlier runs listed is not this run's
+        self._start = self._list_size() if start is None else start  # what earlier runs listed is not this run's
         self._read_up_to = self._start
 
     @property
@@ -114,10 +117,15 @@ class SkipLog:
         self._read_up_to = size
 
     def _list_size(self) -> int:
-        try:
-            return os.path.getsize(self.list_path) if self.list_path is not None else 0
-        except OSError:
-            return 0
+        return 0 if self.list_path is None else list_size(self.list_path)
+
+
+def list_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a list of skipped rows; 0 where there is none yet."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -10,13 +10,15 @@ from omegaconf import II, MISSING, MissingMandatoryValue
 
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.data.skips import SkipLog, list_size
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.distributed import draw_apart
 from bridle_fairseq.tasks.fairseq_media import FairseqMedia, tell_error
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+
+SKIPPED = "skipped.tsv"  # in the run's folder
 
 
 @dataclass
@@ -122,6 +124,7 @@ class MediaTask(FairseqTask):
     def __init__(self, cfg, **kwargs):
         super().__init__(cfg, **kwargs)
         self.skips = {}
+        self._skipped_before = list_size(SKIPPED)  # now: once files are read, another rank may have listed some
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model; before training the data must be there, of which fairseq is sure without a look."""
@@ -167,7 +170,7 @@ class MediaTask(FairseqTask):
         if manifest is None:
             manifest = self.manifest(split, cfg)
         training = split.startswith("train")
-        self.skips[split] = SkipLog(manifest, os.path.abspath("skipped.tsv"))
+        self.skips[split] = SkipLog(manifest, os.path.abspath(SKIPPED), self._skipped_before)
         media = modality_of(cfg).dataset(manifest, cfg, training, skips=self.skips[split], codes=codes, **reading or {})
         return kind(media, keep_precision=self._casts_batches(), read_threads=cfg.read_threads, **options)
 

@@ -1,6 +1,7 @@
 """The task by itself: what it completes and refuses, its data sets, and one update as the trainer makes it."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import bridle_fairseq
 bridle_fairseq.register()
 
 from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+from bridle_fairseq.errors import InputError  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
 from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig  # noqa: E402
 
@@ -92,6 +94,16 @@ def test_clips_under_the_shortest_item_are_left_out_and_it_is_said(configure, ca
     long = np.flatnonzero(data.manifest.sizes >= 7000)
     assert sorted(data.ordered_indices()) == long.tolist() and 0 < len(long) < 12
     assert f"{12 - len(long)} of 12 clips have less than task.min_sample_size 7000 samples" in caplog.text
+
+
+def test_what_another_rank_listed_since_the_run_began_counts(configure):
+    Path("skipped.tsv").write_text("5\tof an earlier run\tburnt\n")
+    early, late = (tasks.setup_task(configure().task) for _ in range(2))
+    early.load_dataset("train")
+    early.skips["train"].add(3, "burnt")
+    late.load_dataset("train")
+    with pytest.raises(InputError, match="1 of 12 clips"):
+        late.skips["train"].check(0)
 
 
 def said(capsys, action, *arguments):
