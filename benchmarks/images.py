@@ -57,7 +57,7 @@ def main() -> None:
     size = 64 if args.set == "clothing" else 32
     shown = measure_statistics(everything / "train.tsv", "--modality", "image", "--image-size", size)
     often = f"dataset.validate_interval_updates={UPDATES[args.set][0] // 3}"
-    pretraining = [*shown, *OVERRIDES[args.set], *PATCHES[args.set], often]
+    pretraining = [*shown, *OVERRIDES[args.set], *PATCHES[args.set], often, *args.overrides]
 
     def make(threads: int) -> Study:
         sets = {"classes": labelled}

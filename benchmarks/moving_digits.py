@@ -75,7 +75,7 @@ def main() -> None:
     bridle("manifest", videos, "--modality", "video", "--labels", videos / "digits.csv", "--dest", digit)
     statistics = measure_statistics(direction / "train.tsv", "--modality", "video", *SHOWN)
     shown = (f"task.image_size={SIDE}", "task.frame_stride=1", "task.crop=false", "task.flip=false")
-    pretraining = [*shown, *statistics, f"dataset.validate_interval_updates={UPDATES[0] // 3}"]
+    pretraining = [*shown, *statistics, f"dataset.validate_interval_updates={UPDATES[0] // 3}", *args.overrides]
     sets = {"direction": direction, "digit": digit}
     compare(lambda threads: Study(work, "video", direction, sets, pretraining, shown, UPDATES, threads), args)
 

@@ -108,6 +108,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each (1: two threads)")
+    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of pretraining's configuration")
     return parser
 
 
