@@ -272,7 +272,6 @@ class Fairseq:
         if stages is not None:
             overrides = (f"model.stages={listed(stages)}", *overrides)
         if ranks > 1:
-            overrides += (f"distributed_training.distributed_world_size={ranks}",)
             overrides += ("distributed_training.distributed_backend=gloo",)
         return [
             *("fairseq-hydra-train", "--config-dir", ROOT / CONFIGS[self.modality] / "pretraining"),

@@ -103,15 +103,29 @@ def tokenizer_weights(state):
     return torch.cat([v.flatten() for k, v in sorted(state["model"].items()) if k.startswith("tokenizer.")])
 
 
-def test_validation_on_two_ranks_is_that_of_one(fairseq, whole, tmp_path, stages):
-    """Three clips in batches of one: in the second round a rank has none."""
+@pytest.fixture(scope="module")
+def still(fairseq, whole, tmp_path_factory, stages):
+    """One update that changes nothing on one rank and on two; three clips are validated in batches of one."""
     overrides = [
         f"checkpoint.restore_file={whole.path(25)}",
         "optimization.max_update=26",
         "checkpoint.reset_dataloader=true",
         "dataset.batch_size_valid=1",
+        "+lr_scheduler.lr_clips=4",  # a batch of one rank
     ]
-    still = [{**stage, "lr": 1e-20} for stage in stages]
-    one, two = (fairseq.train(tmp_path / str(n), *overrides, stages=still, ranks=n).logged("valid")[26] for n in (1, 2))
+    slow = [{**stage, "lr": 1e-20} for stage in stages]
+    folder = tmp_path_factory.mktemp("still")
+    return [fairseq.train(folder / str(ranks), *overrides, stages=slow, ranks=ranks) for ranks in (1, 2)]
+
+
+def test_validation_on_two_ranks_is_that_of_one(still):
+    """In the second round a rank has no clip."""
+    one, two = (run.logged("valid")[26] for run in still)
     for name in ("loss", "loss_1", "loss_2", "acc_1", "acc_2"):
         assert two[name] == pytest.approx(one[name], abs=2e-4), name
+
+
+def test_rates_follow_the_ranks_that_torchrun_starts(still):
+    """The configuration says distributed_world_size: 1, and fairseq takes their number from torchrun."""
+    one, two = (run.logged()[26]["lr"] for run in still)
+    assert 0 < one < 1e-20 and two == pytest.approx(2 * one, rel=1e-3, abs=0)
