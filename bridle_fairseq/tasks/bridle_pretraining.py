@@ -17,7 +17,7 @@ from bridle_fairseq.nn.blocks import compile_blocks
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
-from bridle_fairseq.tasks.knn import KnnCallback, KnnConfig
+from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
 from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
@@ -65,9 +65,9 @@ class BridlePretrainingTask(MediaTask):
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model; before training, see that the clips for ``knn_accuracy`` are there."""
-        if not from_checkpoint and self.cfg.knn_every > 0:
+        if not from_checkpoint:
             with exit_on_input_error():
-                self.knn = KnnCallback(self.cfg)
+                self.knn = knn_callback(self.cfg)
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint and model.settings.compile:
             compile_blocks(model)

@@ -30,7 +30,7 @@ class KnnConfig:
         metadata={"help": "folder with labels.csv, train and valid .tsv and .lbl: labelled clips for knn_accuracy"},
     )
     knn_every: int = field(
-        default=0, metadata={"help": "knn_accuracy at the first validation after every so many updates; 0: never"}
+        default=0, metadata={"help": "knn_accuracy at the first validation after every so many updates, with knn_data"}
     )
     knn_k: int = field(default=10, metadata={"help": "neighbours that vote"})
 
@@ -48,8 +48,6 @@ class KnnCallback:
     """
 
     def __init__(self, cfg) -> None:
-        if not cfg.knn_data:
-            raise InputError("task.knn_every is set and task.knn_data is not; expected a folder of labelled clips")
         if cfg.knn_k < 1:
             raise InputError(f"task.knn_k is {cfg.knn_k}; expected at least 1")
         self.every, self.k = cfg.knn_every, cfg.knn_k
@@ -79,6 +77,23 @@ class KnnCallback:
             logger.warning("knn_accuracy: not one clip of a split can be read")
             return float("nan")
         return knn_accuracy(bank, bank_labels, queries, labels, self.k)
+
+
+def knn_callback(cfg) -> Optional[KnnCallback]:
+    """What a task's configuration asks for; None for nothing.
+
+    Raises:
+        InputError: a folder without updates, updates without a folder, and as :class:`KnnCallback`.
+    """
+    if cfg.knn_every < 0:
+        raise InputError(f"task.knn_every is {cfg.knn_every}; expected a number of updates, or 0")
+    if cfg.knn_every and not cfg.knn_data:
+        raise InputError("task.knn_every is set and task.knn_data is not; expected a folder of labelled clips")
+    if cfg.knn_data and not cfg.knn_every:
+        raise InputError(
+            "task.knn_data is set and task.knn_every is 0; expected so many updates between measurements, such as 200"
+        )
+    return KnnCallback(cfg) if cfg.knn_every else None
 
 
 class _LabelledSplit:

@@ -182,6 +182,21 @@ def test_impossible_settings_of_the_data(configure, capsys, task, words):
     assert words in said(capsys, load)
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"knn_data": "somewhere"}, "task.knn_data is set and task.knn_every is 0; expected so many updates"),
+        ({"knn_every": 4}, "task.knn_every is set and task.knn_data is not; expected a folder"),
+        ({"knn_every": -4, "knn_data": "somewhere"}, "task.knn_every is -4; expected a number of updates, or 0"),
+    ],
+)
+def test_half_a_measurement_is_refused_where_a_run_begins(configure, capsys, task, words):
+    cfg = configure(**task)
+    made = tasks.setup_task(cfg.task)
+    assert words in said(capsys, made.build_model, cfg.model)
+    made.build_model(cfg.model, from_checkpoint=True)  # what such a run left can be used
+
+
 def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
     patches = 12 * 15000 // 1280 * 4
     task = tasks.setup_task(configure(model={"codebook_size": patches}).task)
