@@ -10,6 +10,11 @@ from fairseq.logging import metrics
 from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.models.bridle import unwrapped
 
+# What is logged, by the stages that log it, and whether more of it is better; "_": a value of each level.
+OF_EVERY_STAGE = {"loss": False, "used_": True, "perplexity_": True}
+OF_THE_ENCODER = {"loss_": False, "acc_": True}
+OF_THE_TOKENIZER = {"cosine": True, "codebook_loss": False, "commitment_loss": False, "residual_energy_": False}
+
 
 @dataclass
 class BridleCriterionConfig(FairseqDataclass):
@@ -78,6 +83,20 @@ class BridleCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """All values are sums."""
         return True
+
+
+def comparable(stages, num_codebooks) -> dict[str, bool]:
+    """Values that validation logs in each of ``stages``, and whether more of a value is better."""
+    names = dict(OF_EVERY_STAGE)
+    if all(stage.trains_encoder for stage in stages):
+        names |= OF_THE_ENCODER
+    if all(stage.trains_tokenizer for stage in stages):
+        names |= OF_THE_TOKENIZER
+    found = {}
+    for name, more in names.items():
+        levels = range(1, num_codebooks + 1) if name.endswith("_") else [""]
+        found |= {f"{name}{level}": more for level in levels}
+    return found
 
 
 def _codebook_use(usage, dead_share):

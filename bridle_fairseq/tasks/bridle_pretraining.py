@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from fairseq import checkpoint_utils
+from fairseq.logging import metrics
 from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 
+from bridle_fairseq.criterions.bridle import comparable
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from, unwrapped
@@ -61,12 +63,38 @@ class BridlePretrainingTask(MediaTask):
 
     def __init__(self, cfg, **kwargs):
         super().__init__(cfg, **kwargs)
-        self.knn = None
+        self.knn, self._knn_accuracy = None, None
+
+    def _check_best(self) -> None:
+        """Refuse a ``best_checkpoint_metric`` that a validation of this run may not have."""
+        checkpoint, settings = self._run().get("checkpoint"), self._model_settings()
+        if checkpoint is None or settings is None:
+            return  # a model of somebody's own making: there is no run to check
+        best = checkpoint.best_checkpoint_metric
+        known = {**comparable(settings.schedule().stages, settings.num_codebooks), "knn_accuracy": True}
+        if best not in known:
+            raise InputError(
+                f"checkpoint.best_checkpoint_metric is {best!r}; expected what is logged in all stages of the run, "
+                f"one of {', '.join(known)}"
+            )
+        if best == "knn_accuracy" and self.cfg.knn_every != 1:
+            raise InputError(
+                f"checkpoint.best_checkpoint_metric is {best} with task.knn_every {self.cfg.knn_every}; "
+                "expected 1, so that every validation measures it"
+            )
+        if checkpoint.maximize_best_checkpoint_metric != known[best]:
+            found = f"checkpoint.maximize_best_checkpoint_metric is {str(not known[best]).lower()}"
+            raise InputError(f"{found} with {best}; expected {str(known[best]).lower()}")
+
+    def _run(self):
+        """The whole configuration of the run; {} where the task is used without one."""
+        return self.cfg._get_root() if hasattr(self.cfg, "_get_root") else {}
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model; before training, see that the clips for ``knn_accuracy`` are there."""
         if not from_checkpoint:
             with exit_on_input_error():
+                self._check_best()
                 self.knn = knn_callback(self.cfg)
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint and model.settings.compile:
@@ -93,8 +121,7 @@ class BridlePretrainingTask(MediaTask):
 
     def _model_settings(self):
         """Settings of the run's model ``bridle``; None where the task is used without one."""
-        root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else None
-        model = root.model if root is not None and "model" in root else None
+        model = self._run().get("model")
         return None if model is None or "codebook_size" not in model else settings_from(model)
 
     def _cached_codes(self, split, cfg, manifest) -> CachedCodes:
@@ -154,10 +181,18 @@ class BridlePretrainingTask(MediaTask):
         unwrapped(model).dummy_batch = False
         return super().valid_step(sample, model, criterion)
 
-    def post_validate(self, model, stats, agg):
-        """fairseq calls this with a validation's values before it prints them; every rank comes here."""
+    def begin_valid_epoch(self, epoch, model):
+        """Measure ``knn_accuracy`` before a validation, where it is due; every rank comes here."""
+        self._knn_accuracy = None
         if self.knn is not None and self.knn.due:
-            stats["knn_accuracy"] = round(self.knn.measure(unwrapped(model)), 4)
+            with exit_on_input_error():
+                self._knn_accuracy = self.knn.measure(unwrapped(model))
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        """What the criterion logs, and in validation ``knn_accuracy``, of which fairseq looks for the best one."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if self._knn_accuracy is not None and not criterion.training:
+            metrics.log_scalar("knn_accuracy", self._knn_accuracy, weight=1, round=4)
 
     def _report_stage(self, module) -> None:
         for level, use in enumerate(module.quantizer.statistics(), 1):

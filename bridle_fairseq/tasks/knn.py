@@ -1,6 +1,5 @@
 """While pretraining: how well the encoder's features tell labelled clips apart, by their nearest neighbours."""
 
-import logging
 import os
 from dataclasses import dataclass, field
 from typing import Optional
@@ -17,7 +16,6 @@ from bridle_fairseq.features import encoder_features
 from bridle_fairseq.nn.distributed import gather_rows, rank, world_size
 from bridle_fairseq.nn.knn import knn_accuracy
 
-logger = logging.getLogger(__name__)
 BATCH_SIZE = 32
 
 
@@ -50,7 +48,7 @@ class KnnCallback:
     def __init__(self, cfg) -> None:
         if cfg.knn_k < 1:
             raise InputError(f"task.knn_k is {cfg.knn_k}; expected at least 1")
-        self.every, self.k = cfg.knn_every, cfg.knn_k
+        self.every, self.k, self.folder = cfg.knn_every, cfg.knn_k, cfg.knn_data
         self.bank, self.queries = (_LabelledSplit(cfg, split) for split in ("train", "valid"))
         self._num_updates = 0
         self._measured_at: Optional[int] = None
@@ -63,19 +61,25 @@ class KnnCallback:
 
     @property
     def due(self) -> bool:
-        """Whether a multiple of ``knn_every`` has been passed since the run began or the last measurement."""
-        return self._num_updates // self.every > (self._measured_at or 0) // self.every
+        """Whether a multiple of ``knn_every`` has been passed since the run began or the last measurement.
+
+        With 1 it always is. Under fp16, fairseq validates an update again when the next one overflows.
+        """
+        return self.every == 1 or self._num_updates // self.every > (self._measured_at or 0) // self.every
 
     def measure(self, model) -> float:
-        """The accuracy; collective, each rank does a share of the clips and all get the same value."""
+        """The accuracy; collective, each rank does a share of the clips and all get the same value.
+
+        Raises:
+            InputError: nothing to compare.
+        """
         self._measured_at = self._num_updates
         was_training = model.encoder.training
         model.encoder.eval()
         (bank, bank_labels), (queries, labels) = self.bank.features(model), self.queries.features(model)
         model.encoder.train(was_training)
         if len(bank) == 0 or len(queries) == 0:
-            logger.warning("knn_accuracy: not one clip of a split can be read")
-            return float("nan")
+            raise InputError(f"{self.folder}: not one clip of train.tsv or of valid.tsv can be read; expected some")
         return knn_accuracy(bank, bank_labels, queries, labels, self.k)
 
 

@@ -9,7 +9,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.criterions.bridle import BridleCriterion, BridleCriterionConfig  # noqa: E402
+from bridle_fairseq.criterions.bridle import BridleCriterion, BridleCriterionConfig, comparable  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 
 SMALL = {"num_mel_bins": 32, "patch_size": [8, 8], "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2}
@@ -58,6 +58,7 @@ def test_a_stage_logs_what_it_computes(criterion, model):
         assert {"loss", "stage", "clips_per_second", *USE, *own} <= values.keys()
         absent = {*LEVELS, *ENERGIES, "cosine"} - {*own, "cosine"}
         assert kind == "joint" or not absent & values.keys()
+        assert comparable(model.schedule.stages, 2).keys() <= values.keys()
         assert values["loss"] == pytest.approx(float(loss.detach() / sample_size), abs=1e-4)
         assert values["stage"] == 0 and values["used_1"] == int(values["used_1"]) <= 8
 

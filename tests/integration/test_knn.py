@@ -110,6 +110,19 @@ def test_a_resumed_run_measures_at_the_same_updates(fairseq, labelled, watched, 
     assert values == [expected[4]["knn_accuracy"], None, None, expected[8]["knn_accuracy"]]
 
 
+def test_it_chooses_the_best_checkpoint(fairseq, labelled, stages, tmp_path):
+    """Of two sets: fairseq looks for the value beside each."""
+    best = ["checkpoint.best_checkpoint_metric=knn_accuracy", "checkpoint.maximize_best_checkpoint_metric=true"]
+    best += ["checkpoint.save_interval_updates=2", "dataset.valid_subset='valid,valid'"]
+    run = fairseq.train(tmp_path, *with_knn(labelled, every=1), *best, stages=stages)
+    logged = {update: values["knn_accuracy"] for update, values in run.logged("valid").items()}
+    assert sorted(logged) == [2, 4, 6, 8]
+    assert max(logged.values()) > min(logged.values())
+    kept = torch.load(tmp_path / "checkpoints" / "checkpoint_best.pt", weights_only=False)
+    (update,) = (entry["num_updates"] for entry in kept["optimizer_history"][-1:])
+    assert logged[update] == max(logged.values())
+
+
 def test_mistakes_end_before_training(fairseq, labelled, data, stages, tmp_path):
     mistakes = {
         "no data": (["task.knn_every=4"], "task.knn_data is not; expected a folder of labelled clips"),

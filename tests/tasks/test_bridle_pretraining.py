@@ -43,13 +43,16 @@ def configure(data, monkeypatch):
     """``configure(model={...}, common={...}, **task)`` -> a run's whole configuration."""
     monkeypatch.chdir(data)
 
-    def make(model=None, common=None, optimization=None, **task):
+    def make(model=None, common=None, optimization=None, checkpoint=None, **task):
         model = {**vars(BridleSettings(**SMALL)), "stages": STAGES, "_name": "bridle", **(model or {})}
         changes = {"_name": "bridle_pretraining", "data": str(data), "max_sample_size": 8000, "seed": 1, **task}
         task = {**vars(BridlePretrainingConfig()), **changes}
         common = {"fp16": False, "fp16_no_flatten_grads": False, **(common or {})}
         optimization = {"max_update": 0, **(optimization or {})}
-        return OmegaConf.create({"task": task, "model": model, "common": common, "optimization": optimization})
+        checkpoint = {"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False, **(checkpoint or {})}
+        return OmegaConf.create(
+            {"task": task, "model": model, "common": common, "optimization": optimization, "checkpoint": checkpoint}
+        )
 
     return make
 
@@ -195,6 +198,38 @@ def test_half_a_measurement_is_refused_where_a_run_begins(configure, capsys, tas
     made = tasks.setup_task(cfg.task)
     assert words in said(capsys, made.build_model, cfg.model)
     made.build_model(cfg.model, from_checkpoint=True)  # what such a run left can be used
+
+
+def best(metric, maximize=True):
+    return {"best_checkpoint_metric": metric, "maximize_best_checkpoint_metric": maximize}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "checkpoint", "words"),
+    [
+        (
+            ("encoder", "tokenizer"),
+            best("acc_1"),
+            "one of loss, used_1, used_2, perplexity_1, perplexity_2, knn_accuracy",
+        ),
+        (("tokenizer",), best("acc_1"), "is 'acc_1'; expected what is logged in all stages of the run, one of loss,"),
+        (("encoder",), best("acc_3"), "loss_1, loss_2, acc_1, acc_2, knn_accuracy"),
+        (("encoder",), best("acc_1", False), "maximize_best_checkpoint_metric is false with acc_1; expected true"),
+        (("tokenizer",), best("loss"), "maximize_best_checkpoint_metric is true with loss; expected false"),
+        (("encoder",), best("knn_accuracy"), "is knn_accuracy with task.knn_every 0; expected 1, so that every"),
+    ],
+)
+def test_a_best_checkpoint_by_what_is_not_always_there_is_refused(configure, capsys, kinds, checkpoint, words):
+    cfg = configure(model={"stages": [{"kind": kind, "updates": 3} for kind in kinds]}, checkpoint=checkpoint)
+    made = tasks.setup_task(cfg.task)
+    assert words in said(capsys, made.build_model, cfg.model)
+    made.build_model(cfg.model, from_checkpoint=True)
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("encoder", "acc_2"), ("joint", "acc_1"), ("tokenizer", "cosine")])
+def test_what_is_always_logged_may_choose_the_best_checkpoint(configure, kind, metric):
+    cfg = configure(model={"stages": [{"kind": kind, "updates": 3}]}, checkpoint=best(metric))
+    tasks.setup_task(cfg.task).build_model(cfg.model)
 
 
 def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
