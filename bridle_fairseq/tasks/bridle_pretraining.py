@@ -21,6 +21,7 @@ from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
 from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
 from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
+from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ class BridlePretrainingTask(MediaTask):
         super().__init__(cfg, **kwargs)
         self.knn, self._knn_accuracy = None, None
 
+    def state_dict(self):
+        """What checkpoints keep of the task: a run that goes on measures when it would have."""
+        more = {} if self.knn is None else {"knn_measured_at": self.knn.measured_at}
+        return {**super().state_dict(), **more}
+
     def _check_best(self) -> None:
         """Refuse a ``best_checkpoint_metric`` that a validation of this run may not have."""
         checkpoint, settings = self._run().get("checkpoint"), self._model_settings()
@@ -96,6 +102,8 @@ class BridlePretrainingTask(MediaTask):
             with exit_on_input_error():
                 self._check_best()
                 self.knn = knn_callback(self.cfg)
+            if self.knn is not None:
+                self.knn.measured_at = restored_state(self.cfg)[0].get("knn_measured_at")
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint and model.settings.compile:
             compile_blocks(model)

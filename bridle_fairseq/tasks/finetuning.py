@@ -1,13 +1,12 @@
 """What tasks that fine-tune a pretrained encoder share: what the checkpoint keeps of it, and resuming."""
 
-import os
 from dataclasses import asdict
 
-import torch
 from omegaconf import open_dict
 
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.tasks.media_data import MediaTask
+from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
 
@@ -45,15 +44,9 @@ class FineTuningTask(MediaTask):
             return super().build_criterion(cfg)
 
     def _check_restored(self) -> None:
-        """fairseq restores the model and leaves the task as the data make it: outputs would get other names."""
-        root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else {}
-        if "checkpoint" not in root:
-            return
-        path = root.checkpoint.restore_file
-        if path == "checkpoint_last.pt":
-            path = os.path.join(root.checkpoint.save_dir, path)
-        if os.path.isfile(path):
-            state = torch.load(path, map_location="cpu", mmap=True).get("task_state") or {}
+        """Refuse to go on where outputs would get other names."""
+        state, path = restored_state(self.cfg)
+        if path is not None:
             self.check_state(state, f"as in {path}, from which this run goes on")
 
     def check_state(self, state, source) -> None:

@@ -41,6 +41,9 @@ class KnnCallback:
     Args:
         cfg: a task's configuration with the fields of :class:`KnnConfig`.
 
+    Attributes:
+        measured_at: updates of the last measurement, or of the run's beginning; None before either.
+
     Raises:
         InputError: settings that do not go together, files missing, clips of several classes, or a single class.
     """
@@ -51,13 +54,14 @@ class KnnCallback:
         self.every, self.k, self.folder = cfg.knn_every, cfg.knn_k, cfg.knn_data
         self.bank, self.queries = (_LabelledSplit(cfg, split) for split in ("train", "valid"))
         self._num_updates = 0
-        self._measured_at: Optional[int] = None
+        self.measured_at: Optional[int] = None
 
     def updated(self, num_updates: int) -> None:
         """So many updates of the run are finished, the last one just now."""
+        if self._num_updates == 0:
+            begun = num_updates - 1  # less than the checkpoint's where its updates are not counted on
+            self.measured_at = begun if self.measured_at is None else min(self.measured_at, begun)
         self._num_updates = num_updates
-        if self._measured_at is None:
-            self._measured_at = num_updates - 1  # where the run began or goes on
 
     @property
     def due(self) -> bool:
@@ -65,7 +69,7 @@ class KnnCallback:
 
         With 1 it always is. Under fp16, fairseq validates an update again when the next one overflows.
         """
-        return self.every == 1 or self._num_updates // self.every > (self._measured_at or 0) // self.every
+        return self.every == 1 or self._num_updates // self.every > (self.measured_at or 0) // self.every
 
     def measure(self, model) -> float:
         """The accuracy; collective, each rank does a share of the clips and all get the same value.
@@ -73,7 +77,7 @@ class KnnCallback:
         Raises:
             InputError: nothing to compare.
         """
-        self._measured_at = self._num_updates
+        self.measured_at = self._num_updates
         was_training = model.encoder.training
         model.encoder.eval()
         (bank, bank_labels), (queries, labels) = self.bank.features(model), self.queries.features(model)

@@ -110,6 +110,15 @@ def test_a_resumed_run_measures_at_the_same_updates(fairseq, labelled, watched, 
     assert values == [expected[4]["knn_accuracy"], None, None, expected[8]["knn_accuracy"]]
 
 
+def test_a_measurement_that_is_due_is_made_after_resuming(fairseq, labelled, watched, stages, tmp_path):
+    """Stopped at 5, before the validation that would have measured what was due at 4."""
+    first = [*with_knn(labelled), "optimization.max_update=5", "dataset.disable_validation=true"]
+    fairseq.train(tmp_path, *first, stages=stages)
+    run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages)
+    assert {update: "knn_accuracy" in values for update, values in run.logged("valid").items()} == {6: True, 8: True}
+    assert run.logged("valid")[8]["knn_accuracy"] == watched.logged("valid")[8]["knn_accuracy"]
+
+
 def test_it_chooses_the_best_checkpoint(fairseq, labelled, stages, tmp_path):
     """Of two sets: fairseq looks for the value beside each."""
     best = ["checkpoint.best_checkpoint_metric=knn_accuracy", "checkpoint.maximize_best_checkpoint_metric=true"]
