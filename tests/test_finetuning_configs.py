@@ -147,3 +147,19 @@ def test_linear_probes(name, lr, updates) -> None:
     assert cfg.model.freeze_encoder and cfg.optimization.lr == [lr] and cfg.optimization.max_update == updates
     chosen = {field.name: cfg.model[field.name] for field in fields(FineTuning) if field.name in cfg.model}
     check_finetuning(FineTuning(**chosen), cfg.model.pooling, True)
+
+
+PROBES = sorted(f"{path.parents[3].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/probe/*.yaml"))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_linear_probe_sees_clips_as_they_are(name) -> None:
+    """But for crops and what the method's table has for sound: mixup and SpecAugment."""
+    cfg = composed(name, f"+probe={name.split('/')[1]}")
+    off = {"task": ["rand_augment", "erase"], "criterion": ["cutmix", "label_smoothing"], "model": ["drop_path"]}
+    if name.startswith("audio/"):
+        off["model"] += ["mask_time", "mask_frequency"]
+    else:
+        off["criterion"] += ["mixup"]
+    left = {f"{part}.{key}": cfg[part].get(key, 0) for part, keys in off.items() for key in keys}
+    assert len(left) >= 6 and not any(left.values()), left
