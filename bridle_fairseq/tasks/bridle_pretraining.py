@@ -133,8 +133,10 @@ class BridlePretrainingTask(MediaTask):
         return None if model is None or "codebook_size" not in model else settings_from(model)
 
     def _cached_codes(self, split, cfg, manifest) -> CachedCodes:
-        codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest)
         model = self._model_settings()
+        if model is not None and any(stage.kind == "joint" for stage in model.schedule().stages):
+            raise InputError("task.codes with a joint stage, whose codes change; expected stages of the encoder")
+        codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest)
         if model is not None:
             codes.check(
                 num_codebooks=model.num_codebooks,

@@ -232,6 +232,11 @@ def test_what_is_always_logged_may_choose_the_best_checkpoint(configure, kind, m
     tasks.setup_task(cfg.task).build_model(cfg.model)
 
 
+def test_a_joint_stage_has_no_use_for_codes_made_once(configure, capsys):
+    task = tasks.setup_task(configure(model={"stages": [*STAGES, {"kind": "joint", "updates": 3}]}, codes="c").task)
+    assert "task.codes with a joint stage" in said(capsys, task.load_dataset, "train")
+
+
 def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
     patches = 12 * 15000 // 1280 * 4
     task = tasks.setup_task(configure(model={"codebook_size": patches}).task)
