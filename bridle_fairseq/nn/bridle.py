@@ -235,7 +235,7 @@ class Bridle(nn.Module):
         """
         s = self.settings
         if self.training and s.num_masks > 1:
-            patches = _repeated(patches, s.num_masks)
+            patches = patches.repeated(s.num_masks)
             codes, latents = (None if x is None else torch.cat([x] * s.num_masks) for x in (codes, latents))
         mask = MASKINGS[s.masking](
             patches.x.shape[0],
@@ -342,12 +342,6 @@ class Bridle(nn.Module):
             out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=layer is not None)
         x = out.x if layer is None else out.layers[layer - 1]
         return {"x": x, "class_token": out.class_token, "padding_mask": patches.padding_mask, "grid": patches.grid}
-
-
-def _repeated(patches: Patches, times: int) -> Patches:
-    """A batch several times over, clip 1 to B, then 1 to B again."""
-    padding = patches.padding_mask
-    return Patches(patches.x.repeat(times, 1, 1), patches.grid, None if padding is None else padding.repeat(times, 1))
 
 
 def tokenizer_alone(settings: BridleSettings) -> Bridle:

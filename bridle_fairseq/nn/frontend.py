@@ -23,6 +23,11 @@ class Patches(NamedTuple):
     grid: tuple[int, ...]  # patches along each axis
     padding_mask: Tensor | None  # B x N, or None where nothing is padding
 
+    def repeated(self, times: int) -> Patches:
+        """The batch several times over, clip 1 to B, then 1 to B again."""
+        padding = self.padding_mask
+        return Patches(self.x.repeat(times, 1, 1), self.grid, None if padding is None else padding.repeat(times, 1))
+
 
 class FrontEnd(nn.Module):
     """Normalised values on a grid, cut into patches; on the batch's device, always in float32 and without gradient.
