@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from train_step import COLD, LIVE, PEER, TOKENIZER, fast_settings, load_peer, samples_and_frames
+from train_step import COLD, LIVE, PEER, TOKENIZER, fast_settings, load_peer, operations, samples_and_frames
 
 from bridle_fairseq.nn.blocks import compile_blocks
 from bridle_fairseq.nn.bridle import Bridle
@@ -93,11 +92,10 @@ def _candidate(
         commit()
 
     update()  # codebooks and averages start
-    with FlopCounterMode(display=False) as counter:
-        update()
+    arithmetic = operations(update)
     if compiles is not None:
         compiles()
-    return Candidate(update, counter.get_total_flops())
+    return Candidate(update, arithmetic)
 
 
 def matmul_peak(device: torch.device, size: int) -> float:
