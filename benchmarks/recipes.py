@@ -27,7 +27,7 @@ from keywords import POOLINGS, Probes, encoder_candidates, iterations, load, pre
 from runs import mean_and_deviation, measure_statistics, train, update_times
 
 STAGES = (("encoder", 600), ("tokenizer", 200), ("encoder", 400))  # of tiny
-FAST_STAGES = (("encoder", 1100), ("tokenizer", 100))  # of tiny_fast
+FAST_STAGES = (("encoder", 1120), ("tokenizer", 80))  # of tiny_fast
 # Of a short run: a share of the updates, at least; updates of a stage not timed; updates between lines of the log.
 SHORTER, FEWEST, SETTLING, LOGGED = 20, 10, 5, 5
 CROSS = ("model.decoder_kind=cross", "model.decoder_window=[]")
@@ -48,7 +48,6 @@ RECIPES = {
     "two-masks": ("tiny", [BF16, *CONVOLUTION, *SPARSE, "model.num_masks=2"]),
     "two-masks-of-half": ("tiny", [BF16, *CONVOLUTION, *SPARSE, "model.num_masks=2", "dataset.batch_size=16"]),
     "fast": ("tiny_fast", [BF16]),
-    "fast-compiled": ("tiny_fast", [BF16, "model.compile=true"]),
 }
 
 
@@ -60,7 +59,7 @@ def run(work: Path, folder: str, recipe: str, overrides: list[str], threads: int
 
 def clips_per_second(work: Path, recipe: str, overrides: list[str], first_stage: bool) -> float:
     """Of a whole run, from the log's clock in a short run through its stages; a clip counts once for each mask."""
-    stages = (FAST_STAGES if RECIPES[recipe][0] == "tiny_fast" else STAGES)[: 1 if first_stage else None]
+    stages = (FAST_STAGES if recipe == "fast" else STAGES)[: 1 if first_stage else None]
     short = [max(FEWEST, count // SHORTER // LOGGED * LOGGED) for _, count in stages]
     parts = [
         f"{{kind: {kind}, updates: {n}, lr: 5.0e-4, warmup_updates: 1}}"
