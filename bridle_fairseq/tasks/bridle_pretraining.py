@@ -133,10 +133,8 @@ class BridlePretrainingTask(MediaTask):
         return None if model is None or "codebook_size" not in model else settings_from(model)
 
     def _cached_codes(self, split, cfg, manifest) -> CachedCodes:
-        model = self._model_settings()
-        if model is not None and any(stage.kind == "joint" for stage in model.schedule().stages):
-            raise InputError("task.codes with a joint stage, whose codes change; expected stages of the encoder")
         codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest)
+        model = self._model_settings()
         if model is not None:
             codes.check(
                 num_codebooks=model.num_codebooks,
@@ -166,6 +164,9 @@ class BridlePretrainingTask(MediaTask):
             vars(checkpoint_utils.save_checkpoint).pop("best", None)  # another stage's loss is another scale
             stage = module.stage
             logger.info(f"stage {module.stage_index + 1} of {len(module.schedule.stages)} begins: {stage}")
+        if module.stage.kind == "joint" and self.cfg.codes:
+            with exit_on_input_error():
+                raise InputError("task.codes in a joint stage, whose codes change; expected a stage of the encoder")
         module.dummy_batch = ignore_grad
         share_gradients_of(model, module.trained_parts(module.stage, module.stage_update))
         with module.within_update():

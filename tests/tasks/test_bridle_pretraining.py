@@ -233,8 +233,10 @@ def test_what_is_always_logged_may_choose_the_best_checkpoint(configure, kind, m
 
 
 def test_a_joint_stage_has_no_use_for_codes_made_once(configure, capsys):
-    task = tasks.setup_task(configure(model={"stages": [*STAGES, {"kind": "joint", "updates": 3}]}, codes="c").task)
-    assert "task.codes with a joint stage" in said(capsys, task.load_dataset, "train")
+    run = Run(configure(model={"stages": [{"kind": "encoder", "updates": 1}, {"kind": "joint", "updates": 3}]}))
+    run.task.cfg.codes = "codes"
+    run.update(run.batch(range(4)))
+    assert "task.codes in a joint stage" in said(capsys, run.update, run.batch(range(4)))
 
 
 def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
