@@ -53,7 +53,8 @@ MINUSCULE = [
 OF_MODALITY = {
     # under the longest clips: they are cropped at random
     "audio": ["task.max_sample_size=8000", "+model.num_mel_bins=64", "model.patch_size=[8,16]"],
-    "image": ["task.image_size=24", "model.patch_size=[8,6]"],
+    # attention instead of the convolutions that are configured, which videos have
+    "image": ["task.image_size=24", "model.patch_size=[8,6]", "model.decoder_kind=attention"],
     "video": ["task.num_frames=4", "task.image_size=16", "task.crop=true", "model.patch_size=[2,8,4]"],
 }
 CONFIGS = {"audio": "examples/audio/config", "image": "examples/images/config", "video": "examples/video/config"}
