@@ -20,9 +20,9 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from keywords import POOLINGS, Probes, encoder_candidates, load, prepare, probe
+from keywords import Probes, prepare, show_means
 from recipes import RECIPES, SETTLING, STAGES
-from runs import bridle, mean_and_deviation, measure_statistics, train, update_times
+from runs import bridle, measure_statistics, train, update_times
 
 CONFIG, SETTINGS = RECIPES["sparse"]
 BEFORE = sum(updates for _, updates in STAGES[:2])
@@ -96,13 +96,8 @@ def accuracy(work: Path, args: argparse.Namespace, overrides: list[str]) -> None
         runs = {key: job.result() / "checkpoint_last.pt" for key, job in jobs.items()}
     probes, rows = Probes(work / "probes.json"), {}
     for (way, seed), path in runs.items():
-        found = probes.result(
-            f"{way}, seed {seed}", path, lambda path=path: probe(work, encoder_candidates(load(path)))
-        )
-        rows.setdefault(way, []).append(found)
-    for way, results in rows.items():
-        values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
-        print(f"{way:16}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))
+        rows.setdefault(way, []).append(probes.of_encoder(f"{way}, seed {seed}", path, work))
+    show_means(rows)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -217,6 +217,10 @@ class Probes:
         show(name, self.known[key])
         return self.known[key]
 
+    def of_encoder(self, name: str, path: Path, work: Path) -> dict[str, float]:
+        """:meth:`result` of a checkpoint's encoder, on the clips of ``work``."""
+        return self.result(name, path, lambda: probe(work, encoder_candidates(load(path))))
+
 
 def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
     """Probe all runs and print the table."""
@@ -243,10 +247,12 @@ def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
                 found = probes.result(name, path, lambda path=path, seed=seed: untrained_probe(path, seed))
                 rows.setdefault("untrained", []).append(found)
             name = f"{method}, {iteration}"
-            found = probes.result(
-                f"{name}, seed {seed}", path, lambda path=path: probe(work, encoder_candidates(load(path)))
-            )
-            rows.setdefault(name, []).append(found)
+            rows.setdefault(name, []).append(probes.of_encoder(f"{name}, seed {seed}", path, work))
+    show_means(rows)
+
+
+def show_means(rows: Mapping[str, list[dict[str, float]]]) -> None:
+    """Mean and deviation over the seeds of each row."""
     for name, results in rows.items():
         values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
         print(f"{name:34}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))

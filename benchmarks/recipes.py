@@ -23,8 +23,8 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from keywords import POOLINGS, Probes, encoder_candidates, iterations, load, prepare, probe
-from runs import mean_and_deviation, measure_statistics, train, update_times
+from keywords import Probes, iterations, prepare, show_means
+from runs import measure_statistics, train, update_times
 
 STAGES = (("encoder", 600), ("tokenizer", 200), ("encoder", 400))  # of tiny
 FAST_STAGES = (("encoder", 1120), ("tokenizer", 80))  # of tiny_fast
@@ -113,13 +113,8 @@ def accuracy(work: Path, args: argparse.Namespace, overrides: list[str]) -> None
     probes, rows = Probes(work / "probes.json"), {}
     for (recipe, seed), checkpoints in runs.items():
         path = list(iterations(checkpoints).values())[-1]
-        found = probes.result(
-            f"{name}, {recipe}, seed {seed}", path, lambda path=path: probe(work, encoder_candidates(load(path)))
-        )
-        rows.setdefault(recipe, []).append(found)
-    for recipe, results in rows.items():
-        values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
-        print(f"{recipe:20}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))
+        rows.setdefault(recipe, []).append(probes.of_encoder(f"{name}, {recipe}, seed {seed}", path, work))
+    show_means(rows)
 
 
 def main() -> None:

@@ -47,9 +47,9 @@ def command(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def bridle(*arguments: object, threads: int = 2) -> str:
-    """Run a subcommand; what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+def bridle(*arguments: object, threads: int | None = None) -> str:
+    """Run a subcommand, with so many threads if given; what it printed."""
+    environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     call = [command("bridle"), *map(str, arguments)]
     return subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
@@ -93,7 +93,7 @@ def train(folder: Path, config: str, overrides: Sequence[str], threads: int, exa
 
 
 def update_times(folder: Path) -> list[float]:
-    """When each line of training was logged, in seconds; an update each, with ``common.log_interval=1``."""
+    """When each line of training was logged, in seconds: one in ``common.log_interval`` updates."""
     lines = (folder / "stdout.log").read_text(encoding="utf-8").splitlines()
     logged = [line for line in lines if "[train_inner]" in line and "{" in line]
     return [datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in logged]

@@ -150,16 +150,15 @@ def _attention_backward(grad, query, key, value, *_args, **_kwargs) -> int:
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
-ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-FUSED = {
-    ON_CPU: _attention_forward,
+FUSED_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
 
 
 def operations(run: Callable[[], None]) -> int:
     """Multiplications and additions of one update."""
-    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:  # torch knows those of GPUs alone
+    with FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU) as counter:  # torch knows those of GPUs alone
         run()
     return counter.get_total_flops()
 

@@ -19,7 +19,7 @@ from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.collate import collate
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.errors import DecodeError, InputError
 
 
 class MediaDataset(Dataset):
@@ -158,6 +158,17 @@ def read_together(read: Callable[[Any], Any], rows: Sequence[Any], threads: int)
     if threads == 1:
         return [read(row) for row in rows]
     return list(_pool(os.getpid(), threads).map(read, rows))
+
+
+def checked(batch: dict[str, Any]) -> dict[str, Any]:
+    """A data loader's batch, unless it holds an ``"error"``: workers can hand a user's mistake on in no other way.
+
+    Raises:
+        InputError: what the error says.
+    """
+    if "error" in batch:
+        raise InputError(batch["error"])
+    return batch
 
 
 @cache

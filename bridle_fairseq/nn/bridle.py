@@ -13,23 +13,14 @@ from bridle_fairseq.nn.blocks import recompute_blocks
 from bridle_fairseq.nn.decoders import decoder_of
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
-from bridle_fairseq.nn.losses import CodeLoss, code_loss, cosine_loss, valid_count
+from bridle_fairseq.nn.losses import CodeLoss, TokenizerLoss, code_loss, cosine_loss, valid_count
 from bridle_fairseq.nn.masking import MASKINGS, choose_targets
 from bridle_fairseq.nn.precision import autocast, autocast_codes
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.standardize import RunningStandardizer
 from bridle_fairseq.nn.tokenizer import RandomProjection, TokenizerEncoder, TokenizerEstimator
-from bridle_fairseq.quantization.residual import QuantizedResult, ResidualQuantizer
-
-
-class TokenizerLoss(NamedTuple):
-    """The tokenizer's side of an update."""
-
-    loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
-    cosine: Tensor  # sum over valid patches of the cosine
-    quantized: QuantizedResult
-    num_patches: Tensor  # scalar: valid ones
+from bridle_fairseq.quantization.residual import ResidualQuantizer
 
 
 class StepOutput(NamedTuple):

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bridle_fairseq.quantization.result import QuantizedResult
+
 
 class CodeLoss(NamedTuple):
     """Prediction of codes at masked patches, each level by itself."""
@@ -16,6 +18,15 @@ class CodeLoss(NamedTuple):
     per_level: Tensor  # K: sum over patches
     correct: Tensor  # K: patches whose nearest code was predicted
     num_patches: Tensor  # scalar: how many there are
+
+
+class TokenizerLoss(NamedTuple):
+    """The tokenizer's side of an update."""
+
+    loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
+    cosine: Tensor  # sum over valid patches of the cosine
+    quantized: QuantizedResult
+    num_patches: Tensor  # scalar: valid ones
 
 
 def code_loss(logits: Tensor, codes: Tensor, padding_mask: Tensor | None = None) -> CodeLoss:

@@ -62,7 +62,7 @@ class FairseqMedia(FairseqDataset):
     def collater(self, samples):
         """A batch, whose waveforms are float64 where float32 would be cast to half precision.
 
-        Where an item has an error the batch has nothing else but its ids: see :func:`tell_error`.
+        Where an item has an error the batch has nothing else but its ids: see ``checked`` of the data set.
         """
         wrong = [sample for sample in samples if "error" in sample]
         if wrong:
@@ -134,10 +134,3 @@ class FairseqMedia(FairseqDataset):
     def can_reuse_epoch_itr_across_epochs(self):
         """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
         return True
-
-
-def tell_error(batch) -> None:
-    """End the process with the sentence of a batch whose items could not be read for a user's mistake."""
-    with exit_on_input_error():
-        if batch and "error" in batch:
-            raise InputError(batch["error"])

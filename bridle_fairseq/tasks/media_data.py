@@ -8,13 +8,14 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, MissingMandatoryValue
 
+from bridle_fairseq.data.dataset import checked
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog, list_size
 from bridle_fairseq.errors import InputError
 from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.distributed import draw_apart
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia, tell_error
+from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 
@@ -198,8 +199,8 @@ class MediaTask(FairseqTask):
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch, unless too many clips had to be skipped."""
-        tell_error(sample)
         with exit_on_input_error():
+            checked(sample)
             for log in self.skips.values():
                 log.check(self.cfg.max_skipped)
         log_memory()
@@ -211,7 +212,8 @@ class MediaTask(FairseqTask):
 
     def valid_step(self, sample, model, criterion):
         """Loss of a batch."""
-        tell_error(sample)
+        with exit_on_input_error():
+            checked(sample)
         return super().valid_step(sample, model, criterion)
 
 

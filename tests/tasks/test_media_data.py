@@ -15,6 +15,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
+from bridle_fairseq.classify import batches_of  # noqa: E402
 from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
 from bridle_fairseq.data.image import ImageDataset  # noqa: E402
 from bridle_fairseq.data.manifest import Manifest  # noqa: E402
@@ -109,4 +110,6 @@ def test_a_users_mistake_that_reading_tells_comes_with_the_batch_and_ends_the_st
             step(batch, *[None] * others)
         assert ended.value.code == 2
         assert capsys.readouterr().err == "bridle_fairseq: error: row 3: spoilt\n"
+    with pytest.raises(InputError, match="row .: spoilt"):
+        list(batches_of(torch.nn.Linear(1, 1), dataset, 2, 1))
     assert dataset.skips.count == 0
