@@ -15,6 +15,7 @@ WATCHED = frozenset(
         "antlr4",
         "fairseq",
         "fairseq.data.data_utils",
+        "fairseq.data.iterators",
         "fairseq.data.token_block_dataset",
         "fairseq.distributed.utils",
         "fairseq.models.distributed_fairseq_model",

@@ -1,10 +1,15 @@
-"""Patches needed so that an update is what its batches say: all of them, and at the scale that they have."""
+"""Patches for training: complete updates, gradients unscaled once, and a clean exit of a finished run."""
 
 from __future__ import annotations
 
+import atexit
 import functools
+import sys
+import weakref
 from types import ModuleType
 from typing import Any
+
+JOIN_TIMEOUT_SECONDS = 30.0  # for the batch that is being read when the process ends
 
 
 def put_missing_batches_first(module: ModuleType) -> None:
@@ -36,3 +41,29 @@ def unscale_gradients_once(module: ModuleType) -> None:
         self.scaler.update()
 
     module.AMPOptimizer.step = step
+
+
+def join_reader_threads_at_exit(module: ModuleType) -> None:
+    """Needed on every version: fairseq reads batches ahead in a daemon thread and never joins it.
+
+    If such a thread is inside C++ code of torch while the interpreter shuts down, the process aborts with "terminate
+    called without an active exception": a finished run then exits with SIGABRT now and then.
+    """
+    consumers: weakref.WeakSet[Any] = weakref.WeakSet()
+    original = module.BackgroundConsumer.run
+
+    @functools.wraps(original)
+    def run(self: Any) -> None:
+        consumers.add(self)
+        original(self)
+
+    def join_readers() -> None:
+        for consumer in list(consumers):
+            consumer._max_len = 0  # stop after the batch that is being read
+            with consumer._queue.mutex:
+                consumer._queue.maxsize = sys.maxsize  # and never wait for room in the queue
+                consumer._queue.not_full.notify_all()
+            consumer.join(JOIN_TIMEOUT_SECONDS)
+
+    module.BackgroundConsumer.run = run
+    atexit.register(join_readers)

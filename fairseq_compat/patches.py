@@ -32,6 +32,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.models.distributed_fairseq_model", "after", for_torch.wrap_cpu_models_for_ddp),
     Patch("fairseq", "after", for_torch.allow_checkpoint_types),
     Patch("fairseq_cli.train", "after", for_resuming.leave_finished_runs_alone),
+    Patch("fairseq.data.iterators", "after", for_training.join_reader_threads_at_exit),
     Patch("fairseq.trainer", "after", for_training.put_missing_batches_first),
     Patch("fairseq.optim.amp_optimizer", "after", for_training.unscale_gradients_once),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.leave_watched_modules_alone),

@@ -191,3 +191,32 @@ def test_every_console_script_of_fairseq_answers_help(run_python):
     assert answers, stderr
     assert "fairseq-hydra-train" in answers and "fairseq-validate" in answers
     assert {name: answer for name, answer in answers.items() if answer != [0, True]} == {}
+
+
+READING_AHEAD = """
+import torch
+from fairseq.data.iterators import BufferedIterator
+
+class Batches:
+    def __iter__(self):
+        while True:
+            for _ in range(20):
+                batch = torch.nn.functional.pad(torch.ones(300, 300), (1, 1)).to(torch.uint8)
+            yield batch
+
+    def __len__(self):
+        return 10**6
+
+batches = BufferedIterator({room}, Batches())
+report([next(batches).shape[1] for _ in range(3)])
+"""
+
+
+@pytest.mark.parametrize("room", [1, 10**6], ids=["waiting for room", "reading"])
+def test_process_exits_cleanly_while_batches_are_read_ahead(run_python, room):
+    assert run_python(READING_AHEAD.format(room=room)) == ([302] * 3, "")
+
+
+def test_process_aborts_without_the_patch(run_python):
+    outcome, stderr = run_python(READING_AHEAD.format(room=10**6), without=["join_reader_threads_at_exit"])
+    assert outcome is None and "terminate called without an active exception" in stderr
