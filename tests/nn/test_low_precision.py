@@ -13,8 +13,9 @@ SIZES = {"num_mel_bins": 64, "encoder_width": 64, "encoder_depth": 2, "encoder_h
 SIZES |= {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2, "tokenizer_depth": 2, "estimator_depth": 1}
 SIZES |= {"num_codebooks": 4, "codebook_size": 64, "codebook_dim": 32, "codebook_decay": 0.9}
 UPDATES, AVERAGED = 100, 10  # of each stage
-# Largest distance of the averaged loss from that in float32, relative to it: cold start, then tokenizer.
-BOUNDS = {"autocast": (0.005, 0.03), "cast": (0.005, 0.06)}
+# Largest distance of the averaged loss from that in float32, as a share of what the stage gains: cold start, tokenizer.
+BOUNDS = torch.tensor([0.005, 0.05])
+WAYS = ("autocast", "cast")
 
 
 def sounds(seed, clips, samples=6000):
@@ -60,12 +61,13 @@ def exact():
     return train("float32")
 
 
-@pytest.mark.parametrize("how", BOUNDS)
-def test_two_hundred_updates_follow_those_in_float32(exact, how):
+@pytest.mark.parametrize("how", WAYS)
+def test_training_follows_float32(exact, how):
     expected, (model, losses) = exact[1], train(how)
-    assert (expected[:, -1] < 0.9 * expected[:, 0]).all()
-    away = (losses / expected - 1).abs().amax(1)
-    assert (away > 0).all() and (away < torch.tensor(BOUNDS[how])).all(), away
+    gain = expected[:, 0] - expected[:, -1]
+    assert (gain > 0.1 * expected[:, 0]).all()
+    distance = (losses - expected).abs().amax(1) / gain
+    assert (distance > 0).all() and (distance < BOUNDS).all(), distance
     assert all(book.unique(dim=0).shape == book.shape for book in model.quantizer.codebooks.codes)
 
 
@@ -75,20 +77,27 @@ def codes(model, **precision):
     return model.tokenize(sounds(999, 64))[0]
 
 
-def agreement(found, expected):
-    """Share of patches whose codes of all levels are the same."""
-    return float((found == expected).all(-1).float().mean())
+def share_changed(actual, expected):
+    """Share of patches with another code at one level or more."""
+    return float((actual != expected).any(-1).float().mean())
 
 
-def test_codes_agree_on_more_than_99_percent_of_patches(exact):
-    """The model's own choice on this device, and float16, which it takes on a GPU."""
+def test_codes_stay_in_float32_on_a_cpu_unless_told(exact):
     expected = codes(exact[0])
     assert min(len(level.unique()) for level in expected.flatten(0, 1).T) > 32
-    assert agreement(codes(exact[0], precision="bfloat16"), expected) > 0.99
-    assert agreement(codes(exact[0], precision="bfloat16", codes_precision="float16"), expected) > 0.99
+    assert torch.equal(codes(exact[0], precision="bfloat16"), expected)
 
 
-def test_bfloat16_has_to_be_asked_for_and_keeps_the_first_level(exact):
-    expected, found = codes(exact[0]), codes(exact[0], precision="bfloat16", codes_precision="bfloat16")
-    assert float((found == expected)[..., 0].float().mean()) > 0.97
-    assert agreement(found, expected) < 0.99
+def test_float16_changes_fewer_codes_than_bfloat16(exact):
+    """A code changes where rounding moves its vector over a cell's border, so the share grows with the rounding error.
+
+    float16 has 3 bits more than bfloat16: an eighth of the error. A third leaves room for chance and for how a CPU
+    sums. The shares themselves follow from the trained codebooks, whose last bits differ between CPUs.
+    """
+    expected = codes(exact[0])
+    changed = {
+        kind: share_changed(codes(exact[0], precision="bfloat16", codes_precision=kind), expected)
+        for kind in ("float16", "bfloat16")
+    }
+    assert 0 < changed["bfloat16"] < 0.2
+    assert changed["float16"] < changed["bfloat16"] / 3, changed
