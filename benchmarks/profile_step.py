@@ -15,10 +15,10 @@ import torch
 from omegaconf import OmegaConf
 from torch.profiler import ProfilerActivity, profile
 
-from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.memory import keep_freed_memory
 
 STAGES = {
     "cold start": Stage("encoder", 10, targets="projection"),

@@ -31,10 +31,10 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from bridle_fairseq.host_memory import keep_freed_memory
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.memory import keep_freed_memory
 
 PEER = "timm vit_base_patch16"
 PRODUCT = (2048, 768), (3072, 768)

@@ -18,7 +18,7 @@ import numpy as np
 
 from bridle_fairseq.data.frames import even_places, read_clips, read_video_info
 from bridle_fairseq.data.video import EXTENSIONS
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 FRAMES, STRIDE, PLACES = 16, 4, 5
 

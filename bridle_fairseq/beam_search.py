@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.ctc import BLANK, Emissions
+from bridle_fairseq.utils.errors import InputError
 
 
 class BeamSearch:

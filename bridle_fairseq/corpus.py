@@ -20,7 +20,7 @@ from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.data.parts import Part
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 BATCHES_AHEAD = 4
 Made = TypeVar("Made")

@@ -23,8 +23,8 @@ from bridle_fairseq.data.feature_files import FeatureArray, Features
 from bridle_fairseq.data.folds import Fold
 from bridle_fairseq.data.labels import Classes
 from bridle_fairseq.data.manifest import Manifest, atomic_text
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.probe import Split
+from bridle_fairseq.utils.errors import InputError
 
 POOLINGS = ("mean", "frequency")
 CHOSEN = "what validates best"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 class Errors(NamedTuple):

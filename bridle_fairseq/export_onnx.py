@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.pretrained import load
+from bridle_fairseq.utils.errors import InputError
 
 ONNX = "encoder.onnx"
 INPUTS, OUTPUTS = ("waveform", "padding_mask"), ("features", "class_token", "feature_padding")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.resample import resample, resampled_length
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.frontend import unit_range
+from bridle_fairseq.utils.errors import InputError
 
 Inputs = Tensor | np.ndarray | Sequence[Tensor] | Sequence[np.ndarray]
 Lengths = Sequence[int] | Tensor | None

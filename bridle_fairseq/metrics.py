@@ -12,7 +12,7 @@ import numpy as np
 
 from bridle_fairseq.data.labels import Classes
 from bridle_fairseq.data.manifest import atomic_text
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 # What may decide which checkpoint is the best one, by whether a clip has one class or any number of them.
 SINGLE_LABEL = ("accuracy", "top5_accuracy", "mAP", "mAUC", "d_prime")

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:
     from bridle_fairseq.export import Source

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import atomic_text
 from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, units_summary
 from bridle_fairseq.data.units import to_characters
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import fields_of
 
 LONGEST_LINE = 4096  # for training alone; SentencePiece counts positions of a line in 16 bits
 MAX_UNITS = 4_000_000  # of training: its memory grows with them, some 100 bytes each

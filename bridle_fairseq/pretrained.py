@@ -15,7 +15,6 @@ from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.transcripts import Vocabulary
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
@@ -23,6 +22,7 @@ from bridle_fairseq.nn.core import EncoderCore
 from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.pretrained_files import read_config, read_module
+from bridle_fairseq.utils.errors import InputError
 
 WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts that have one
 

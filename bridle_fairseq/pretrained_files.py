@@ -13,11 +13,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.data.transcripts import WORD_MARKS
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.utils.errors import InputError
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

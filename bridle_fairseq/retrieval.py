@@ -17,7 +17,7 @@ import numpy as np
 
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.feature_files import PATCHES, Features
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 ROWS_AT_ONCE = 16384
 MORE_CANDIDATES = 32

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.fbank import PREEMPHASIS, LogMel
+from bridle_fairseq.utils.errors import InputError
 
 
 def load_torchaudio() -> Any:

@@ -6,8 +6,8 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.pieces import load_sentencepiece
+from bridle_fairseq.utils.errors import InputError
 
 NEED = "pieces of words", "speech"
 

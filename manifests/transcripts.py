@@ -27,8 +27,8 @@ from bridle_fairseq.data.transcript_files import (
     write_symbols,
 )
 from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.text_pieces import Pieces, train_pieces
+from bridle_fairseq.utils.errors import InputError
 
 MODEL = "spm.model"
 

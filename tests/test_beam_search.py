@@ -9,8 +9,8 @@ import torch
 
 from bridle_fairseq.beam_search import BeamSearch
 from bridle_fairseq.data.transcripts import SPECIAL, Vocabulary
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.ctc import Emissions, greedy
+from bridle_fairseq.utils.errors import InputError
 
 VOCABULARY = Vocabulary([*SPECIAL, "|", "A", "B"], "ltr")
 

@@ -20,9 +20,9 @@ from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data.decode import read_crop
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.resample import resample_by_torch
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import Classifier, pool_patches
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 SIZES = dict(encoder_width=32, encoder_depth=2, encoder_heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 SIZES |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16, num_codebooks=3, fbank_mean=-5.0)

@@ -11,8 +11,8 @@ from scipy.stats import norm
 from sklearn import metrics as sk
 
 from bridle_fairseq.data.labels import Classes
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, d_prime, evaluate, write_tables
+from bridle_fairseq.utils.errors import InputError
 
 CLASSES = 9
 ABSENT = [2, 7]

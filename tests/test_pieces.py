@@ -9,7 +9,7 @@ from bridle_fairseq import pieces
 from bridle_fairseq.data.codes import CodesInfo
 from bridle_fairseq.data.unit_files import UnitsInfo
 from bridle_fairseq.data.units import LAYOUTS, Scheme, from_characters, to_characters
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 sentencepiece = pytest.importorskip("sentencepiece")
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridle_fairseq import retrieval
 from bridle_fairseq.data.feature_files import FeatureArray, Features, FeaturesInfo, write_description
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 ROWS, WIDTH, MISSING = 70, 6, (5, 40)
 ENGINES = {"exact": retrieval.candidates_exactly, "faiss": retrieval.candidates_by_faiss}

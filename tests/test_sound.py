@@ -5,9 +5,9 @@ import builtins
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.fbank import LogMel
 from bridle_fairseq.sound import waveform
+from bridle_fairseq.utils.errors import InputError
 
 ANALYSIS = LogMel()
 

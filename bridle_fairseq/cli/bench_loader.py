@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridle_fairseq.data.modality import add_modality_argument
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "clips a second from the data loader alone, and how many cores a GPU needs for it"
 TAKES_OVERRIDES = True

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bridle_fairseq.data.description import file_sha256
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import file_sha256
 
 # what a model of this name has and the others lack
 PARTS = {

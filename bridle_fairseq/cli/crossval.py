@@ -12,7 +12,7 @@ from typing import Any
 
 from bridle_fairseq.cli.corpus_run import add_batch_arguments, check_batch_arguments
 from bridle_fairseq.cli.features import add_chunk_arguments, add_layers_argument
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "cross-validate on the folds of a table: frozen probe, fine-tuning, or log-mel statistics"
 MODES = ("probe", "finetune", "logmel")

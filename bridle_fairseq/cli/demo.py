@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "train, tokenize and probe on synthetic sounds, images or videos or on yours, and show it on one page"
 FOLDERS = {"audio": "audio", "images": "image", "video": "video"}  # option: modality

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridle_fairseq.cli.transcripts import add_decoding_arguments, evaluate_transcripts, refuse_decoding
 from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "metrics of a classifier or a transcriber on a labelled manifest, and tables of its predictions"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "write a model for use without fairseq: safetensors, settings and a model card"
 PARTS = {"encoder": ("encoder",), "tokenizer": ("tokenizer",), "all": ("encoder", "tokenizer")}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.cli.corpus_run import add_batch_arguments, add_shard_argument, make_missing, open_corpus
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "write features of a manifest's clips as memory-mapped .npy files, pooled or patch by patch"
 POOLINGS = ("mean", "frequency", "class_token", "patches")

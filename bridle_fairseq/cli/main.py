@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from bridle_fairseq import __version__
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 # Each module offers HELP: str, add_arguments(parser) and run(args) -> int; what is slow to import, run() imports.
 # One with TAKES_OVERRIDES also gets what stands after "--" on its command line, as args.overrides.

@@ -6,7 +6,7 @@ import argparse
 
 from bridle_fairseq.cli.transcripts import add_decoding_arguments, print_transcripts, refuse_decoding
 from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
-from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 HELP = "the likeliest classes of files by a classifier, or their transcripts"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridle_fairseq.cli.corpus_run import add_batch_arguments, check_batch_arguments, progress_bar
 from bridle_fairseq.cli.features import add_chunk_arguments, add_layers_argument, choose_chunking, choose_layers
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
 SPLITS = ("train", "valid", "test")

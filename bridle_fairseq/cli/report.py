@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "write one HTML page about a run of pretraining or fine-tuning, or one that compares several"
 

@@ -10,7 +10,7 @@ import argparse
 import math
 from dataclasses import dataclass
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "from measured constants: clips a second on 1 to 64 GPUs, and what saturates first"
 BACKWARD_SHARE = 2 / 3  # of a step: twice the products of its forward pass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.cli.corpus_run import add_batch_arguments, check_batch_arguments
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "the clips of an index most like a file or one of its own, by embeddings or by codes"
 KINDS = (".features", ".codes")
@@ -131,7 +131,7 @@ def _vectors(args: argparse.Namespace, bank: Any, files: list[str]) -> Any:
 
 def _manifest_of(files: list[str], modality: Any) -> Any:
     from bridle_fairseq.data.manifest import Manifest
-    from bridle_fairseq.errors import DecodeError
+    from bridle_fairseq.utils.errors import DecodeError
 
     sizes = []
     for path in files:

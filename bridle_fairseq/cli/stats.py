@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.data.manifest import Manifest
     from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.data.skips import SkipLog
-    from bridle_fairseq.errors import InputError
+    from bridle_fairseq.utils.errors import InputError
 
     for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins", *PIXELS):
         value = getattr(args, name)
@@ -126,7 +126,7 @@ def value_statistics(dataset: Any, values: Any, batch_size: int, workers: int) -
     import torch
     from tqdm import tqdm
 
-    from bridle_fairseq.errors import InputError
+    from bridle_fairseq.utils.errors import InputError
 
     order = dataset.ordered_indices()
     batches = [rows.tolist() for rows in np.split(order, range(batch_size, len(order), batch_size))]

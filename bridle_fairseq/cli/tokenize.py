@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.cli.corpus_run import add_batch_arguments, add_shard_argument, make_missing, open_corpus
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "write the codes of a manifest's clips, as a memory-mapped dataset of fairseq"
 

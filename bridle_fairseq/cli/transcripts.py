@@ -7,7 +7,7 @@ import csv
 import os
 from typing import Any
 
-from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.cli.corpus_run import add_shard_argument, read_shard
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HELP = "write codes as units, the lines that language models and SentencePiece take; or turn them into codes again"
 

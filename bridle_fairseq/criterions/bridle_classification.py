@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.data.recolor import load_transforms
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.augment import mixup
 from bridle_fairseq.nn.classifier import class_scores
+from bridle_fairseq.utils.errors import InputError
 
 
 @dataclass

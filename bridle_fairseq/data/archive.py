@@ -9,7 +9,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 SLICE = re.compile(r"^(.*\.zip):(\d+):(\d+)$", re.IGNORECASE | re.DOTALL)
 

@@ -15,8 +15,8 @@ from bridle_fairseq.data.decode import crop_of, open_sound, read_crop, read_info
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import DecodeError, InputError
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 PROBED_FILES = 32
 

@@ -22,7 +22,7 @@ from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.pixels import Box, view
 from bridle_fairseq.data.video import EXTENSIONS, borrowed_reader, count_frames
 from bridle_fairseq.data.video_file import load_av
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 MIDDLE = 0.5
 

@@ -19,7 +19,7 @@ from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.collate import collate
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 class MediaDataset(Dataset):

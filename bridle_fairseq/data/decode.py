@@ -15,7 +15,7 @@ import soundfile
 
 from bridle_fairseq.data.archive import Slice, split_slice
 from bridle_fairseq.data.resample import resample, resampled_length
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # what soxr's HQ filter sees on either side of a sample, several times over
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.frames import read_clips, read_video_info
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 LENGTH = struct.Struct("<Q")
 ROOT = Path(__file__).parents[2]

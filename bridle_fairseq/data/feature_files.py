@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.codes import check_manifest
-from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import Manifest, atomic_text
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import fields_of
 
 VERSION = 1
 PATCHES = "patches"  # the pooling that is none

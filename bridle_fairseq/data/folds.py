@@ -10,7 +10,7 @@ import numpy as np
 from bridle_fairseq.data.labels import Classes
 from bridle_fairseq.data.scan import Scan
 from bridle_fairseq.data.tables import Entry, match
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 class Fold(NamedTuple):

@@ -16,8 +16,8 @@ from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.pixels import check_header, decode, read_image, view
 from bridle_fairseq.data.recolor import Recolor
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import DecodeError, InputError
 from bridle_fairseq.nn.patch import grid_size
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 class ImageDataset(MediaDataset):

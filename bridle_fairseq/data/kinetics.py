@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from bridle_fairseq.data.labels import read_csv
 from bridle_fairseq.data.tables import Entry, read_names, read_table
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 OFFICIAL = ("label", "youtube_id", "time_start", "time_end")
 

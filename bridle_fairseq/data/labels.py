@@ -10,7 +10,7 @@ import numpy as np
 
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.ragged import Ragged
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 HEADER = ["index", "mid", "display_name"]
 

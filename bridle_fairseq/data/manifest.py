@@ -20,7 +20,7 @@ import numpy as np
 
 from bridle_fairseq.data import manifest_rows
 from bridle_fairseq.data.archive import split_slice
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 CHECK_ALL_UP_TO = 100_000
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:  # a command's --help need not wait for torch
     from torch import Tensor

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bridle_fairseq.data.video_file import VideoFile
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 SEEK_BACK_SECONDS = (0, 2, 10)  # a seek may lead too far: then from earlier, at last from the start
 SEEK_GAP_SECONDS = 1  # less is decoded rather than sought over

@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 ROWS_OF_CHUNK = 256
 SAMPLES_OF_CHUNK = 1 << 27  # at the files' own rates: some 280 clips of 10 s at 48 kHz

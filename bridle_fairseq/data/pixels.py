@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bridle_fairseq.data.archive import read_slice, split_slice
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of bombs: 256 MiB of RGB
 MIN_SIDE = 2  # pixels; less shows nothing

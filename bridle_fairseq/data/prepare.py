@@ -19,7 +19,7 @@ from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.modality import add_modality_argument, modality_named
 from bridle_fairseq.data.scan import Scan, find_files, read_sizes
 from bridle_fairseq.data.tables import SPLIT_NAMES, Entry
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 FAILURES_SHOWN = 20
 

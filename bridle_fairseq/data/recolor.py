@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 MEAN_OF_IMAGENET = (124, 116, 104)  # what is erased is near 0 after normalisation
 MAX_MAGNITUDE = 30

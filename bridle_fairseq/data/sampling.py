@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bridle_fairseq.data.labels import Labels
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def clip_weights(labels: Labels) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bridle_fairseq.data.archive import members
 from bridle_fairseq.data.manifest import is_writable
-from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 CHUNK = 4096
 

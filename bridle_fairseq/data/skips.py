@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 class SkipLog:

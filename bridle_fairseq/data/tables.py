@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from bridle_fairseq.data.labels import read_csv
 from bridle_fairseq.data.scan import Scan
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 USUAL_COLUMNS = {
     "name": ("path", "filename", "slice_file_name", "file", "name", "fname"),

@@ -17,7 +17,7 @@ from bridle_fairseq.data.manifest import atomic_text
 from bridle_fairseq.data.scan import Scan
 from bridle_fairseq.data.tables import column_of, match, read_table
 from bridle_fairseq.data.transcripts import SPECIAL, WORD_MARKS, Vocabulary
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 TEXT_COLUMNS = ("transcript", "text", "sentence", "transcription")
 KEPT_MARKS = "'"  # parts of words such as DON'T

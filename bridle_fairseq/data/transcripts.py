@@ -13,7 +13,7 @@ import torch
 
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.ragged import Ragged
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # with which fairseq's Dictionary begins; they stand in no file
 WORD_MARKS = {"ltr": "|", "spm": "\u2581"}

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.codes import CodesInfo, open_items, read_info, write_index, write_info
-from bridle_fairseq.data.description import fields_of
 from bridle_fairseq.data.manifest import atomic_text
 from bridle_fairseq.data.parts import refuse_others, replacing
 from bridle_fairseq.data.units import (
@@ -39,7 +38,8 @@ from bridle_fairseq.data.units import (
     from_characters,
     to_characters,
 )
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import fields_of
 
 VERSION = 1
 FORMATS = {"km": ("km",), "text": ("txt",), "fairseq": ("bin", "idx")}

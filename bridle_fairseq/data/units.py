@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 LAYOUTS = ("interleaved", "flattened", "separate")
 PLANES = (0xF0000, 0x100000)  # the private planes 15 and 16

@@ -17,7 +17,7 @@ from torch import Tensor
 from bridle_fairseq.data.decoding_process import DecodingProcess, ProcessEnded
 from bridle_fairseq.data.frames import VideoInfo
 from bridle_fairseq.data.video_file import load_av
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "flv", "wmv", "ogv", "3gp", "gif")
 

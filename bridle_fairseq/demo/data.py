@@ -13,7 +13,7 @@ import numpy as np
 
 from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, scan_source
 from bridle_fairseq.data.tables import Entry, match, read_table
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 VALID_SHARE, TEST_SHARE = 0.15, 0.2
 UNLABELLED_VALID_SHARE = 0.1

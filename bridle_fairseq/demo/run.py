@@ -16,7 +16,7 @@ from typing import Any
 
 from bridle_fairseq.demo import training
 from bridle_fairseq.demo.media import MEDIA
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 CLIPS_SHOWN = 4
 SETTINGS_FILE = "demo.json"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import log
+from bridle_fairseq.utils.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLES = PACKAGE.parent / "examples"

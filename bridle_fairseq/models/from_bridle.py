@@ -8,10 +8,10 @@ from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import plain, settings_from
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.utils.errors import InputError
 
 
 def read_bridle(path: Optional[str]) -> Tuple[BridleSettings, Dict[str, Tensor]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning
 from bridle_fairseq.nn.frontend import Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.tuned_encoder import TunedEncoder
+from bridle_fairseq.utils.errors import InputError
 
 
 def class_scores(logits: Tensor, multi_label: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridle_fairseq.nn.precision import KeepsDtype
+from bridle_fairseq.utils.precision import KeepsDtype
 
 PREEMPHASIS = 0.97
 FRAME_SHIFT_MS = 10.0

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 # Real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bridle_fairseq.nn.fbank import LogMel
 from bridle_fairseq.nn.patch import grid_size, patch_padding, patchify
-from bridle_fairseq.nn.precision import KeepsDtype
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.precision import KeepsDtype
 
 Values = tuple[Tensor, Tensor | None]
 

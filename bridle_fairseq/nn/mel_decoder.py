@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import tokenizer_alone
 from bridle_fairseq.nn.frontend import AudioFrontEnd
 from bridle_fairseq.nn.patch import patchify, unpatchify
-from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.nn.tokenizer import TokenizerEstimator
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.precision import autocast
 
 DECIBELS = 10 / math.log(10)  # of a natural logarithm of power
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import FrontEnd
+from bridle_fairseq.utils.errors import InputError
 
 POOLINGS = ("mean", "frequency", "class_token")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 KINDS = ("encoder", "tokenizer", "joint")
 TARGETS = ("auto", "projection", "tokenizer")

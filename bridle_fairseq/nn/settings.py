@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, List
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.masking import MASKINGS
-from bridle_fairseq.nn.precision import CODES_PRECISIONS, PRECISIONS
 from bridle_fairseq.nn.schedule import Schedule
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.precision import CODES_PRECISIONS, PRECISIONS
 
 # `List` and real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridle_fairseq.nn.distributed import all_reduce_sum
 from bridle_fairseq.nn.losses import valid_count
-from bridle_fairseq.nn.precision import KeepsDtype
+from bridle_fairseq.utils.distributed import all_reduce_sum
+from bridle_fairseq.utils.precision import KeepsDtype
 
 
 class RunningStandardizer(KeepsDtype):

@@ -11,8 +11,8 @@ from bridle_fairseq.nn.attention import Attention
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.patch import gather_patches
 from bridle_fairseq.nn.position import sincos_position
-from bridle_fairseq.nn.precision import KeepsDtype
 from bridle_fairseq.nn.transformer import Block, init_weights
+from bridle_fairseq.utils.precision import KeepsDtype
 
 
 class TokenizerEncoder(nn.Module):

@@ -11,8 +11,8 @@ from bridle_fairseq.nn.augment import spec_augment
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.finetuning import EncoderTuning, decay_learning_rates
 from bridle_fairseq.nn.frontend import Patches, front_end_of
-from bridle_fairseq.nn.precision import autocast
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.precision import autocast
 
 
 class TunedEncoder(nn.Module):

@@ -7,9 +7,9 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II, OmegaConf
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.schedule import Schedule
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+from bridle_fairseq.utils.errors import InputError
 
 LR_RULES = {"linear": 1.0, "sqrt": 0.5}
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridle_fairseq.nn import distributed
-from bridle_fairseq.nn.precision import KeepsDtype
+from bridle_fairseq.utils import distributed
+from bridle_fairseq.utils.precision import KeepsDtype
 
 # Scores held at once: on a CPU what a core's cache holds, on an accelerator what its memory does not notice.
 SCORES_AT_ONCE_CPU = 1 << 18

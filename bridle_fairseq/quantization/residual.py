@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bridle_fairseq.nn import distributed
 from bridle_fairseq.quantization.codebook import EmaCodebooks, Search, nearest, rows_at_once
 from bridle_fairseq.quantization.kmeans import kmeans
 from bridle_fairseq.quantization.result import QuantizedResult, StraightThrough
 from bridle_fairseq.quantization.statistics import LevelStatistics, level_statistics
+from bridle_fairseq.utils import distributed
 
 START_ROWS_PER_CODE = 64
 NORM_FLOOR = 1e-8

@@ -13,11 +13,11 @@ import torch
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import as_configuration, modality_of
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.masking import MASKINGS, choose_targets
 from bridle_fairseq.report.pictures import Clip, draw, laid_out
+from bridle_fairseq.utils.errors import InputError
 
 VISIBLE, RIGHT, WRONG = 0, 1, 2
 BATCH = 16

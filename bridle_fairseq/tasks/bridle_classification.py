@@ -10,14 +10,14 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
 from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
-from bridle_fairseq.nn.distributed import rank
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
 from bridle_fairseq.tasks.labelled_data import LabelledMedia, SampledMedia
 from bridle_fairseq.tasks.media_data import MediaConfig
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.tasks.validation import ScoreCollection
+from bridle_fairseq.utils.distributed import rank
+from bridle_fairseq.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

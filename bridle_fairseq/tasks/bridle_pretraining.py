@@ -12,7 +12,6 @@ from fairseq.tasks import register_task
 
 from bridle_fairseq.criterions.bridle import comparable
 from bridle_fairseq.data.codes import CachedCodes
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.models.bridle import settings_from, unwrapped
 from bridle_fairseq.models.sharing import share_gradients_of
 from bridle_fairseq.nn.blocks import compile_blocks
@@ -23,6 +22,7 @@ from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
 from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
 from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+from bridle_fairseq.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import torch
 from fairseq.data import FairseqDataset
 
 from bridle_fairseq.data.dataset import read_together
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+from bridle_fairseq.utils.errors import InputError
 
 
 class FairseqMedia(FairseqDataset):

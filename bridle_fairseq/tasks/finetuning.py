@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 from omegaconf import open_dict
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.tasks.media_data import MediaTask
 from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+from bridle_fairseq.utils.errors import InputError
 
 
 class FineTuningTask(MediaTask):

@@ -11,10 +11,10 @@ from bridle_fairseq.corpus import read_batches
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.features import encoder_features
-from bridle_fairseq.nn.distributed import gather_rows, rank, world_size
 from bridle_fairseq.nn.knn import knn_accuracy
+from bridle_fairseq.utils.distributed import gather_rows, rank, world_size
+from bridle_fairseq.utils.errors import InputError
 
 BATCH_SIZE = 32
 

@@ -12,12 +12,12 @@ from bridle_fairseq.data.dataset import checked
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.skips import SkipLog, list_size
-from bridle_fairseq.errors import InputError
-from bridle_fairseq.host_memory import keep_freed_memory
-from bridle_fairseq.nn.distributed import draw_apart
 from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
+from bridle_fairseq.utils.distributed import draw_apart
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.memory import keep_freed_memory
 
 SKIPPED = "skipped.tsv"  # in the run's folder
 

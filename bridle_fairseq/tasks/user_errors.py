@@ -3,7 +3,7 @@
 import contextlib
 import sys
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from bridle_fairseq.nn.distributed import gather_rows
+from bridle_fairseq.utils.distributed import gather_rows
 
 
 class ScoreCollection:

@@ -21,9 +21,9 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.prepare import run_script
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.mel_decoder import DECIBELS
 from bridle_fairseq.sound import waveform
+from bridle_fairseq.utils.errors import InputError
 
 DECODER = ("bridle_mel_decoder",)
 

@@ -20,7 +20,7 @@ from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.prepare import run_script
 from bridle_fairseq.data.unit_files import UnitsInfo, read_units_info, write_units_info
 from bridle_fairseq.data.units import from_characters
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def load(checkpoint: str, data: str) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ from bridle_fairseq.data.audio import total_seconds
 from bridle_fairseq.data.manifest import Manifest, atomic_text
 from bridle_fairseq.data.prepare import run_script
 from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, read_units_info, units_summary
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def read_text(path: str) -> tuple[str, UnitsInfo, str]:

@@ -19,8 +19,8 @@ from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data import feature_parts, parts
 from bridle_fairseq.data.feature_files import Features
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.features import encoder_features
+from bridle_fairseq.utils.errors import InputError
 
 LENGTHS = [300, 5000, 8000, 9000, 30000, 16001, 7777, 12000]
 ALL = ["--pooling", "mean", "frequency", "class_token", "patches"]

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from bridle_fairseq.cli import main
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import bridle_fairseq
 bridle_fairseq.register()
 
 from bridle_fairseq.criterions.bridle_classification import BridleClassificationCriterion as Criterion  # noqa: E402
-from bridle_fairseq.errors import InputError  # noqa: E402
+from bridle_fairseq.utils.errors import InputError  # noqa: E402
 
 LOGITS = torch.randn(7, 4, generator=torch.Generator().manual_seed(3))
 SINGLE = torch.tensor([0, 1, 2, 3, 0, 1, 2])

@@ -9,7 +9,7 @@ import pytest
 from bridle_fairseq.data import archive as archive_module
 from bridle_fairseq.data.archive import Slice, members, read_slice, split_slice
 from bridle_fairseq.data.decode import DecodeError, read_crop, read_info
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def archive_of(path, names, compression=zipfile.ZIP_STORED):

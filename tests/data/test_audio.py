@@ -12,7 +12,7 @@ from bridle_fairseq.data.augment import Augment
 from bridle_fairseq.data.decode import read_crop
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def sources(dataset, rows=None):

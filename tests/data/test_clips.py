@@ -13,9 +13,9 @@ from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.pixels import view
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.data.video import VideoReader
-from bridle_fairseq.errors import DecodeError, InputError
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 FRAMES = (30, 9, 3)
 SHOWN = {"num_frames": 4, "frame_stride": 2, "image_size": 24, "valid_crop": 0.75}

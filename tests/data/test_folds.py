@@ -9,7 +9,7 @@ from bridle_fairseq.data.folds import make_folds, match_all
 from bridle_fairseq.data.labels import Classes
 from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 CLASSES = Classes(["ant", "bee", "cat"], ["ant", "bee", "cat"])
 FOLDS = np.repeat(["1", "2", "10"], 30).tolist()

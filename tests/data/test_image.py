@@ -10,8 +10,8 @@ from bridle_fairseq.data.image import MODALITY, ImageDataset, ImageReader
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.pixels import read_image
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import DecodeError, InputError
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 @pytest.fixture

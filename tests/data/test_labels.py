@@ -5,7 +5,7 @@ import pytest
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 MANIFEST = Manifest("/r", ["a", "b", "c"], [1, 1, 1])
 ANIMALS = Classes(["/m/1", "/m/2", "/m/3"], ["Dog", "Cat, wild", "Cow"])

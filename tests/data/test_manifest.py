@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from bridle_fairseq.data import manifest_rows
 from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def rows(count, seed=0):

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from bridle_fairseq.data.modality import MODULES, modality_named, modality_of
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.frontend import FRONT_ENDS
 from bridle_fairseq.nn.settings import CHOICES
+from bridle_fairseq.utils.errors import InputError
 
 
 def test_every_modality_has_its_files_its_front_end_and_its_setting():

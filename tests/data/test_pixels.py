@@ -13,7 +13,7 @@ from PIL import Image
 from bridle_fairseq.data import pixels
 from bridle_fairseq.data.archive import members
 from bridle_fairseq.data.pixels import check_header, decode, read_image, view
-from bridle_fairseq.errors import DecodeError
+from bridle_fairseq.utils.errors import DecodeError
 
 SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "clothing10"
 

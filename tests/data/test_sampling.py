@@ -7,7 +7,7 @@ import pytest
 
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 CLASSES = Classes(["common", "rare", "never"], ["a", "b", "c"])
 ROWS = [[0]] * 8 + [[1]] + [[0, 1]] + [[]]

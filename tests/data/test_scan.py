@@ -7,7 +7,7 @@ import pytest
 
 from bridle_fairseq.data.audio import MODALITY
 from bridle_fairseq.data.scan import find_files, read_sizes
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def names(files):

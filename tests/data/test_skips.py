@@ -8,7 +8,7 @@ import torch
 
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.skips import SkipLog
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 @pytest.fixture

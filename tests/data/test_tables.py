@@ -4,7 +4,7 @@ import pytest
 
 from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry, match, read_names, read_segments, read_table
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def write(tmp_path, text):

@@ -13,7 +13,7 @@ from bridle_fairseq.data.units import (
     from_characters,
     to_characters,
 )
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 K, C = 3, 7
 

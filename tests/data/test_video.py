@@ -19,7 +19,7 @@ from bridle_fairseq.data.frames import even_places, read_clips, read_video_info
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.data.video import VideoReader, borrowed_reader, count_frames
-from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 pytest.importorskip("av")
 

@@ -11,7 +11,7 @@ from bridle_fairseq.data import video_file
 from bridle_fairseq.data.archive import members
 from bridle_fairseq.data.frames import read_clips, read_video_info
 from bridle_fairseq.data.video_file import VideoFile
-from bridle_fairseq.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 av = pytest.importorskip("av")
 

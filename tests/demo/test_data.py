@@ -11,7 +11,7 @@ import soundfile
 from bridle_fairseq.data.labels import Classes, Labels
 from bridle_fairseq.data.manifest import Manifest
 from bridle_fairseq.demo.data import write_manifests
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def make_sounds(folder, rows) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from bridle_fairseq.data.video import count_frames
 from bridle_fairseq.demo import motion
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 PAIRS = [("left", "right"), ("up", "down"), ("growing", "shrinking"), ("turning_left", "turning_right")]
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bridle_fairseq.demo import training
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
 

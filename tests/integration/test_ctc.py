@@ -18,8 +18,8 @@ import torch
 import bridle_fairseq
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.ctc import emitted_frames
+from bridle_fairseq.utils.errors import InputError
 
 bridle_fairseq.register()
 

@@ -10,8 +10,8 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.errors import InputError  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel, settings_from  # noqa: E402
+from bridle_fairseq.utils.errors import InputError  # noqa: E402
 
 SMALL = {
     "num_mel_bins": 32,

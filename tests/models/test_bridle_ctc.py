@@ -14,10 +14,10 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.errors import InputError  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.models.bridle_ctc import BridleCtcConfig  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
+from bridle_fairseq.utils.errors import InputError  # noqa: E402
 
 SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 SIZES |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16, fbank_mean=-5.0)

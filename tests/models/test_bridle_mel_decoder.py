@@ -14,14 +14,14 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.data.description import file_sha256  # noqa: E402
-from bridle_fairseq.errors import InputError  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
 from bridle_fairseq.tasks.bridle_reconstruction import (  # noqa: E402
     BridleReconstructionConfig,
     BridleReconstructionTask,
 )
+from bridle_fairseq.utils.errors import InputError  # noqa: E402
+from bridle_fairseq.utils.files import file_sha256  # noqa: E402
 
 SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 SIZES |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16, num_mel_bins=40, fbank_mean=-5.0)

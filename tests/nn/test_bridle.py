@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 TINY = {
     "num_mel_bins": 32,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.finetuning import FineTuning
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 SETTINGS = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=40, patch_size=[8, 16])
 

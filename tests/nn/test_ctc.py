@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.ctc import BLANK, Emissions, Transcriber, ctc_loss, emitted_frames, greedy, needed_frames
 from bridle_fairseq.nn.finetuning import EncoderTuning
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 SETTINGS = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=40, patch_size=[8, 16])
 

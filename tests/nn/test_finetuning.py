@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 MISTAKES = [
     ({"drop_path": 1.0}, "mean", False, "model.drop_path is 1.0; expected 0 or more and below 1"),

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd, PixelFrontEnd, front_end_of
 from bridle_fairseq.nn.patch import patchify
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.utils.errors import InputError
 
 SETTINGS = {
     "audio": BridleSettings(patch_size=[8, 32]),

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.mel_decoder import DECIBELS, MelDecoder
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 SIZES = dict(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 SIZES |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16, num_codebooks=3, num_mel_bins=40)

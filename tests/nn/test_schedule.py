@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.nn.schedule import Schedule
+from bridle_fairseq.utils.errors import InputError
 
 STAGES = [
     {"kind": "encoder", "updates": 10, "lr": 1.0, "warmup_updates": 4},

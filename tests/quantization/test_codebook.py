@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bridle_fairseq.nn import distributed
 from bridle_fairseq.quantization import ResidualQuantizer, codebook
 from bridle_fairseq.quantization.codebook import nearest
+from bridle_fairseq.utils import distributed
 
 DIM, SIZE, DEAD = 8, 16, 5
 

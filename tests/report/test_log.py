@@ -42,7 +42,7 @@ def test_last_error_is_the_sentence_of_the_last_exception() -> None:
     failed = [
         *LINES,
         '  File "x.py", line 1',
-        "bridle_fairseq.errors.InputError: no rows in train.tsv",
+        "bridle_fairseq.utils.errors.InputError: no rows in train.tsv",
         "",
         "Set HYDRA_FULL_ERROR=1",
     ]

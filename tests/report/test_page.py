@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.errors import InputError
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Items, Map, examples
 from bridle_fairseq.report.run import read_run
+from bridle_fairseq.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

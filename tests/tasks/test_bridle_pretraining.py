@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq import tasks
 
-from bridle_fairseq.errors import InputError
+from bridle_fairseq.utils.errors import InputError
 
 
 def test_max_update_defaults_to_the_stages_sum(configure):

@@ -122,7 +122,7 @@ def test_other_ranks_hide_other_patches(configure, monkeypatch):
         run.model.train()
         steps = []
         with monkeypatch.context() as patch:
-            patch.setattr("bridle_fairseq.nn.distributed.rank", lambda rank=rank: rank)
+            patch.setattr("bridle_fairseq.utils.distributed.rank", lambda rank=rank: rank)
             for _ in range(2):
                 _, _, log = run.task.train_step(batch, run.model, run.criterion, run.optimizer, 0)
                 steps.append(log["loss"].item())

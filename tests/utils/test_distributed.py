@@ -6,11 +6,11 @@ import sys
 import pytest
 import torch
 
-from bridle_fairseq.nn import distributed
+from bridle_fairseq.utils import distributed
 
 SCRIPT = """
 import sys, torch, torch.distributed as dist
-from bridle_fairseq.nn import distributed as d
+from bridle_fairseq.utils import distributed as d
 folder, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", world_size=2, rank=rank)

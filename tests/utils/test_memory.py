@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import resource, sys, torch
-from bridle_fairseq.host_memory import keep_freed_memory
+from bridle_fairseq.utils.memory import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 def faults_of(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -4,8 +4,8 @@ import logging
 import pytest
 import torch
 
-from bridle_fairseq.nn import precision
-from bridle_fairseq.nn.precision import autocast, autocast_codes, has_fast_bfloat16
+from bridle_fairseq.utils import precision
+from bridle_fairseq.utils.precision import autocast, autocast_codes, has_fast_bfloat16
 
 CPU = torch.device("cpu")
 
