@@ -24,8 +24,8 @@ import torch
 from torch import nn
 from train_step import COLD, LIVE, PEER, TOKENIZER, fast_settings, load_peer, operations, samples_and_frames
 
-from bridle_fairseq.nn.blocks import compile_blocks
 from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.checkpointed import compile_blocks
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
 

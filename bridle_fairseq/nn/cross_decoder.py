@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bridle_fairseq.nn.attention import attend
-from bridle_fairseq.nn.blocks import Recomputable
+from bridle_fairseq.nn.checkpointed import Recomputable
 from bridle_fairseq.nn.decoder import CodeDecoder
 from bridle_fairseq.nn.masking import Mask, Targets
 from bridle_fairseq.nn.transformer import Mlp

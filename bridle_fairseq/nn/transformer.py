@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridle_fairseq.nn.blocks import Recomputable
+from bridle_fairseq.nn.checkpointed import Recomputable
 
 
 class Mlp(nn.Module):

@@ -2,8 +2,8 @@
 
 import torch
 
-from bridle_fairseq.nn import standardize
-from bridle_fairseq.nn.standardize import RunningStandardizer
+from bridle_fairseq.nn import running_norm as standardize
+from bridle_fairseq.nn.running_norm import RunningStandardizer
 
 
 def test_values_follow_the_averages_of_all_vectors():

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.augment import spec_augment
+from bridle_fairseq.nn.batch_augment import spec_augment
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.finetuning import EncoderTuning, decay_learning_rates
 from bridle_fairseq.nn.frontend import Patches, front_end_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.nn.augment import mixup, spec_augment
+from bridle_fairseq.nn.batch_augment import mixup, spec_augment
 
 
 def batch(clips: int = 6, samples: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bridle_fairseq.nn.blocks import compile_blocks
 from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.checkpointed import compile_blocks
 from bridle_fairseq.nn.decoder import Decoder
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.masking import choose_targets, random_mask
