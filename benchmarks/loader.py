@@ -34,7 +34,7 @@ from video_loader import FRAMES, STRIDE, make_videos, plain
 from bridle_fairseq.data.augment import ImageAugment
 from bridle_fairseq.data.clips import VideoDataset
 from bridle_fairseq.data.image import ImageDataset
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_named
 from bridle_fairseq.data.recolor import load_transforms
 from bridle_fairseq.data.scan import find_files, read_sizes

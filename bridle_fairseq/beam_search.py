@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
+from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
 from bridle_fairseq.nn.ctc import BLANK, Emissions
 from bridle_fairseq.utils.errors import InputError
 

@@ -13,7 +13,7 @@ from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.data.codes import segment_count
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.dataset import checked
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.nn.classifier import class_scores
 

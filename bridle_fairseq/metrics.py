@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.labels import Classes
-from bridle_fairseq.data.manifest import atomic_text
+from bridle_fairseq.data.manifests.labels import Classes
+from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.utils.errors import InputError
 
 # What may decide which checkpoint is the best one, by whether a clip has one class or any number of them.

@@ -138,7 +138,7 @@ def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]
 
 def _data(source: Source) -> list[tuple[str, str]]:
     """The manifests, named after their folder, and the number of their clips where they are still there."""
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
     folder = str(source.cfg["task"].get("data") or "")
     dataset = source.cfg.get("dataset") or {}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.manifest import atomic_text
+from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, units_summary
 from bridle_fairseq.data.units import to_characters
 from bridle_fairseq.utils.errors import InputError

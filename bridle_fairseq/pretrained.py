@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
-from bridle_fairseq.data.transcripts import Vocabulary
+from bridle_fairseq.data.manifests.transcripts import Vocabulary
 from bridle_fairseq.inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches

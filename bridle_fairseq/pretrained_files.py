@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from bridle_fairseq.data.transcripts import WORD_MARKS
+from bridle_fairseq.data.manifests.transcripts import WORD_MARKS
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.ctc import Transcriber

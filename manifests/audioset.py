@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.data.prepare import labelled_corpus, run_script, scan_source, script_parser
 from bridle_fairseq.data.tables import Entry, match, read_segments
 

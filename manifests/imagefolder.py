@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_source, script_parser
 from bridle_fairseq.data.tables import read_names
 

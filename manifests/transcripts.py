@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
 from bridle_fairseq.data.parts import replacing
 from bridle_fairseq.data.prepare import Corpus, run_script, scan_source, script_parser, splits_of
 from bridle_fairseq.data.transcript_files import (
@@ -26,7 +27,6 @@ from bridle_fairseq.data.transcript_files import (
     table_texts,
     write_symbols,
 )
-from bridle_fairseq.data.transcripts import WORD_MARKS, Vocabulary
 from bridle_fairseq.text_pieces import Pieces, train_pieces
 from bridle_fairseq.utils.errors import InputError
 

@@ -68,7 +68,7 @@ def write_sound(tmp_path):
 @pytest.fixture
 def make_manifest(tmp_path, write_sound):
     """A manifest train.tsv of noise files 0.wav, 1.wav... with these numbers of frames, read back from its file."""
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
     def make(frames, rate=16000):
         for number, count in enumerate(frames):

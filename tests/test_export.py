@@ -18,7 +18,7 @@ import bridle_fairseq
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data.decode import read_crop
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.resample import resample_by_torch
 from bridle_fairseq.nn.classifier import Classifier, pool_patches
 from bridle_fairseq.nn.settings import BridleSettings

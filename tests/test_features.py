@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from bridle_fairseq.corpus import BatchLimits, SegmentReader
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.features import Chunking, EncoderFeatures, FeatureMaker, LogMelFeatures, encoder_features
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, d_prime, evaluate, write_tables
 from bridle_fairseq.utils.errors import InputError
 

@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("seconds", "gpu_clips_per_second"):
         if not getattr(args, name) > 0:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected more than 0")
-    from bridle_fairseq.data.manifest import Manifest
-    from bridle_fairseq.data.skips import SkipLog
+    from bridle_fairseq.data.manifests.manifest import Manifest
+    from bridle_fairseq.data.manifests.skipped import SkipLog
 
     manifest = Manifest.read(args.manifest)
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +149,7 @@ def _configuration(args: argparse.Namespace) -> Any:
 
 def _stored_bytes(path: str) -> int:
     """Size of a file, or of a slice of an archive."""
-    from bridle_fairseq.data.archive import split_slice
+    from bridle_fairseq.data.manifests.archive import split_slice
 
     file, piece = split_slice(path)
     return piece[1] if piece else os.path.getsize(file)

@@ -73,7 +73,7 @@ def open_corpus(args: argparse.Namespace) -> tuple[int, int, Any]:
     Raises:
         InputError: an argument that cannot work, a manifest that cannot be read, or files that are missing.
     """
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
     shard, num_shards = read_shard(args.shard)
     check_batch_arguments(args)
@@ -97,7 +97,7 @@ def make_missing(
     Raises:
         InputError: too many clips had to be skipped, those of earlier runs among them.
     """
-    from bridle_fairseq.data.skips import SkipLog
+    from bridle_fairseq.data.manifests.skipped import SkipLog
 
     skips = SkipLog(parts.manifest, f"{parts.prefix}.skipped.tsv")
     skips.take_over(parts.skipped())  # of a run that was stopped, or of other shards

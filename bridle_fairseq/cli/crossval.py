@@ -107,7 +107,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     import numpy as np
 
     from bridle_fairseq.data.folds import make_folds, match_all
-    from bridle_fairseq.data.labels import Classes, Labels
+    from bridle_fairseq.data.manifests.labels import Classes, Labels
     from bridle_fairseq.data.prepare import labelled_corpus, scan_source
     from bridle_fairseq.data.tables import read_table
 
@@ -167,7 +167,7 @@ def _keep_to_settings(args: argparse.Namespace, out: Path, corpus: Any) -> None:
     Raises:
         InputError: they are of others.
     """
-    from bridle_fairseq.data.manifest import atomic_text
+    from bridle_fairseq.data.manifests.manifest import atomic_text
 
     settings, path = _settings(args, corpus), out / "settings.json"
     try:

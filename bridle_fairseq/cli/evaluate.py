@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the metrics and write the tables."""
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
     if args.batch_size < 1 or args.workers < 0:
         raise InputError(
@@ -98,9 +98,9 @@ def _evaluate_classes(
 
 def _dataset(manifest: Any, labels_path: str, classes: Any, cfg: Any, skipped_path: str) -> Any:
     """The clips as validation sees them; those that cannot be read are listed in a file."""
-    from bridle_fairseq.data.labels import Labels
+    from bridle_fairseq.data.manifests.labels import Labels
+    from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.data.skips import SkipLog
     from bridle_fairseq.tasks.labelled_data import LabelledMedia
 
     labels = Labels.read(labels_path, manifest, classes, cfg.multi_label)
@@ -116,7 +116,7 @@ def _progress(batches: Any) -> Any:
 
 def _write_predictions(folder: str, split: str, dataset: Any, classes: Any, rows: Any, scores: Any) -> str:
     """``{split}.predictions.csv``: a line a clip with its true and predicted classes and a score of each class."""
-    from bridle_fairseq.data.manifest import atomic_text
+    from bridle_fairseq.data.manifests.manifest import atomic_text
     from bridle_fairseq.metrics import THRESHOLD
 
     path = os.path.join(folder, f"{split}.predictions.csv")

@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_split(folder: str, split: str) -> tuple[Any, Any]:
     """A split's manifest and labels."""
-    from bridle_fairseq.data.labels import Classes, Labels
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.labels import Classes, Labels
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
     manifest = Manifest.read(os.path.join(folder, f"{split}.tsv"))
     classes = Classes.read(os.path.join(folder, "labels.csv"))
@@ -135,8 +135,8 @@ def extract(
     import numpy as np
 
     from bridle_fairseq.corpus import BatchLimits, SegmentReader
+    from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.data.parts import cut
-    from bridle_fairseq.data.skips import SkipLog
     from bridle_fairseq.features import FeatureMaker
 
     skips = SkipLog(manifest, os.path.join(args.out, f"{name}.skipped.tsv") if args.out else None)

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--top is {args.top}; expected at least 1")
     import numpy as np
 
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
     from bridle_fairseq.retrieval import candidates_exactly, nearest
 
     manifest = Manifest.read(args.manifest) if args.manifest else None
@@ -130,7 +130,7 @@ def _vectors(args: argparse.Namespace, bank: Any, files: list[str]) -> Any:
 
 
 def _manifest_of(files: list[str], modality: Any) -> Any:
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
     from bridle_fairseq.utils.errors import DecodeError
 
     sizes = []

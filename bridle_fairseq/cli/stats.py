@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the numbers as overrides on stdout, what they come from on stderr."""
     import numpy as np
 
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
+    from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.data.skips import SkipLog
     from bridle_fairseq.utils.errors import InputError
 
     for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins", *PIXELS):

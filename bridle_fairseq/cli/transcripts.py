@@ -55,9 +55,9 @@ def evaluate_transcripts(
     Raises:
         InputError: transcripts that cannot be used, or clips that cannot be read.
     """
+    from bridle_fairseq.data.manifests.skipped import SkipLog
+    from bridle_fairseq.data.manifests.transcripts import Transcripts
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.data.skips import SkipLog
-    from bridle_fairseq.data.transcripts import Transcripts
     from bridle_fairseq.error_rates import character_errors, load_jiwer, word_errors
     from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
     from bridle_fairseq.transcribe import transcribe_dataset
@@ -92,7 +92,7 @@ def evaluate_transcripts(
 def _write_table(
     folder: str, split: str, manifest: Any, rows: list[int], references: list[str], hypotheses: list[str]
 ) -> str:
-    from bridle_fairseq.data.manifest import atomic_text
+    from bridle_fairseq.data.manifests.manifest import atomic_text
     from bridle_fairseq.error_rates import character_errors, word_errors
 
     path = os.path.join(folder, f"{split}.transcripts.csv")

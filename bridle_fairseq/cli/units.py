@@ -119,7 +119,7 @@ def _check(args: argparse.Namespace, prefix: str, what: str, codes: Any) -> None
     """See that they are of the manifest and of the checkpoint that the user names."""
     if args.manifest:
         from bridle_fairseq.data.codes import check_manifest
-        from bridle_fairseq.data.manifest import Manifest
+        from bridle_fairseq.data.manifests.manifest import Manifest
 
         check_manifest(prefix, what, codes.manifest_sha256, Manifest.read(args.manifest))
     if args.checkpoint:

@@ -12,9 +12,9 @@ from bridle_fairseq.data.augment import Augment
 from bridle_fairseq.data.codes import CachedCodes, segment_count
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.decode import crop_of, open_sound, read_crop, read_info, resampled_length
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
 from bridle_fairseq.utils.errors import DecodeError, InputError
 

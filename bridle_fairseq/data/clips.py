@@ -17,7 +17,7 @@ import torch
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.frames import even_places
 from bridle_fairseq.data.image import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.pixels import Box, view
 from bridle_fairseq.data.video import EXTENSIONS, borrowed_reader, count_frames

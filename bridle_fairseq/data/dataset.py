@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.collate import collate
-from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 

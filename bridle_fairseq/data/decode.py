@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from bridle_fairseq.data.archive import Slice, split_slice
+from bridle_fairseq.data.manifests.archive import Slice, split_slice
 from bridle_fairseq.data.resample import resample, resampled_length
 from bridle_fairseq.utils.errors import DecodeError
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.codes import check_manifest
-from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import fields_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from bridle_fairseq.data.labels import read_csv
+from bridle_fairseq.data.manifests.labels import read_csv
 from bridle_fairseq.data.tables import Entry, read_names, read_table
 from bridle_fairseq.utils.errors import InputError
 

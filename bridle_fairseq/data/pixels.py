@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from bridle_fairseq.data.archive import read_slice, split_slice
+from bridle_fairseq.data.manifests.archive import read_slice, split_slice
 from bridle_fairseq.utils.errors import DecodeError
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of bombs: 256 MiB of RGB

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
 from bridle_fairseq.data.modality import add_modality_argument, modality_named
 from bridle_fairseq.data.scan import Scan, find_files, read_sizes
 from bridle_fairseq.data.tables import SPLIT_NAMES, Entry

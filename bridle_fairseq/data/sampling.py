@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bridle_fairseq.data.labels import Labels
+from bridle_fairseq.data.manifests.labels import Labels
 from bridle_fairseq.utils.errors import InputError
 
 

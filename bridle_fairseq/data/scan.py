@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
-from bridle_fairseq.data.archive import members
-from bridle_fairseq.data.manifest import is_writable
+from bridle_fairseq.data.manifests.archive import members
+from bridle_fairseq.data.manifests.manifest import is_writable
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 CHUNK = 4096

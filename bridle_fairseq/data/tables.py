@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bridle_fairseq.data.labels import read_csv
+from bridle_fairseq.data.manifests.labels import read_csv
 from bridle_fairseq.data.scan import Scan
 from bridle_fairseq.utils.errors import InputError
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bridle_fairseq.data.labels import read_csv
-from bridle_fairseq.data.manifest import atomic_text
+from bridle_fairseq.data.manifests.labels import read_csv
+from bridle_fairseq.data.manifests.manifest import atomic_text
+from bridle_fairseq.data.manifests.transcripts import SPECIAL, WORD_MARKS, Vocabulary
 from bridle_fairseq.data.scan import Scan
 from bridle_fairseq.data.tables import column_of, match, read_table
-from bridle_fairseq.data.transcripts import SPECIAL, WORD_MARKS, Vocabulary
 from bridle_fairseq.utils.errors import InputError
 
 TEXT_COLUMNS = ("transcript", "text", "sentence", "transcription")

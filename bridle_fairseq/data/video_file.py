@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from bridle_fairseq.data.archive import read_slice, split_slice
+from bridle_fairseq.data.manifests.archive import read_slice, split_slice
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 MAX_PIXELS = 2**26  # of a frame, twice 8K: a header can claim any size, and memory is taken before data is seen

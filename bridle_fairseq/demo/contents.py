@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.codes import CachedCodes
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fairseq.tasks import register_task
 
-from bridle_fairseq.data.transcripts import SPECIAL, Transcripts, Vocabulary
+from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary
 from bridle_fairseq.nn.ctc import emitted_frames
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from bridle_fairseq.corpus import read_batches
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.features import encoder_features
 from bridle_fairseq.nn.knn import knn_accuracy

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from bridle_fairseq.data.labels import Labels
+from bridle_fairseq.data.manifests.labels import Labels
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
 from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 

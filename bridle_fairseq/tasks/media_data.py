@@ -9,9 +9,9 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, MissingMandatoryValue
 
 from bridle_fairseq.data.dataset import checked
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.data.skips import SkipLog, list_size
 from bridle_fairseq.tasks.fairseq_media import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error

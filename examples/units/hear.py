@@ -17,10 +17,10 @@ import torch
 from bridle_fairseq.cli.checkpoint import choose_device, load_model
 from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.codes import CachedCodes
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.data.prepare import run_script
-from bridle_fairseq.data.skips import SkipLog
 from bridle_fairseq.nn.mel_decoder import DECIBELS
 from bridle_fairseq.sound import waveform
 from bridle_fairseq.utils.errors import InputError

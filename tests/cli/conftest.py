@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 SEGMENT = 8000
 STAGES = [{"kind": "tokenizer", "updates": 10}]

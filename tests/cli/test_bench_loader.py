@@ -9,7 +9,7 @@ from PIL import Image
 
 from bridle_fairseq.cli import bench_loader
 from bridle_fairseq.cli.main import main
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 FIGURES = re.compile(
     r"(\d+) clips in (\d+\.\d) s, (.*); (\d+) skipped\n(\d+\.\d) clips/s, (\d+\.\d) MB/s of files, (\d+\.\d+) ms "

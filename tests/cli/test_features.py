@@ -18,7 +18,7 @@ import torch
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data import feature_parts, parts
 from bridle_fairseq.data.feature_files import Features
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.features import encoder_features
 from bridle_fairseq.utils.errors import InputError
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.audio import AudioDataset
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 CLIPS = {"train": 24, "valid": 12, "test": 12}
 CLASSES = ("high", "low", "wide")

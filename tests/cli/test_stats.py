@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from bridle_fairseq.cli.main import main
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.nn.fbank import LogMel
 
 

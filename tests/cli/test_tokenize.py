@@ -17,7 +17,7 @@ import torch
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data import parts
 from bridle_fairseq.data.codes import CachedCodes, read_info
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 SEGMENT = 8000
 

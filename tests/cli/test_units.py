@@ -13,7 +13,7 @@ import pytest
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data import unit_files, unit_parts
 from bridle_fairseq.data.codes import CachedCodes, CodesInfo, write_index, write_info
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 K, C = 3, 16
 PATCHES = [4, 0, 30, 1, 12, 7, 0, 25]

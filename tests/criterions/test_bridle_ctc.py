@@ -14,7 +14,7 @@ bridle_fairseq.register()
 pytest.importorskip("jiwer")
 
 from bridle_fairseq.criterions.bridle_ctc import BridleCtcCriterion as Criterion  # noqa: E402
-from bridle_fairseq.data.transcripts import SPECIAL, Vocabulary  # noqa: E402
+from bridle_fairseq.data.manifests.transcripts import SPECIAL, Vocabulary  # noqa: E402
 from bridle_fairseq.nn.ctc import Emissions, ctc_loss  # noqa: E402
 
 VOCABULARY = Vocabulary([*SPECIAL, "|", "A", "B"], "ltr")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.data.folds import make_folds, match_all
-from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry
 from bridle_fairseq.utils.errors import InputError

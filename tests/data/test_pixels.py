@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bridle_fairseq.data import pixels
-from bridle_fairseq.data.archive import members
+from bridle_fairseq.data.manifests.archive import members
 from bridle_fairseq.data.pixels import check_header, decode, read_image, view
 from bridle_fairseq.utils.errors import DecodeError
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.prepare import Corpus, folder_entries, labelled_corpus, random_split, run_script, scan_source
 from bridle_fairseq.data.scan import FoundFile, Scan
 from bridle_fairseq.data.tables import Entry

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridle_fairseq.data.image import ImageDataset
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.recolor import MEAN_OF_IMAGENET, Recolor
 from bridle_fairseq.utils.errors import InputError
 

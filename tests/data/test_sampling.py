@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.labels import Classes, Labels
+from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
 from bridle_fairseq.utils.errors import InputError
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bridle_fairseq.data import decoding_process
 from bridle_fairseq.data.frames import even_places, read_clips, read_video_info
-from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.video import VideoReader, borrowed_reader, count_frames
 from bridle_fairseq.utils.errors import DecodeError, InputError
 

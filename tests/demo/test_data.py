@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.demo.data import write_manifests
 from bridle_fairseq.utils.errors import InputError
 

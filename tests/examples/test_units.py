@@ -137,7 +137,7 @@ def test_lines_of_pieces_out_of_step_give_no_units(pieces, tmp_path, capsys):
 
 
 def test_the_report_is_what_a_hand_counts(pieces, tmp_path, capsys):
-    from bridle_fairseq.data.manifest import Manifest
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), 8000)
     manifest = Manifest(tmp_path, ["a.wav"], [16000])

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 import bridle_fairseq
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 
 def validate(fairseq, folder, checkpoint, *options):

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 SHORT = ["optimization.max_update=8", "dataset.validate_interval_updates=2", "common.tensorboard_logdir=board"]
 

@@ -10,7 +10,7 @@ from bridle_fairseq import pretrained
 from bridle_fairseq.data.clips import read_clip
 from bridle_fairseq.data.codes import CachedCodes
 from bridle_fairseq.data.feature_files import Features
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.pixels import read_image
 
 pytestmark = pytest.mark.modalities("audio", "image", "video")

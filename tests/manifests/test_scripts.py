@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 
 SCRIPTS = Path(__file__).parents[2] / "manifests"
 

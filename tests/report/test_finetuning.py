@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.labels import Classes
+from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.metrics import evaluate, write_tables
 
 

@@ -9,7 +9,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
 from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig  # noqa: E402
 

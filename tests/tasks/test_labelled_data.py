@@ -16,8 +16,8 @@ bridle_fairseq.register()
 
 from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
 from bridle_fairseq.data.augment import Augment  # noqa: E402
-from bridle_fairseq.data.labels import Classes, Labels  # noqa: E402
-from bridle_fairseq.data.manifest import Manifest  # noqa: E402
+from bridle_fairseq.data.manifests.labels import Classes, Labels  # noqa: E402
+from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 from bridle_fairseq.tasks.labelled_data import SampledMedia  # noqa: E402
 
 LENGTHS = [400 * (1 + row % 5) for row in range(20)]

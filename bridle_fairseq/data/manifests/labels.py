@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bridle_fairseq.data.manifest import Manifest, atomic_text
-from bridle_fairseq.data.ragged import Ragged
+from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.ragged import Ragged
 from bridle_fairseq.utils.errors import InputError
 
 HEADER = ["index", "mid", "display_name"]

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bridle_fairseq.data import manifest_rows
-from bridle_fairseq.data.archive import split_slice
+from bridle_fairseq.data.manifests import manifest_rows
+from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.utils.errors import InputError
 
 CHECK_ALL_UP_TO = 100_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fairseq.data import Dictionary
 
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary
 from bridle_fairseq.data.transcript_files import letter_counts, letters, normalized
-from bridle_fairseq.data.transcripts import SPECIAL, Transcripts, Vocabulary
 from bridle_fairseq.utils.errors import InputError
 
 MANIFEST = Manifest("", ["a.wav", "b.wav"], [100, 100], "train.tsv")

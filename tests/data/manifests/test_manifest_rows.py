@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from bridle_fairseq.data import manifest_rows
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests import manifest_rows
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 
 

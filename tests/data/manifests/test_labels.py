@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.labels import Classes, Labels
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 
 MANIFEST = Manifest("/r", ["a", "b", "c"], [1, 1, 1])

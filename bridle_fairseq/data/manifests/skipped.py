@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 
 

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -115,7 +115,7 @@ def test_slices_of_an_archive_need_the_archive_only(tmp_path):
 def test_of_a_huge_manifest_a_spread_is_checked(monkeypatch):
     looked_at = []
     monkeypatch.setattr(os.path, "isfile", lambda path: looked_at.append(path) or True)
-    monkeypatch.setattr("bridle_fairseq.data.manifest.CHECK_ALL_UP_TO", 5)
+    monkeypatch.setattr("bridle_fairseq.data.manifests.manifest.CHECK_ALL_UP_TO", 5)
     Manifest("/r", [str(row) for row in range(9)], [1] * 9).check_files()
     assert looked_at == ["/r/0", "/r/2", "/r/4", "/r/6", "/r/8"]
 

@@ -6,8 +6,8 @@ from multiprocessing.reduction import ForkingPickler
 import pytest
 import torch
 
-from bridle_fairseq.data.manifest import Manifest
-from bridle_fairseq.data.skips import SkipLog
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError
 
 

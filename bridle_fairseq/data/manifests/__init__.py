@@ -1,0 +1,1 @@
+"""What stands beside the media: manifests, labels, transcripts, and lists of skipped rows."""
