@@ -104,7 +104,7 @@ def use_of_codes(folder: Path) -> str:
     """How many codes of each level the test part uses."""
     import torch
 
-    from bridle_fairseq.data.codes import CachedCodes
+    from bridle_fairseq.data.artifacts.codes import CachedCodes
     from bridle_fairseq.quantization.statistics import code_counts, level_statistics
 
     codes = CachedCodes(folder / "test.codes")
@@ -167,7 +167,7 @@ class Units:
 
     def _levels(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(this level's codes, those at a path) of each clip."""
-        from bridle_fairseq.data.codes import CachedCodes
+        from bridle_fairseq.data.artifacts.codes import CachedCodes
 
         mine, theirs = CachedCodes(self.codes / path.name), CachedCodes(path)
         for row in range(len(mine)):

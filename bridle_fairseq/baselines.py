@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.feature_files import FeatureArray
+from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.features import Batch, Extractor, LogMelFeatures
 from bridle_fairseq.nn.frontend import unit_range
 from bridle_fairseq.nn.pixel_statistics import BINS, CELLS, ORIENTATIONS, colour_histogram, orientation_histogram

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
-from bridle_fairseq.data.codes import segment_count
+from bridle_fairseq.data.artifacts.codes import segment_count
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.dataset import checked
 from bridle_fairseq.data.manifests.manifest import Manifest

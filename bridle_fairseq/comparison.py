@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.feature_files import FeatureArray
+from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.probe import ProbeResult, Split, knn_probe, linear_probe
 

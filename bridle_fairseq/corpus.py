@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridle_fairseq.data.codes import CodesInfo, segment_count
+from bridle_fairseq.data.artifacts.codes import CodesInfo, segment_count
+from bridle_fairseq.data.artifacts.sharding import Part
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
-from bridle_fairseq.data.parts import Part
 from bridle_fairseq.utils.errors import DecodeError
 
 BATCHES_AHEAD = 4

@@ -92,7 +92,7 @@ def write_untrained(checkpoint: str, path: Path, seed: int) -> str:
     import torch
 
     from bridle_fairseq.cli.checkpoint import load_model
-    from bridle_fairseq.data.parts import replacing
+    from bridle_fairseq.data.artifacts.sharding import replacing
     from bridle_fairseq.features import untrained_twin
 
     if not path.exists():

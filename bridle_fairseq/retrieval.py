@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CachedCodes
-from bridle_fairseq.data.feature_files import PATCHES, Features
+from bridle_fairseq.data.artifacts.codes import CachedCodes
+from bridle_fairseq.data.artifacts.features import PATCHES, Features
 from bridle_fairseq.utils.errors import InputError
 
 ROWS_AT_ONCE = 16384

@@ -16,8 +16,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from bridle_fairseq.data.artifacts.sharding import replacing
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
-from bridle_fairseq.data.parts import replacing
 from bridle_fairseq.data.prepare import Corpus, run_script, scan_source, script_parser, splits_of
 from bridle_fairseq.data.transcript_files import (
     letter_counts,

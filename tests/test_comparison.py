@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bridle_fairseq import comparison
-from bridle_fairseq.data.feature_files import FeatureArray
+from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.probe import Split
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridle_fairseq import pieces
-from bridle_fairseq.data.codes import CodesInfo
+from bridle_fairseq.data.artifacts.codes import CodesInfo
 from bridle_fairseq.data.unit_files import UnitsInfo
 from bridle_fairseq.data.units import LAYOUTS, Scheme, from_characters, to_characters
 from bridle_fairseq.utils.errors import InputError

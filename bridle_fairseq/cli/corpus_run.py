@@ -88,7 +88,7 @@ def make_missing(
     """Make and store these chunks; the number of their clips, and the seconds it took.
 
     Args:
-        parts: a :class:`bridle_fairseq.data.parts.Parts`.
+        parts: a :class:`bridle_fairseq.data.artifacts.sharding.Parts`.
         todo: numbers of chunks.
         make: (rows, what hears of finished rows) -> the part of a chunk.
         max_skipped: share of the clips that may be unusable; more stop the work.

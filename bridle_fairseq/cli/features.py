@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Make the features of a shard; the process that finishes the last one writes the files."""
     shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
-    from bridle_fairseq.data.feature_parts import FeatureParts
+    from bridle_fairseq.data.artifacts.feature_parts import FeatureParts
     from bridle_fairseq.features import EncoderFeatures
 
     device = choose_device(args.device)
@@ -148,7 +148,7 @@ def choose_chunking(args: argparse.Namespace, front_end: Any, task: Any = None) 
 
 def describe(arrays: tuple[Any, ...], chunking: Any, dtype: str, checkpoint_sha256: str, manifest: Any) -> Any:
     """The :class:`FeaturesInfo` of these arrays."""
-    from bridle_fairseq.data.feature_files import FeaturesInfo
+    from bridle_fairseq.data.artifacts.features import FeaturesInfo
 
     return FeaturesInfo(
         arrays=arrays,

@@ -135,8 +135,8 @@ def extract(
     import numpy as np
 
     from bridle_fairseq.corpus import BatchLimits, SegmentReader
+    from bridle_fairseq.data.artifacts.sharding import cut
     from bridle_fairseq.data.manifests.skipped import SkipLog
-    from bridle_fairseq.data.parts import cut
     from bridle_fairseq.features import FeatureMaker
 
     skips = SkipLog(manifest, os.path.join(args.out, f"{name}.skipped.tsv") if args.out else None)
@@ -159,7 +159,7 @@ def _stored(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple
     """Pooled features of all splits that ``bridle features`` has written; and what they are from."""
     import numpy as np
 
-    from bridle_fairseq.data.feature_files import PATCHES, Features
+    from bridle_fairseq.data.artifacts.features import PATCHES, Features
 
     found: dict[str, Any] = {}
     first = None

@@ -63,8 +63,8 @@ def open_index(path: str, array: str | None, manifest: Any) -> Any:
     Raises:
         InputError: there is none, or several, or it is of another manifest.
     """
-    from bridle_fairseq.data.codes import CachedCodes
-    from bridle_fairseq.data.feature_files import Features
+    from bridle_fairseq.data.artifacts.codes import CachedCodes
+    from bridle_fairseq.data.artifacts.features import Features
     from bridle_fairseq.retrieval import CodeBank, FeatureBank
 
     prefix = _prefix(path)

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Tokenise a shard; the process that finishes the last one writes the codes' files."""
     shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
-    from bridle_fairseq.data.code_parts import CodeParts
+    from bridle_fairseq.data.artifacts.code_parts import CodeParts
     from bridle_fairseq.data.modality import modality_of
 
     device = choose_device(args.device)
@@ -73,7 +73,7 @@ def _make_missing(
 def _describe(args: argparse.Namespace, model: Any, task: Any, manifest: Any) -> Any:
     """The :class:`CodesInfo` of what this model makes of this manifest."""
     from bridle_fairseq.cli.checkpoint import file_sha256
-    from bridle_fairseq.data.codes import CodesInfo
+    from bridle_fairseq.data.artifacts.codes import CodesInfo
     from bridle_fairseq.data.modality import modality_of
 
     settings, modality = model.settings, modality_of(task.cfg)

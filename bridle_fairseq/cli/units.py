@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _units(args: argparse.Namespace, shard: int, num_shards: int) -> int:
-    from bridle_fairseq.data.codes import CachedCodes
+    from bridle_fairseq.data.artifacts.codes import CachedCodes
     from bridle_fairseq.data.unit_files import UnitsInfo
     from bridle_fairseq.data.unit_parts import UnitParts, make_units
 
@@ -118,7 +118,7 @@ def prefix_of(path: str, suffix: str) -> str:
 def _check(args: argparse.Namespace, prefix: str, what: str, codes: Any) -> None:
     """See that they are of the manifest and of the checkpoint that the user names."""
     if args.manifest:
-        from bridle_fairseq.data.codes import check_manifest
+        from bridle_fairseq.data.artifacts.codes import check_manifest
         from bridle_fairseq.data.manifests.manifest import Manifest
 
         check_manifest(prefix, what, codes.manifest_sha256, Manifest.read(args.manifest))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bridle_fairseq.data.artifacts.codes import CachedCodes, segment_count
 from bridle_fairseq.data.augment import Augment
-from bridle_fairseq.data.codes import CachedCodes, segment_count
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.decode import crop_of, open_sound, read_crop, read_info, resampled_length
 from bridle_fairseq.data.manifests.manifest import Manifest

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.frames import even_places
 from bridle_fairseq.data.image import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
 from bridle_fairseq.data.manifests.manifest import Manifest

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.collate import collate
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog

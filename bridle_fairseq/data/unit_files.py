@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CodesInfo, open_items, read_info, write_index, write_info
+from bridle_fairseq.data.artifacts.codes import CodesInfo, open_items, read_info, write_index, write_info
+from bridle_fairseq.data.artifacts.sharding import refuse_others, replacing
 from bridle_fairseq.data.manifests.manifest import atomic_text
-from bridle_fairseq.data.parts import refuse_others, replacing
 from bridle_fairseq.data.units import (
     MAX_CHARACTERS,
     Scheme,

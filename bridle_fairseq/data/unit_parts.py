@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CachedCodes, write_index
-from bridle_fairseq.data.parts import Part, Parts, cut, replacing
+from bridle_fairseq.data.artifacts.codes import CachedCodes, write_index
+from bridle_fairseq.data.artifacts.sharding import Part, Parts, cut, replacing
 from bridle_fairseq.data.unit_files import (
     FORMATS,
     Encoder,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of

@@ -11,7 +11,7 @@ from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 
 from bridle_fairseq.criterions.bridle import comparable
-from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.models.bridle import settings_from, unwrapped
 from bridle_fairseq.models.sharing import share_gradients_of
 from bridle_fairseq.nn.checkpointed import compile_blocks

@@ -16,7 +16,7 @@ import torch
 
 from bridle_fairseq.cli.checkpoint import choose_device, load_model
 from bridle_fairseq.cli.units import prefix_of
-from bridle_fairseq.data.codes import CachedCodes
+from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import modality_of

@@ -16,8 +16,9 @@ import soundfile
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data import feature_parts, parts
-from bridle_fairseq.data.feature_files import Features
+from bridle_fairseq.data.artifacts import feature_parts
+from bridle_fairseq.data.artifacts import sharding as parts
+from bridle_fairseq.data.artifacts.features import Features
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.features import encoder_features
 from bridle_fairseq.utils.errors import InputError

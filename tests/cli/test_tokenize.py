@@ -15,8 +15,8 @@ import soundfile
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data import parts
-from bridle_fairseq.data.codes import CachedCodes, read_info
+from bridle_fairseq.data.artifacts import sharding as parts
+from bridle_fairseq.data.artifacts.codes import CachedCodes, read_info
 from bridle_fairseq.data.manifests.manifest import Manifest
 
 SEGMENT = 8000

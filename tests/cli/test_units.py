@@ -12,7 +12,7 @@ import pytest
 
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data import unit_files, unit_parts
-from bridle_fairseq.data.codes import CachedCodes, CodesInfo, write_index, write_info
+from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, write_index, write_info
 from bridle_fairseq.data.manifests.manifest import Manifest
 
 K, C = 3, 16

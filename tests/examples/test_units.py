@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from bridle_fairseq.data.codes import CodesInfo, write_index, write_info
+from bridle_fairseq.data.artifacts.codes import CodesInfo, write_index, write_info
 from bridle_fairseq.data.unit_files import UnitsInfo
 from bridle_fairseq.data.units import to_characters
 

@@ -7,9 +7,9 @@ import torch
 
 import bridle_fairseq
 from bridle_fairseq import pretrained
+from bridle_fairseq.data.artifacts.codes import CachedCodes
+from bridle_fairseq.data.artifacts.features import Features
 from bridle_fairseq.data.clips import read_clip
-from bridle_fairseq.data.codes import CachedCodes
-from bridle_fairseq.data.feature_files import Features
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.pixels import read_image
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.codes import CodesInfo, read_info, write_index, write_info
-from bridle_fairseq.data.parts import Parts, replacing
+from bridle_fairseq.data.artifacts.codes import CodesInfo, read_info, write_index, write_info
+from bridle_fairseq.data.artifacts.sharding import Parts, replacing
 
 
 class Summary(NamedTuple):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.feature_files import PATCHES, FeaturesInfo, read_description, write_description
+from bridle_fairseq.data.artifacts.features import PATCHES, FeaturesInfo, read_description, write_description
+from bridle_fairseq.data.artifacts.sharding import SAMPLES_OF_CHUNK, Parts, cut, replacing
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.parts import SAMPLES_OF_CHUNK, Parts, cut, replacing
 
 BYTES_OF_CHUNK = 1 << 28
 FRAMES_A_SECOND = 100

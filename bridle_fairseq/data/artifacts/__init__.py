@@ -1,0 +1,1 @@
+"""What is made of a corpus, shard by shard: codes and features."""
