@@ -31,7 +31,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from video_loader import FRAMES, STRIDE, make_videos, plain
 
-from bridle_fairseq.data.augment import ImageAugment
+from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.clips import VideoDataset
 from bridle_fairseq.data.image import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest

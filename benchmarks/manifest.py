@@ -21,7 +21,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
+from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 
 MAX_TOKENS = 163840 * 16

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridle_fairseq.data.resample import resample, resampled_length
+from bridle_fairseq.data.audio.resample import resample, resampled_length
 from bridle_fairseq.nn.frontend import unit_range
 from bridle_fairseq.utils.errors import InputError
 

@@ -17,9 +17,9 @@ import torch
 import bridle_fairseq
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.decode import read_crop
+from bridle_fairseq.data.audio.decode import read_crop
+from bridle_fairseq.data.audio.resample import resample_by_torch
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.resample import resample_by_torch
 from bridle_fairseq.nn.classifier import Classifier, pool_patches
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError

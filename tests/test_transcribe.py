@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from bridle_fairseq.data.audio import AudioReader
+from bridle_fairseq.data.audio.dataset import AudioReader
 from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.transcribe import transcribe_file

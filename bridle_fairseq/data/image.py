@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.augment import ImageAugment
+from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog

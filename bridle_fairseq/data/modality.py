@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # a command's --help need not wait for torch
     from torch import Tensor
 
 MODULES = {
-    "audio": "bridle_fairseq.data.audio",
+    "audio": "bridle_fairseq.data.audio.dataset",
     "image": "bridle_fairseq.data.image",
     "video": "bridle_fairseq.data.clips",
 }

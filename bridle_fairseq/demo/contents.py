@@ -70,7 +70,7 @@ def bands(plan: Sequence[Stage]) -> list[Band]:
 
 def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> tuple[int, float]:
     """Items in all splits, and seconds of sound."""
-    from bridle_fairseq.data.decode import read_info
+    from bridle_fairseq.data.audio.decode import read_info
 
     clips, seconds = 0, 0.0
     for split in splits:

@@ -43,7 +43,7 @@ def test_figures_go_together(manifest, capsys, workers) -> None:
 
 def test_the_time_of_workers_counts(manifest, monkeypatch) -> None:
     """All of it is theirs, here: each clip keeps one busy for a while."""
-    from bridle_fairseq.data.audio import AudioDataset
+    from bridle_fairseq.data.audio.dataset import AudioDataset
 
     def busy(self, row, random, load=AudioDataset._load):
         begun = bench_loader._cpu_seconds()

@@ -8,7 +8,7 @@ import soundfile
 from PIL import Image
 
 from bridle_fairseq.cli.main import main
-from bridle_fairseq.data.audio import AudioDataset
+from bridle_fairseq.data.audio.dataset import AudioDataset
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 

@@ -201,7 +201,7 @@ def test_bad_clips_have_empty_items_and_are_listed_once(checkpoint, corpus, tmp_
 
 
 def test_resampled_and_mixed_down_as_in_training(checkpoint, tmp_path) -> None:
-    from bridle_fairseq.data.audio import AudioDataset
+    from bridle_fairseq.data.audio.dataset import AudioDataset
 
     time_axis = np.arange(9000) / 22050
     wave = np.stack([np.sin(2000 * time_axis), np.sin(9000 * time_axis)], axis=1) * 0.4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.augment import ImageAugment
+from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.clips import MODALITY, ClipReader, VideoDataset, read_clip
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog

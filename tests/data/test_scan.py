@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from bridle_fairseq.data.audio import MODALITY
+from bridle_fairseq.data.audio.dataset import MODALITY
 from bridle_fairseq.data.scan import find_files, read_sizes
 from bridle_fairseq.utils.errors import InputError
 

@@ -14,8 +14,8 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.data.audio import AudioDataset  # noqa: E402
-from bridle_fairseq.data.augment import Augment  # noqa: E402
+from bridle_fairseq.data.audio.augment import Augment  # noqa: E402
+from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.labels import Classes, Labels  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 from bridle_fairseq.tasks.labelled_data import SampledMedia  # noqa: E402

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, read_info, segment_count, write_info
-from bridle_fairseq.data.audio import AudioDataset
-from bridle_fairseq.data.augment import Augment
+from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.dataset import AudioDataset
 from bridle_fairseq.utils.errors import InputError
 
 indexed_dataset = pytest.importorskip("fairseq.data.indexed_dataset")

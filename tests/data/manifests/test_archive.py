@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.decode import DecodeError, read_crop, read_info
+from bridle_fairseq.data.audio.decode import DecodeError, read_crop, read_info
 from bridle_fairseq.data.manifests import archive as archive_module
 from bridle_fairseq.data.manifests.archive import Slice, members, read_slice, split_slice
 from bridle_fairseq.utils.errors import InputError

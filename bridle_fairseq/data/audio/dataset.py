@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, segment_count
-from bridle_fairseq.data.augment import Augment
+from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.decode import crop_of, open_sound, read_crop, read_info, resampled_length
 from bridle_fairseq.data.dataset import MediaDataset
-from bridle_fairseq.data.decode import crop_of, open_sound, read_crop, read_info, resampled_length
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import Modality
@@ -177,7 +177,7 @@ class AudioReader:
         return resampled_length(header.num_frames, header.sample_rate, self.sample_rate)
 
     def read(self, path: str, start: int, length: int) -> torch.Tensor:
-        """S float32 samples: see :func:`bridle_fairseq.data.decode.read_crop`."""
+        """S float32 samples: see :func:`bridle_fairseq.data.audio.decode.read_crop`."""
         return torch.from_numpy(read_crop(path, self.sample_rate, start, length))
 
 

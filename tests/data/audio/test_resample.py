@@ -7,7 +7,7 @@ import pytest
 import soxr
 import torch
 
-from bridle_fairseq.data.resample import resample, resample_by_torch, resampled_length
+from bridle_fairseq.data.audio.resample import resample, resample_by_torch, resampled_length
 
 RATES = [(44100, 16000), (48000, 16000), (8000, 16000), (22050, 16000), (11025, 16000), (16000, 48000), (12345, 16000)]
 

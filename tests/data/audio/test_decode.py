@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soxr
 
-from bridle_fairseq.data.decode import DecodeError, open_sound, read_crop, read_info, resampled_length
+from bridle_fairseq.data.audio.decode import DecodeError, open_sound, read_crop, read_info, resampled_length
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_crop_reads_no_more_than_it_needs(tmp_path, write_sound, monkeypatch):
         asked = []
         read = sound.read
         monkeypatch.setattr(sound, "read", lambda count, **kw: asked.append(count) or read(count, **kw))
-        from bridle_fairseq.data.decode import crop_of
+        from bridle_fairseq.data.audio.decode import crop_of
 
         assert len(crop_of(sound, 16000, 80000, 16000)) == 16000
     assert sum(asked) < 44100 * 1.3

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from bridle_fairseq.data.audio.resample import resample, resampled_length
 from bridle_fairseq.data.manifests.archive import Slice, split_slice
-from bridle_fairseq.data.resample import resample, resampled_length
 from bridle_fairseq.utils.errors import DecodeError
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # what soxr's HQ filter sees on either side of a sample, several times over

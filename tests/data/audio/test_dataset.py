@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data import audio
-from bridle_fairseq.data.audio import MODALITY, AudioDataset, total_seconds
-from bridle_fairseq.data.augment import Augment
-from bridle_fairseq.data.decode import read_crop
+from bridle_fairseq.data.audio import dataset as audio
+from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.dataset import MODALITY, AudioDataset, total_seconds
+from bridle_fairseq.data.audio.decode import read_crop
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError

@@ -1,0 +1,1 @@
+"""Sound: decoding, resampling, augmentation, and the data set."""
