@@ -33,10 +33,10 @@ from video_loader import FRAMES, STRIDE, make_videos, plain
 
 from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.clips import VideoDataset
-from bridle_fairseq.data.image import ImageDataset
+from bridle_fairseq.data.image.augment import load_transforms
+from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_named
-from bridle_fairseq.data.recolor import load_transforms
 from bridle_fairseq.data.scan import find_files, read_sizes
 
 MIN_AREA = {"image": 0.2, "video": 0.5}

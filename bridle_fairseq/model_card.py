@@ -37,7 +37,7 @@ NEEDS = {
 INPUTS = {"audio": "waveforms, sample_rate", "image": "images", "video": "clips"}
 READ = {  # what is imported for it, and how files are read
     "image": (
-        "from bridle_fairseq.data.pixels import read_image",
+        "from bridle_fairseq.data.image.decode import read_image",
         'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
     ),
     "video": (

@@ -9,7 +9,7 @@ from fairseq.logging import metrics
 from torch.nn import functional
 
 from bridle_fairseq.criterions.totals import totals_of
-from bridle_fairseq.data.recolor import load_transforms
+from bridle_fairseq.data.image.augment import load_transforms
 from bridle_fairseq.nn.batch_augment import mixup
 from bridle_fairseq.nn.classifier import class_scores
 from bridle_fairseq.utils.errors import InputError

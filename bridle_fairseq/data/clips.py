@@ -16,10 +16,10 @@ import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.frames import even_places
-from bridle_fairseq.data.image import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
+from bridle_fairseq.data.image.dataset import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
+from bridle_fairseq.data.image.decode import Box, view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.pixels import Box, view
 from bridle_fairseq.data.video import EXTENSIONS, borrowed_reader, count_frames
 from bridle_fairseq.data.video_file import load_av
 from bridle_fairseq.utils.errors import InputError

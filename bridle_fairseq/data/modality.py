@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a command's --help need not wait for torch
 
 MODULES = {
     "audio": "bridle_fairseq.data.audio.dataset",
-    "image": "bridle_fairseq.data.image",
+    "image": "bridle_fairseq.data.image.dataset",
     "video": "bridle_fairseq.data.clips",
 }
 

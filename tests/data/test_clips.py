@@ -9,9 +9,9 @@ import torch
 
 from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.clips import MODALITY, ClipReader, VideoDataset, read_clip
+from bridle_fairseq.data.image.decode import view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.pixels import view
 from bridle_fairseq.data.video import VideoReader
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings

@@ -11,11 +11,11 @@ import torch
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.dataset import MediaDataset
+from bridle_fairseq.data.image.augment import Recolor
+from bridle_fairseq.data.image.decode import check_header, decode, read_image, view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.pixels import check_header, decode, read_image, view
-from bridle_fairseq.data.recolor import Recolor
 from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.utils.errors import DecodeError, InputError
 

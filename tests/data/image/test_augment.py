@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.image import ImageDataset
+from bridle_fairseq.data.image.augment import MEAN_OF_IMAGENET, Recolor
+from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.recolor import MEAN_OF_IMAGENET, Recolor
 from bridle_fairseq.utils.errors import InputError
 
 

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from bridle_fairseq.data.audio.augment import ImageAugment
-from bridle_fairseq.data.image import MODALITY, ImageDataset, ImageReader
+from bridle_fairseq.data.image.dataset import MODALITY, ImageDataset, ImageReader
+from bridle_fairseq.data.image.decode import read_image
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.pixels import read_image
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
 

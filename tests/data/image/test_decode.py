@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bridle_fairseq.data import pixels
+from bridle_fairseq.data.image import decode as pixels
+from bridle_fairseq.data.image.decode import check_header, decode, read_image, view
 from bridle_fairseq.data.manifests.archive import members
-from bridle_fairseq.data.pixels import check_header, decode, read_image, view
 from bridle_fairseq.utils.errors import DecodeError
 
 SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "clothing10"

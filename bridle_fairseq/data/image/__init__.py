@@ -1,0 +1,1 @@
+"""Images: decoding, augmentation, and the data set."""
