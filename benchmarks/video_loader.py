@@ -21,8 +21,8 @@ import av
 import numpy as np
 import torch
 
-from bridle_fairseq.data.frames import read_clips
-from bridle_fairseq.data.video import EXTENSIONS, VideoReader
+from bridle_fairseq.data.video.frames import read_clips
+from bridle_fairseq.data.video.worker import EXTENSIONS, VideoReader
 
 FRAMES, STRIDE = 16, 4
 

@@ -41,7 +41,7 @@ READ = {  # what is imported for it, and how files are read
         'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
     ),
     "video": (
-        "from bridle_fairseq.data.clips import read_clip",
+        "from bridle_fairseq.data.video.dataset import read_clip",
         "shown = model.num_frames, model.frame_stride, model.image_size, model.valid_crop",
         'clips = [read_clip(path, *shown) for path in ("a.mp4", "b.webm")]',
     ),

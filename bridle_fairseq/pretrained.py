@@ -62,7 +62,7 @@ class Pretrained:
     ``lengths``, in samples, where clips end before S), or a list of clips of any lengths. Images are RGB, whole numbers
     from 0 to 255 or floating-point ones from 0 to 1: 3 x height x width, B x 3 x height x width, or a list of images of
     any sizes; :func:`bridle_fairseq.data.image.decode.read_image` reads files so. Clips of video are the same with
-    ``num_frames`` frames, each height x width x 3: :func:`bridle_fairseq.data.clips.read_clip`. Results are on the
+    ``num_frames`` frames, each height x width x 3: :func:`bridle_fairseq.data.video.dataset.read_clip`. Results are on the
     model's device.
 
     Attributes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a command's --help need not wait for torch
 MODULES = {
     "audio": "bridle_fairseq.data.audio.dataset",
     "image": "bridle_fairseq.data.image.dataset",
-    "video": "bridle_fairseq.data.clips",
+    "video": "bridle_fairseq.data.video.dataset",
 }
 
 

@@ -61,7 +61,7 @@ def draw_clip(class_name: str, index: int, seed: int) -> np.ndarray:
 
 def write_video(path: Path, clip: np.ndarray, codec: str, options: dict[str, str]) -> None:
     """Encode a clip, frames x height x width x 3."""
-    from bridle_fairseq.data.video_file import load_av
+    from bridle_fairseq.data.video.container import load_av
 
     av = load_av()
     with av.open(str(path), "w") as file:
@@ -94,7 +94,7 @@ def film(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
     Raises:
         InputError: PyAV is missing.
     """
-    from bridle_fairseq.data.video_file import load_av
+    from bridle_fairseq.data.video.container import load_av
 
     load_av()  # said here, in one sentence, rather than by each process
     write = partial(_write_class, folder=folder, clips=clips_per_class, seed=seed)

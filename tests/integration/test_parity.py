@@ -9,9 +9,9 @@ import bridle_fairseq
 from bridle_fairseq import pretrained
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.artifacts.features import Features
-from bridle_fairseq.data.clips import read_clip
 from bridle_fairseq.data.image.decode import read_image
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.video.dataset import read_clip
 
 pytestmark = pytest.mark.modalities("audio", "image", "video")
 

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bridle_fairseq.data.video_file import VideoFile
+from bridle_fairseq.data.video.container import VideoFile
 from bridle_fairseq.utils.errors import DecodeError
 
 SEEK_BACK_SECONDS = (0, 2, 10)  # a seek may lead too far: then from earlier, at last from the start

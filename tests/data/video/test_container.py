@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from bridle_fairseq.data import video_file
-from bridle_fairseq.data.frames import read_clips, read_video_info
 from bridle_fairseq.data.manifests.archive import members
-from bridle_fairseq.data.video_file import VideoFile
+from bridle_fairseq.data.video import container as video_file
+from bridle_fairseq.data.video.container import VideoFile
+from bridle_fairseq.data.video.frames import read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 av = pytest.importorskip("av")

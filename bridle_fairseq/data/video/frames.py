@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.on_screen import Screen
-from bridle_fairseq.data.video_file import VideoFile, load_av, told
+from bridle_fairseq.data.video.container import VideoFile, load_av, told
+from bridle_fairseq.data.video.on_screen import Screen
 
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridle_fairseq.data.decoding_process import DecodingProcess, ProcessEnded
-from bridle_fairseq.data.frames import VideoInfo
-from bridle_fairseq.data.video_file import load_av
+from bridle_fairseq.data.video.container import load_av
+from bridle_fairseq.data.video.decoding_process import DecodingProcess, ProcessEnded
+from bridle_fairseq.data.video.frames import VideoInfo
 from bridle_fairseq.utils.errors import DecodeError
 
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "flv", "wmv", "ogv", "3gp", "gif")
@@ -50,7 +50,7 @@ class VideoReader:
     ) -> Tensor:
         """Clips of a file, uint8 clips x num_frames x height x width x 3 (RGB).
 
-        Arguments as in :func:`bridle_fairseq.data.frames.read_clips`, which says how frames are chosen. Without
+        Arguments as in :func:`bridle_fairseq.data.video.frames.read_clips`, which says how frames are chosen. Without
         ``copy`` the next request overwrites the clips.
 
         Raises:
@@ -61,7 +61,7 @@ class VideoReader:
         return clips.clone() if copy else clips
 
     def info(self, path: str) -> VideoInfo:
-        """What a file holds (:func:`bridle_fairseq.data.frames.read_video_info`).
+        """What a file holds (:func:`bridle_fairseq.data.video.frames.read_video_info`).
 
         Raises:
             DecodeError: as :meth:`clips`.

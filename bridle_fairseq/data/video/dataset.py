@@ -1,6 +1,6 @@
 """Video: manifests of video files as data sets of clips, and reading clips one by one. Nothing here imports fairseq.
 
-A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`bridle_fairseq.data.frames` says which
+A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`bridle_fairseq.data.video.frames` says which
 those are). Frames are scaled as they are decoded, to a shorter side of ``image_size / valid_crop``; what is shown of
 them is chosen as of images.
 """
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.frames import even_places
 from bridle_fairseq.data.image.dataset import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
 from bridle_fairseq.data.image.decode import Box, view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
-from bridle_fairseq.data.video import EXTENSIONS, borrowed_reader, count_frames
-from bridle_fairseq.data.video_file import load_av
+from bridle_fairseq.data.video.container import load_av
+from bridle_fairseq.data.video.frames import even_places
+from bridle_fairseq.data.video.worker import EXTENSIONS, borrowed_reader, count_frames
 from bridle_fairseq.utils.errors import InputError
 
 MIDDLE = 0.5

@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.frames import read_clips, read_video_info
+from bridle_fairseq.data.video.frames import read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError
 
 LENGTH = struct.Struct("<Q")
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from bridle_fairseq.data.decoding_process import serve; "
+    "import sys; sys.path.insert(0, sys.argv[1]); from bridle_fairseq.data.video.decoding_process import serve; "
     "serve(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
@@ -172,7 +172,7 @@ def serve(handle: int, memory_limit: int) -> None:
 
 
 def info(path: str) -> Any:
-    """See :func:`bridle_fairseq.data.frames.read_video_info`."""
+    """See :func:`bridle_fairseq.data.video.frames.read_video_info`."""
     return read_video_info(path)
 
 
@@ -185,7 +185,7 @@ def clips(
     short_side: int | None,
     threads: int,
 ) -> tuple[int, ...]:
-    """See :func:`bridle_fairseq.data.frames.read_clips`; the shape of what now lies in shared memory."""
+    """See :func:`bridle_fairseq.data.video.frames.read_clips`; the shape of what now lies in shared memory."""
     return read_clips(path, places, num_frames, stride, short_side, threads, frames.array).shape
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.frames import even_places, frames_at, read_clips, read_video_info
-from bridle_fairseq.data.video_file import VideoFile
+from bridle_fairseq.data.video.container import VideoFile
+from bridle_fairseq.data.video.frames import even_places, frames_at, read_clips, read_video_info
 
 av = pytest.importorskip("av")
 SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "video"

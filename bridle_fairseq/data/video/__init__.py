@@ -1,0 +1,1 @@
+"""Video: containers, frames, a decoding process, and the data set."""
