@@ -36,8 +36,8 @@ from bridle_fairseq.data.image.augment import load_transforms
 from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_named
-from bridle_fairseq.data.scan import find_files, read_sizes
 from bridle_fairseq.data.video.dataset import VideoDataset
+from bridle_fairseq.prepare.scan import find_files, read_sizes
 
 MIN_AREA = {"image": 0.2, "video": 0.5}
 VALID_CROP = 0.875

@@ -12,8 +12,8 @@ from __future__ import annotations
 import sys
 
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.prepare import labelled_corpus, run_script, scan_source, script_parser
-from bridle_fairseq.data.tables import Entry, match, read_segments
+from bridle_fairseq.prepare.corpus import labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.tables import Entry, match, read_segments
 
 
 def file_names(segment):

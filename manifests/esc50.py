@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from bridle_fairseq.data.prepare import labelled_corpus, run_script, scan_source, script_parser
-from bridle_fairseq.data.tables import match, read_table
+from bridle_fairseq.prepare.corpus import labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.tables import match, read_table
 
 
 def main(args):

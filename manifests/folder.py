@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, run_script, scan_source, script_parser
 
 
 def main(args):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_source, script_parser
-from bridle_fairseq.data.tables import read_names
+from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.tables import read_names
 
 
 def main(args):

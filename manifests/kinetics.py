@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sys
 
-from bridle_fairseq.data.kinetics import clip_names, read_lists
-from bridle_fairseq.data.prepare import folder_entries, labelled_corpus, run_script, scan_source, script_parser
-from bridle_fairseq.data.tables import match
+from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.kinetics import clip_names, read_lists
+from bridle_fairseq.prepare.tables import match
 
 
 def main(args):

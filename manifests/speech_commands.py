@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-from bridle_fairseq.data.prepare import labelled_corpus, run_script, scan_source, script_parser
-from bridle_fairseq.data.tables import Entry, read_names
+from bridle_fairseq.prepare.corpus import labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.tables import Entry, read_names
 
 
 def main(args):

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from bridle_fairseq.data.artifacts.sharding import replacing
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
-from bridle_fairseq.data.prepare import Corpus, run_script, scan_source, script_parser, splits_of
-from bridle_fairseq.data.transcript_files import (
+from bridle_fairseq.prepare.corpus import Corpus, run_script, scan_source, script_parser, splits_of
+from bridle_fairseq.prepare.transcripts import (
     letter_counts,
     letters,
     librispeech_texts,

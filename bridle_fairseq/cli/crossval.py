@@ -106,10 +106,10 @@ def _prepare(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The corpus with the splits of all folds, and ``all`` besides; labels of the rows of that (see Job); the folds."""
     import numpy as np
 
-    from bridle_fairseq.data.folds import make_folds, match_all
     from bridle_fairseq.data.manifests.labels import Classes, Labels
-    from bridle_fairseq.data.prepare import labelled_corpus, scan_source
-    from bridle_fairseq.data.tables import read_table
+    from bridle_fairseq.prepare.corpus import labelled_corpus, scan_source
+    from bridle_fairseq.prepare.folds import make_folds, match_all
+    from bridle_fairseq.prepare.tables import read_table
 
     columns = {"name": args.name_column, "label": args.label_column, "fold": args.fold_column}
     entries = read_table(args.table, columns, args.label_separator)

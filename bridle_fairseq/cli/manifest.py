@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the manifests and say what was found."""
     from bridle_fairseq.data.manifests.labels import Classes
-    from bridle_fairseq.data.prepare import Corpus, folder_entries, labelled_corpus, random_split, scan_source
-    from bridle_fairseq.data.tables import Entry, match, read_table
+    from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
+    from bridle_fairseq.prepare.tables import Entry, match, read_table
 
     columns = {what: getattr(args, f"{what}_column") for what in ("name", "label", "split", "fold")}
     entries: dict[str, Entry] = {}

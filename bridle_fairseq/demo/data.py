@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bridle_fairseq.data.prepare import Corpus, labelled_corpus, random_split, scan_source
-from bridle_fairseq.data.tables import Entry, match, read_table
+from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, random_split, scan_source
+from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
 
 VALID_SHARE, TEST_SHARE = 0.15, 0.2

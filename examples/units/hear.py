@@ -20,8 +20,8 @@ from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.data.prepare import run_script
 from bridle_fairseq.nn.mel_decoder import DECIBELS
+from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.sound import waveform
 from bridle_fairseq.utils.errors import InputError
 

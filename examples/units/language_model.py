@@ -17,9 +17,9 @@ from bridle_fairseq import pieces
 from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio.dataset import total_seconds
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
-from bridle_fairseq.data.prepare import run_script
 from bridle_fairseq.data.unit_files import UnitsInfo, read_units_info, write_units_info
 from bridle_fairseq.data.units import from_characters
+from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.utils.errors import InputError
 
 

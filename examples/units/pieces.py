@@ -20,8 +20,8 @@ from bridle_fairseq import pieces
 from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio.dataset import total_seconds
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
-from bridle_fairseq.data.prepare import run_script
 from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, read_units_info, units_summary
+from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.utils.errors import InputError
 
 

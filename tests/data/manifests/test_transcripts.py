@@ -7,7 +7,7 @@ from fairseq.data import Dictionary
 
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary
-from bridle_fairseq.data.transcript_files import letter_counts, letters, normalized
+from bridle_fairseq.prepare.transcripts import letter_counts, letters, normalized
 from bridle_fairseq.utils.errors import InputError
 
 MANIFEST = Manifest("", ["a.wav", "b.wav"], [100, 100], "train.tsv")

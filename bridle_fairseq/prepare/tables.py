@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bridle_fairseq.data.manifests.labels import read_csv
-from bridle_fairseq.data.scan import Scan
+from bridle_fairseq.prepare.scan import Scan
 from bridle_fairseq.utils.errors import InputError
 
 USUAL_COLUMNS = {

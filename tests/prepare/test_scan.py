@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from bridle_fairseq.data.audio.dataset import MODALITY
-from bridle_fairseq.data.scan import find_files, read_sizes
+from bridle_fairseq.prepare.scan import find_files, read_sizes
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -47,7 +47,7 @@ def test_nothing_found_is_an_error(tmp_path):
 
 
 def test_what_cannot_be_read_is_collected(tmp_path, write_sound, monkeypatch):
-    monkeypatch.setattr("bridle_fairseq.data.scan.CHUNK", 2)
+    monkeypatch.setattr("bridle_fairseq.prepare.scan.CHUNK", 2)
     for number, frames in enumerate([10, 20, 0, 30]):
         write_sound(f"{number}.wav", frames)
     (tmp_path / "4.wav").write_bytes(b"junk")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from bridle_fairseq.data.manifests.labels import read_csv
-from bridle_fairseq.data.tables import Entry, read_names, read_table
+from bridle_fairseq.prepare.tables import Entry, read_names, read_table
 from bridle_fairseq.utils.errors import InputError
 
 OFFICIAL = ("label", "youtube_id", "time_start", "time_end")

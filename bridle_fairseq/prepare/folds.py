@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.scan import Scan
-from bridle_fairseq.data.tables import Entry, match
+from bridle_fairseq.prepare.scan import Scan
+from bridle_fairseq.prepare.tables import Entry, match
 from bridle_fairseq.utils.errors import InputError
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridle_fairseq.data.scan import FoundFile, Scan
-from bridle_fairseq.data.tables import Entry, match, read_names, read_segments, read_table
+from bridle_fairseq.prepare.scan import FoundFile, Scan
+from bridle_fairseq.prepare.tables import Entry, match, read_names, read_segments, read_table
 from bridle_fairseq.utils.errors import InputError
 
 

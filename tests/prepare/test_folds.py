@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.folds import make_folds, match_all
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.scan import FoundFile, Scan
-from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.prepare.folds import make_folds, match_all
+from bridle_fairseq.prepare.scan import FoundFile, Scan
+from bridle_fairseq.prepare.tables import Entry
 from bridle_fairseq.utils.errors import InputError
 
 CLASSES = Classes(["ant", "bee", "cat"], ["ant", "bee", "cat"])

@@ -17,8 +17,8 @@ import numpy as np
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
 from bridle_fairseq.data.modality import add_modality_argument, modality_named
-from bridle_fairseq.data.scan import Scan, find_files, read_sizes
-from bridle_fairseq.data.tables import SPLIT_NAMES, Entry
+from bridle_fairseq.prepare.scan import Scan, find_files, read_sizes
+from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError
 
 FAILURES_SHOWN = 20

@@ -5,9 +5,9 @@ import pytest
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.prepare import Corpus, folder_entries, labelled_corpus, random_split, run_script, scan_source
-from bridle_fairseq.data.scan import FoundFile, Scan
-from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, run_script, scan_source
+from bridle_fairseq.prepare.scan import FoundFile, Scan
+from bridle_fairseq.prepare.tables import Entry
 from bridle_fairseq.utils.errors import InputError
 
 SCAN = Scan("/r", [FoundFile(f"{row}.wav", f"{row}.wav") for row in range(6)], list(range(10, 16)), [])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridle_fairseq.data.kinetics import clip_names, read_lists
-from bridle_fairseq.data.tables import Entry
+from bridle_fairseq.prepare.kinetics import clip_names, read_lists
+from bridle_fairseq.prepare.tables import Entry
 from bridle_fairseq.utils.errors import InputError
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"

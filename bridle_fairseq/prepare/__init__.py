@@ -1,0 +1,1 @@
+"""Commands that write manifests: they scan folders, read tables, cut corpora and folds."""
