@@ -123,7 +123,7 @@ def picture(number, width, height):
 def sentencepiece_model():
     """``sentencepiece_model(lines, vocab_size, codes)``: a processor trained on lines of characters."""
     sentencepiece = pytest.importorskip("sentencepiece")
-    from bridle_fairseq.pieces import train
+    from bridle_fairseq.units.sentencepiece import train
 
     def make(lines, vocab_size, codes):
         return sentencepiece.SentencePieceProcessor(model_proto=train(lines, vocab_size, codes))

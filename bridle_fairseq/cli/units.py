@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _units(args: argparse.Namespace, shard: int, num_shards: int) -> int:
     from bridle_fairseq.data.artifacts.codes import CachedCodes
-    from bridle_fairseq.data.unit_files import UnitsInfo
-    from bridle_fairseq.data.unit_parts import UnitParts, make_units
+    from bridle_fairseq.units.files import UnitsInfo
+    from bridle_fairseq.units.unit_parts import UnitParts, make_units
 
     corpora = []
     for path in args.source:
@@ -90,7 +90,7 @@ def _units(args: argparse.Namespace, shard: int, num_shards: int) -> int:
 
 
 def _back(args: argparse.Namespace) -> int:
-    from bridle_fairseq.data.unit_files import read_units_info, write_codes
+    from bridle_fairseq.units.files import read_units_info, write_codes
 
     prefixes = [prefix_of(path, ".units") for path in args.source]
     infos = [read_units_info(prefix) for prefix in prefixes]
@@ -130,7 +130,7 @@ def _check(args: argparse.Namespace, prefix: str, what: str, codes: Any) -> None
 
 def _check_alike(infos: list[tuple[str, Any]], out: str, overwrite: bool) -> None:
     """See that all splits, and those in the folder already, have units of one kind: a dictionary serves all of them."""
-    from bridle_fairseq.data.unit_files import check_alike, read_units_info, units_summary
+    from bridle_fairseq.units.files import check_alike, read_units_info, units_summary
 
     mine = {os.path.basename(path).removesuffix(".codes.json") for path, _ in infos}
     there = [] if overwrite else sorted(Path(out).glob("*.units.json"))

@@ -22,7 +22,7 @@ from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.nn.mel_decoder import DECIBELS
 from bridle_fairseq.prepare.corpus import run_script
-from bridle_fairseq.sound import waveform
+from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.errors import InputError
 
 DECODER = ("bridle_mel_decoder",)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq import pieces
 from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio.dataset import total_seconds
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
-from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, read_units_info, units_summary
 from bridle_fairseq.prepare.corpus import run_script
+from bridle_fairseq.units import sentencepiece as pieces
+from bridle_fairseq.units.files import UnitsInfo, check_alike, read_units_info, units_summary
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -154,7 +154,7 @@ def count(model: Any, lines: Iterable[str], size: int, first: int) -> np.ndarray
 
 
 def _units(line: str, first: int) -> np.ndarray:
-    from bridle_fairseq.data.units import from_characters
+    from bridle_fairseq.units.scheme import from_characters
 
     return from_characters(line) - first
 

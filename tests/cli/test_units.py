@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data import unit_files, unit_parts
 from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, write_index, write_info
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.units import files as unit_files
+from bridle_fairseq.units import unit_parts
 
 K, C = 3, 16
 PATCHES = [4, 0, 30, 1, 12, 7, 0, 25]

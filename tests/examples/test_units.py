@@ -12,8 +12,8 @@ import soundfile
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CodesInfo, write_index, write_info
-from bridle_fairseq.data.unit_files import UnitsInfo
-from bridle_fairseq.data.units import to_characters
+from bridle_fairseq.units.files import UnitsInfo
+from bridle_fairseq.units.scheme import to_characters
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "units"
 CODES = CodesInfo(2, 5, {"frequency_patches": 3, "patches_per_segment": 6}, "a" * 64, "b" * 64)
@@ -76,7 +76,7 @@ def test_rows_that_are_not_there_are_not_decoded(monkeypatch, tmp_path, capsys):
 
 def write_units(folder, rows, split="train", **changes):
     """Text units of a split, a line for each row; the path of their description."""
-    from bridle_fairseq.data.unit_files import write_units_info
+    from bridle_fairseq.units.files import write_units_info
 
     folder.mkdir(exist_ok=True)
     codes = dataclasses.replace(CODES, **changes)

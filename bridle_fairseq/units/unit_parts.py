@@ -11,7 +11,7 @@ import numpy as np
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, write_index
 from bridle_fairseq.data.artifacts.sharding import Part, Parts, cut, replacing
-from bridle_fairseq.data.unit_files import (
+from bridle_fairseq.units.files import (
     FORMATS,
     Encoder,
     UnitsInfo,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.fbank import LogMel
-from bridle_fairseq.sound import waveform
+from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.errors import InputError
 
 ANALYSIS = LogMel()

@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 
-from bridle_fairseq.pieces import load_sentencepiece
+from bridle_fairseq.units.sentencepiece import load_sentencepiece
 from bridle_fairseq.utils.errors import InputError
 
 NEED = "pieces of words", "speech"

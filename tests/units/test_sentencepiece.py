@@ -5,10 +5,10 @@ import builtins
 import numpy as np
 import pytest
 
-from bridle_fairseq import pieces
 from bridle_fairseq.data.artifacts.codes import CodesInfo
-from bridle_fairseq.data.unit_files import UnitsInfo
-from bridle_fairseq.data.units import LAYOUTS, Scheme, from_characters, to_characters
+from bridle_fairseq.units import sentencepiece as pieces
+from bridle_fairseq.units.files import UnitsInfo
+from bridle_fairseq.units.scheme import LAYOUTS, Scheme, from_characters, to_characters
 from bridle_fairseq.utils.errors import InputError
 
 sentencepiece = pytest.importorskip("sentencepiece")

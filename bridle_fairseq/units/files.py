@@ -29,7 +29,7 @@ import numpy as np
 from bridle_fairseq.data.artifacts.codes import CodesInfo, open_items, read_info, write_index, write_info
 from bridle_fairseq.data.artifacts.sharding import refuse_others, replacing
 from bridle_fairseq.data.manifests.manifest import atomic_text
-from bridle_fairseq.data.units import (
+from bridle_fairseq.units.scheme import (
     MAX_CHARACTERS,
     Scheme,
     UnitError,

@@ -1,6 +1,6 @@
 """SentencePiece over units: often repeated sequences of codes as one piece each ("acoustic BPE"), without loss.
 
-A line of units is one word of private characters (:func:`bridle_fairseq.data.units.to_characters`). SentencePiece
+A line of units is one word of private characters (:func:`bridle_fairseq.units.scheme.to_characters`). SentencePiece
 neither normalises it, nor looks for blanks or scripts in it, and every character is a piece: whatever codes come,
 encoding and decoding gives them back.
 """
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.manifests.manifest import atomic_text
-from bridle_fairseq.data.unit_files import UnitsInfo, check_alike, units_summary
-from bridle_fairseq.data.units import to_characters
+from bridle_fairseq.units.files import UnitsInfo, check_alike, units_summary
+from bridle_fairseq.units.scheme import to_characters
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import fields_of
 

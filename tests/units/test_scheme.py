@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.units import (
+from bridle_fairseq.units.scheme import (
     LAYOUTS,
     MAX_CHARACTERS,
     Scheme,

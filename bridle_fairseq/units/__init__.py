@@ -1,0 +1,1 @@
+"""Discrete units: codes as text, SentencePiece models on them, and sound from them."""
