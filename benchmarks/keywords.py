@@ -110,7 +110,7 @@ def probe(work: Path, make_candidates) -> dict[str, float]:
 
 def encoder_candidates(model):
     """Features of the middle and the last two blocks, pooled both ways, 128 clips at a time."""
-    from bridle_fairseq.features import encoder_features
+    from bridle_fairseq.inference.extractors import encoder_features
 
     layers = {model.encoder.depth // 2, model.encoder.depth - 1, model.encoder.depth}
 

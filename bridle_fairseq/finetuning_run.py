@@ -71,7 +71,7 @@ def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, devic
     import torch
     from fairseq import checkpoint_utils
 
-    from bridle_fairseq.classify import score_dataset
+    from bridle_fairseq.inference.classify import score_dataset
     from bridle_fairseq.metrics import evaluate
 
     overrides = {"data": str(data)}
@@ -93,7 +93,7 @@ def write_untrained(checkpoint: str, path: Path, seed: int) -> str:
 
     from bridle_fairseq.cli.checkpoint import load_model
     from bridle_fairseq.data.artifacts.sharding import replacing
-    from bridle_fairseq.features import untrained_twin
+    from bridle_fairseq.inference.extractors import untrained_twin
 
     if not path.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=False)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate_classes(
     args: argparse.Namespace, manifest: Any, model: Any, task: Any, reader: Any, folder: str, split: str
 ) -> int:
-    from bridle_fairseq.classify import score_dataset, score_views
+    from bridle_fairseq.inference.classify import score_dataset, score_views
     from bridle_fairseq.metrics import evaluate, write_tables
 
     labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"

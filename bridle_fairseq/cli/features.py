@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.data.artifacts.feature_parts import FeatureParts
-    from bridle_fairseq.features import EncoderFeatures
+    from bridle_fairseq.inference.extractors import EncoderFeatures
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device, ENCODERS)
@@ -117,13 +117,13 @@ def choose_layers(texts: list[str], num_layers: int) -> list[int]:
 
 
 def choose_chunking(args: argparse.Namespace, front_end: Any, task: Any = None) -> Any:
-    """The :class:`bridle_fairseq.features.Chunking` (or :class:`Whole`) of ``--chunk-seconds``, ``--overlap-seconds``.
+    """The :class:`bridle_fairseq.inference.extractors.Chunking` (or :class:`Whole`) of ``--chunk-seconds``, ``--overlap-seconds``.
 
     Raises:
         InputError: lengths that cannot work.
     """
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.features import Chunking, Whole
+    from bridle_fairseq.inference.extractors import Chunking, Whole
 
     cfg = getattr(task, "cfg", None)
     modality = modality_of(cfg)
@@ -163,8 +163,8 @@ def make_features(
     args: argparse.Namespace, parts: Any, todo: list[int], chunking: Any, extractors: list[Any], device: Any, name: str
 ) -> tuple[int, float]:
     """Make and store these chunks; the number of their clips, and the seconds it took."""
-    from bridle_fairseq.corpus import BatchLimits, SegmentReader
-    from bridle_fairseq.features import FeatureMaker
+    from bridle_fairseq.inference.extractors import FeatureMaker
+    from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 
     info = parts.info
     with SegmentReader(parts.manifest, chunking.reader, chunking, args.workers) as reader:

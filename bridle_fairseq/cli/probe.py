@@ -98,9 +98,9 @@ def _read_split(folder: str, split: str) -> tuple[Any, Any]:
 
 def _made(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Features of all splits by a checkpoint's encoder and the baselines; and what they are from."""
-    from bridle_fairseq.baselines import baseline_of
     from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
-    from bridle_fairseq.features import EncoderFeatures, untrained_twin
+    from bridle_fairseq.inference.baselines import baseline_of
+    from bridle_fairseq.inference.extractors import EncoderFeatures, untrained_twin
 
     for manifest, _ in data.values():
         manifest.check_files()
@@ -134,10 +134,10 @@ def extract(
     """
     import numpy as np
 
-    from bridle_fairseq.corpus import BatchLimits, SegmentReader
     from bridle_fairseq.data.artifacts.sharding import cut
     from bridle_fairseq.data.manifests.skipped import SkipLog
-    from bridle_fairseq.features import FeatureMaker
+    from bridle_fairseq.inference.extractors import FeatureMaker
+    from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 
     skips = SkipLog(manifest, os.path.join(args.out, f"{name}.skipped.tsv") if args.out else None)
     parts = []

@@ -109,8 +109,8 @@ def _own_rows(queries: list[str], bank: Any, manifest: Any) -> list[int | None]:
 def _vectors(args: argparse.Namespace, bank: Any, files: list[str]) -> Any:
     """Vectors of files that are not in the index, made as its own were."""
     from bridle_fairseq.cli.checkpoint import ENCODERS, check_checkpoint, choose_device, load_model
-    from bridle_fairseq.corpus import BatchLimits
     from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.inference.pipeline import BatchLimits
     from bridle_fairseq.retrieval import FeatureBank
 
     if not args.checkpoint:
@@ -143,8 +143,8 @@ def _manifest_of(files: list[str], modality: Any) -> Any:
 
 
 def _features_of(bank: Any, model: Any, reader: Any, manifest: Any, limits: Any, workers: int) -> Any:
-    from bridle_fairseq.corpus import SegmentReader
-    from bridle_fairseq.features import Chunking, EncoderFeatures, FeatureMaker, Whole
+    from bridle_fairseq.inference.extractors import Chunking, EncoderFeatures, FeatureMaker, Whole
+    from bridle_fairseq.inference.pipeline import SegmentReader
 
     array, grid = bank.array, bank.info.grid
     if array.source != "encoder":
@@ -165,7 +165,7 @@ def _features_of(bank: Any, model: Any, reader: Any, manifest: Any, limits: Any,
 def _histograms_of(bank: Any, model: Any, reader: Any, manifest: Any, limits: Any, workers: int) -> Any:
     import numpy as np
 
-    from bridle_fairseq.corpus import CodeMaker, SegmentReader, segments_of_codes
+    from bridle_fairseq.inference.pipeline import CodeMaker, SegmentReader, segments_of_codes
 
     with SegmentReader(manifest, reader, segments_of_codes(bank.info), workers) as segments:
         part = CodeMaker(model, segments, limits).make(range(len(manifest)))

@@ -62,7 +62,7 @@ def _make_missing(
     args: argparse.Namespace, model: Any, reader: Any, parts: Any, todo: list[int], name: str
 ) -> tuple[int, float]:
     """Make and store these chunks; the number of their clips, and the seconds it took."""
-    from bridle_fairseq.corpus import BatchLimits, CodeMaker, SegmentReader, segments_of_codes
+    from bridle_fairseq.inference.pipeline import BatchLimits, CodeMaker, SegmentReader, segments_of_codes
 
     info = parts.info
     with SegmentReader(parts.manifest, reader, segments_of_codes(info), args.workers) as segments:

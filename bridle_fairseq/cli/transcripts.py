@@ -32,7 +32,7 @@ def decoder_of(args: argparse.Namespace, vocabulary: Any) -> Any:
         if args.lm or args.lexicon:
             raise InputError("--lm or --lexicon without --beam-size; expected --beam-size 50, say")
         return greedy
-    from bridle_fairseq.beam_search import BeamSearch
+    from bridle_fairseq.inference.beam_search import BeamSearch
 
     return BeamSearch(vocabulary, args.beam_size, args.lm, args.lexicon, args.lm_weight, args.word_score)
 
@@ -59,8 +59,8 @@ def evaluate_transcripts(
     from bridle_fairseq.data.manifests.transcripts import Transcripts
     from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.error_rates import character_errors, load_jiwer, word_errors
+    from bridle_fairseq.inference.transcribe import transcribe_dataset
     from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
-    from bridle_fairseq.transcribe import transcribe_dataset
 
     load_jiwer()
     vocabulary = task.vocabulary
@@ -114,7 +114,7 @@ def print_transcripts(args: argparse.Namespace, model: Any, task: Any, reader: A
     Raises:
         InputError: a file that cannot be used, or as :func:`decoder_of`.
     """
-    from bridle_fairseq.transcribe import transcribe_file
+    from bridle_fairseq.inference.transcribe import transcribe_file
 
     vocabulary = task.vocabulary
     decode = decoder_of(args, vocabulary)

@@ -7,11 +7,11 @@ from typing import Optional
 import numpy as np
 import torch
 
-from bridle_fairseq.corpus import read_batches
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.features import encoder_features
+from bridle_fairseq.inference.extractors import encoder_features
+from bridle_fairseq.inference.pipeline import read_batches
 from bridle_fairseq.nn.knn import knn_accuracy
 from bridle_fairseq.utils.distributed import gather_rows, rank, world_size
 from bridle_fairseq.utils.errors import InputError

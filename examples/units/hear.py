@@ -30,7 +30,7 @@ DECODER = ("bridle_mel_decoder",)
 
 def distances(model: Any, task: Any, manifest: str, batch_size: int) -> list[float]:
     """Mean absolute difference of log-mel values in decibels with 0, 1, ... K levels, over all clips of a manifest."""
-    from bridle_fairseq.corpus import read_batches
+    from bridle_fairseq.inference.pipeline import read_batches
 
     rows = Manifest.read(manifest)
     skips = SkipLog(rows, None)

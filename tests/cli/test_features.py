@@ -20,7 +20,7 @@ from bridle_fairseq.data.artifacts import feature_parts
 from bridle_fairseq.data.artifacts import sharding as parts
 from bridle_fairseq.data.artifacts.features import Features
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.features import encoder_features
+from bridle_fairseq.inference.extractors import encoder_features
 from bridle_fairseq.utils.errors import InputError
 
 LENGTHS = [300, 5000, 8000, 9000, 30000, 16001, 7777, 12000]
@@ -133,7 +133,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     done = len(list(out.glob("*.parts-*/0*.npz")))
     assert 2 <= done < 8 and not (out / "valid.features.json").exists()
     made = []
-    from bridle_fairseq import features as engine
+    from bridle_fairseq.inference import extractors as engine
 
     make = engine.FeatureMaker.make
     record = lambda self, rows, bar: made.append(rows) or make(self, rows, bar)  # noqa: E731

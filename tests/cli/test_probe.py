@@ -78,7 +78,7 @@ def test_the_pretrained_encoder_is_probed_and_not_its_untrained_twin(checkpoint,
 
     from bridle_fairseq import comparison
     from bridle_fairseq.cli.checkpoint import load_model
-    from bridle_fairseq.features import encoder_features, untrained_twin
+    from bridle_fairseq.inference.extractors import encoder_features, untrained_twin
 
     seen = {}
     monkeypatch.setattr(

@@ -150,7 +150,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     done = len(list(out.glob("*.parts-*/0*.npz")))
     assert 2 <= done < 8
     made = []
-    from bridle_fairseq import corpus as engine
+    from bridle_fairseq.inference import pipeline as engine
 
     make = engine.CodeMaker.make
     monkeypatch.setattr(engine.CodeMaker, "make", lambda self, rows, bar: made.append(rows) or make(self, rows, bar))

@@ -15,7 +15,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.features import encoder_features  # noqa: E402
+from bridle_fairseq.inference.extractors import encoder_features  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
 

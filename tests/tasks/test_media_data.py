@@ -15,10 +15,10 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.classify import batches_of  # noqa: E402
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.image.dataset import ImageDataset  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
+from bridle_fairseq.inference.classify import batches_of  # noqa: E402
 from bridle_fairseq.tasks.fairseq_media import FairseqMedia  # noqa: E402
 from bridle_fairseq.tasks.media_data import MediaTask  # noqa: E402
 from bridle_fairseq.utils.errors import InputError  # noqa: E402

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from bridle_fairseq.classify import batches_of, segments_of
 from bridle_fairseq.data.modality import Reader
+from bridle_fairseq.inference.classify import batches_of, segments_of
 from bridle_fairseq.nn.ctc import Emissions, greedy
 
 Decode = Callable[[Emissions], list[list[int]]]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.data.artifacts.codes import segment_count
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.dataset import checked
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
+from bridle_fairseq.inference.pipeline import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.nn.classifier import class_scores
 
 SEGMENTS_AT_ONCE = 8

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
-from bridle_fairseq.features import Batch, Extractor, LogMelFeatures
+from bridle_fairseq.inference.extractors import Batch, Extractor, LogMelFeatures
+from bridle_fairseq.inference.pixel_statistics import BINS, CELLS, ORIENTATIONS, colour_histogram, orientation_histogram
 from bridle_fairseq.nn.frontend import unit_range
-from bridle_fairseq.nn.pixel_statistics import BINS, CELLS, ORIENTATIONS, colour_histogram, orientation_histogram
 
 
 class PixelFeatures:

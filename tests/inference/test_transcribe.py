@@ -8,9 +8,9 @@ import soundfile
 import torch
 
 from bridle_fairseq.data.audio.dataset import AudioReader
+from bridle_fairseq.inference.transcribe import transcribe_file
 from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.nn.settings import BridleSettings
-from bridle_fairseq.transcribe import transcribe_file
 
 SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=40, patch_size=[8, 16])
 

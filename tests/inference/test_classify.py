@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.classify import score_file, score_views
 from bridle_fairseq.cli.views import reader_of_views
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_named
+from bridle_fairseq.inference.classify import score_file, score_views
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 

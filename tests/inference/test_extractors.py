@@ -7,9 +7,15 @@ import pytest
 import soundfile
 import torch
 
-from bridle_fairseq.corpus import BatchLimits, SegmentReader
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.features import Chunking, EncoderFeatures, FeatureMaker, LogMelFeatures, encoder_features
+from bridle_fairseq.inference.extractors import (
+    Chunking,
+    EncoderFeatures,
+    FeatureMaker,
+    LogMelFeatures,
+    encoder_features,
+)
+from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd
 from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridle_fairseq.corpus import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.data.artifacts.features import PATCHES, FeatureArray
 from bridle_fairseq.data.artifacts.sharding import Part
 from bridle_fairseq.data.audio.dataset import AudioReader
 from bridle_fairseq.data.modality import Reader
+from bridle_fairseq.inference.pipeline import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd, Patches

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from bridle_fairseq.beam_search import BeamSearch
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, Vocabulary
+from bridle_fairseq.inference.beam_search import BeamSearch
 from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.utils.errors import InputError
 

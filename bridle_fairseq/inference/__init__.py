@@ -1,0 +1,1 @@
+"""A trained model over a corpus: codes, features, classes, transcripts."""
