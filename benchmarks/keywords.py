@@ -96,7 +96,7 @@ def waveforms(work: Path, split: str) -> torch.Tensor:
 
 def probe(work: Path, make_candidates) -> dict[str, float]:
     """Test accuracy by pooling; ``make_candidates(waveforms) -> {(pooling, name): features}``."""
-    from bridle_fairseq.probe import Split, linear_probe
+    from bridle_fairseq.evaluation.probe import Split, linear_probe
 
     labels = Split(*(np.load(work / f"{split}.labels.npy") for split in SPLITS))
     parts = [make_candidates(waveforms(work, split)) for split in SPLITS]

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.comparison import Row, aligned, compare, finite_rows, write
 from bridle_fairseq.data.artifacts.features import FeatureArray, Features
 from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.evaluation.probe import Split
+from bridle_fairseq.evaluation.probe_table import Row, aligned, compare, finite_rows, write
 from bridle_fairseq.prepare.folds import Fold
-from bridle_fairseq.probe import Split
 from bridle_fairseq.utils.errors import InputError
 
 POOLINGS = ("mean", "frequency")

@@ -71,8 +71,8 @@ def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, devic
     import torch
     from fairseq import checkpoint_utils
 
+    from bridle_fairseq.evaluation.classification import evaluate
     from bridle_fairseq.inference.classify import score_dataset
-    from bridle_fairseq.metrics import evaluate
 
     overrides = {"data": str(data)}
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=overrides)

@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate_classes(
     args: argparse.Namespace, manifest: Any, model: Any, task: Any, reader: Any, folder: str, split: str
 ) -> int:
+    from bridle_fairseq.evaluation.classification import evaluate, write_tables
     from bridle_fairseq.inference.classify import score_dataset, score_views
-    from bridle_fairseq.metrics import evaluate, write_tables
 
     labels_path = args.labels or args.manifest.removesuffix(".tsv") + ".lbl"
     if not os.path.isfile(labels_path):
@@ -117,7 +117,7 @@ def _progress(batches: Any) -> Any:
 def _write_predictions(folder: str, split: str, dataset: Any, classes: Any, rows: Any, scores: Any) -> str:
     """``{split}.predictions.csv``: a line a clip with its true and predicted classes and a score of each class."""
     from bridle_fairseq.data.manifests.manifest import atomic_text
-    from bridle_fairseq.metrics import THRESHOLD
+    from bridle_fairseq.evaluation.classification import THRESHOLD
 
     path = os.path.join(folder, f"{split}.predictions.csv")
     with atomic_text(path) as file:

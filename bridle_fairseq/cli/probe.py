@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     check_batch_arguments(args)
     if args.resamples < 0:
         raise InputError(f"--resamples is {args.resamples}; expected 0 or more")
-    from bridle_fairseq.comparison import compare, table, write
+    from bridle_fairseq.evaluation.probe_table import compare, table, write
 
     splits = [getattr(args, split) for split in SPLITS]
     data = {split: _read_split(args.data, split) for split in dict.fromkeys(splits)}
@@ -186,8 +186,8 @@ def _without_skipped(
     """Features by array, and labels, of the rows that could be read; labels are n x C unless each row has one class."""
     import numpy as np
 
-    from bridle_fairseq.comparison import finite_rows
-    from bridle_fairseq.probe import Split
+    from bridle_fairseq.evaluation.probe import Split
+    from bridle_fairseq.evaluation.probe_table import finite_rows
 
     single = all(labels.single for _, labels in data.values())
     kept = {split: np.flatnonzero(finite_rows(found[split])) for split in splits}

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from bridle_fairseq.data.manifests.manifest import Manifest
-    from bridle_fairseq.retrieval import candidates_exactly, nearest
+    from bridle_fairseq.evaluation.retrieval import candidates_exactly, nearest
 
     manifest = Manifest.read(args.manifest) if args.manifest else None
     bank = open_index(args.index, args.array, manifest)
@@ -58,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def open_index(path: str, array: str | None, manifest: Any) -> Any:
-    """The :class:`bridle_fairseq.retrieval.Bank` at a path.
+    """The :class:`bridle_fairseq.evaluation.retrieval.Bank` at a path.
 
     Raises:
         InputError: there is none, or several, or it is of another manifest.
     """
     from bridle_fairseq.data.artifacts.codes import CachedCodes
     from bridle_fairseq.data.artifacts.features import Features
-    from bridle_fairseq.retrieval import CodeBank, FeatureBank
+    from bridle_fairseq.evaluation.retrieval import CodeBank, FeatureBank
 
     prefix = _prefix(path)
     if prefix.endswith(".codes"):
@@ -110,8 +110,8 @@ def _vectors(args: argparse.Namespace, bank: Any, files: list[str]) -> Any:
     """Vectors of files that are not in the index, made as its own were."""
     from bridle_fairseq.cli.checkpoint import ENCODERS, check_checkpoint, choose_device, load_model
     from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.evaluation.retrieval import FeatureBank
     from bridle_fairseq.inference.pipeline import BatchLimits
-    from bridle_fairseq.retrieval import FeatureBank
 
     if not args.checkpoint:
         raise InputError(f"{files[0]}: not a row of the index; expected --checkpoint, the one that made it")

@@ -58,7 +58,7 @@ def evaluate_transcripts(
     from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.data.manifests.transcripts import Transcripts
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.error_rates import character_errors, load_jiwer, word_errors
+    from bridle_fairseq.evaluation.wer import character_errors, load_jiwer, word_errors
     from bridle_fairseq.inference.transcribe import transcribe_dataset
     from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
 
@@ -93,7 +93,7 @@ def _write_table(
     folder: str, split: str, manifest: Any, rows: list[int], references: list[str], hypotheses: list[str]
 ) -> str:
     from bridle_fairseq.data.manifests.manifest import atomic_text
-    from bridle_fairseq.error_rates import character_errors, word_errors
+    from bridle_fairseq.evaluation.wer import character_errors, word_errors
 
     path = os.path.join(folder, f"{split}.transcripts.csv")
     with atomic_text(path) as file:

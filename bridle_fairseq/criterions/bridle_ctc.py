@@ -7,7 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
 from bridle_fairseq.criterions.totals import totals_of
-from bridle_fairseq.error_rates import load_jiwer, word_errors
+from bridle_fairseq.evaluation.wer import load_jiwer, word_errors
 from bridle_fairseq.nn.ctc import ctc_loss, greedy
 
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq import probe
 from bridle_fairseq.cli.features import choose_chunking
 from bridle_fairseq.cli.probe import default_poolings, extract
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.demo.report import Row
+from bridle_fairseq.evaluation import probe
 from bridle_fairseq.inference.baselines import baseline_of
 from bridle_fairseq.inference.extractors import EncoderFeatures, untrained_twin
 

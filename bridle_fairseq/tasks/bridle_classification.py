@@ -10,7 +10,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
-from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
+from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
 from bridle_fairseq.tasks.labelled_data import LabelledMedia, SampledMedia
 from bridle_fairseq.tasks.media_data import MediaConfig

@@ -76,8 +76,8 @@ def test_the_pretrained_encoder_is_probed_and_not_its_untrained_twin(checkpoint,
     """What goes into the probes is what `encoder_features` gives for each clip."""
     import torch
 
-    from bridle_fairseq import comparison
     from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.evaluation import probe_table as comparison
     from bridle_fairseq.inference.extractors import encoder_features, untrained_twin
 
     seen = {}

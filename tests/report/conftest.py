@@ -106,7 +106,7 @@ def finetuned(tmp_path_factory) -> Path:
 
     bridle_fairseq.register()
     from bridle_fairseq.data.manifests.labels import Classes
-    from bridle_fairseq.metrics import evaluate, write_tables
+    from bridle_fairseq.evaluation.classification import evaluate, write_tables
     from bridle_fairseq.nn.classifier import Classifier
     from bridle_fairseq.nn.settings import BridleSettings
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.metrics import evaluate, write_tables
+from bridle_fairseq.evaluation.classification import evaluate, write_tables
 
 
 @pytest.fixture

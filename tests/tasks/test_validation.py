@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bridle_fairseq.metrics import evaluate
+from bridle_fairseq.evaluation.classification import evaluate
 from bridle_fairseq.tasks.validation import ScoreCollection
 
 RANK = """

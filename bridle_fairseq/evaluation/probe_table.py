@@ -13,7 +13,7 @@ import numpy as np
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.data.manifests.manifest import atomic_text
-from bridle_fairseq.probe import ProbeResult, Split, knn_probe, linear_probe
+from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe
 
 PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "knn": knn_probe}
 
@@ -54,7 +54,7 @@ def compare(
 
     Args:
         features: of the rows that ``labels`` has.
-        labels: as :mod:`bridle_fairseq.probe` takes them.
+        labels: as :mod:`bridle_fairseq.evaluation.probe` takes them.
         probes: of :data:`PROBES`.
         say: hears what is being done.
         options: of both probes: ``refit``, ``resamples``, ``seed``.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bridle_fairseq import probe
-from bridle_fairseq.probe import Split
+from bridle_fairseq.evaluation import probe
+from bridle_fairseq.evaluation.probe import Split
 
 
 def split(values: np.ndarray, train: int = 120, valid: int = 60) -> Split:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bridle_fairseq import retrieval
 from bridle_fairseq.data.artifacts.features import FeatureArray, Features, FeaturesInfo, write_description
+from bridle_fairseq.evaluation import retrieval
 from bridle_fairseq.utils.errors import InputError
 
 ROWS, WIDTH, MISSING = 70, 6, (5, 40)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bridle_fairseq import comparison
 from bridle_fairseq.data.artifacts.features import FeatureArray
-from bridle_fairseq.probe import Split
+from bridle_fairseq.evaluation import probe_table as comparison
+from bridle_fairseq.evaluation.probe import Split
 
 
 def test_a_row_for_each_kind_with_the_layer_that_validates_best(tmp_path) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn import metrics as sk
 
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.metrics import MULTI_LABEL, SINGLE_LABEL, d_prime, evaluate, write_tables
+from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, d_prime, evaluate, write_tables
 from bridle_fairseq.utils.errors import InputError
 
 CLASSES = 9

@@ -1,0 +1,1 @@
+"""How good features and outputs are: probes, metrics, retrieval."""
