@@ -27,7 +27,7 @@ bridle_fairseq.register()
 from bridle_fairseq.data import archive  # noqa: E402
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia  # noqa: E402
+from bridle_fairseq.tasks.datasets import FairseqMedia  # noqa: E402
 
 CLIPS, BATCH_SIZE = 512, 16
 

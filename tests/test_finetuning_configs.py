@@ -24,9 +24,9 @@ from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig  # no
 from bridle_fairseq.models.bridle_ctc import BridleCtcConfig as BridleCtcModelConfig  # noqa: E402
 from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning  # noqa: E402
 from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig  # noqa: E402
+from bridle_fairseq.tasks.base import AudioOptions, ImageOptions, VideoOptions  # noqa: E402
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402
 from bridle_fairseq.tasks.bridle_ctc import BridleCtcConfig, BridleCtcTask  # noqa: E402
-from bridle_fairseq.tasks.media_data import AudioOptions, ImageOptions, VideoOptions  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SPEECH = "speech/"

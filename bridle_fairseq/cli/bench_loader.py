@@ -102,7 +102,7 @@ def _read(args: argparse.Namespace, manifest: Any, skips: Any) -> tuple[list[int
 
     from bridle_fairseq.data.dataset import checked
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.tasks.fairseq_media import FairseqMedia
+    from bridle_fairseq.tasks.datasets import FairseqMedia
 
     cfg = _configuration(args)
     dataset = FairseqMedia(

@@ -28,7 +28,7 @@ def score_dataset(
 
     Args:
         model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
-        dataset: a :class:`bridle_fairseq.tasks.fairseq_media.FairseqMedia` that is not training.
+        dataset: a :class:`bridle_fairseq.tasks.datasets.FairseqMedia` that is not training.
         multi_label: see :func:`class_scores`.
         batch_size: clips of a batch.
         workers: processes that read files.

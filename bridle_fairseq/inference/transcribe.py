@@ -22,7 +22,7 @@ def transcribe_dataset(
 
     Args:
         model: a :class:`bridle_fairseq.nn.ctc.Transcriber` in eval mode, on its device.
-        dataset: a :class:`bridle_fairseq.tasks.fairseq_media.FairseqMedia` that is not training.
+        dataset: a :class:`bridle_fairseq.tasks.datasets.FairseqMedia` that is not training.
         batch_size: clips of a batch.
         workers: processes that read files.
         decode: emissions -> symbols of each clip.

@@ -6,7 +6,7 @@ from typing import Any, Optional
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 
-from bridle_fairseq.models.from_bridle import load_encoder, tuned_settings
+from bridle_fairseq.models.checkpoints import load_encoder, tuned_settings
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.finetuning import EncoderTuning
 from bridle_fairseq.nn.settings import BridleSettings

@@ -7,7 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 
 from bridle_fairseq.models.bridle import settings_from
-from bridle_fairseq.models.from_bridle import load_tokenizer, read_bridle
+from bridle_fairseq.models.checkpoints import load_tokenizer, read_bridle
 from bridle_fairseq.nn.mel_decoder import MelDecoder
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256

@@ -8,7 +8,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
-from bridle_fairseq.models.from_bridle import load_tokenizer, read_bridle
+from bridle_fairseq.models.checkpoints import load_tokenizer, read_bridle
 from bridle_fairseq.nn.bridle import tokenizer_alone
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError

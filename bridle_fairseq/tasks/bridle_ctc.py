@@ -10,8 +10,8 @@ from fairseq.tasks import register_task
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary
 from bridle_fairseq.nn.ctc import emitted_frames
 from bridle_fairseq.nn.frontend import front_end_of
+from bridle_fairseq.tasks.base import DataOptions, WaveformOptions
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
-from bridle_fairseq.tasks.media_data import DataOptions, WaveformOptions
 from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.utils.errors import InputError

@@ -18,8 +18,8 @@ from bridle_fairseq.nn.checkpointed import compile_blocks
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
+from bridle_fairseq.tasks.base import MediaConfig, MediaTask
 from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
-from bridle_fairseq.tasks.media_data import MediaConfig, MediaTask
 from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.utils.errors import InputError

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from omegaconf import open_dict
 
-from bridle_fairseq.tasks.media_data import MediaTask
+from bridle_fairseq.tasks.base import MediaTask
 from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.utils.errors import InputError

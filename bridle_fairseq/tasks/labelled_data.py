@@ -5,7 +5,7 @@ import torch
 
 from bridle_fairseq.data.manifests.labels import Labels
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia
+from bridle_fairseq.tasks.datasets import FairseqMedia
 
 
 class LabelledMedia(FairseqMedia):

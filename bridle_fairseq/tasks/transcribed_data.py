@@ -4,7 +4,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bridle_fairseq.data.manifests.transcripts import Transcripts
 from bridle_fairseq.nn.ctc import needed_frames
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia
+from bridle_fairseq.tasks.datasets import FairseqMedia
 
 
 class TranscribedMedia(FairseqMedia):

@@ -12,7 +12,7 @@ from bridle_fairseq.data.dataset import checked
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modality import modality_of
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia
+from bridle_fairseq.tasks.datasets import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.utils.distributed import draw_apart

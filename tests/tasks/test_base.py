@@ -19,8 +19,8 @@ from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.image.dataset import ImageDataset  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 from bridle_fairseq.inference.classify import batches_of  # noqa: E402
-from bridle_fairseq.tasks.fairseq_media import FairseqMedia  # noqa: E402
-from bridle_fairseq.tasks.media_data import MediaTask  # noqa: E402
+from bridle_fairseq.tasks.base import MediaTask  # noqa: E402
+from bridle_fairseq.tasks.datasets import FairseqMedia  # noqa: E402
 from bridle_fairseq.utils.errors import InputError  # noqa: E402
 
 SIZES = {"audio": [4000, 500, 3900, 600, 550], "image": [1] * 5}
