@@ -15,13 +15,13 @@ from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifests.transcripts import Vocabulary
-from bridle_fairseq.inputs import Inputs, Lengths, clips, images, waveforms
+from bridle_fairseq.export.core import EncoderCore
+from bridle_fairseq.export.format import read_config, read_module
+from bridle_fairseq.export.validate_inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
-from bridle_fairseq.nn.core import EncoderCore
 from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.pretrained_files import read_config, read_module
 from bridle_fairseq.utils.errors import InputError
 
 WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts that have one
@@ -216,7 +216,7 @@ class Pretrained:
         Raises:
             InputError: an export without an encoder, or of another modality.
         """
-        from bridle_fairseq.nn.graph import export_graph
+        from bridle_fairseq.export.graph import export_graph
 
         self._need(*WITH_ENCODER)
         if self.settings.modality != "audio":

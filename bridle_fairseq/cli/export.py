@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
     if args.onnx and args.part == "tokenizer":
         raise InputError("--onnx with --part tokenizer; expected --part encoder or all, as it is the encoder's graph")
-    from bridle_fairseq import export
+    from bridle_fairseq.export import write as export
 
     source = export.read_checkpoint(args.checkpoint)
     if source.model != "bridle" and args.part is not None:

@@ -14,10 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from bridle_fairseq import __version__
-from bridle_fairseq.export_onnx import ONNX, write_onnx
-from bridle_fairseq.model_card import model_card
+from bridle_fairseq.export.format import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
+from bridle_fairseq.export.model_card import model_card
+from bridle_fairseq.export.onnx import ONNX, write_onnx
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
-from bridle_fairseq.pretrained_files import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
 from bridle_fairseq.utils.errors import InputError
 
 CARD = "README.md"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.inputs import clips, images
+from bridle_fairseq.export.validate_inputs import clips, images
 from bridle_fairseq.utils.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)

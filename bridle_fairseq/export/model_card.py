@@ -11,7 +11,7 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from bridle_fairseq.export import Source
+    from bridle_fairseq.export.write import Source
 
 USES = {
     "encoder": "vectors = model.embed({inputs})  # B x D, pooling='mean'\n"

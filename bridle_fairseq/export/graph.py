@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bridle_fairseq.export.core import EncoderCore
 from bridle_fairseq.nn.attention import FUSED_FROM_CPU
-from bridle_fairseq.nn.core import EncoderCore
 
 MOST_CLIPS, MOST_SECONDS = 4096, 3600  # of a batch that the graph takes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bridle_fairseq.export.core import EncoderCore
+from bridle_fairseq.export.graph import export_graph
 from bridle_fairseq.nn import position
 from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.core import EncoderCore
-from bridle_fairseq.nn.graph import export_graph
 from bridle_fairseq.nn.settings import BridleSettings
 
 SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)

@@ -1,0 +1,1 @@
+"""Models that load without fairseq: writing, reading, ONNX, model cards."""
