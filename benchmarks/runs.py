@@ -109,7 +109,7 @@ def finetune(
         checkpoint: of pretraining.
         data: train, valid and test .tsv and .lbl, labels.csv.
     """
-    from bridle_fairseq.finetuning_run import score_split
+    from bridle_fairseq.training.launch import score_split
 
     own = [f"task.data={data}", f"model.checkpoint={checkpoint}"]
     best = train(folder, "finetuning/tiny", [*own, *overrides], threads, examples) / "checkpoint_best.pt"
@@ -118,7 +118,7 @@ def finetune(
 
 def untrained(folder: Path, checkpoint: Path, seed: int) -> Path:
     """The checkpoint with its weights drawn anew, to start from scratch with the same settings."""
-    from bridle_fairseq.finetuning_run import write_untrained
+    from bridle_fairseq.training.launch import write_untrained
 
     folder.mkdir(parents=True, exist_ok=True)
     return Path(write_untrained(str(checkpoint), folder / "untrained.pt", seed))

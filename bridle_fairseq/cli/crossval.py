@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the folds' manifests, train and test what is not done yet, print the table."""
     _check(args)
     from bridle_fairseq.cli.checkpoint import choose_device
-    from bridle_fairseq.crossval import Job, keep_to_checkpoints, run_fold_by_fold, summarise
+    from bridle_fairseq.training.crossval import Job, keep_to_checkpoints, run_fold_by_fold, summarise
 
     out = Path(args.out).absolute()
     args.out = str(out)
@@ -95,7 +95,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _check_checkpoints(args: argparse.Namespace, folds: Any) -> None:
-    from bridle_fairseq.crossval import checkpoint_of
+    from bridle_fairseq.training.crossval import checkpoint_of
 
     for path in dict.fromkeys(checkpoint_of(args.checkpoint, fold.name) for fold in folds if args.checkpoint):
         if not os.path.isfile(path):

@@ -11,8 +11,8 @@ import numpy as np
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example
-from bridle_fairseq.report.log import Record
 from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
+from bridle_fairseq.training.log import Record
 
 
 @dataclass

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bridle_fairseq.report import log
+from bridle_fairseq.training import log
 from bridle_fairseq.utils.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent.parent

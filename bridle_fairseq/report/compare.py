@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.finetuning import ERROR_RATES
-from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run, configuration
 from bridle_fairseq.report.sections import chart_card, document, header
+from bridle_fairseq.training.log import series
 
 LAST = (  # metric, what it is; {k} stands for the level
     ("loss", "loss"),

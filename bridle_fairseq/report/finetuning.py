@@ -10,9 +10,9 @@ import numpy as np
 
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
-from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run
 from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
+from bridle_fairseq.training.log import series
 
 METRICS = (  # of validation, in the order in which they are shown: name, title, what it is
     ("accuracy", "Accuracy", "share of clips whose highest score is their class"),

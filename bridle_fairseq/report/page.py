@@ -8,7 +8,6 @@ from bridle_fairseq.quantization.statistics import level_statistics
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.examples import Items, embedding_map, examples, items_of
-from bridle_fairseq.report.log import series
 from bridle_fairseq.report.run import Run
 from bridle_fairseq.report.sections import (
     by_level,
@@ -22,6 +21,7 @@ from bridle_fairseq.report.sections import (
     header,
     memory_cards,
 )
+from bridle_fairseq.training.log import series
 
 
 def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.report.charts import Band
-from bridle_fairseq.report.log import Record, parse, parse_board
+from bridle_fairseq.training.log import Record, parse, parse_board
 from bridle_fairseq.utils.errors import InputError
 
 LOG_NAMES = ("hydra_train.log", "train.log", "log")

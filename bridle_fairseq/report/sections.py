@@ -10,10 +10,10 @@ import numpy as np
 
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band, Line
-from bridle_fairseq.report.log import Record, count_levels, series
 from bridle_fairseq.report.pictures import Clip
 from bridle_fairseq.report.run import configuration
 from bridle_fairseq.report.style import CSS, SCRIPT
+from bridle_fairseq.training.log import Record, count_levels, series
 
 # What the page itself allows: what stands in it, and nothing from anywhere else.
 POLICY = "default-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'"

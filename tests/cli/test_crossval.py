@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from bridle_fairseq import crossval as engine
 from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.training import crossval as engine
 
 NAMES = ("dog", "rain")
 

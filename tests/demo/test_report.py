@@ -11,7 +11,7 @@ from bridle_fairseq.demo import report
 from bridle_fairseq.report import charts, pictures, sections
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example
-from bridle_fairseq.report.log import Record
+from bridle_fairseq.training.log import Record
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -197,7 +197,7 @@ def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
 
 def _finetune(job: Job, checkpoint: str, folder: Path) -> Row:
     from bridle_fairseq.cli.checkpoint import load_model
-    from bridle_fairseq.finetuning_run import (
+    from bridle_fairseq.training.launch import (
         FINETUNING_CONFIGS,
         MULTI_LABEL,
         FineTuningRun,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridle_fairseq.demo.training import CONFIGS, PACKAGE, find_script
-from bridle_fairseq.report import log
+from bridle_fairseq.training import log
 from bridle_fairseq.utils.errors import InputError
 
 FINETUNING_CONFIGS = CONFIGS.parent / "finetuning"

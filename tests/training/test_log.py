@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridle_fairseq.report import log
+from bridle_fairseq.training import log
 
 
 def line(number: int, tag: str, text: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bridle_fairseq import finetuning_run
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.training import launch as finetuning_run
 from bridle_fairseq.utils.errors import InputError
 
 SMALL = dict(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)

@@ -1,0 +1,1 @@
+"""Runs of fairseq-hydra-train: starting them, reading their logs, cross-validation."""
