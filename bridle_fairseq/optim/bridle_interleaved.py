@@ -8,8 +8,7 @@ from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II, OmegaConf
 
 from bridle_fairseq.nn.schedule import Schedule
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 LR_RULES = {"linear": 1.0, "sqrt": 0.5}
 

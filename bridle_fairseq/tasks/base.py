@@ -14,9 +14,8 @@ from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.tasks.datasets import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.utils.distributed import draw_apart
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 from bridle_fairseq.utils.memory import keep_freed_memory
 
 SKIPPED = "skipped.tsv"  # in the run's folder

@@ -14,10 +14,9 @@ from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, 
 from bridle_fairseq.tasks.base import MediaConfig
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
 from bridle_fairseq.tasks.labelled_data import LabelledMedia, SampledMedia
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
 from bridle_fairseq.tasks.validation import ScoreCollection
 from bridle_fairseq.utils.distributed import rank
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
 

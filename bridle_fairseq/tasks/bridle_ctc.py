@@ -13,8 +13,7 @@ from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.tasks.base import DataOptions, WaveformOptions
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
 from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
 METRICS = ("loss", "uer", "wer")

@@ -21,8 +21,7 @@ from bridle_fairseq.optim.masters import drop_gradients, start_fresh
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
 from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
 from bridle_fairseq.tasks.restored import restored_state
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,7 @@ import torch
 from fairseq.data import FairseqDataset
 
 from bridle_fairseq.data.dataset import read_together
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 
 class FairseqMedia(FairseqDataset):

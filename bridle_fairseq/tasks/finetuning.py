@@ -6,8 +6,7 @@ from omegaconf import open_dict
 
 from bridle_fairseq.tasks.base import MediaTask
 from bridle_fairseq.tasks.restored import restored_state
-from bridle_fairseq.tasks.user_errors import exit_on_input_error
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 
 class FineTuningTask(MediaTask):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 
 class InputError(Exception):
     """A user's mistake, told in one sentence: the file, the row, the value found and what was expected.
@@ -12,3 +15,16 @@ class InputError(Exception):
 
 class DecodeError(Exception):
     """A media file that cannot be used, with the reason in a few words: it is skipped, counted and listed."""
+
+
+@contextlib.contextmanager
+def exit_on_input_error():
+    """Print an :class:`InputError` as one line and exit with 2.
+
+    SystemExit passes through hydra and fairseq's trainer, which would turn any other exception into a stack trace.
+    """
+    try:
+        yield
+    except InputError as error:
+        print(f"bridle_fairseq: error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
