@@ -25,9 +25,9 @@ from torch import nn
 from train_step import COLD, LIVE, PEER, TOKENIZER, fast_settings, load_peer, operations, samples_and_frames
 
 from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.checkpointed import compile_blocks
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.nn.transformer import compile_blocks
 
 SECONDS = 10.24
 DRY = {"encoder_width": 48, "encoder_depth": 2, "encoder_heads": 2, "decoder_width": 32, "decoder_depth": 2}

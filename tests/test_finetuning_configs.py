@@ -22,7 +22,7 @@ from bridle_fairseq.criterions.bridle_classification import BridleClassification
 from bridle_fairseq.criterions.bridle_ctc import BridleCtcCriterionConfig  # noqa: E402
 from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig  # noqa: E402
 from bridle_fairseq.models.bridle_ctc import BridleCtcConfig as BridleCtcModelConfig  # noqa: E402
-from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning  # noqa: E402
+from bridle_fairseq.nn.pretrained_encoder import FineTuning, check_finetuning  # noqa: E402
 from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig  # noqa: E402
 from bridle_fairseq.tasks.base import AudioOptions, ImageOptions, VideoOptions  # noqa: E402
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402

@@ -8,7 +8,7 @@ from fairseq.models import BaseFairseqModel, register_model
 
 from bridle_fairseq.models.checkpoints import load_encoder, tuned_settings
 from bridle_fairseq.nn.classifier import Classifier
-from bridle_fairseq.nn.finetuning import FineTuning
+from bridle_fairseq.nn.pretrained_encoder import FineTuning
 from bridle_fairseq.nn.settings import BridleSettings
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.checkpointed import recompute_blocks
 from bridle_fairseq.nn.decoders import decoder_of
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
@@ -19,6 +18,7 @@ from bridle_fairseq.nn.running_norm import RunningStandardizer
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.tokenizer import RandomProjection, TokenizerEncoder, TokenizerEstimator
+from bridle_fairseq.nn.transformer import recompute_blocks
 from bridle_fairseq.quantization.residual import ResidualQuantizer
 from bridle_fairseq.utils.precision import autocast, autocast_codes
 

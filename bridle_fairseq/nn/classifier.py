@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning
 from bridle_fairseq.nn.frontend import Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
-from bridle_fairseq.nn.pretrained_encoder import TunedEncoder
+from bridle_fairseq.nn.pretrained_encoder import FineTuning, TunedEncoder, check_finetuning
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridle_fairseq.nn.checkpointed import Recomputable
 from bridle_fairseq.nn.decoder import CodeDecoder
 from bridle_fairseq.nn.masking import Mask, Targets
+from bridle_fairseq.nn.transformer import Recomputable
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 KERNEL = 3  # patches along each axis

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bridle_fairseq.nn.attention import attend
-from bridle_fairseq.nn.checkpointed import Recomputable
 from bridle_fairseq.nn.decoder import CodeDecoder
 from bridle_fairseq.nn.masking import Mask, Targets
-from bridle_fairseq.nn.transformer import Mlp
+from bridle_fairseq.nn.transformer import Mlp, Recomputable
 
 
 class CrossAttention(nn.Module):

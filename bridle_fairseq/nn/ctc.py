@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
-from bridle_fairseq.nn.finetuning import EncoderTuning, check_tuning
 from bridle_fairseq.nn.frontend import FrontEnd
 from bridle_fairseq.nn.pooling import pooled_width
-from bridle_fairseq.nn.pretrained_encoder import TunedEncoder
+from bridle_fairseq.nn.pretrained_encoder import EncoderTuning, TunedEncoder, check_tuning
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 

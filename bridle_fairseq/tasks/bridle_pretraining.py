@@ -14,9 +14,9 @@ from bridle_fairseq.criterions.bridle import comparable
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.models.bridle import settings_from, unwrapped
 from bridle_fairseq.models.sharing import share_gradients_of
-from bridle_fairseq.nn.checkpointed import compile_blocks
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
+from bridle_fairseq.nn.transformer import compile_blocks
 from bridle_fairseq.optim.masters import drop_gradients, start_fresh
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
 from bridle_fairseq.tasks.knn import KnnConfig, knn_callback

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.checkpointed import compile_blocks
 from bridle_fairseq.nn.decoder import Decoder
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.masking import choose_targets, random_mask
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.nn.transformer import compile_blocks
 
 SIZES = {"num_mel_bins": 32, "patch_size": [8, 8], "encoder_width": 32, "encoder_depth": 3, "encoder_heads": 4}
 SIZES |= {"decoder_width": 16, "decoder_depth": 3, "decoder_heads": 2, "tokenizer_depth": 2, "estimator_depth": 2}

@@ -7,7 +7,7 @@ import torch
 
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.finetuning import FineTuning
+from bridle_fairseq.nn.pretrained_encoder import FineTuning
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 

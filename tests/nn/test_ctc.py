@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.ctc import BLANK, Emissions, Transcriber, ctc_loss, emitted_frames, greedy, needed_frames
-from bridle_fairseq.nn.finetuning import EncoderTuning
+from bridle_fairseq.nn.pretrained_encoder import EncoderTuning
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.classifier import Classifier
-from bridle_fairseq.nn.finetuning import FineTuning, check_finetuning
+from bridle_fairseq.nn.pretrained_encoder import FineTuning, check_finetuning
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
