@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from bridle_fairseq.data.manifests.labels import Ragged
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
-from bridle_fairseq.data.manifests.ragged import Ragged
 from bridle_fairseq.utils.errors import InputError
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # with which fairseq's Dictionary begins; they stand in no file

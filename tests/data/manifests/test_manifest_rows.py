@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.manifests import manifest_rows
+from bridle_fairseq.data.manifests import manifest as manifest_rows
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 
