@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Make the features of a shard; the process that finishes the last one writes the files."""
     shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
-    from bridle_fairseq.data.artifacts.feature_parts import FeatureParts
+    from bridle_fairseq.data.artifacts.features import FeatureParts
     from bridle_fairseq.inference.extractors import EncoderFeatures
 
     device = choose_device(args.device)

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Tokenise a shard; the process that finishes the last one writes the codes' files."""
     shard, num_shards, manifest = open_corpus(args)
     from bridle_fairseq.cli.checkpoint import choose_device, load_model
-    from bridle_fairseq.data.artifacts.code_parts import CodeParts
+    from bridle_fairseq.data.artifacts.codes import CodeParts
     from bridle_fairseq.data.modality import modality_of
 
     device = choose_device(args.device)

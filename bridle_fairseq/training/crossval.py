@@ -166,7 +166,7 @@ def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
     """Features of all clips by the fold's checkpoint, made once for all folds that share it, resumed where left."""
     from bridle_fairseq.cli.checkpoint import ENCODERS, file_sha256, load_model
     from bridle_fairseq.cli.features import choose_chunking, choose_layers, describe, make_features
-    from bridle_fairseq.data.artifacts.feature_parts import FeatureParts
+    from bridle_fairseq.data.artifacts.features import FeatureParts
     from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, untrained_twin
     from bridle_fairseq.nn.frontend import AudioFrontEnd
     from bridle_fairseq.nn.settings import BridleSettings

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.artifacts import feature_parts
+from bridle_fairseq.data.artifacts import features as feature_parts
 from bridle_fairseq.data.artifacts import sharding as parts
 from bridle_fairseq.data.artifacts.features import Features
 from bridle_fairseq.data.manifests.manifest import Manifest
