@@ -27,7 +27,7 @@ from bridle_fairseq.prepare.transcripts import (
     table_texts,
     write_symbols,
 )
-from bridle_fairseq.units.text_pieces import Pieces, train_pieces
+from bridle_fairseq.units.sentencepiece import Pieces, train_pieces
 from bridle_fairseq.utils.errors import InputError
 
 MODEL = "spm.model"
