@@ -4,9 +4,8 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.collate import pad_items
-from bridle_fairseq.inference.baselines import PixelFeatures, baseline_of
+from bridle_fairseq.inference.baselines import PixelFeatures, baseline_of, colour_histogram, orientation_histogram
 from bridle_fairseq.inference.extractors import Batch, LogMelFeatures
-from bridle_fairseq.inference.pixel_statistics import colour_histogram, orientation_histogram
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings
 

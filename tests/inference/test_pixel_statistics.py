@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bridle_fairseq.inference.pixel_statistics import BINS, CELLS, ORIENTATIONS, colour_histogram, orientation_histogram
+from bridle_fairseq.inference.baselines import BINS, CELLS, ORIENTATIONS, colour_histogram, orientation_histogram
 
 
 def test_colours_are_counted_where_they_belong():
