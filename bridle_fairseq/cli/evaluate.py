@@ -101,7 +101,7 @@ def _dataset(manifest: Any, labels_path: str, classes: Any, cfg: Any, skipped_pa
     from bridle_fairseq.data.manifests.labels import Labels
     from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.data.modality import modality_of
-    from bridle_fairseq.tasks.labelled_data import LabelledMedia
+    from bridle_fairseq.tasks.datasets import LabelledMedia
 
     labels = Labels.read(labels_path, manifest, classes, cfg.multi_label)
     media = modality_of(cfg).dataset(manifest, cfg, skips=SkipLog(manifest, skipped_path))

@@ -60,7 +60,7 @@ def evaluate_transcripts(
     from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.evaluation.wer import character_errors, load_jiwer, word_errors
     from bridle_fairseq.inference.transcribe import transcribe_dataset
-    from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
+    from bridle_fairseq.tasks.datasets import TranscribedMedia
 
     load_jiwer()
     vocabulary = task.vocabulary

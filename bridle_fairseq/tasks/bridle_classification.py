@@ -12,8 +12,8 @@ from fairseq.tasks import register_task
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
 from bridle_fairseq.tasks.base import MediaConfig
+from bridle_fairseq.tasks.datasets import LabelledMedia, SampledMedia
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
-from bridle_fairseq.tasks.labelled_data import LabelledMedia, SampledMedia
 from bridle_fairseq.tasks.validation import ScoreCollection
 from bridle_fairseq.utils.distributed import rank
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error

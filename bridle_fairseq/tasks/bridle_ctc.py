@@ -11,8 +11,8 @@ from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Voca
 from bridle_fairseq.nn.ctc import emitted_frames
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.tasks.base import DataOptions, WaveformOptions
+from bridle_fairseq.tasks.datasets import TranscribedMedia
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
-from bridle_fairseq.tasks.transcribed_data import TranscribedMedia
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)

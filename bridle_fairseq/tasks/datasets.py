@@ -1,9 +1,15 @@
 """A modality's data set as fairseq batches it."""
 
+import numpy as np
 import torch
 from fairseq.data import FairseqDataset
+from torch.nn.utils.rnn import pad_sequence
 
 from bridle_fairseq.data.dataset import read_together
+from bridle_fairseq.data.manifests.labels import Labels
+from bridle_fairseq.data.manifests.transcripts import Transcripts
+from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
+from bridle_fairseq.nn.ctc import needed_frames
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 
@@ -133,3 +139,97 @@ class FairseqMedia(FairseqDataset):
     def can_reuse_epoch_itr_across_epochs(self):
         """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
         return True
+
+
+class LabelledMedia(FairseqMedia):
+    """Batches with ``"target"``: class numbers (B, long), or B x classes of 0 and 1 with ``multi_label``."""
+
+    def __init__(self, media, *, labels: Labels, multi_label: bool, **options):
+        super().__init__(media, **options)
+        self.labels, self.multi_label = labels, multi_label
+
+    def collater(self, samples):
+        """Items to a batch, as without labels, and its targets."""
+        batch = super().collater(samples)
+        if batch:
+            batch["target"] = self.targets(batch["id"].tolist())
+        return batch
+
+    def targets(self, rows):
+        """Targets of these rows of the manifest."""
+        if self.multi_label:
+            return torch.from_numpy(np.stack([self.labels.multi_hot(row) for row in rows]))
+        return torch.tensor([self.labels[row][0] for row in rows])
+
+
+class SampledMedia(LabelledMedia):
+    """An epoch has ``samples_per_epoch`` places, each of which holds a clip drawn anew in every epoch.
+
+    fairseq batches, shuffles and shards the places, which are the same in all epochs: batches and workers live on, and
+    a run that resumes in the middle of an epoch finds the same clips. Places are in the order of the clips' lengths, so
+    that a batch holds clips of like length. In one epoch a clip may come several times, augmented differently.
+    """
+
+    def __init__(self, media, *, samples_per_epoch: int, **options):
+        super().__init__(media, **options)
+        self.draw = WeightedDraw(clip_weights(self.labels), samples_per_epoch, media.seed)
+        self._drawn = None
+        self.clip_sizes = self.sizes
+        # Any clip may come to any place: with max_tokens, each counts as long as the longest.
+        self.sizes = np.full(samples_per_epoch, self.clip_sizes.max())
+
+    def __len__(self):
+        return self.draw.size
+
+    def __getitem__(self, index):
+        """The clip at this place in the present epoch; its ``"id"`` is its row of the manifest."""
+        return self.read(self.rows()[index], int(index))
+
+    def rows(self) -> np.ndarray:
+        """The rows at all places in the present epoch."""
+        epoch = self.media.epoch
+        if self._drawn is None or self._drawn[0] != epoch:
+            rows = self.draw.rows(epoch)
+            self._drawn = epoch, rows[self.media.length_order(self.clip_sizes[rows])]
+        return self._drawn[1]
+
+    def ordered_indices(self):
+        """All places."""
+        return np.arange(len(self))
+
+
+class TranscribedMedia(FairseqMedia):
+    """Batches with ``"target"`` (B x L symbols, padded with 0) and ``"target_lengths"`` (B).
+
+    Args:
+        media: the data set.
+        transcripts: of its rows.
+        frames: samples -> frames that a model emits for so many; a row whose transcript needs more is skipped, counted
+            and listed. None: that does not matter, as where no loss is computed.
+    """
+
+    def __init__(self, media, *, transcripts: Transcripts, frames=None, **options):
+        super().__init__(media, **options)
+        self.transcripts, self.frames = transcripts, frames
+
+    def __getitem__(self, index):
+        """As of the media, without a source where no path of the model's frames spells the transcript."""
+        item = super().__getitem__(index)
+        if item["source"] is None or self.frames is None:
+            return item
+        target = self.transcripts[index]
+        needed, there = needed_frames(target), self.frames(len(item["source"]))
+        if needed > there:
+            reason = f"{len(target)} symbols need {needed} frames, the clip has {there} (model.upsample gives more)"
+            self.skips.add(index, reason)
+            return {**item, "source": None}
+        return item
+
+    def collater(self, samples):
+        """Items to a batch, as without transcripts, and its targets."""
+        batch = super().collater(samples)
+        if batch:
+            targets = [self.transcripts[row] for row in batch["id"].tolist()]
+            batch["target"] = pad_sequence(targets, batch_first=True)
+            batch["target_lengths"] = batch["id"].new_tensor([len(target) for target in targets])
+        return batch

@@ -18,7 +18,7 @@ from bridle_fairseq.data.audio.augment import Augment  # noqa: E402
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.labels import Classes, Labels  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
-from bridle_fairseq.tasks.labelled_data import SampledMedia  # noqa: E402
+from bridle_fairseq.tasks.datasets import SampledMedia  # noqa: E402
 
 LENGTHS = [400 * (1 + row % 5) for row in range(20)]
 ROWS = [[0]] * 18 + [[1]] * 2
