@@ -216,7 +216,7 @@ class Pretrained:
         Raises:
             InputError: an export without an encoder, or of another modality.
         """
-        from bridle_fairseq.export.graph import export_graph
+        from bridle_fairseq.export.onnx import export_graph
 
         self._need(*WITH_ENCODER)
         if self.settings.modality != "audio":

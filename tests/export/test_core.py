@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridle_fairseq.export.core import EncoderCore
-from bridle_fairseq.export.graph import export_graph
+from bridle_fairseq.export.onnx import export_graph
 from bridle_fairseq.nn import position
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings
