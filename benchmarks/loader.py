@@ -31,8 +31,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from video_loader import FRAMES, STRIDE, make_videos, plain
 
-from bridle_fairseq.data.audio.augment import ImageAugment
-from bridle_fairseq.data.image.augment import load_transforms
+from bridle_fairseq.data.image.augment import ImageAugment, load_transforms
 from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_named

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from bridle_fairseq.data.video.frames import even_places, read_clips, read_video_info
-from bridle_fairseq.data.video.worker import EXTENSIONS
+from bridle_fairseq.data.video.reader import EXTENSIONS
 from bridle_fairseq.utils.errors import DecodeError
 
 FRAMES, STRIDE, PLACES = 16, 4, 5

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.video.frames import read_clips
-from bridle_fairseq.data.video.worker import EXTENSIONS, VideoReader
+from bridle_fairseq.data.video.reader import EXTENSIONS, VideoReader
 
 FRAMES, STRIDE = 16, 4
 

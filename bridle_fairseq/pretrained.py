@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,9 +62,8 @@ class Pretrained:
     Waveforms are mono, in [-1, 1], at any rate (``sample_rate``): a tensor or array of S samples or B x S (with
     ``lengths``, in samples, where clips end before S), or a list of clips of any lengths. Images are RGB, whole numbers
     from 0 to 255 or floating-point ones from 0 to 1: 3 x height x width, B x 3 x height x width, or a list of images of
-    any sizes; :func:`bridle_fairseq.data.image.decode.read_image` reads files so. Clips of video are the same with
-    ``num_frames`` frames, each height x width x 3: :func:`bridle_fairseq.data.video.dataset.read_clip`. Results are on the
-    model's device.
+    any sizes; :func:`read_image` reads files so. Clips of video are the same with
+    ``num_frames`` frames, each height x width x 3: :func:`read_clip`. Results are on the model's device.
 
     Attributes:
         config: what ``config.json`` says.
@@ -242,3 +242,19 @@ class Pretrained:
             items = images(inputs) if self.settings.modality == "image" else clips(inputs)
         source, mask = pad_items(items)
         return source.to(self.device), None if mask is None else mask.to(self.device)
+
+
+def read_image(path: str, size: int = 0, middle: float = 1.0) -> np.ndarray:
+    """Read an image as validation shows it: see :func:`read_image` (needs Pillow)."""
+    from bridle_fairseq.data.image import decode
+
+    return decode.read_image(path, size, middle)
+
+
+def read_clip(
+    path: str, num_frames: int = 16, frame_stride: int = 4, image_size: int = 0, middle: float = 1.0
+) -> np.ndarray:
+    """Read the middle clip of a video: see :func:`bridle_fairseq.data.video.dataset.read_clip` (needs PyAV)."""
+    from bridle_fairseq.data.video import dataset
+
+    return dataset.read_clip(path, num_frames, frame_stride, image_size, middle)

@@ -117,7 +117,7 @@ def choose_layers(texts: list[str], num_layers: int) -> list[int]:
 
 
 def choose_chunking(args: argparse.Namespace, front_end: Any, task: Any = None) -> Any:
-    """The :class:`bridle_fairseq.inference.extractors.Chunking` (or :class:`Whole`) of ``--chunk-seconds``, ``--overlap-seconds``.
+    """The chunking of ``--chunk-seconds``, ``--overlap-seconds``.
 
     Raises:
         InputError: lengths that cannot work.

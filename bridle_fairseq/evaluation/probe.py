@@ -1,8 +1,8 @@
 """Probes of frozen features: logistic regression and nearest neighbours, all choices made on validation data.
 
-Features go in as ``n x d`` arrays, such as :mod:`bridle_fairseq.inference.extractors` makes. Labels are one class a row (``n``,
-numbers or strings), scored by accuracy, or any number of classes a row (``n x C`` of 0 and 1), scored by mAP: the mean
-of the average precisions of the classes that occur among the rows that are scored.
+Features are ``n x d`` arrays, such as :mod:`~bridle_fairseq.inference.extractors` makes. Labels are one class a row
+(``n``, numbers or strings), scored by accuracy, or any number of classes a row (``n x C`` of 0 and 1), scored by mAP:
+the mean of the average precisions of the classes that occur among the scored rows.
 """
 
 from __future__ import annotations

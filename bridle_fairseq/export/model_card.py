@@ -37,11 +37,11 @@ NEEDS = {
 INPUTS = {"audio": "waveforms, sample_rate", "image": "images", "video": "clips"}
 READ = {  # what is imported for it, and how files are read
     "image": (
-        "from bridle_fairseq.data.image.decode import read_image",
+        "from bridle_fairseq.pretrained import read_image",
         'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
     ),
     "video": (
-        "from bridle_fairseq.data.video.dataset import read_clip",
+        "from bridle_fairseq.pretrained import read_clip",
         "shown = model.num_frames, model.frame_stride, model.image_size, model.valid_crop",
         'clips = [read_clip(path, *shown) for path in ("a.mp4", "b.webm")]',
     ),

@@ -1,6 +1,6 @@
 """A model over a corpus: stretches of files to batches, batches to what is wanted of each stretch.
 
-Threads read ahead of the model. :class:`CodeMaker` makes codes; features are made in :mod:`bridle_fairseq.inference.extractors`.
+Threads read ahead of the model. :class:`CodeMaker` makes codes; features are made in :mod:`.extractors`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """An encoder that is fine-tuned or frozen, with its front end: what all heads on top of it share."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
@@ -123,7 +121,7 @@ class TunedEncoder(nn.Module):
         elif tuning.layer_decay != 1:
             decay_learning_rates(self.encoder, self.encoder.blocks, tuning.layer_decay)
 
-    def train(self, mode: bool = True) -> TunedEncoder:
+    def train(self, mode: bool = True) -> "TunedEncoder":
         """As of any module, but a frozen encoder stays in eval mode: fairseq's trainer calls this at every update."""
         super().train(mode)
         if self.freeze_encoder:

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.video.worker import count_frames
+from bridle_fairseq.data.video.reader import count_frames
 from bridle_fairseq.demo import motion
 from bridle_fairseq.utils.errors import InputError
 

@@ -62,7 +62,7 @@ class FeaturesInfo:
             ``frequency_patches``, F, patches of one time step; ``patch_frames``, spectrogram frames of a patch;
             ``chunk_patches``: time patches that are encoded at a time; shorter clips are encoded whole;
             ``overlap_patches``: time patches that two neighbouring chunks of a longer clip have in common. Images: as
-            for codes (:class:`bridle_fairseq.data.artifacts.codes.CodesInfo`). In the json they stand beside the others.
+            for codes (:class:`.codes.CodesInfo`). In the json they stand beside the others.
         checkpoint_sha256: of the checkpoint, empty where there is none.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
         version: of this format.

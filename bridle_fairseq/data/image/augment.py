@@ -1,4 +1,4 @@
-"""Stronger augmentation of pixels for fine-tuning: RandAugment and random erasing, torchvision's."""
+"""Augmentation of images in training: crops and flips; for fine-tuning torchvision's RandAugment and random erasing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,46 @@ from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.utils.errors import InputError
 
+CROP_ATTEMPTS = 10
+LOG_RATIO = float(np.log(4 / 3))
 MEAN_OF_IMAGENET = (124, 116, 104)  # what is erased is near 0 after normalisation
 MAX_MAGNITUDE = 30
 DRAWING = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial} | {
     getattr(Tensor, f"{name}_") for name in ("uniform", "normal", "random", "bernoulli", "exponential", "log_normal")
 }
+
+
+@dataclass(frozen=True)
+class ImageAugment:
+    """What may happen to an image while training.
+
+    Attributes:
+        crop: show a random part of the image.
+        min_area: the smallest share of the image's area that such a part may be.
+        flip: mirror half of the images, left to right.
+    """
+
+    crop: bool = True
+    min_area: float = 0.2
+    flip: bool = True
+
+    def box(self, width: int, height: int, random: np.random.Generator) -> tuple[int, int, int, int]:
+        """Left, upper, right, lower of the part: an even choice of area, sides from 3:4 to 4:3, anywhere it fits.
+
+        Source: the crops of Inception (arXiv 1409.4842, section 6), as torchvision's RandomResizedCrop has them: after
+        ten choices that do not fit, the largest part in the middle whose sides are in that range.
+        """
+        for _ in range(CROP_ATTEMPTS):
+            area = width * height * random.uniform(self.min_area, 1.0)
+            ratio = np.exp(random.uniform(-LOG_RATIO, LOG_RATIO))
+            w, h = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+            if 0 < w <= width and 0 < h <= height:
+                left, upper = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
+                return left, upper, left + w, upper + h
+        w = min(width, max(1, round(height * np.exp(LOG_RATIO))))
+        h = min(height, max(1, round(width * np.exp(LOG_RATIO))))
+        left, upper = (width - w) // 2, (height - h) // 2
+        return left, upper, left + w, upper + h
 
 
 def load_transforms() -> Any:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.audio.augment import ImageAugment
 from bridle_fairseq.data.dataset import MediaDataset
-from bridle_fairseq.data.image.augment import Recolor
+from bridle_fairseq.data.image.augment import ImageAugment, Recolor
 from bridle_fairseq.data.image.decode import check_header, decode, read_image, view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog

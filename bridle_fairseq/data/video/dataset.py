@@ -1,8 +1,8 @@
 """Video: manifests of video files as data sets of clips, and reading clips one by one. Nothing here imports fairseq.
 
-A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`bridle_fairseq.data.video.frames` says which
-those are). Frames are scaled as they are decoded, to a shorter side of ``image_size / valid_crop``; what is shown of
-them is chosen as of images.
+A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`.frames` says which those are). Frames are
+scaled as they are decoded, to a shorter side of ``image_size / valid_crop``; what is shown of them is chosen as of
+images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.video.container import load_av
 from bridle_fairseq.data.video.frames import even_places
-from bridle_fairseq.data.video.worker import EXTENSIONS, borrowed_reader, count_frames
+from bridle_fairseq.data.video.reader import EXTENSIONS, borrowed_reader, count_frames
 from bridle_fairseq.utils.errors import InputError
 
 MIDDLE = 0.5

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.video.container import load_av
-from bridle_fairseq.data.video.decoding_process import DecodingProcess, ProcessEnded
 from bridle_fairseq.data.video.frames import VideoInfo
+from bridle_fairseq.data.video.worker import DecodingProcess, ProcessEnded
 from bridle_fairseq.utils.errors import DecodeError
 
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "flv", "wmv", "ogv", "3gp", "gif")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.audio.augment import Augment, ImageAugment
+from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.image.augment import ImageAugment
 from bridle_fairseq.nn.frontend import AudioFrontEnd
 from bridle_fairseq.nn.settings import BridleSettings
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bridle_fairseq.data.audio.augment import ImageAugment
+from bridle_fairseq.data.image.augment import ImageAugment
 from bridle_fairseq.data.image.dataset import MODALITY, ImageDataset, ImageReader
 from bridle_fairseq.data.image.decode import read_image
 from bridle_fairseq.data.manifests.manifest import Manifest

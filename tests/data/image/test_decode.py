@@ -15,7 +15,7 @@ from bridle_fairseq.data.image.decode import check_header, decode, read_image, v
 from bridle_fairseq.data.manifests.archive import members
 from bridle_fairseq.utils.errors import DecodeError
 
-SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "clothing10"
+SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[4] / "shared" / "data")) / "images" / "clothing10"
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.audio.augment import ImageAugment
+from bridle_fairseq.data.image.augment import ImageAugment
 from bridle_fairseq.data.image.decode import view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.video.dataset import MODALITY, ClipReader, VideoDataset, read_clip
-from bridle_fairseq.data.video.worker import VideoReader
+from bridle_fairseq.data.video.reader import VideoReader
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError

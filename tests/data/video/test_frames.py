@@ -12,7 +12,7 @@ from bridle_fairseq.data.video.container import VideoFile
 from bridle_fairseq.data.video.frames import even_places, frames_at, read_clips, read_video_info
 
 av = pytest.importorskip("av")
-SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "video"
+SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[4] / "shared" / "data")) / "video"
 
 
 def decode_all(path, short_side=None):

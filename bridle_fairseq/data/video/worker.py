@@ -29,9 +29,9 @@ from bridle_fairseq.data.video.frames import read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError
 
 LENGTH = struct.Struct("<Q")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from bridle_fairseq.data.video.decoding_process import serve; "
+    "import sys; sys.path.insert(0, sys.argv[1]); from bridle_fairseq.data.video.worker import serve; "
     "serve(int(sys.argv[2]), int(sys.argv[3]))"
 )
 

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.video import decoding_process
+from bridle_fairseq.data.video import worker as decoding_process
 from bridle_fairseq.data.video.frames import even_places, read_clips, read_video_info
-from bridle_fairseq.data.video.worker import VideoReader, borrowed_reader, count_frames
+from bridle_fairseq.data.video.reader import VideoReader, borrowed_reader, count_frames
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 pytest.importorskip("av")
@@ -27,7 +27,7 @@ pytest.importorskip("av")
 ILL = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from bridle_fairseq.data.video import decoding_process
+from bridle_fairseq.data.video import worker as decoding_process
 read = decoding_process.read_clips
 def read_clips(path, *arguments):
     name = os.path.basename(path)

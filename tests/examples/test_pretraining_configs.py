@@ -18,7 +18,7 @@ from bridle_fairseq.models.bridle import settings_from  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings, check_settings  # noqa: E402
 from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig  # noqa: E402
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/pretraining/*.yaml"))
 MODALITIES = {"audio", "image", "video"}
 NOT_WRITTEN = {"seed", "modality", "sample_rate"}  # which fairseq takes from other sections (the task has the last two)

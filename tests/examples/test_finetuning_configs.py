@@ -28,7 +28,7 @@ from bridle_fairseq.tasks.base import AudioOptions, ImageOptions, VideoOptions  
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask  # noqa: E402
 from bridle_fairseq.tasks.bridle_ctc import BridleCtcConfig, BridleCtcTask  # noqa: E402
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPEECH = "speech/"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/*.yaml"))
 OF_SOUND = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"}

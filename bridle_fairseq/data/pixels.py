@@ -1,0 +1,5 @@
+"""Kept for the model cards of older exports, which import ``read_image`` from here."""
+
+from bridle_fairseq.data.image.decode import read_image
+
+__all__ = ["read_image"]
