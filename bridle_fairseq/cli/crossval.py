@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the folds' manifests, train and test what is not done yet, print the table."""
     _check(args)
-    from bridle_fairseq.cli.checkpoint import choose_device
     from bridle_fairseq.training.crossval import Job, keep_to_checkpoints, run_fold_by_fold, summarise
+    from bridle_fairseq.utils.device import choose_device
 
     out = Path(args.out).absolute()
     args.out = str(out)
@@ -141,7 +141,7 @@ def _say_absent(labels: Any, num_classes: int, folds: Any) -> None:
 
 def _settings(args: argparse.Namespace, corpus: Any) -> dict[str, Any]:
     """All that decides the results."""
-    from bridle_fairseq.cli.checkpoint import file_sha256
+    from bridle_fairseq.utils.files import file_sha256
 
     rows = [(corpus.scan.files[row].name, corpus.scan.sizes[row], corpus.labels[row]) for row in corpus.splits["all"]]
     digest = hashlib.sha256(repr((rows, corpus.classes.ids)).encode()).hexdigest()

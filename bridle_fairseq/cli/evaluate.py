@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
         )
     manifest = Manifest.read(args.manifest)
     manifest.check_files()
-    from bridle_fairseq.cli.checkpoint import choose_device, load_model
     from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.models.checkpoints import load_model
+    from bridle_fairseq.utils.device import choose_device
 
     model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
     reader = reader_of_views(args, modality_of(task.cfg), task.cfg)

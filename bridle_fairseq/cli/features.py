@@ -66,9 +66,11 @@ def add_chunk_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the features of a shard; the process that finishes the last one writes the files."""
     shard, num_shards, manifest = open_corpus(args)
-    from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.data.artifacts.features import FeatureParts
     from bridle_fairseq.inference.extractors import EncoderFeatures
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.utils.device import choose_device
+    from bridle_fairseq.utils.files import file_sha256
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device, ENCODERS)

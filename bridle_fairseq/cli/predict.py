@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise InputError(f"--top is {args.top}; expected at least 1")
-    from bridle_fairseq.cli.checkpoint import choose_device, load_model
     from bridle_fairseq.inference.classify import score_file
+    from bridle_fairseq.models.checkpoints import load_model
+    from bridle_fairseq.utils.device import choose_device
 
     model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
     modality = modality_of(task.cfg)

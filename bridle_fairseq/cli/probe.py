@@ -98,9 +98,11 @@ def _read_split(folder: str, split: str) -> tuple[Any, Any]:
 
 def _made(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Features of all splits by a checkpoint's encoder and the baselines; and what they are from."""
-    from bridle_fairseq.cli.checkpoint import ENCODERS, choose_device, file_sha256, load_model
     from bridle_fairseq.inference.baselines import baseline_of
     from bridle_fairseq.inference.extractors import EncoderFeatures, untrained_twin
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.utils.device import choose_device
+    from bridle_fairseq.utils.files import file_sha256
 
     for manifest, _ in data.values():
         manifest.check_files()

@@ -108,10 +108,12 @@ def _own_rows(queries: list[str], bank: Any, manifest: Any) -> list[int | None]:
 
 def _vectors(args: argparse.Namespace, bank: Any, files: list[str]) -> Any:
     """Vectors of files that are not in the index, made as its own were."""
-    from bridle_fairseq.cli.checkpoint import ENCODERS, check_checkpoint, choose_device, load_model
+    from bridle_fairseq.data.artifacts.provenance import check_checkpoint
     from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.evaluation.retrieval import FeatureBank
     from bridle_fairseq.inference.pipeline import BatchLimits
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.utils.device import choose_device
 
     if not args.checkpoint:
         raise InputError(f"{files[0]}: not a row of the index; expected --checkpoint, the one that made it")

@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tokenise a shard; the process that finishes the last one writes the codes' files."""
     shard, num_shards, manifest = open_corpus(args)
-    from bridle_fairseq.cli.checkpoint import choose_device, load_model
     from bridle_fairseq.data.artifacts.codes import CodeParts
     from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.models.checkpoints import load_model
+    from bridle_fairseq.utils.device import choose_device
 
     device = choose_device(args.device)
     model, task = load_model(args.checkpoint, device)
@@ -72,9 +73,9 @@ def _make_missing(
 
 def _describe(args: argparse.Namespace, model: Any, task: Any, manifest: Any) -> Any:
     """The :class:`CodesInfo` of what this model makes of this manifest."""
-    from bridle_fairseq.cli.checkpoint import file_sha256
     from bridle_fairseq.data.artifacts.codes import CodesInfo
     from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.utils.files import file_sha256
 
     settings, modality = model.settings, modality_of(task.cfg)
     segment = modality.segment(task.cfg, args.segment_seconds)

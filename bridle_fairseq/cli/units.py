@@ -118,12 +118,12 @@ def prefix_of(path: str, suffix: str) -> str:
 def _check(args: argparse.Namespace, prefix: str, what: str, codes: Any) -> None:
     """See that they are of the manifest and of the checkpoint that the user names."""
     if args.manifest:
-        from bridle_fairseq.data.artifacts.codes import check_manifest
+        from bridle_fairseq.data.artifacts.provenance import check_manifest
         from bridle_fairseq.data.manifests.manifest import Manifest
 
         check_manifest(prefix, what, codes.manifest_sha256, Manifest.read(args.manifest))
     if args.checkpoint:
-        from bridle_fairseq.cli.checkpoint import check_checkpoint
+        from bridle_fairseq.data.artifacts.provenance import check_checkpoint
 
         check_checkpoint(f"{prefix}.json", what, codes.checkpoint_sha256, args.checkpoint)
 

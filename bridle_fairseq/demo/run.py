@@ -97,7 +97,8 @@ class Demo:
         checkpoint = training.newest_checkpoint(self.folder)
         with self._step("codes", "4/6  codes of all clips"):
             self._tokenize(checkpoint, splits)
-        from bridle_fairseq.cli.checkpoint import choose_device, load_model
+        from bridle_fairseq.models.checkpoints import load_model
+        from bridle_fairseq.utils.device import choose_device
 
         model, task = load_model(checkpoint, choose_device(None))
         comparison = None

@@ -161,7 +161,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 def _contents(source: Source, parts: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What ``config.json`` says, and the weights that are wanted, in float32."""
-    from bridle_fairseq.cli.checkpoint import file_sha256
+    from bridle_fairseq.utils.files import file_sha256
 
     config: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "bridle_fairseq": __version__}
     config |= {"model": source.model, "modality": source.settings.modality}

@@ -1,17 +1,58 @@
-"""Settings and weights out of a checkpoint of the model ``bridle``, for the models that take parts of it."""
+"""The one reader of checkpoints: whole models, and settings and weights of parts."""
 
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
+import bridle_fairseq
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.models.bridle import plain, settings_from
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
+
+# what a model of this name has and the others lack
+PARTS = {
+    "bridle": "quantizer",
+    "bridle_classifier": "head",
+    "bridle_ctc": "frame_head",
+    "bridle_mel_decoder": "log_mel",
+}
+ENCODERS = ("bridle", "bridle_classifier", "bridle_ctc")  # what has an encoder, whose features can be taken
+
+
+def load_model(path: str, device: str = "cpu", names: Sequence[str] = ("bridle",)) -> tuple[Any, Any]:
+    """A checkpoint's model, in eval mode on a device, and its task.
+
+    Args:
+        path: of the checkpoint.
+        device: where the model shall be.
+        names: the registered names of which the model must have one.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or of another model.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+    bridle_fairseq.register()
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    try:
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
+    except InputError:
+        raise
+    except Exception as error:  # what is no checkpoint fails in any way there is
+        reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
+        raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason[:160]})") from None
+    model = models[0]
+    if not any(hasattr(model, PARTS[name]) for name in names):
+        expected = " or ".join(map(repr, names))
+        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model {expected}")
+    return model.to(device).eval(), task
 
 
 def read_bridle(path: Optional[str]) -> Tuple[BridleSettings, Dict[str, Tensor]]:

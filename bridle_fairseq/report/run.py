@@ -75,7 +75,7 @@ def read_run(folder: str) -> Run:
         raise InputError(f"{folder}: no such folder; expected the one in which fairseq-hydra-train ran")
     checkpoint = _checkpoint(root)
     records = _records(root)
-    from bridle_fairseq.cli.checkpoint import ENCODERS, load_model
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
 
     model, _ = load_model(str(checkpoint), names=ENCODERS)
     cfg, updates = _configuration(checkpoint)

@@ -90,7 +90,7 @@ def keep_to_checkpoints(out: Path, checkpoint: str, folds: Sequence[Fold], overw
 
 
 def _about(fold: Fold, checkpoint: str) -> dict[str, str]:
-    from bridle_fairseq.cli.checkpoint import file_sha256
+    from bridle_fairseq.utils.files import file_sha256
 
     return {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
 
@@ -164,12 +164,13 @@ def _probe(job: Job, fold: Fold, features: Mapping[FeatureArray, np.ndarray]) ->
 
 def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
     """Features of all clips by the fold's checkpoint, made once for all folds that share it, resumed where left."""
-    from bridle_fairseq.cli.checkpoint import ENCODERS, file_sha256, load_model
     from bridle_fairseq.cli.features import choose_chunking, choose_layers, describe, make_features
     from bridle_fairseq.data.artifacts.features import FeatureParts
     from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, untrained_twin
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
     from bridle_fairseq.nn.frontend import AudioFrontEnd
     from bridle_fairseq.nn.settings import BridleSettings
+    from bridle_fairseq.utils.files import file_sha256
 
     args, task, sha256, checkpoint = job.args, None, "", job.checkpoint(fold)
     if args.mode == "logmel":
@@ -196,7 +197,7 @@ def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
 
 
 def _finetune(job: Job, checkpoint: str, folder: Path) -> Row:
-    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.models.checkpoints import load_model
     from bridle_fairseq.training.launch import (
         FINETUNING_CONFIGS,
         MULTI_LABEL,

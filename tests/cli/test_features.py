@@ -48,7 +48,8 @@ def files(folder) -> dict[str, bytes]:
 
 
 def test_rows_are_the_manifests_and_arrays_what_the_index_says(checkpoint, corpus, tmp_path, capsys) -> None:
-    from bridle_fairseq.cli.checkpoint import file_sha256, load_model
+    from bridle_fairseq.models.checkpoints import load_model
+    from bridle_fairseq.utils.files import file_sha256
 
     assert features(checkpoint, corpus, "--out", str(tmp_path / "out"), *ALL) == 0
     index = json.loads((tmp_path / "out/valid.features.json").read_text())

@@ -76,9 +76,9 @@ def test_the_pretrained_encoder_is_probed_and_not_its_untrained_twin(checkpoint,
     """What goes into the probes is what `encoder_features` gives for each clip."""
     import torch
 
-    from bridle_fairseq.cli.checkpoint import load_model
     from bridle_fairseq.evaluation import probe_table as comparison
     from bridle_fairseq.inference.extractors import encoder_features, untrained_twin
+    from bridle_fairseq.models.checkpoints import load_model
 
     seen = {}
     monkeypatch.setattr(

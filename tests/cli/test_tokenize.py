@@ -43,7 +43,7 @@ def result(folder) -> bytes:
 
 
 def load(checkpoint: str):
-    from bridle_fairseq.cli.checkpoint import load_model
+    from bridle_fairseq.models.checkpoints import load_model
 
     return load_model(checkpoint)[0]
 

@@ -158,7 +158,7 @@ def test_splits_of_one_folder_mean_the_same(corpus, tmp_path, capsys):
 
 
 def test_another_manifest_or_checkpoint_is_refused(corpus, tmp_path, capsys):
-    from bridle_fairseq.cli.checkpoint import file_sha256
+    from bridle_fairseq.utils.files import file_sha256
 
     write_corpus(tmp_path / "other", seed=1)
     (tmp_path / "model.pt").write_bytes(b"a checkpoint")

@@ -44,7 +44,7 @@ def test_why_training_failed_is_passed_on(tmp_path, monkeypatch) -> None:
 def test_an_untrained_checkpoint_has_the_settings_and_other_weights(tmp_path, monkeypatch) -> None:
     model = Bridle(BridleSettings(**SMALL))
     torch.save({"cfg": {"model": 3}, "model": model.state_dict()}, tmp_path / "trained.pt")
-    monkeypatch.setattr("bridle_fairseq.cli.checkpoint.load_model", lambda path: (model, None))
+    monkeypatch.setattr("bridle_fairseq.models.checkpoints.load_model", lambda path: (model, None))
     states = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         path = finetuning_run.write_untrained(str(tmp_path / "trained.pt"), tmp_path / f"{name}.pt", seed)

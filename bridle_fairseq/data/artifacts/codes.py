@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridle_fairseq.data.artifacts.provenance import check_manifest
 from bridle_fairseq.data.artifacts.sharding import Parts, replacing
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
 from bridle_fairseq.utils.errors import InputError
@@ -143,26 +144,6 @@ class CachedCodes:
         """Codes of one segment of a row: n x K int64."""
         size = self.info.grid["patches_per_segment"]
         return self.item(row)[number * size : (number + 1) * size]
-
-
-def check_manifest(prefix: str, what: str, sha256: str, manifest: Manifest) -> None:
-    """See that what lies at a prefix was made of this manifest.
-
-    Args:
-        prefix: path without ``.json``.
-        what: lies there, for the error.
-        sha256: of the manifest that it was made of.
-        manifest: the one that it must have been made of.
-
-    Raises:
-        InputError: it was made of another one.
-    """
-    fingerprint = manifest.fingerprint()
-    if sha256 != fingerprint:
-        raise InputError(
-            f"{prefix}.json: {what} of another manifest (sha256 {sha256[:12]}); expected "
-            f"those of {manifest.name} ({fingerprint[:12]}), the same rows and sizes"
-        )
 
 
 def open_items(prefix: str, dtype: type[np.integer]) -> Any:

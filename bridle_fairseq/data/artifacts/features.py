@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.codes import check_manifest
+from bridle_fairseq.data.artifacts.provenance import check_manifest
 from bridle_fairseq.data.artifacts.sharding import SAMPLES_OF_CHUNK, Parts, cut, replacing
 from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
 from bridle_fairseq.utils.errors import InputError
