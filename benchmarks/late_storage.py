@@ -24,8 +24,8 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.data.manifests import archive  # noqa: E402
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
+from bridle_fairseq.data.manifests import archive  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 from bridle_fairseq.tasks.datasets import FairseqMedia  # noqa: E402
 

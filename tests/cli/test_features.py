@@ -119,7 +119,8 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     out = tmp_path / "out"
     code = (
-        "import sys; from bridle_fairseq.data.artifacts import sharding as parts; parts.cut.__defaults__ = (3, 1 << 27); "
+        "import sys; from bridle_fairseq.data.artifacts import sharding as parts; "
+        "parts.cut.__defaults__ = (3, 1 << 27); "
         "from bridle_fairseq.inference import extractors as features; import time; make = features.FeatureMaker.make\n"
         "def slow(*a):\n    time.sleep(0.2)\n    return make(*a)\n"
         "features.FeatureMaker.make = slow; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
