@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.optional import optional_import
 
 
 class Errors(NamedTuple):
@@ -26,11 +26,8 @@ def load_jiwer() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    try:
+    with optional_import("word error rates need jiwer", "'bridle_fairseq[speech]'"):
         import jiwer
-    except ImportError as error:
-        hint = "pip install 'bridle_fairseq[speech]'"
-        raise InputError(f"word error rates need jiwer ({error}); install it: {hint}") from None
     return jiwer
 
 

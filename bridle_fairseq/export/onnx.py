@@ -17,6 +17,7 @@ from bridle_fairseq.export.core import EncoderCore
 from bridle_fairseq.nn.attention import FUSED_FROM_CPU
 from bridle_fairseq.pretrained import load
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.optional import optional_import
 
 MOST_CLIPS, MOST_SECONDS = 4096, 3600  # of a batch that the graph takes
 
@@ -103,12 +104,10 @@ def write_onnx(folder: Path) -> float:
     Raises:
         InputError: a package of the extra ``onnx`` is missing, or onnxruntime computes something else.
     """
-    try:
+    with optional_import("--onnx needs onnx, onnxruntime and onnxscript", "'bridle_fairseq[onnx]'"):
         import onnx  # noqa: F401
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"--onnx needs {error.name}, of the extra onnx: pip install 'bridle_fairseq[onnx]'") from None
     model = load(folder)
     with _quiet():
         program: Any = torch.onnx.export(

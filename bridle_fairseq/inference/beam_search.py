@@ -11,6 +11,7 @@ from typing import Any
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
 from bridle_fairseq.nn.ctc import BLANK, Emissions
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.optional import optional_import
 
 
 class BeamSearch:
@@ -97,13 +98,9 @@ def _load_decoder(with_lm: bool) -> Any:
     Raises:
         InputError: torchaudio, flashlight-text or, where it is needed, kenlm is not installed.
     """
-    try:
+    with optional_import("beam search needs torchaudio's decoder", "torchaudio flashlight-text kenlm"):
         from torchaudio.models.decoder import ctc_decoder
 
         if with_lm:
             import kenlm  # noqa: F401
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        hint = "pip install torchaudio flashlight-text kenlm"
-        raise InputError(f"beam search needs torchaudio's decoder ({reason}); install it: {hint}") from None
     return ctc_decoder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.nn.fbank import PREEMPHASIS, LogMel
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.optional import optional_import
 
 
 def load_torchaudio() -> Any:
@@ -18,12 +18,8 @@ def load_torchaudio() -> Any:
     Raises:
         InputError: it is not installed, or does not fit this torch.
     """
-    try:
+    with optional_import("Griffin-Lim needs torchaudio", "'bridle_fairseq[units]'"):
         from torchaudio import functional
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        hint = "pip install 'bridle_fairseq[units]'"
-        raise InputError(f"Griffin-Lim needs torchaudio ({reason}); install it: {hint}") from None
     return functional
 
 

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.units.files import UnitsInfo, check_alike, units_summary
 from bridle_fairseq.units.scheme import to_characters
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import fields_of
+from bridle_fairseq.utils.files import atomic_text, fields_of
+from bridle_fairseq.utils.optional import optional_import
 
 LONGEST_LINE = 4096  # for training alone; SentencePiece counts positions of a line in 16 bits
 MAX_UNITS = 4_000_000  # of training: its memory grows with them, some 100 bytes each
@@ -34,11 +34,8 @@ def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> A
     Raises:
         InputError: it is not installed.
     """
-    try:
+    with optional_import(f"{what} need sentencepiece", f"'bridle_fairseq[{extra}]'"):
         import sentencepiece
-    except ImportError as error:
-        hint = f"pip install 'bridle_fairseq[{extra}]'"
-        raise InputError(f"{what} need sentencepiece ({error}); install it: {hint}") from None
     return sentencepiece
 
 

@@ -25,6 +25,7 @@ from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.device import choose_device
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.optional import optional_import
 
 DECODER = ("bridle_mel_decoder",)
 
@@ -67,10 +68,8 @@ def distance(args: argparse.Namespace) -> None:
 
 def plot(found: dict[str, list[float]], path: Path) -> None:
     """Distance against levels, a line for each checkpoint."""
-    try:
+    with optional_import("the plot needs matplotlib", "'bridle_fairseq[units]'"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(f"the plot needs matplotlib ({error}); pip install 'bridle_fairseq[units]'") from None
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for name, values in zip(short_names(list(found)), found.values(), strict=True):

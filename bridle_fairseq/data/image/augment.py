@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.optional import optional_import
 
 CROP_ATTEMPTS = 10
 LOG_RATIO = float(np.log(4 / 3))
@@ -61,12 +62,8 @@ def load_transforms() -> Any:
     Raises:
         InputError: it is not installed, or does not fit this torch.
     """
-    try:
+    with optional_import("rand_augment, erase and cutmix need torchvision", "'bridle_fairseq[images]'"):
         from torchvision.transforms import v2
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        hint = "pip install 'bridle_fairseq[images]'"
-        raise InputError(f"rand_augment, erase and cutmix need torchvision ({reason}); install it: {hint}") from None
     return v2
 
 

@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from bridle_fairseq.data.manifests.archive import read_slice, split_slice
-from bridle_fairseq.utils.errors import DecodeError, InputError
+from bridle_fairseq.utils.errors import DecodeError
+from bridle_fairseq.utils.optional import optional_import
 
 MAX_PIXELS = 2**26  # of a frame, twice 8K: a header can claim any size, and memory is taken before data is seen
 MAX_RATE = 240  # frames a second; streams that state more state their clock's rate
@@ -22,10 +23,8 @@ def load_av() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    try:
+    with optional_import("video needs PyAV", "'bridle_fairseq[video]'"):
         import av
-    except ImportError as error:
-        raise InputError(f"video needs PyAV ({error}); install it: pip install 'bridle_fairseq[video]'") from None
     return av
 
 
