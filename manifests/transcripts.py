@@ -16,7 +16,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bridle_fairseq.data.artifacts.sharding import replacing
+from bridle_fairseq.data.utils.files import atomic_binary
+
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
 from bridle_fairseq.prepare.corpus import Corpus, run_script, scan_source, script_parser, splits_of
 from bridle_fairseq.prepare.transcripts import (
@@ -85,13 +86,13 @@ def symbols_of(args, training_texts):
     if not args.like:
         counts = letter_counts(training_texts)
         if args.units == "spm":
-            with replacing(model) as file:
+            with atomic_binary(model) as file:
                 file.write(train_pieces(training_texts, args.vocab_size))
             counts = Pieces(model.read_bytes(), str(model)).counts(training_texts)
         Vocabulary.write(folder, args.units, counts)
     vocabulary = Vocabulary.read(folder, args.units)
     if args.like and Path(args.like).resolve() != Path(args.dest).resolve():
-        with replacing(Path(Vocabulary.path(args.dest, args.units))) as file:
+        with atomic_binary(Path(Vocabulary.path(args.dest, args.units))) as file:
             file.write(Path(vocabulary.source).read_bytes())
     if args.units == "ltr":
         return letters, vocabulary

@@ -1,4 +1,4 @@
-"""What commands over a whole corpus share: their arguments, shards, and the loop over the chunks that are missing."""
+"""What commands over a whole corpus share: their arguments, shards, and the loop over the blocks that are missing."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def open_corpus(args: argparse.Namespace) -> tuple[int, int, Any]:
 
 
 def make_missing(
-    parts: Any, todo: list[int], make: Callable[[range, Callable[[int], object]], Any], max_skipped: float, name: str
+    job: Any, todo: list[int], make: Callable[[range, Callable[[int], object]], Any], max_skipped: float, name: str
 ) -> tuple[int, float]:
-    """Make and store these chunks; the number of their clips, and the seconds it took.
+    """Make and store these blocks; the number of their clips, and the seconds it took.
 
     Args:
-        parts: a :class:`bridle_fairseq.data.artifacts.sharding.Parts`.
-        todo: numbers of chunks.
-        make: (rows, what hears of finished rows) -> the part of a chunk.
+        job: a :class:`bridle_fairseq.data.artifacts.sharding.ShardedJob`.
+        todo: numbers of blocks.
+        make: (rows, what hears of finished rows) -> the result of a block.
         max_skipped: share of the clips that may be unusable; more stop the work.
         name: beside the progress bar.
 
@@ -99,16 +99,16 @@ def make_missing(
     """
     from bridle_fairseq.data.manifests.skipped import SkipLog
 
-    skips = SkipLog(parts.manifest, f"{parts.prefix}.skipped.tsv")
-    skips.take_over(parts.skipped())  # of a run that was stopped, or of other shards
+    skips = SkipLog(job.manifest, f"{job.prefix}.skipped.tsv")
+    skips.take_over(job.skipped())  # of a run that was stopped, or of other shards
     skips.check(max_skipped)  # a run that was stopped for them must not be finished by starting it again
-    clips, begun = sum(len(parts.chunks[number]) for number in todo), time.monotonic()
+    clips, begun = sum(len(job.blocks[number]) for number in todo), time.monotonic()
     with progress_bar(clips, name) as bar:
         for number in todo:
-            part = make(parts.chunks[number], bar.update)
-            for row, reason in part.skipped:
+            result = make(job.blocks[number], bar.update)
+            for row, reason in result.skipped:
                 skips.add(row, reason)
-            parts.write(number, part)
+            job.write(number, result)
             skips.check(max_skipped)
     return clips, time.monotonic() - begun
 

@@ -167,7 +167,7 @@ def _keep_to_settings(args: argparse.Namespace, out: Path, corpus: Any) -> None:
     Raises:
         InputError: they are of others.
     """
-    from bridle_fairseq.data.manifests.manifest import atomic_text
+    from bridle_fairseq.utils.files import atomic_text
 
     settings, path = _settings(args, corpus), out / "settings.json"
     try:

@@ -117,8 +117,8 @@ def _progress(batches: Any) -> Any:
 
 def _write_predictions(folder: str, split: str, dataset: Any, classes: Any, rows: Any, scores: Any) -> str:
     """``{split}.predictions.csv``: a line a clip with its true and predicted classes and a score of each class."""
-    from bridle_fairseq.data.manifests.manifest import atomic_text
     from bridle_fairseq.evaluation.classification import THRESHOLD
+    from bridle_fairseq.utils.files import atomic_text
 
     path = os.path.join(folder, f"{split}.predictions.csv")
     with atomic_text(path) as file:

@@ -66,7 +66,7 @@ def add_chunk_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the features of a shard; the process that finishes the last one writes the files."""
     shard, num_shards, manifest = open_corpus(args)
-    from bridle_fairseq.data.artifacts.features import FeatureParts
+    from bridle_fairseq.data.artifacts.features import FeaturesJob
     from bridle_fairseq.inference.extractors import EncoderFeatures
     from bridle_fairseq.models.checkpoints import ENCODERS, load_model
     from bridle_fairseq.utils.device import choose_device
@@ -81,21 +81,19 @@ def run(args: argparse.Namespace) -> int:
     split = Path(args.manifest).name.removesuffix(".tsv")
     prefix = os.path.join(args.out, f"{split}.features")
     info = describe(extractor.arrays, chunking, args.dtype, file_sha256(args.checkpoint), manifest)
-    parts = FeatureParts(prefix, info, manifest, args.overwrite)
-    if parts.finished():
+    job = FeaturesJob(prefix, info, manifest, args.overwrite)
+    if job.finished():
         print(f"{prefix}.json is complete already: features of this checkpoint and manifest")
         return 0
-    todo = parts.missing(shard, num_shards)
-    clips, seconds = make_features(args, parts, todo, chunking, [extractor], device, split)
+    todo = job.missing(shard, num_shards)
+    clips, seconds = make_features(args, job, todo, chunking, [extractor], device, split)
     print(f"{split}: {clips} clips in {seconds:.1f} s, {clips / max(seconds, 1e-9):.1f} clips/s on {device}")
-    summary = parts.join()
+    summary = job.join()
     if summary is not None:
-        _report(summary, parts)
-    elif not parts.finished():
-        left = len(parts.missing())
-        print(
-            f"{split}: shard {shard} of {num_shards} is done; {left} of {len(parts.chunks)} chunks are left to others"
-        )
+        _report(summary, job)
+    elif not job.finished():
+        left = len(job.missing())
+        print(f"{split}: shard {shard} of {num_shards} is done; {left} of {len(job.blocks)} chunks are left to others")
     return 0
 
 
@@ -162,25 +160,25 @@ def describe(arrays: tuple[Any, ...], chunking: Any, dtype: str, checkpoint_sha2
 
 
 def make_features(
-    args: argparse.Namespace, parts: Any, todo: list[int], chunking: Any, extractors: list[Any], device: Any, name: str
+    args: argparse.Namespace, job: Any, todo: list[int], chunking: Any, extractors: list[Any], device: Any, name: str
 ) -> tuple[int, float]:
-    """Make and store these chunks; the number of their clips, and the seconds it took."""
+    """Make and store these blocks; the number of their clips, and the seconds it took."""
     from bridle_fairseq.inference.extractors import FeatureMaker
     from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 
-    info = parts.info
-    with SegmentReader(parts.manifest, chunking.reader, chunking, args.workers) as reader:
+    info = job.info
+    with SegmentReader(job.manifest, chunking.reader, chunking, args.workers) as reader:
         limits = BatchLimits(args.batch_size, args.max_tokens)
         maker = FeatureMaker(chunking.front_end, extractors, reader, limits, info.dtype, device)
-        return make_missing(parts, todo, maker.make, args.max_skipped, name)
+        return make_missing(job, todo, maker.make, args.max_skipped, name)
 
 
-def _report(summary: Any, parts: Any) -> None:
+def _report(summary: Any, job: Any) -> None:
     """What the finished files hold."""
     print(f"{summary.rows} clips, {summary.patches} patches, {len(summary.skipped)} clips skipped")
-    for array in parts.info.arrays:
+    for array in job.info.arrays:
         rows = summary.patches if array.pooling == "patches" else summary.rows
-        print(f"{parts.prefix}.{array.name}.npy: {rows} x {array.width} {parts.info.dtype}")
+        print(f"{job.prefix}.{array.name}.npy: {rows} x {array.width} {job.info.dtype}")
     if summary.skipped:
-        print(f"skipped: {parts.prefix}.skipped.tsv; their pooled features are NaN, and they have no patches")
-    print(f"index: {parts.prefix}.json")
+        print(f"skipped: {job.prefix}.skipped.tsv; their pooled features are NaN, and they have no patches")
+    print(f"index: {job.prefix}.json")

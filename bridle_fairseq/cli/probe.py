@@ -136,25 +136,25 @@ def extract(
     """
     import numpy as np
 
-    from bridle_fairseq.data.artifacts.sharding import cut
+    from bridle_fairseq.data.artifacts.sharding import plan_blocks
     from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.inference.extractors import FeatureMaker
     from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 
     skips = SkipLog(manifest, os.path.join(args.out, f"{name}.skipped.tsv") if args.out else None)
-    parts = []
+    results = []
     with (
         SegmentReader(manifest, chunking.reader, chunking, args.workers) as reader,
         progress_bar(len(manifest), name) as bar,
     ):
         limits = BatchLimits(args.batch_size, args.max_tokens)
         maker = FeatureMaker(chunking.front_end, extractors, reader, limits, device=device)
-        for rows in cut(manifest.sizes):
-            parts.append(maker.make(rows, bar.update))
-            for row, reason in parts[-1].skipped:
+        for rows in plan_blocks(manifest.sizes):
+            results.append(maker.make(rows, bar.update))
+            for row, reason in results[-1].skipped:
                 skips.add(row, reason)
             skips.check(args.max_skipped)
-    return {array: np.concatenate([part.arrays[array.name] for part in parts]) for array in maker.arrays}
+    return {array: np.concatenate([result.arrays[array.name] for result in results]) for array in maker.arrays}
 
 
 def _stored(args: argparse.Namespace, data: dict[str, tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:

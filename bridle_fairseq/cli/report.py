@@ -30,11 +30,11 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} is {getattr(args, name)}; expected 0 or more")
     if len(args.runs) > 1 and args.out is None:
         raise InputError(f"{len(args.runs)} runs and no --out; expected --out FILE for the page that compares them")
-    from bridle_fairseq.data.manifests.manifest import atomic_text
     from bridle_fairseq.report.compare import comparison
     from bridle_fairseq.report.finetuning import finetuning_page
     from bridle_fairseq.report.page import run_page
     from bridle_fairseq.report.run import read_run
+    from bridle_fairseq.utils.files import atomic_text
 
     runs = [read_run(folder) for folder in args.runs]
     kinds = {run.pretraining: run.folder for run in runs}

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tokenise a shard; the process that finishes the last one writes the codes' files."""
     shard, num_shards, manifest = open_corpus(args)
-    from bridle_fairseq.data.artifacts.codes import CodeParts
+    from bridle_fairseq.data.artifacts.codes import CodesJob
     from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.models.checkpoints import load_model
     from bridle_fairseq.utils.device import choose_device
@@ -41,34 +41,32 @@ def run(args: argparse.Namespace) -> int:
     model, task = load_model(args.checkpoint, device)
     split = Path(args.manifest).name.removesuffix(".tsv")
     prefix = os.path.join(args.out, f"{split}.codes")
-    parts = CodeParts(prefix, _describe(args, model, task, manifest), manifest, args.overwrite)
-    if parts.finished():
+    job = CodesJob(prefix, _describe(args, model, task, manifest), manifest, args.overwrite)
+    if job.finished():
         print(f"{prefix}.bin is complete already: codes of this checkpoint and manifest")
         return 0
     reader = modality_of(task.cfg).reader(task.cfg)
-    clips, seconds = _make_missing(args, model, reader, parts, parts.missing(shard, num_shards), split)
+    clips, seconds = _make_missing(args, model, reader, job, job.missing(shard, num_shards), split)
     print(f"{split}: {clips} clips in {seconds:.1f} s, {clips / max(seconds, 1e-9):.1f} clips/s on {device}")
-    summary = parts.join()
+    summary = job.join()
     if summary is not None:
         _report(summary, prefix)
-    elif not parts.finished():
-        left = len(parts.missing())
-        print(
-            f"{split}: shard {shard} of {num_shards} is done; {left} of {len(parts.chunks)} chunks are left to others"
-        )
+    elif not job.finished():
+        left = len(job.missing())
+        print(f"{split}: shard {shard} of {num_shards} is done; {left} of {len(job.blocks)} chunks are left to others")
     return 0
 
 
 def _make_missing(
-    args: argparse.Namespace, model: Any, reader: Any, parts: Any, todo: list[int], name: str
+    args: argparse.Namespace, model: Any, reader: Any, job: Any, todo: list[int], name: str
 ) -> tuple[int, float]:
-    """Make and store these chunks; the number of their clips, and the seconds it took."""
+    """Make and store these blocks; the number of their clips, and the seconds it took."""
     from bridle_fairseq.inference.pipeline import BatchLimits, CodeMaker, SegmentReader, segments_of_codes
 
-    info = parts.info
-    with SegmentReader(parts.manifest, reader, segments_of_codes(info), args.workers) as segments:
+    info = job.info
+    with SegmentReader(job.manifest, reader, segments_of_codes(info), args.workers) as segments:
         maker = CodeMaker(model, segments, BatchLimits(args.batch_size, args.max_tokens))
-        return make_missing(parts, todo, maker.make, args.max_skipped, name)
+        return make_missing(job, todo, maker.make, args.max_skipped, name)
 
 
 def _describe(args: argparse.Namespace, model: Any, task: Any, manifest: Any) -> Any:

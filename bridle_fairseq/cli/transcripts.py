@@ -92,8 +92,8 @@ def evaluate_transcripts(
 def _write_table(
     folder: str, split: str, manifest: Any, rows: list[int], references: list[str], hypotheses: list[str]
 ) -> str:
-    from bridle_fairseq.data.manifests.manifest import atomic_text
     from bridle_fairseq.evaluation.wer import character_errors, word_errors
+    from bridle_fairseq.utils.files import atomic_text
 
     path = os.path.join(folder, f"{split}.transcripts.csv")
     with atomic_text(path) as file:

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _units(args: argparse.Namespace, shard: int, num_shards: int) -> int:
     from bridle_fairseq.data.artifacts.codes import CachedCodes
     from bridle_fairseq.units.files import UnitsInfo
-    from bridle_fairseq.units.unit_parts import UnitParts, make_units
+    from bridle_fairseq.units.sharding import UnitsJob, make_units
 
     corpora = []
     for path in args.source:
@@ -75,16 +75,16 @@ def _units(args: argparse.Namespace, shard: int, num_shards: int) -> int:
     _check_alike([(f"{prefix}.json", info) for prefix, _, info in corpora], args.out, args.overwrite)
     for prefix, codes, info in corpora:
         split = os.path.basename(prefix).removesuffix(".codes")
-        parts = UnitParts(os.path.join(args.out, f"{split}.units"), codes, info, args.overwrite)
-        if parts.finished():
-            print(f"{parts.prefix}.json is complete already: units of these codes")
+        job = UnitsJob(os.path.join(args.out, f"{split}.units"), codes, info, args.overwrite)
+        if job.finished():
+            print(f"{job.prefix}.json is complete already: units of these codes")
             continue
-        make_units(parts, parts.missing(shard, num_shards))
-        summary = parts.join()
+        make_units(job, job.missing(shard, num_shards))
+        summary = job.join()
         if summary is not None:
-            _report(split, summary, parts)
-        elif not parts.finished():
-            left, of = len(parts.missing()), len(parts.chunks)
+            _report(split, summary, job)
+        elif not job.finished():
+            left, of = len(job.missing()), len(job.blocks)
             print(f"{split}: shard {shard} of {num_shards} is done; {left} of {of} chunks are left to others")
     return 0
 
@@ -141,9 +141,9 @@ def _check_alike(infos: list[tuple[str, Any]], out: str, overwrite: bool) -> Non
         check_alike(path, units_summary(info), first_path, units_summary(first))
 
 
-def _report(split: str, summary: Any, parts: Any) -> None:
+def _report(split: str, summary: Any, job: Any) -> None:
     """What the finished files hold."""
-    scheme = parts.info.scheme
-    kept = f", {summary.units / max(summary.codes, 1):.1%} kept" if parts.info.dedup else ""
+    scheme = job.info.scheme
+    kept = f", {summary.units / max(summary.codes, 1):.1%} kept" if job.info.dedup else ""
     print(f"{split}: {summary.rows} clips ({summary.empty} empty), {summary.units} units of {scheme.size}{kept}")
-    print(f"units: {', '.join(parts.files())}; {parts.prefix}.json")
+    print(f"units: {', '.join(job.files())}; {job.prefix}.json")

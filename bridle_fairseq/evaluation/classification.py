@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 # What may decide which checkpoint is the best one, by whether a clip has one class or any number of them.
 SINGLE_LABEL = ("accuracy", "top5_accuracy", "mAP", "mAUC", "d_prime")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
-from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe
+from bridle_fairseq.utils.files import atomic_text
 
 PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "knn": knn_probe}
 

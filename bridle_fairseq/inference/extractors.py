@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.artifacts.features import PATCHES, FeatureArray
-from bridle_fairseq.data.artifacts.sharding import Part
+from bridle_fairseq.data.artifacts.sharding import BlockResult
 from bridle_fairseq.data.audio.dataset import AudioReader
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.inference.pipeline import BatchLimits, Segment, SegmentReader, process
@@ -201,7 +201,7 @@ class LogMelFeatures:
 
 
 class FeatureMaker:
-    """Makes the features of chunks of rows; :meth:`make`'s parts are those of :class:`.FeatureParts`.
+    """Makes the features of blocks of rows, in the arrays of :class:`.FeaturesJob`.
 
     Args:
         front_end: of all extractors.
@@ -225,7 +225,7 @@ class FeatureMaker:
         self.dtype, self.device = np.dtype(dtype), device
         self.arrays = tuple(array for extractor in extractors for array in extractor.arrays)
 
-    def make(self, rows: range, done: Callable[[int], object] = lambda clips: None) -> Part:
+    def make(self, rows: range, done: Callable[[int], object] = lambda clips: None) -> BlockResult:
         """Features of these rows, by array name; ``sizes``: patches of each row."""
         pieces, bad = process(self.reader, rows, self._of_segments, self.limits, done)
         found: dict[str, list[np.ndarray]] = {array.name: [] for array in self.arrays}
@@ -236,7 +236,7 @@ class FeatureMaker:
             for array in self.arrays:
                 found[array.name].append(self._shaped(array, made.get(array.name)))
         arrays = {name: np.concatenate(values) for name, values in found.items()}
-        return Part({**arrays, "sizes": sizes}, sorted(bad.items()))
+        return BlockResult({**arrays, "sizes": sizes}, sorted(bad.items()))
 
     def _shaped(self, array: FeatureArray, value: np.ndarray | None) -> np.ndarray:
         if array.pooling == PATCHES:

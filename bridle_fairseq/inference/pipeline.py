@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.artifacts.codes import CodesInfo, segment_count
-from bridle_fairseq.data.artifacts.sharding import Part
+from bridle_fairseq.data.artifacts.sharding import BlockResult
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
@@ -174,7 +174,7 @@ class CodeMaker:
         self.model, self.reader, self.limits = model, reader, limits
         self.device = next(model.parameters()).device
 
-    def make(self, rows: range, done: Callable[[int], object] = lambda clips: None) -> Part:
+    def make(self, rows: range, done: Callable[[int], object] = lambda clips: None) -> BlockResult:
         """Codes of these rows: ``codes``, ``sizes`` (how many of them each row has), ``energy`` of each level."""
         energy = np.zeros(self.model.settings.num_codebooks)
 
@@ -188,7 +188,7 @@ class CodeMaker:
         flat = [codes.ravel() for row in rows for codes in items.get(row, ())]
         sizes = np.array([sum(codes.size for codes in items.get(row, ())) for row in rows], dtype=np.int64)
         codes = np.concatenate(flat) if flat else np.zeros(0, np.uint16)
-        return Part({"codes": codes, "sizes": sizes, "energy": energy}, sorted(bad.items()))
+        return BlockResult({"codes": codes, "sizes": sizes, "energy": energy}, sorted(bad.items()))
 
     @torch.inference_mode()
     def _encode(self, source: Tensor, mask: Tensor | None) -> tuple[list[np.ndarray], np.ndarray]:

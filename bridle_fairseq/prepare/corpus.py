@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import add_modality_argument, modality_named
 from bridle_fairseq.prepare.scan import Scan, find_files, read_sizes
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 FAILURES_SHOWN = 20
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridle_fairseq.data.manifests.labels import read_csv
-from bridle_fairseq.data.manifests.manifest import atomic_text
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, WORD_MARKS, Vocabulary
 from bridle_fairseq.prepare.scan import Scan
 from bridle_fairseq.prepare.tables import column_of, match, read_table
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 TEXT_COLUMNS = ("transcript", "text", "sentence", "transcription")
 KEPT_MARKS = "'"  # parts of words such as DON'T

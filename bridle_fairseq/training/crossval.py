@@ -20,11 +20,12 @@ import numpy as np
 
 from bridle_fairseq.data.artifacts.features import FeatureArray, Features
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
 from bridle_fairseq.evaluation.probe_table import Row, aligned, compare, finite_rows, write
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 POOLINGS = ("mean", "frequency")
 CHOSEN = "what validates best"
@@ -165,7 +166,7 @@ def _probe(job: Job, fold: Fold, features: Mapping[FeatureArray, np.ndarray]) ->
 def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
     """Features of all clips by the fold's checkpoint, made once for all folds that share it, resumed where left."""
     from bridle_fairseq.cli.features import choose_chunking, choose_layers, describe, make_features
-    from bridle_fairseq.data.artifacts.features import FeatureParts
+    from bridle_fairseq.data.artifacts.features import FeaturesJob
     from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, untrained_twin
     from bridle_fairseq.models.checkpoints import ENCODERS, load_model
     from bridle_fairseq.nn.frontend import AudioFrontEnd
@@ -188,11 +189,11 @@ def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
     # The settings of this folder have been checked: what else is there is of no use any more.
     shared = checkpoint == (args.checkpoint or "")
     folder = job.out if shared else job.out / f"fold{fold.name}"
-    parts = FeatureParts(folder / "all.features", info, manifest, overwrite=True)
-    if not parts.finished():
-        make_features(args, parts, parts.missing(), chunking, [extractor], job.device, "features")
-        parts.join()
-    stored = Features(parts.prefix, manifest)
+    features = FeaturesJob(folder / "all.features", info, manifest, overwrite=True)
+    if not features.finished():
+        make_features(args, features, features.missing(), chunking, [extractor], job.device, "features")
+        features.join()
+    stored = Features(features.prefix, manifest)
     return {array: stored[array.name] for array in info.arrays}
 
 

@@ -91,13 +91,13 @@ def write_untrained(checkpoint: str, path: Path, seed: int) -> str:
     """A checkpoint of the same settings with fresh random weights, from which to train from scratch; its path."""
     import torch
 
-    from bridle_fairseq.data.artifacts.sharding import replacing
+    from bridle_fairseq.data.utils.files import atomic_binary
     from bridle_fairseq.inference.extractors import untrained_twin
     from bridle_fairseq.models.checkpoints import load_model
 
     if not path.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=False)
         state["model"] = untrained_twin(load_model(checkpoint)[0], seed).state_dict()
-        with replacing(path) as file:
+        with atomic_binary(path) as file:
             torch.save(state, file)
     return str(path)

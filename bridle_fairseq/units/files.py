@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.codes import CodesInfo, open_items, read_info, write_index, write_info
-from bridle_fairseq.data.artifacts.sharding import refuse_others, replacing
-from bridle_fairseq.data.manifests.manifest import atomic_text
+from bridle_fairseq.data.artifacts.codes import CodesInfo, read_info, write_info
+from bridle_fairseq.data.artifacts.indexed import IndexedItems, write_index
+from bridle_fairseq.data.artifacts.provenance import check_settings
 from bridle_fairseq.units.scheme import (
     MAX_CHARACTERS,
     Scheme,
@@ -39,7 +39,7 @@ from bridle_fairseq.units.scheme import (
     to_characters,
 )
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import fields_of
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, fields_of
 
 VERSION = 1
 FORMATS = {"km": ("km",), "text": ("txt",), "fairseq": ("bin", "idx")}
@@ -119,7 +119,7 @@ def write_dictionary(info: UnitsInfo, stem: str) -> None:
             file.writelines(f"{unit} 1\n" for unit in range(info.scheme.size))
 
 
-class Encoder:
+class RowEncoder:
     """Makes what is written of a row's codes."""
 
     def __init__(self, info: UnitsInfo) -> None:
@@ -202,9 +202,9 @@ def _lines_of_units(info: UnitsInfo, stem: str, stream: int) -> Iterator[np.ndar
         first = info.scheme.first_character(stream)
         yield from (from_characters(line) - first for _, line in _lines(f"{stem}.txt"))
     else:
-        items = open_items(stem, info.dtype)
+        items = IndexedItems(stem, info.dtype)
         for number in range(len(items)):
-            item = items[number].numpy()
+            item = items[number]
             if not len(item) or item[-1] != END_OF_LINE:
                 raise InputError(f"{stem}.bin, item {number + 1}: no end of a line; expected {END_OF_LINE} at last")
             yield item[:-1] - SPECIAL_SYMBOLS
@@ -249,9 +249,9 @@ def write_codes(
     codes_info = dataclasses.replace(info.codes, num_codebooks=len(info.scheme.levels))
     codes_prefix = os.path.join(out, os.path.basename(prefix).removesuffix(".units") + ".codes")
     if os.path.exists(f"{codes_prefix}.json") and not overwrite:
-        refuse_others(codes_prefix, "codes", read_info(codes_prefix), codes_info)
+        check_settings(codes_prefix, "codes", read_info(codes_prefix), codes_info)
     sizes: list[int] = []
-    with replacing(Path(f"{codes_prefix}.bin")) as file:
+    with atomic_binary(Path(f"{codes_prefix}.bin")) as file:
         for codes in read_rows(prefix, info):
             file.write(codes.astype("<u2").tobytes())
             sizes.append(codes.size)

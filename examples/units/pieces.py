@@ -18,11 +18,12 @@ import numpy as np
 
 from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio.dataset import total_seconds
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.units import sentencepiece as pieces
 from bridle_fairseq.units.files import UnitsInfo, check_alike, read_units_info, units_summary
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 
 def read_text(path: str) -> tuple[str, UnitsInfo, str]:

@@ -16,8 +16,8 @@ import soundfile
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.artifacts import features as feature_parts
-from bridle_fairseq.data.artifacts import sharding as parts
+from bridle_fairseq.data.artifacts import features as feature_files
+from bridle_fairseq.data.artifacts import sharding
 from bridle_fairseq.data.artifacts.features import Features
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.inference.extractors import encoder_features
@@ -34,9 +34,9 @@ def corpus(tmp_path, write_corpus) -> str:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch) -> None:
-    """Three rows a chunk, so that a short manifest has several."""
-    monkeypatch.setattr(parts.cut, "__defaults__", (3, 1 << 27))
+def small_blocks(monkeypatch) -> None:
+    """Three rows a block, so that a short manifest has several."""
+    monkeypatch.setattr(sharding.plan_blocks, "__defaults__", (3, 1 << 27))
 
 
 def features(*arguments: str) -> int:
@@ -91,7 +91,7 @@ def test_chunk_length_and_overlap_can_be_chosen(checkpoint, corpus, tmp_path) ->
     assert steps == [-(-count // 16) for count in frames]
 
 
-def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_chunks, capsys) -> None:
+def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     for shard in ("2/3", "0/3"):
         assert features(checkpoint, corpus, "--out", str(tmp_path / "out"), *ALL, "--shard", shard) == 0
@@ -102,7 +102,7 @@ def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, s
     assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
 
 
-def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_chunks, monkeypatch) -> None:
+def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_blocks, monkeypatch) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
@@ -113,14 +113,14 @@ def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_chunks
 
 
 def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
-    checkpoint, tmp_path, write_corpus, small_chunks, monkeypatch
+    checkpoint, tmp_path, write_corpus, small_blocks, monkeypatch
 ):
     corpus = write_corpus(tmp_path, [12000, 8000, 100, 16000] * 6)
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     out = tmp_path / "out"
     code = (
-        "import sys; from bridle_fairseq.data.artifacts import sharding as parts; "
-        "parts.cut.__defaults__ = (3, 1 << 27); "
+        "import sys; from bridle_fairseq.data.artifacts import sharding; "
+        "sharding.plan_blocks.__defaults__ = (3, 1 << 27); "
         "from bridle_fairseq.inference import extractors as features; import time; make = features.FeatureMaker.make\n"
         "def slow(*a):\n    time.sleep(0.2)\n    return make(*a)\n"
         "features.FeatureMaker.make = slow; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -148,7 +148,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
 def test_killed_while_joining_nothing_counts_as_complete(checkpoint, corpus, tmp_path, monkeypatch) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     out = tmp_path / "out"
-    write = feature_parts.FeatureParts._write_array
+    write = feature_files.FeaturesJob._write_array
     left = [2]
 
     def dies(self, *arguments):
@@ -157,21 +157,23 @@ def test_killed_while_joining_nothing_counts_as_complete(checkpoint, corpus, tmp
         left[0] -= 1
         write(self, *arguments)
 
-    monkeypatch.setattr(feature_parts.FeatureParts, "_write_array", dies)
+    monkeypatch.setattr(feature_files.FeaturesJob, "_write_array", dies)
     assert features(checkpoint, corpus, "--out", str(out), *ALL) == 130
     assert not (out / "valid.features.json").exists() and len(list(out.glob("*.npy"))) == 2
-    monkeypatch.setattr(feature_parts.FeatureParts, "_write_array", write)
+    monkeypatch.setattr(feature_files.FeaturesJob, "_write_array", write)
     assert features(checkpoint, corpus, "--out", str(out), *ALL) == 0
     assert files(out) == files(tmp_path / "whole")
 
 
-def test_parts_of_patches_are_small_however_long_the_clips(checkpoint, corpus, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(feature_parts, "BYTES_OF_CHUNK", 10_000)
+def test_blocks_of_patches_are_small_however_long_the_clips(checkpoint, corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(feature_files, "BYTES_PER_BLOCK", 10_000)
     written = []
-    write = parts.Parts.write
-    monkeypatch.setattr(parts.Parts, "write", lambda self, n, part: written.append(part) or write(self, n, part))
+    write = sharding.ShardedJob.write
+    monkeypatch.setattr(
+        sharding.ShardedJob, "write", lambda self, n, result: written.append(result) or write(self, n, result)
+    )
     features(checkpoint, corpus, "--out", str(tmp_path / "out"), "--pooling", "patches")
-    biggest = [part.arrays["patches.layer1"].nbytes for part in written]
+    biggest = [result.arrays["patches.layer1"].nbytes for result in written]
     assert len(biggest) > 1 and max(biggest) < 25_000  # a row is never cut
 
 
@@ -193,7 +195,7 @@ def test_finished_features_are_left_alone_and_others_replaced_only_when_told(
     assert files(tmp_path / "out") != first
 
 
-def test_bad_clips_are_nan_and_listed_and_too_many_stop(checkpoint, corpus, tmp_path, small_chunks, capsys) -> None:
+def test_bad_clips_are_nan_and_listed_and_too_many_stop(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     folder = Path(corpus).parent
     (folder / "clip 1.wav").write_bytes(b"RIFF, but no more")
     soundfile.write(folder / "clip 4.wav", np.full(30000, np.nan), 16000, subtype="FLOAT")

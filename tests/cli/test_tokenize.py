@@ -15,7 +15,7 @@ import soundfile
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.artifacts import sharding as parts
+from bridle_fairseq.data.artifacts import sharding
 from bridle_fairseq.data.artifacts.codes import CachedCodes, read_info
 from bridle_fairseq.data.manifests.manifest import Manifest
 
@@ -29,9 +29,9 @@ def corpus(tmp_path, write_corpus) -> str:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch) -> None:
-    """Three rows a chunk, so that a short manifest has several."""
-    monkeypatch.setattr(parts.cut, "__defaults__", (3, 1 << 27))
+def small_blocks(monkeypatch) -> None:
+    """Three rows a block, so that a short manifest has several."""
+    monkeypatch.setattr(sharding.plan_blocks, "__defaults__", (3, 1 << 27))
 
 
 def tokenize(*arguments: str) -> int:
@@ -106,7 +106,7 @@ def test_statistics_are_those_of_the_codes(checkpoint, corpus, tmp_path, capsys)
     assert energies == pytest.approx((left / len(everything)).tolist(), abs=1e-3)
 
 
-def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_chunks, capsys) -> None:
+def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "whole"))
     for shard in ("2/3", "0/3"):
         assert tokenize(checkpoint, corpus, "--out", str(tmp_path / "out"), "--shard", shard) == 0
@@ -119,7 +119,7 @@ def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, s
     ]
 
 
-def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_chunks, monkeypatch) -> None:
+def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_blocks, monkeypatch) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "whole"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
@@ -130,14 +130,14 @@ def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_chunks
 
 
 def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
-    checkpoint, tmp_path, write_corpus, small_chunks, monkeypatch
+    checkpoint, tmp_path, write_corpus, small_blocks, monkeypatch
 ):
     corpus = write_corpus(tmp_path, [12000, 8000, 100, 16000] * 6)
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "whole"))
     out = tmp_path / "out"
     code = (
-        "import sys; from bridle_fairseq.data.artifacts import sharding as parts; "
-        "parts.cut.__defaults__ = (3, 1 << 27); "
+        "import sys; from bridle_fairseq.data.artifacts import sharding; "
+        "sharding.plan_blocks.__defaults__ = (3, 1 << 27); "
         "from bridle_fairseq.inference import pipeline as corpus; import time; make = corpus.CodeMaker.make\n"
         "def slow(*a):\n    time.sleep(0.2)\n    return make(*a)\n"
         "corpus.CodeMaker.make = slow; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -181,7 +181,7 @@ def test_codes_of_another_checkpoint_are_replaced_only_when_told(
     assert result(tmp_path) != before
 
 
-def test_bad_clips_have_empty_items_and_are_listed_once(checkpoint, corpus, tmp_path, small_chunks, capsys) -> None:
+def test_bad_clips_have_empty_items_and_are_listed_once(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     folder = Path(corpus).parent
     (folder / "clip 1.wav").write_bytes(b"RIFF, but no more")
     soundfile.write(folder / "clip 4.wav", np.full(30000, np.nan), 16000, subtype="FLOAT")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, write_index, write_info
+from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, write_info
+from bridle_fairseq.data.artifacts.indexed import write_index
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.units import files as unit_files
-from bridle_fairseq.units import unit_parts
+from bridle_fairseq.units import sharding
 
 K, C = 3, 16
 PATCHES = [4, 0, 30, 1, 12, 7, 0, 25]
@@ -44,8 +45,8 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(unit_parts, "ROWS_OF_CHUNK", 3)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(sharding, "ROWS_PER_BLOCK", 3)
 
 
 def units(*arguments, code=0):
@@ -114,7 +115,7 @@ def test_the_binary_format_is_what_fairseq_preprocess_makes_of_the_lines(corpus,
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_shards_in_any_order_give_the_same_bytes(corpus, tmp_path, small_chunks, capsys, form):
+def test_shards_in_any_order_give_the_same_bytes(corpus, tmp_path, small_blocks, capsys, form):
     options = ["--layout", "separate", "--format", form, "--dedup"]
     units(corpus[0], "--out", tmp_path / "whole", *options)
     for shard in ("2/3", "0/3"):

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from bridle_fairseq.data.artifacts.codes import CodesInfo, write_index, write_info
+from bridle_fairseq.data.artifacts.codes import CodesInfo, write_info
+from bridle_fairseq.data.artifacts.indexed import write_index
 from bridle_fairseq.units.files import UnitsInfo
 from bridle_fairseq.units.scheme import to_characters
 

@@ -1,9 +1,10 @@
 """Cached codes of a corpus: ``{split}.codes.{bin,idx,json}``.
 
-``.bin`` and ``.idx`` are fairseq's memory-mapped indexed dataset in uint16, one item a manifest row: the codes of the
-row's segments one after the other, N x K flattened row by row, N time-major. A clip is tokenised in consecutive
-segments of the training's crop length, so that a crop at a segment's boundary has its codes in one piece. A row that
-could not be read has an empty item. ``.json`` (:class:`CodesInfo`) is written last: the codes are complete where it is.
+``.bin`` and ``.idx`` are fairseq's memory-mapped indexed dataset (:mod:`.indexed`) in uint16, one item per manifest
+row: the codes of the row's segments one after the other, each N x K (N time-major) and flattened. A clip is tokenized
+in consecutive segments of the training's crop length, so that a crop at a segment's boundary has exactly the codes of
+that segment. The item of a row that could not be read is empty. ``.json`` (:class:`CodesInfo`) is written last. The
+codes are complete if it is there.
 """
 
 from __future__ import annotations
@@ -11,38 +12,35 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import struct
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridle_fairseq.data.artifacts.indexed import IndexedItems, write_index
 from bridle_fairseq.data.artifacts.provenance import check_manifest
-from bridle_fairseq.data.artifacts.sharding import Parts, replacing
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.artifacts.sharding import ShardedJob
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import fields_of
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, fields_of
 
 VERSION = 1
-INDEX_HEADER = struct.Struct("<9sQBQ")  # magic, version, type, items; then int32 sizes and int64 addresses
-TYPES: dict[type[np.integer], int] = {np.int32: 4, np.uint16: 8}  # as fairseq numbers them
 
 
 @dataclasses.dataclass(frozen=True)
 class CodesInfo:
-    """What stands in ``{split}.codes.json``.
+    """Content of ``{split}.codes.json``.
 
     Attributes:
         num_codebooks: K.
         codebook_size: C, at most 65536.
-        grid: what a patch's codes stand for, by name. In all modalities ``patches_per_segment``, N of a full segment.
-            Sound: ``frequency_patches``, F, patches of one time step; ``patch_frames``, spectrogram frames of a patch;
-            ``segment_samples``: a clip is tokenised in consecutive segments of so many samples, the crop length of
-            training; ``min_segment_samples``: a shorter last segment is left out unless it is the only one;
-            ``sample_rate`` of the samples, in Hz. Images: ``image_size``, ``valid_crop``, ``patch_height``,
-            ``patch_width``, ``columns`` of patches; an image is one segment of length 1. Video: the same of the clip in
-            the middle, and ``num_frames``, ``frame_stride``, ``patch_frames``, ``rows`` of patches.
+        grid: geometry of the segments, by name. All modalities: ``patches_per_segment``, N of a full segment.
+            Audio: ``frequency_patches``, F, patches per time step; ``patch_frames``, spectrogram frames per patch;
+            ``segment_samples``, length of a segment, the crop length of training; ``min_segment_samples``: a shorter
+            last segment is left out unless it is the only one; ``sample_rate`` of the samples in Hz. Images:
+            ``image_size``, ``valid_crop``, ``patch_height``, ``patch_width``, ``columns`` of patches; an image is one
+            segment of length 1. Video: the same for the clip in the middle of the file, and ``num_frames``,
+            ``frame_stride``, ``patch_frames``, ``rows`` of patches.
         checkpoint_sha256: of the checkpoint that made the codes.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
         version: of this format.
@@ -62,7 +60,7 @@ class CodesInfo:
 
     @property
     def min_segment(self) -> int:
-        """Length that a last segment must have, in the same units."""
+        """Minimum length of a last segment, in the same units."""
         return int(self.grid.get("min_segment_samples", 1))
 
 
@@ -77,14 +75,14 @@ def read_info(prefix: str | os.PathLike[str]) -> CodesInfo:
 
 
 def write_info(prefix: str | os.PathLike[str], info: CodesInfo) -> None:
-    """Write ``{prefix}.json``, all of it or nothing."""
+    """Write ``{prefix}.json`` atomically."""
     with atomic_text(f"{os.fspath(prefix)}.json") as file:
         json.dump(dataclasses.asdict(info), file, indent=2)
         file.write("\n")
 
 
 def segment_count(num_samples: int, segment_samples: int, min_segment_samples: int) -> int:
-    """Pieces of ``segment_samples`` in a clip; a last piece under the minimum counts only when it is alone."""
+    """Number of segments of a clip; a last segment under the minimum counts only if it is the only one."""
     full, rest = divmod(num_samples, segment_samples)
     return max(1, full + (rest >= max(1, min_segment_samples)))
 
@@ -93,8 +91,8 @@ class CachedCodes:
     """Codes of a manifest's rows, read from the memory map.
 
     Args:
-        prefix: path up to and with ``{split}.codes``.
-        manifest: to which they must belong; None: whichever they are of.
+        prefix: path up to and including ``{split}.codes``.
+        manifest: the one that they must belong to; None: not checked.
 
     Raises:
         InputError: files missing or damaged, another version, or codes of another manifest.
@@ -105,40 +103,43 @@ class CachedCodes:
         self.info = read_info(self.prefix)
         if manifest is not None:
             check_manifest(self.prefix, "codes", self.info.manifest_sha256, manifest)
-        self._items = open_items(self.prefix, np.uint16)
+        self._items = IndexedItems(self.prefix, np.uint16)
         if manifest is not None and len(self._items) != len(manifest):
-            raise InputError(f"{self.prefix}.idx: {len(self._items)} items; expected {len(manifest)}, one a row")
+            raise InputError(f"{self.prefix}.idx: {len(self._items)} items; expected {len(manifest)}, one per row")
 
-    def check(self, **wanted: object) -> None:
-        """See that the codes are what training needs, such as ``num_codebooks=4, segment_samples=163840``."""
-        described = {**vars(self.info), **self.info.grid}
-        for field, value in wanted.items():
-            found = described.get(field)
-            if found != value:
-                raise InputError(f"{self.prefix}.json: codes with {field} {found!r}; expected {value!r}")
+    def check(self, **expected: object) -> None:
+        """Check that the codes are what training needs, such as ``num_codebooks=4, segment_samples=163840``.
+
+        Raises:
+            InputError: a field has another value.
+        """
+        stored = {**vars(self.info), **self.info.grid}
+        for field, value in expected.items():
+            if stored.get(field) != value:
+                raise InputError(f"{self.prefix}.json: codes with {field} {stored.get(field)!r}; expected {value!r}")
 
     def __len__(self) -> int:
         return len(self._items)
 
     @property
     def sizes(self) -> np.ndarray:
-        """How many codes each row has, of all levels together: int32."""
+        """Number of codes of each row, all levels together: int32."""
         return self._items.sizes
 
     def item(self, row: int) -> np.ndarray:
-        """All codes of a row: n x K int64; n = 0 when the row could not be tokenised.
+        """All codes of a row: n x K int64; n = 0 if the row could not be tokenized.
 
         Raises:
-            InputError: there are others than its codebooks have.
+            InputError: codes that the codebooks do not have.
         """
-        item = self._items[row].numpy()
+        item = self._items[row]
         largest = int(item.max(initial=0))
         if largest >= self.info.codebook_size or len(item) % self.info.num_codebooks:
             raise InputError(
                 f"{self.prefix}.bin, item {row + 1}: {len(item)} codes up to {largest}; expected codes below "
                 f"{self.info.codebook_size}, {self.info.num_codebooks} a patch"
             )
-        return item.reshape(-1, self.info.num_codebooks)
+        return item.reshape(-1, self.info.num_codebooks)  # n x K
 
     def segment(self, row: int, number: int) -> np.ndarray:
         """Codes of one segment of a row: n x K int64."""
@@ -146,50 +147,8 @@ class CachedCodes:
         return self.item(row)[number * size : (number + 1) * size]
 
 
-def open_items(prefix: str, dtype: type[np.integer]) -> Any:
-    """fairseq's dataset over the two files, which are checked first: it would fail on damaged ones with a traceback.
-
-    Args:
-        prefix: path without ``.bin`` and ``.idx``.
-        dtype: of the items, a key of :data:`TYPES`.
-
-    Raises:
-        InputError: the files are missing, damaged, or of another type.
-    """
-    from fairseq.data.indexed_dataset import MMapIndexedDataset
-
-    try:
-        num_bytes = os.path.getsize(f"{prefix}.bin")
-        with open(f"{prefix}.idx", "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise InputError(f"{prefix}.idx: cannot read this index: {error}") from None
-    header = data[: INDEX_HEADER.size].ljust(INDEX_HEADER.size)
-    magic, version, kind, count = INDEX_HEADER.unpack(header)
-    if (magic, version, kind, len(data)) != (b"MMIDIDX\0\0", 1, TYPES[dtype], INDEX_HEADER.size + 12 * count):
-        raise InputError(
-            f"{prefix}.idx: not an index of what is expected here; expected fairseq's memory-mapped format with "
-            f"{np.dtype(dtype).name}"
-        )
-    sizes = np.frombuffer(data, dtype="<i4", count=count, offset=INDEX_HEADER.size)
-    expected = np.dtype(dtype).itemsize * int(sizes.sum(dtype=np.int64))
-    if num_bytes != expected or expected == 0:
-        raise InputError(f"{prefix}.bin: {num_bytes} bytes; expected the {expected} that its .idx tells of, and some")
-    return MMapIndexedDataset(prefix)
-
-
-def write_index(prefix: str, sizes: Sequence[int], dtype: type[np.integer]) -> None:
-    """Write ``{prefix}.idx``, all of it or nothing, of items of these sizes in ``{prefix}.bin``."""
-    from fairseq.data.indexed_dataset import MMapIndexedDataset
-
-    path = f"{prefix}.idx"
-    with MMapIndexedDataset.Index.writer(f"{path}.new", dtype) as writer:
-        writer.write(sizes)
-    os.replace(f"{path}.new", path)
-
-
-class Summary(NamedTuple):
-    """What a finished corpus holds."""
+class CodesSummary(NamedTuple):
+    """What the complete codes hold."""
 
     rows: int
     patches: int
@@ -198,11 +157,11 @@ class Summary(NamedTuple):
     skipped: list[tuple[int, str]]
 
 
-class CodeParts(Parts):
-    """Codes of chunks of rows.
+class CodesJob(ShardedJob):
+    """Codes, block by block.
 
-    A part's arrays: ``codes`` (uint16, all rows' codes one after the other), ``sizes`` (int64, how many of them belong
-    to each row; 0 for a skipped one) and ``energy`` (float64, K: sum over patches of the energy left after each level).
+    Arrays of a block: ``codes`` (uint16, all rows' codes one after the other), ``sizes`` (int64, number of codes of
+    each row; 0 for a skipped one) and ``energy`` (float64, K: sum over patches of the energy left after each level).
     """
 
     what = "codes"
@@ -210,28 +169,29 @@ class CodeParts(Parts):
     info: CodesInfo
 
     def stored_info(self) -> CodesInfo:
-        """What the finished json says."""
+        """The content of the complete json."""
         return read_info(self.prefix)
 
-    def _join(self) -> Summary:
+    def _join(self) -> CodesSummary:
         summary, sizes = self._write_data()
         write_index(self.prefix, sizes, np.uint16)
         write_info(self.prefix, self.info)
         return summary
 
-    def _write_data(self) -> tuple[Summary, list[int]]:
+    def _write_data(self) -> tuple[CodesSummary, list[int]]:
+        """Write ``.bin``; a summary, and the number of codes of each row."""
         sizes: list[int] = []
         skipped: list[tuple[int, str]] = []
         counts = np.zeros((self.info.num_codebooks, self.info.codebook_size), np.int64)
         energy = np.zeros(self.info.num_codebooks)
-        with replacing(Path(f"{self.prefix}.bin")) as file:
-            for number in range(len(self.chunks)):
-                arrays, some = self.read(number, ("codes", "sizes", "energy"))
+        with atomic_binary(f"{self.prefix}.bin") as file:
+            for number in range(len(self.blocks)):
+                arrays, skipped_rows = self.read(number, ("codes", "sizes", "energy"))
                 file.write(arrays["codes"].astype("<u2").tobytes())
                 sizes += arrays["sizes"].tolist()
-                skipped += some
+                skipped += skipped_rows
                 energy += arrays["energy"]
-                for level, codes in enumerate(arrays["codes"].reshape(-1, self.info.num_codebooks).T):
+                for level, codes in enumerate(arrays["codes"].reshape(-1, self.info.num_codebooks).T):  # K x patches
                     counts[level] += np.bincount(codes, minlength=self.info.codebook_size)
         patches = int(counts[0].sum())
-        return Summary(len(sizes), patches, counts, energy / max(patches, 1), skipped), sizes
+        return CodesSummary(len(sizes), patches, counts, energy / max(patches, 1), skipped), sizes

@@ -1,10 +1,14 @@
 """Features of a corpus: ``{split}.features.json`` and a memory-mapped ``.npy`` file for each layer and pooling.
 
-``{split}.features.{name}.npy`` is rows x width for pooled features, line-aligned with the manifest; a row that could
-not be read is all NaN. For features of patches it is all patches of all rows x width, each row's time-major, and
-``{split}.features.offsets.npy`` (int64, rows + 1) says where rows begin: row i has ``offsets[i]`` to
-``offsets[i + 1]``, a multiple of the patches of a step; a row that could not be read has none. The json
-(:class:`FeaturesInfo`, the number of rows, the skipped ones) is written last: the features are complete where it is.
+Pooled features: ``{split}.features.{name}.npy`` is rows x width, in the order of the manifest. A row whose clip could
+not be read is all NaN.
+
+Patch features: the file is patches of all rows x width, each row's patches time-major. Row i is
+``offsets[i]:offsets[i + 1]`` of ``{split}.features.offsets.npy`` (int64, rows + 1). A row whose clip could not be read
+has no patches.
+
+The json (:class:`FeaturesInfo`, the number of rows, the skipped rows) is written last. The features are complete if it
+is there.
 """
 
 from __future__ import annotations
@@ -13,19 +17,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bridle_fairseq.data.artifacts.provenance import check_manifest
-from bridle_fairseq.data.artifacts.sharding import SAMPLES_OF_CHUNK, Parts, cut, replacing
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.artifacts.sharding import SAMPLES_PER_BLOCK, ShardedJob, plan_blocks
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import fields_of
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, fields_of
 
 VERSION = 1
-PATCHES = "patches"  # the pooling that is none
+PATCHES = "patches"  # the pooling that keeps all patches
+BYTES_PER_BLOCK = 1 << 28
+FRAMES_PER_SECOND = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +38,10 @@ class FeatureArray:
     """One ``.npy`` file.
 
     Attributes:
-        source: what the features are of, such as ``encoder`` or ``log-mel``.
-        pooling: ``mean``, ``frequency``, ``class_token``, ``patches``, or what a source has else.
-        layer: block of the encoder, from 1; 0 where there is none.
-        width: values of a row (or of a patch).
+        source: where the features come from, such as ``encoder`` or ``log-mel``.
+        pooling: ``mean``, ``frequency``, ``class_token``, ``patches``, or another one of the source.
+        layer: block of the encoder, from 1; 0 if the source has no layers.
+        width: values per row (or per patch).
     """
 
     source: str
@@ -46,24 +51,24 @@ class FeatureArray:
 
     @property
     def name(self) -> str:
-        """As it stands in file names; what is not said is the encoder."""
-        parts = [self.source] * (self.source != "encoder") + [self.pooling] + [f"layer{self.layer}"] * (self.layer > 0)
-        return ".".join(parts)
+        """The name in file names; the source ``encoder`` and the layer 0 are omitted."""
+        words = [self.source] * (self.source != "encoder") + [self.pooling] + [f"layer{self.layer}"] * (self.layer > 0)
+        return ".".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
 class FeaturesInfo:
-    """What stands in ``{split}.features.json``.
+    """Content of ``{split}.features.json``.
 
     Attributes:
         arrays: the files.
         dtype: of their values, ``float16`` or ``float32``.
-        grid: what a patch's features stand for, by name. Sound: ``sample_rate`` of the model, in Hz;
-            ``frequency_patches``, F, patches of one time step; ``patch_frames``, spectrogram frames of a patch;
-            ``chunk_patches``: time patches that are encoded at a time; shorter clips are encoded whole;
-            ``overlap_patches``: time patches that two neighbouring chunks of a longer clip have in common. Images: as
-            for codes (:class:`.codes.CodesInfo`). In the json they stand beside the others.
-        checkpoint_sha256: of the checkpoint, empty where there is none.
+        grid: geometry of the patches, by name; in the json these fields stand beside the others. Audio:
+            ``sample_rate`` of the model in Hz; ``frequency_patches``, F, patches per time step; ``patch_frames``,
+            spectrogram frames per patch; ``chunk_patches``, time patches of a chunk (a shorter clip is one chunk);
+            ``overlap_patches``, time patches that neighbouring chunks share. Images and video: as for codes
+            (:class:`.codes.CodesInfo`).
+        checkpoint_sha256: of the checkpoint; empty if there is none.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
         version: of this format.
     """
@@ -75,9 +80,14 @@ class FeaturesInfo:
     manifest_sha256: str
     version: int = VERSION
 
+    @property
+    def has_patches(self) -> bool:
+        """Whether some array keeps all patches."""
+        return any(array.pooling == PATCHES for array in self.arrays)
+
 
 def read_description(prefix: str | os.PathLike[str]) -> tuple[FeaturesInfo, list[tuple[int, str]]]:
-    """The info in ``{prefix}.json``, and the skipped rows with their reasons.
+    """Read ``{prefix}.json``: the info, and the skipped rows with their reasons.
 
     Raises:
         InputError: missing, damaged, or of another version.
@@ -96,12 +106,12 @@ def read_description(prefix: str | os.PathLike[str]) -> tuple[FeaturesInfo, list
 def write_description(
     prefix: str | os.PathLike[str], info: FeaturesInfo, rows: int, skipped: list[tuple[int, str]]
 ) -> None:
-    """Write ``{prefix}.json``, all of it or nothing."""
+    """Write ``{prefix}.json`` atomically."""
     prefix = os.fspath(prefix)
     fields: dict[str, Any] = dataclasses.asdict(info)
     fields |= fields.pop("grid")
-    for array, described in zip(info.arrays, fields["arrays"], strict=True):
-        described["file"] = os.path.basename(f"{prefix}.{array.name}.npy")
+    for array, array_fields in zip(info.arrays, fields["arrays"], strict=True):
+        array_fields["file"] = os.path.basename(f"{prefix}.{array.name}.npy")
     with atomic_text(f"{prefix}.json") as file:
         json.dump({**fields, "rows": rows, "skipped": skipped}, file, indent=2)
         file.write("\n")
@@ -111,8 +121,8 @@ class Features:
     """Features of a manifest's rows, read from the memory map.
 
     Args:
-        prefix: path up to and with ``{split}.features``.
-        manifest: to which they must belong; None: whichever they are of.
+        prefix: path up to and including ``{split}.features``.
+        manifest: the one that they must belong to; None: not checked.
 
     Raises:
         InputError: files missing or damaged, another version, or features of another manifest.
@@ -124,8 +134,7 @@ class Features:
         if manifest is not None:
             check_manifest(self.prefix, "features", self.info.manifest_sha256, manifest)
         self._arrays = {array.name: self._open(array.name) for array in self.info.arrays}
-        ragged = any(array.pooling == PATCHES for array in self.info.arrays)
-        self._offsets = self._open("offsets") if ragged else None
+        self._offsets = self._open("offsets") if self.info.has_patches else None
 
     def _open(self, name: str) -> np.ndarray:
         path = f"{self.prefix}.{name}.npy"
@@ -139,34 +148,29 @@ class Features:
         return self._arrays[name]
 
     def patches(self, name: str, row: int) -> np.ndarray:
-        """Features of a row's patches, T x F x D (images: rows x columns x D, video: T x rows x columns x D).
-
-        The first axis is 0 where the row could not be read.
+        """Features of a row's patches: T x F x D for audio, rows x columns x D for images, T x rows x columns x D for
+        video. The first axis is 0 if the clip could not be read.
         """
-        assert self._offsets is not None, "no features of patches were asked for"
-        found = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]
+        assert self._offsets is not None, "these features are pooled"
+        flat = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]
         grid = self.info.grid
         shape = [int(grid[axis]) for axis in ("frequency_patches", "rows", "columns") if axis in grid]
-        return found.reshape(-1, *shape, found.shape[-1])
+        return flat.reshape(-1, *shape, flat.shape[-1])
 
 
-BYTES_OF_CHUNK = 1 << 28
-FRAMES_A_SECOND = 100
-
-
-class Summary(NamedTuple):
-    """What a finished corpus holds."""
+class FeaturesSummary(NamedTuple):
+    """What the complete features hold."""
 
     rows: int
     patches: int
     skipped: list[tuple[int, str]]
 
 
-class FeatureParts(Parts):
-    """Features of chunks of rows.
+class FeaturesJob(ShardedJob):
+    """Features, block by block.
 
-    A part's arrays: one for each of ``info.arrays``, by its name (rows x width; patches x width for features of
-    patches), and ``sizes`` (int64): patches of each row, 0 for a skipped one.
+    Arrays of a block: one for each of ``info.arrays``, by its name (rows x width, or patches x width), and ``sizes``
+    (int64): patches of each row, 0 for a skipped one.
     """
 
     what = "features"
@@ -175,48 +179,46 @@ class FeatureParts(Parts):
     def __init__(
         self, prefix: str | os.PathLike[str], info: FeaturesInfo, manifest: Manifest, overwrite: bool = False
     ) -> None:
-        self.endings = [f"{name}.npy" for name in _files(info)]
-        super().__init__(prefix, info, manifest, overwrite, cut(manifest.sizes, samples=_samples_of_chunk(info)))
+        names = [array.name for array in info.arrays] + ["offsets"] * info.has_patches
+        self.endings = [f"{name}.npy" for name in names]
+        blocks = plan_blocks(manifest.sizes, samples=_samples_per_block(info))
+        super().__init__(prefix, info, manifest, overwrite, blocks)
 
     def stored_info(self) -> FeaturesInfo:
-        """What the finished json says."""
+        """The content of the complete json."""
         return read_description(self.prefix)[0]
 
-    def _join(self) -> Summary:
-        parts = [self.read(number, ["sizes"]) for number in range(len(self.chunks))]
-        skipped = [entry for part in parts for entry in part.skipped]
-        sizes = np.concatenate([part.arrays["sizes"] for part in parts])
+    def _join(self) -> FeaturesSummary:
+        results = [self.read(number, ["sizes"]) for number in range(len(self.blocks))]
+        skipped = [entry for result in results for entry in result.skipped]
+        sizes = np.concatenate([result.arrays["sizes"] for result in results])
         offsets = np.concatenate([np.zeros(1, np.int64), sizes.cumsum()])
         for array in self.info.arrays:
             rows = int(offsets[-1]) if array.pooling == PATCHES else len(sizes)
-            pieces = (self.read(number, [array.name]).arrays[array.name] for number in range(len(self.chunks)))
-            self._write_array(array.name, (rows, array.width), np.dtype(self.info.dtype), pieces)
-        if "offsets.npy" in self.endings:
+            values = (self.read(number, [array.name]).arrays[array.name] for number in range(len(self.blocks)))
+            self._write_array(array.name, (rows, array.width), np.dtype(self.info.dtype), values)
+        if self.info.has_patches:
             self._write_array("offsets", offsets.shape, offsets.dtype, [offsets])
         write_description(self.prefix, self.info, len(sizes), skipped)
-        return Summary(len(sizes), int(offsets[-1]), skipped)
+        return FeaturesSummary(len(sizes), int(offsets[-1]), skipped)
 
-    def _write_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[np.ndarray]) -> None:
+    def _write_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, values: Iterable[np.ndarray]) -> None:
+        """Write a ``.npy`` file of this shape from consecutive arrays, one in memory at a time."""
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        with replacing(Path(f"{self.prefix}.{name}.npy")) as file:
+        with atomic_binary(f"{self.prefix}.{name}.npy") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for piece in pieces:
-                file.write(np.ascontiguousarray(piece, dtype).data)
+            for array in values:
+                file.write(np.ascontiguousarray(array, dtype).data)
 
 
-def _files(info: FeaturesInfo) -> list[str]:
-    ragged = any(array.pooling == PATCHES for array in info.arrays)
-    return [array.name for array in info.arrays] + ["offsets"] * ragged
-
-
-def _samples_of_chunk(info: FeaturesInfo) -> int:
-    """A chunk's size, in the manifest's unit, so small that the features of its patches fit into memory easily."""
+def _samples_per_block(info: FeaturesInfo) -> int:
+    """Limit of a block, in the manifest's unit, so that its patch features take at most :data:`BYTES_PER_BLOCK`."""
     width = sum(array.width for array in info.arrays if array.pooling == PATCHES)
     if not width:
-        return SAMPLES_OF_CHUNK
-    bytes_a_patch, grid = width * np.dtype(info.dtype).itemsize, info.grid
+        return SAMPLES_PER_BLOCK
+    bytes_per_patch, grid = width * np.dtype(info.dtype).itemsize, info.grid
     if "sample_rate" in grid:
-        patches = FRAMES_A_SECOND / grid["patch_frames"] * grid["frequency_patches"] / grid["sample_rate"]
+        patches = FRAMES_PER_SECOND / grid["patch_frames"] * grid["frequency_patches"] / grid["sample_rate"]
     else:
         patches = grid["patches_per_segment"]
-    return max(1, min(SAMPLES_OF_CHUNK, int(BYTES_OF_CHUNK / (patches * bytes_a_patch))))
+    return max(1, min(SAMPLES_PER_BLOCK, int(BYTES_PER_BLOCK / (patches * bytes_per_patch))))

@@ -1,51 +1,90 @@
-"""Checks that an artifact was made from a given manifest and by a given checkpoint."""
+"""Checks of what an artifact was made from: manifest, checkpoint, settings."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from typing import Any
 
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256
 
+SHA256_LENGTH = 64
+
 
 def check_manifest(prefix: str, what: str, sha256: str, manifest: Manifest) -> None:
-    """See that what lies at a prefix was made of this manifest.
+    """Check that an artifact was made from this manifest.
 
     Args:
-        prefix: path without ``.json``.
-        what: lies there, for the error.
-        sha256: of the manifest that it was made of.
-        manifest: the one that it must have been made of.
+        prefix: path of the artifact without ``.json``.
+        what: name of the artifact in messages.
+        sha256: fingerprint of the manifest it was made from.
+        manifest: the expected one.
 
     Raises:
-        InputError: it was made of another one.
+        InputError: it was made from another manifest.
     """
-    fingerprint = manifest.fingerprint()
-    if sha256 != fingerprint:
+    expected = manifest.fingerprint()
+    if sha256 != expected:
         raise InputError(
             f"{prefix}.json: {what} of another manifest (sha256 {sha256[:12]}); expected "
-            f"those of {manifest.name} ({fingerprint[:12]}), the same rows and sizes"
+            f"those of {manifest.name} ({expected[:12]}), the same rows and sizes"
         )
 
 
 def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None:
-    """See that what a file describes was made by this checkpoint.
+    """Check that an artifact was made by this checkpoint.
 
     Args:
-        path: of the file.
-        what: it describes, for the error.
+        path: of the file that describes the artifact.
+        what: name of the artifact in messages.
         sha256: of the checkpoint that made it.
-        checkpoint: path of the one that must have made it.
+        checkpoint: path of the expected one.
 
     Raises:
-        InputError: another one made it, or there is no such checkpoint.
+        InputError: it was made by another checkpoint, or there is no such checkpoint.
     """
     if not os.path.isfile(checkpoint):
         raise InputError(f"{checkpoint}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
-    found = file_sha256(checkpoint)
-    if sha256 != found:
+    expected = file_sha256(checkpoint)
+    if sha256 != expected:
         raise InputError(
             f"{path}: {what} of another checkpoint (sha256 {sha256[:12]}); expected those of {checkpoint} "
-            f"({found[:12]})"
+            f"({expected[:12]})"
         )
+
+
+def check_settings(prefix: str, what: str, stored: Any, expected: Any) -> None:
+    """Check that an artifact that is already there was made with the same settings.
+
+    Args:
+        prefix: path of the artifact without ``.json``.
+        what: name of the artifact in messages.
+        stored, expected: descriptions, dataclasses of one type.
+
+    Raises:
+        InputError: a setting differs.
+    """
+    stored_fields = _flat_fields(stored)
+    for name, value in _flat_fields(expected).items():
+        if stored_fields[name] != value:
+            raise InputError(
+                f"{prefix}.json: {what} with {name} {_shown(stored_fields[name])} are there; expected {_shown(value)}, "
+                "or none: choose another --out, or replace them with --overwrite"
+            )
+
+
+def _flat_fields(info: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name; those of a nested dataclass stand among them."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(info):
+        value = getattr(info, field.name)
+        fields |= _flat_fields(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return fields
+
+
+def _shown(value: object) -> str:
+    """A value as messages show it, shortened."""
+    text = str(value)
+    return text[:12] if len(text) == SHA256_LENGTH else text[:80]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 
 class Ragged:

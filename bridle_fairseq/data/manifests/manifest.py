@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -22,6 +20,7 @@ import numpy as np
 from bridle_fairseq.data.manifests import manifest as manifest_rows
 from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 BLOCK_BYTES = 1 << 24
 LONGEST_SIZE = 18  # digits that always fit int64
@@ -230,29 +229,6 @@ def is_writable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class atomic_text:
-    """Context manager: a UTF-8 text file that appears under its name only when it is complete."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-
-    def __enter__(self):  # type: ignore[no-untyped-def]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        self._file = os.fdopen(handle, "w", encoding="utf-8", newline="\n")
-        return self._file
-
-    def __exit__(self, kind, value, traceback) -> None:  # type: ignore[no-untyped-def]
-        self._file.close()
-        if kind is not None:
-            os.unlink(self._temporary)
-            return
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(self._temporary, 0o666 & ~umask)
-        os.replace(self._temporary, self._path)
 
 
 def _decoded(line: bytes, path: str, number: int) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from bridle_fairseq.data.manifests.labels import Ragged
-from bridle_fairseq.data.manifests.manifest import Manifest, atomic_text
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # with which fairseq's Dictionary begins; they stand in no file
 WORD_MARKS = {"ltr": "|", "spm": "\u2581"}
