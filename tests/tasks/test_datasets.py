@@ -14,7 +14,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
-from bridle_fairseq.data.audio.augment import Augment  # noqa: E402
+from bridle_fairseq.data.audio.augment import AudioAugment  # noqa: E402
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.labels import Classes, Labels  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
@@ -77,7 +77,7 @@ def test_ranks_share_an_epochs_places_without_overlap(manifest) -> None:
 
 
 def test_a_run_that_resumes_in_mid_epoch_finds_the_same_clips(manifest) -> None:
-    augment = {"augment": Augment(roll=True, gain=True)}
+    augment = {"augment": AudioAugment(roll=True, gain=True)}
     first = iterator(dataset(manifest, **augment))
     list(first.next_epoch_itr())
     second_epoch = first.next_epoch_itr()
@@ -96,7 +96,7 @@ def test_a_run_that_resumes_in_mid_epoch_finds_the_same_clips(manifest) -> None:
 
 
 def test_a_clip_that_comes_twice_is_augmented_differently(manifest) -> None:
-    data = dataset(manifest, 200, augment=Augment(roll=True, gain=True))
+    data = dataset(manifest, 200, augment=AudioAugment(roll=True, gain=True))
     places = np.flatnonzero(data.rows() == 19)
     assert len(places) > 10
     sounds = {data[int(place)]["source"].numpy().tobytes() for place in places}

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Augment:
+class AudioAugment:
     """What may happen to a clip while training.
 
     Attributes:

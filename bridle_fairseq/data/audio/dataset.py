@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, segment_count
-from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.decode import crop_of, open_sound, read_crop, read_info, resampled_length
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -56,7 +56,7 @@ class AudioDataset(MediaDataset):
         min_sample_size: int | None = None,
         training: bool = False,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: AudioAugment | None = None,
         skips: SkipLog | None = None,
         num_buckets: int = 16,
         segment_crops: bool = False,
@@ -130,7 +130,7 @@ class AudioDataset(MediaDataset):
         return [torch.from_numpy(np.ascontiguousarray(samples))], codes
 
     def _augmented(
-        self, augment: Augment, samples: np.ndarray, codes: np.ndarray | None, random: np.random.Generator
+        self, augment: AudioAugment, samples: np.ndarray, codes: np.ndarray | None, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if self.codes is None or codes is None:
             return augment(samples, random), None
@@ -211,7 +211,7 @@ def _segment_samples(cfg: Any, seconds: float | None = None) -> int:
 
 def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> AudioDataset:
     roll = getattr(cfg, "roll", False)
-    augment = Augment(roll=roll, gain=cfg.gain) if training and (roll or cfg.gain) else None
+    augment = AudioAugment(roll=roll, gain=cfg.gain) if training and (roll or cfg.gain) else None
     if training:
         options |= {
             "seed": cfg.seed,

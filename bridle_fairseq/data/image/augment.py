@@ -83,7 +83,7 @@ class _DrawnFrom(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Recolor:
+class StrongImageAugment:
     """What else may happen to an image while it is fine-tuned on; to all frames of a clip the same.
 
     Attributes:

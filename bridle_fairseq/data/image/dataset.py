@@ -10,7 +10,7 @@ import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.dataset import MediaDataset
-from bridle_fairseq.data.image.augment import ImageAugment, Recolor
+from bridle_fairseq.data.image.augment import ImageAugment, StrongImageAugment
 from bridle_fairseq.data.image.decode import check_header, decode, read_image, view
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
@@ -27,7 +27,7 @@ class ImageDataset(MediaDataset):
         image_size: height and width of all items; 0: images as they are, which batches pad to the largest.
         valid_crop: share of the shorter side that the square in the middle has, where nothing is random.
         augment: what happens to an image while training; None: the same as in validation.
-        recolor: what happens to its pixels besides; None: nothing.
+        strong_augment: what happens to its pixels besides; None: nothing.
         repeats: while training, so many random views of each file, which is decoded once, side by side in its batch.
 
     Raises:
@@ -43,14 +43,14 @@ class ImageDataset(MediaDataset):
         training: bool = False,
         seed: int = 0,
         augment: ImageAugment | None = None,
-        recolor: Recolor | None = None,
+        strong_augment: StrongImageAugment | None = None,
         repeats: int = 1,
         skips: SkipLog | None = None,
         num_buckets: int = 16,
         codes: CachedCodes | None = None,
     ) -> None:
         self.image_size, self.valid_crop = image_size, valid_crop
-        self.augment, self.recolor = (augment, recolor or None) if training else (None, None)
+        self.augment, self.strong_augment = (augment, strong_augment or None) if training else (None, None)
         self.repeats = repeats if training else 1
         self._check_settings(codes)
         super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
@@ -64,7 +64,7 @@ class ImageDataset(MediaDataset):
             raise InputError(f"task.min_area is {self.augment.min_area}; expected a share above 0, up to 1")
         if codes is None:
             return
-        if self.augment is not None or self.recolor is not None:
+        if self.augment is not None or self.strong_augment is not None:
             raise InputError("cached codes are of images as they are; expected no augmentation (crop, flip) with them")
         if self.repeats > 1:
             raise InputError(f"cached codes are of one view of each file; expected task.repeats=1, not {self.repeats}")
@@ -85,7 +85,7 @@ class ImageDataset(MediaDataset):
         shown = view(frames, self.image_size, self.valid_crop, box)
         if self.augment is not None and self.augment.flip and random.random() < 0.5:
             shown = shown.flip(3)
-        return shown if self.recolor is None else self.recolor(shown, random)
+        return shown if self.strong_augment is None else self.strong_augment(shown, random)
 
     @property
     def item_sizes(self) -> tuple[int, ...]:
@@ -161,7 +161,7 @@ def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, *
         if cfg.crop or cfg.flip:
             augment = ImageAugment(cfg.crop, cfg.min_area, cfg.flip)
         options["repeats"] = getattr(cfg, "repeats", 1)  # not there in old checkpoints
-        options["recolor"] = Recolor(cfg.rand_augment, cfg.rand_magnitude, cfg.erase)
+        options["strong_augment"] = StrongImageAugment(cfg.rand_augment, cfg.rand_magnitude, cfg.erase)
     return kind(
         manifest,
         image_size=cfg.image_size,

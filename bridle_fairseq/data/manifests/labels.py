@@ -14,7 +14,7 @@ from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
 
-class Ragged:
+class RaggedRows:
     """Numbers of each row, one row after the other in memory.
 
     Args:
@@ -98,7 +98,7 @@ class Classes:
             writer.writerows([number, *row] for number, row in enumerate(zip(self.ids, self.names, strict=True)))
 
 
-class Labels(Ragged):
+class Labels(RaggedRows):
     """Class numbers of each row of a manifest, any number a row.
 
     Args:

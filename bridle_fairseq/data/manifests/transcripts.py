@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from bridle_fairseq.data.manifests.labels import Ragged
+from bridle_fairseq.data.manifests.labels import RaggedRows
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
@@ -101,7 +101,7 @@ class Vocabulary:
         return " ".join("".join(self.spelled(numbers)).replace(WORD_MARKS[self.kind], " ").split())
 
 
-class Transcripts(Ragged):
+class Transcripts(RaggedRows):
     """The symbols of each row of a manifest, as numbers.
 
     Args:

@@ -38,7 +38,7 @@ class Packets(NamedTuple):
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def decode_errors(what: str) -> Iterator[None]:
     """Turn what FFmpeg and the file system raise into :class:`DecodeError`, with these words in front."""
     av = load_av()
     try:
@@ -74,7 +74,7 @@ class VideoFile:
         self._packets: Packets | None = None
         self._open()
         try:
-            with told("not readable as video"):
+            with decode_errors("not readable as video"):
                 self._read_header()
         except BaseException:
             self.close()
@@ -91,7 +91,7 @@ class VideoFile:
         self._container.close()
 
     def _open(self) -> None:
-        with told("not readable as video"):
+        with decode_errors("not readable as video"):
             file, piece = split_slice(self._path)
             if os.path.getsize(file) == 0:
                 raise DecodeError("empty file")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.video.container import VideoFile, load_av, told
+from bridle_fairseq.data.video.container import VideoFile, decode_errors, load_av
 from bridle_fairseq.utils.errors import DecodeError
 
 SEEK_BACK_SECONDS = (0, 2, 10)  # a seek may lead too far: then from earlier, at last from the start
@@ -36,7 +36,7 @@ class _NoTimes(Exception):
     """Frames without times, or with times that run backwards."""
 
 
-class Screen:
+class FrameSelector:
     """Shows frames of a file at given times, which are in the file's time base.
 
     Frames on which no other frame builds are not decoded where nobody looks at them; packets tell whether one that was
@@ -181,7 +181,7 @@ def read_video_info(path: str) -> VideoInfo:
     Raises:
         DecodeError: missing, empty, no video in it, or no frame that can be decoded.
     """
-    with VideoFile(path) as file, told("corrupt"):
+    with VideoFile(path) as file, decode_errors("corrupt"):
         frame = file.first_frame()
         stated, quarters = file.stated_frames, _quarters(frame)
         sides = (frame.width, frame.height) if quarters % 2 else (frame.height, frame.width)
@@ -219,7 +219,7 @@ def read_clips(
     Raises:
         DecodeError: unreadable, corrupt, or its frames end before its header says.
     """
-    with VideoFile(path, threads) as file, told("corrupt"):
+    with VideoFile(path, threads) as file, decode_errors("corrupt"):
         room = max(0, file.num_slots - ((num_frames - 1) * stride + 1))
         starts = np.array([min(int(place * (room + 1)), room) for place in places], dtype=np.int64)
         slots = (starts[:, None] + stride * np.arange(num_frames)).clip(max=file.num_slots - 1)
@@ -239,7 +239,7 @@ def frames_at(
     place = place.reshape(slots.shape)
     middles = [file.start + (2 * int(slot) + 1) // (2 * file.rate * file.base) for slot in wanted]
     rgb, out = _RGB(short_side), None
-    for number, frame in enumerate(Screen(file).at(middles)):
+    for number, frame in enumerate(FrameSelector(file).at(middles)):
         picture = rgb(frame)
         if out is None:
             shape = (*slots.shape, *picture.shape)

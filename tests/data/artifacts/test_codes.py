@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, read_info, segment_count, write_info
-from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.dataset import AudioDataset
 from bridle_fairseq.utils.errors import InputError
 
@@ -93,7 +93,7 @@ def test_codes_of_shorter_last_segments_serve_a_longer_shortest_item(cached):
 
 def test_codes_go_along_with_a_clip_that_is_rolled(cached):
     manifest, prefix = cached
-    dataset = dataset_of(manifest, CachedCodes(prefix, manifest), augment=Augment(gain=False))
+    dataset = dataset_of(manifest, CachedCodes(prefix, manifest), augment=AudioAugment(gain=False))
     plain = dataset_of(manifest, CachedCodes(prefix, manifest))
     shifts = set()
     for epoch in range(1, 15):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.image.augment import ImageAugment
 from bridle_fairseq.nn.frontend import AudioFrontEnd
 from bridle_fairseq.nn.settings import BridleSettings
@@ -12,27 +12,27 @@ from bridle_fairseq.nn.settings import BridleSettings
 
 def test_roll_turns_the_clip_in_a_circle():
     samples = np.arange(1000, dtype=np.float32)
-    shifts = {int(Augment(gain=False)(samples, np.random.default_rng(seed))[0]) for seed in range(50)}
+    shifts = {int(AudioAugment(gain=False)(samples, np.random.default_rng(seed))[0]) for seed in range(50)}
     assert len(shifts) > 40 and max(shifts) > 700 and min(shifts) < 300
     for seed in range(5):
-        rolled = Augment(gain=False)(samples, np.random.default_rng(seed))
+        rolled = AudioAugment(gain=False)(samples, np.random.default_rng(seed))
         assert np.array_equal(np.roll(rolled, int(rolled[0])), samples)
 
 
 def test_gain_is_beta_10_10_plus_a_half():
     ones = np.ones(4, dtype=np.float32)
-    gains = np.array([Augment(roll=False)(ones, np.random.default_rng(seed))[0] for seed in range(2000)])
+    gains = np.array([AudioAugment(roll=False)(ones, np.random.default_rng(seed))[0] for seed in range(2000)])
     assert 0.5 <= gains.min() and gains.max() <= 1.5
     assert abs(gains.mean() - 1) < 0.01 and abs(gains.std() - 0.109) < 0.01  # sqrt(1 / (4 * 21))
-    assert Augment(roll=False)(ones, np.random.default_rng(0)).dtype == np.float32
+    assert AudioAugment(roll=False)(ones, np.random.default_rng(0)).dtype == np.float32
 
 
 def test_the_same_generator_gives_the_same_clip_and_the_input_stays():
     samples = np.random.default_rng(0).standard_normal(100).astype(np.float32)
     kept = samples.copy()
-    first, second = (Augment()(samples, np.random.default_rng(7)) for _ in range(2))
+    first, second = (AudioAugment()(samples, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(first, second) and np.array_equal(samples, kept)
-    assert np.array_equal(Augment(roll=False, gain=False)(samples, np.random.default_rng(7)), samples)
+    assert np.array_equal(AudioAugment(roll=False, gain=False)(samples, np.random.default_rng(7)), samples)
 
 
 @pytest.mark.parametrize("samples", [16000, 25600, 3000, 400])
@@ -46,7 +46,7 @@ def test_codes_stay_with_the_patches_that_they_are_of(samples, patch_size):
     shifts = set()
     for seed in range(20):
         random = np.random.default_rng(seed)
-        rolled, moved = Augment(gain=False).with_codes(clip, codes, rows, step_samples, random)
+        rolled, moved = AudioAugment(gain=False).with_codes(clip, codes, rows, step_samples, random)
         shifts.add(int(moved[0, 0]))
         now = front_end(torch.from_numpy(rolled)[None])
         same = (now.x - patches.x[:, moved[:, 0]]).abs().amax(2).view(steps, rows).amax(1) < 1e-3
@@ -58,7 +58,7 @@ def test_codes_stay_with_the_patches_that_they_are_of(samples, patch_size):
 
 def test_a_gain_leaves_the_codes():
     clip, codes = np.ones(4000, np.float32), np.arange(6)[:, None]
-    louder, same = Augment(roll=False).with_codes(clip, codes, 3, 1280, np.random.default_rng(0))
+    louder, same = AudioAugment(roll=False).with_codes(clip, codes, 3, 1280, np.random.default_rng(0))
     assert np.array_equal(same, codes) and 0.5 <= louder[0] <= 1.5 and louder[0] != 1 and np.ptp(louder) == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bridle_fairseq.data.audio import dataset as audio
-from bridle_fairseq.data.audio.augment import Augment
+from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.dataset import MODALITY, AudioDataset, total_seconds
 from bridle_fairseq.data.audio.decode import read_crop
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -29,7 +29,7 @@ def test_an_item_is_the_resampled_clip(make_manifest):
 def test_validation_takes_the_beginning_and_training_any_part(make_manifest):
     manifest = make_manifest([16000])
     whole = read_crop(manifest.path(0), 16000)
-    valid = AudioDataset(manifest, max_sample_size=4000, augment=Augment())
+    valid = AudioDataset(manifest, max_sample_size=4000, augment=AudioAugment())
     assert np.array_equal(valid[0]["source"].numpy(), whole[:4000])
     training = AudioDataset(manifest, max_sample_size=4000, training=True)
     starts = set()
@@ -43,7 +43,7 @@ def test_validation_takes_the_beginning_and_training_any_part(make_manifest):
 
 def test_randomness_hangs_on_seed_epoch_and_row_only(make_manifest):
     manifest = make_manifest([9000, 9000, 9000])
-    settings = {"max_sample_size": 4000, "training": True, "augment": Augment()}
+    settings = {"max_sample_size": 4000, "training": True, "augment": AudioAugment()}
     first, second = AudioDataset(manifest, seed=5, **settings), AudioDataset(manifest, seed=5, **settings)
     forwards, backwards = sources(first), sources(second, [2, 1, 0])[::-1]
     np.random.seed(1)
@@ -60,12 +60,12 @@ def test_every_row_has_its_own_randomness(make_manifest, write_sound):
         write_sound(f"{row}.wav", 9000, subtype="FLOAT", seed=7)
     assert torch.equal(*sources(AudioDataset(manifest)))
     assert not torch.equal(*sources(AudioDataset(manifest, max_sample_size=4000, training=True)))
-    assert not torch.equal(*sources(AudioDataset(manifest, training=True, augment=Augment(roll=False))))
+    assert not torch.equal(*sources(AudioDataset(manifest, training=True, augment=AudioAugment(roll=False))))
 
 
 def test_a_data_loader_gives_the_same_batches_with_and_without_workers(make_manifest, tmp_path):
     manifest = make_manifest([9000, 300, 5000, 7000])
-    dataset = AudioDataset(manifest, max_sample_size=4000, training=True, augment=Augment())
+    dataset = AudioDataset(manifest, max_sample_size=4000, training=True, augment=AudioAugment())
     batches = [
         [
             batch["net_input"]["source"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.image.augment import MEAN_OF_IMAGENET, Recolor
+from bridle_fairseq.data.image.augment import MEAN_OF_IMAGENET, StrongImageAugment
 from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
@@ -21,41 +21,41 @@ def pixels():
 
 
 def test_choices_follow_from_the_generator_alone(pixels) -> None:
-    recolor = Recolor(2, 9, erase=0.5)
+    strong_augment = StrongImageAugment(2, 9, erase=0.5)
     state = torch.get_rng_state()
-    first = [recolor(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    first = [strong_augment(pixels, np.random.default_rng(seed)) for seed in range(8)]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
-    again = [recolor(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    again = [strong_augment(pixels, np.random.default_rng(seed)) for seed in range(8)]
     assert all(map(torch.equal, first, again))
     assert len({tuple(item.flatten().tolist()) for item in first}) >= 6
     assert all(item.dtype == torch.uint8 and item.shape == pixels.shape for item in first)
 
 
 def test_threads_that_read_at_once_disturb_neither_each_other_nor_the_process(pixels) -> None:
-    recolor, seeds = Recolor(2, 9, erase=0.5), range(100)
-    alone = [recolor(pixels, np.random.default_rng(seed)) for seed in seeds]
+    strong_augment, seeds = StrongImageAugment(2, 9, erase=0.5), range(100)
+    alone = [strong_augment(pixels, np.random.default_rng(seed)) for seed in seeds]
     torch.manual_seed(3)
     drawn_alone = torch.stack([torch.rand(3) for _ in range(3000)])
     torch.manual_seed(3)
     with ThreadPoolExecutor(4) as pool:
-        reading = [pool.submit(recolor, pixels, np.random.default_rng(seed)) for seed in seeds]
+        reading = [pool.submit(strong_augment, pixels, np.random.default_rng(seed)) for seed in seeds]
         drawn = torch.stack([torch.rand(3) for _ in range(3000)])
     assert all(torch.equal(read.result(), item) for read, item in zip(reading, alone, strict=True))
     assert torch.equal(drawn, drawn_alone)
 
 
 def test_all_frames_get_the_same(pixels) -> None:
-    recolor = Recolor(3, 12, erase=1.0)
+    strong_augment = StrongImageAugment(3, 12, erase=1.0)
     for seed in range(12):
-        first, second = recolor(pixels, np.random.default_rng(seed))
+        first, second = strong_augment(pixels, np.random.default_rng(seed))
         assert torch.equal(first, second)
 
 
 def test_as_often_as_it_is_told_a_rectangle_is_blanked_out(pixels) -> None:
     erased = 0
     for seed in range(100):
-        found = Recolor(erase=0.3)(pixels, np.random.default_rng(seed))[0]
+        found = StrongImageAugment(erase=0.3)(pixels, np.random.default_rng(seed))[0]
         changed = (found != pixels[0]).any(0)
         if changed.any():
             erased += 1
@@ -73,9 +73,11 @@ def test_only_training_is_augmented(tmp_path) -> None:
     Image.fromarray(noise).save(tmp_path / "a.png")
     manifest, options = Manifest(tmp_path, ["a.png"], [1]), {"image_size": 16, "valid_crop": 1.0}
     plain = ImageDataset(manifest, **options)[0]["source"]
-    valid = ImageDataset(manifest, recolor=Recolor(2, 9), **options)[0]["source"]
-    train = ImageDataset(manifest, recolor=Recolor(2, 20, erase=1.0), training=True, **options)[0]["source"]
-    none = ImageDataset(manifest, recolor=Recolor(), training=True, **options)[0]["source"]
+    valid = ImageDataset(manifest, strong_augment=StrongImageAugment(2, 9), **options)[0]["source"]
+    train = ImageDataset(manifest, strong_augment=StrongImageAugment(2, 20, erase=1.0), training=True, **options)[0][
+        "source"
+    ]
+    none = ImageDataset(manifest, strong_augment=StrongImageAugment(), training=True, **options)[0]["source"]
     assert torch.equal(valid, plain) and torch.equal(none, plain) and not torch.equal(train, plain)
 
 
@@ -83,9 +85,9 @@ def test_without_torchvision_it_is_said_when_it_is_asked_for(monkeypatch) -> Non
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    assert not Recolor()
+    assert not StrongImageAugment()
     with pytest.raises(InputError, match=r"needs? torchvision.*bridle_fairseq\[images\]"):
-        Recolor(rand_augment=1)
+        StrongImageAugment(rand_augment=1)
 
 
 @pytest.mark.parametrize(
@@ -98,4 +100,4 @@ def test_without_torchvision_it_is_said_when_it_is_asked_for(monkeypatch) -> Non
 )
 def test_mistakes_are_named(options, sentence) -> None:
     with pytest.raises(InputError, match=sentence):
-        Recolor(**options)
+        StrongImageAugment(**options)
