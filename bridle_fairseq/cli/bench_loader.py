@@ -100,7 +100,7 @@ def _read(args: argparse.Namespace, manifest: Any, skips: Any) -> tuple[list[int
     warnings.filterwarnings("ignore", message=".*pin_memory")  # fairseq asks for it where there is no GPU, too
     from fairseq.tasks import setup_task
 
-    from bridle_fairseq.data.dataset import checked
+    from bridle_fairseq.data.dataset import checked_batch
     from bridle_fairseq.data.modality import modality_of
     from bridle_fairseq.tasks.datasets import FairseqMedia
 
@@ -110,11 +110,11 @@ def _read(args: argparse.Namespace, manifest: Any, skips: Any) -> tuple[list[int
     )
     options = {"max_sentences": args.batch_size, "max_tokens": args.max_tokens, "num_workers": args.workers}
     batches = _epochs(setup_task(cfg).get_batch_iterator(dataset, seed=1, **options))
-    before = sum(len(batch["id"]) for batch in (checked(next(batches)) for _ in range(1 + args.workers)) if batch)
+    before = sum(len(batch["id"]) for batch in (checked_batch(next(batches)) for _ in range(1 + args.workers)) if batch)
     rows: list[int] = []
     begun = time.perf_counter()
     for batch in batches:
-        rows += batch["id"].tolist() if checked(batch) else []
+        rows += batch["id"].tolist() if checked_batch(batch) else []
         if time.perf_counter() - begun > args.seconds:
             break
     return rows, time.perf_counter() - begun, before

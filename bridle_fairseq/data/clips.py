@@ -1,4 +1,4 @@
-"""Kept for the model cards of older exports, which import ``read_clip`` from here."""
+"""Shim: model cards of older exports import ``read_clip`` from here."""
 
 from bridle_fairseq.data.video.dataset import read_clip
 

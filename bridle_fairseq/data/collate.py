@@ -1,4 +1,4 @@
-"""From items of a data set to a padded batch."""
+"""Items of a data set to a padded batch."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from torch import Tensor
 
 
 def pad_items(items: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Items of any sizes to one batch, zero-padded at the ends of their axes, and its padding mask.
+    """Stack items of any sizes, zero-padded at the end of each axis.
 
     Args:
-        items: S each (sound), or channels x size_1 x size_2... (pixels); of one dtype.
+        items: S each (audio), or channels x size_1 x size_2... (pixels); of one dtype.
 
     Returns:
-        B x S and B x S, or B x channels x sizes and B x sizes; None for the mask where nothing is padded.
+        The batch, B x S or B x channels x sizes, and its padding mask, B x S or B x sizes; None without padding.
     """
-    first = items[0].dim() > 1  # the channels, of which all have as many
+    first = items[0].dim() > 1  # the first axis that may be padded: pixels have channels before it
     longest = [max(sizes) for sizes in zip(*(item.shape[first:] for item in items), strict=True)]
     if all(list(item.shape[first:]) == longest for item in items):
         return torch.stack(list(items)), None
     source = items[0].new_zeros(len(items), *items[0].shape[:first], *longest)
-    padding = torch.ones(len(items), *longest, dtype=torch.bool)
-    for item, values, outside in zip(items, source, padding, strict=True):
+    padding_mask = torch.ones(len(items), *longest, dtype=torch.bool)
+    for item, padded, mask in zip(items, source, padding_mask, strict=True):
         inside = tuple(slice(size) for size in item.shape[first:])
-        everywhere = (slice(None),) * first
-        values[everywhere + inside] = item
-        outside[inside] = False
-    return source, padding
+        channels = (slice(None),) * first
+        padded[channels + inside] = item
+        mask[inside] = False
+    return source, padding_mask
 
 
 def pad_codes(codes: Sequence[Tensor]) -> Tensor:
-    """Codes n x K of clips with any number of patches n to B x N x K, padded with 0 at the end."""
+    """Codes of clips, n x K each -> B x N x K, padded with 0 at the end."""
     return torch.nn.utils.rnn.pad_sequence(list(codes), batch_first=True)
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items ``{"id", "source"}`` (and ``"codes"``) to a batch; items without a source were skipped and are left out.
+    """Items ``{"id", "source"}`` (and ``"codes"``) to a batch. Items without a source were skipped and are left out.
 
-    The further views of an item, its ``"more"``, are items of the same id.
+    The further views of an item, its ``"more"``, become rows with the same id.
 
     Returns:
-        ``{"id": B, "net_input": {"source", "padding_mask"}, "nsentences", "ntokens"}``, source and mask as of
-        :func:`pad_items`, and, when the items have them, ``"codes": B x N x K``; ``{}``, fairseq's empty batch, when
-        nothing is left. ``ntokens`` counts samples or pixels.
+        ``{"id": B, "net_input": {"source", "padding_mask"}, "nsentences", "ntokens"}``, with source and mask as
+        :func:`pad_items` returns them, and ``"codes"``: B x N x K if the items have codes. ``ntokens`` counts samples
+        or pixels. ``{}``, fairseq's empty batch, if no item is left.
     """
     items = [
         {**item, "source": source}

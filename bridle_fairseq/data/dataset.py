@@ -1,6 +1,6 @@
-"""A manifest of files as a data set, whatever the files are. Nothing here imports fairseq.
+"""A manifest of media files as a data set, whatever the modality. Nothing here imports fairseq.
 
-A modality's data set says how a row is read (:meth:`MediaDataset._load`) and how long items are.
+The data set of a modality defines how a row is read (:meth:`MediaDataset._load`) and how long its items are.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from bridle_fairseq.utils.errors import DecodeError, InputError
 class MediaDataset(Dataset):
     """Items of a manifest's rows.
 
-    Everything random about item i follows from (seed, epoch, i): neither workers, ranks nor a resumed run change it. A
-    clip that cannot be used is listed in ``skips`` and leaves its batch.
+    All randomness of item i follows from (seed, epoch, i): workers, ranks and a resumed run do not change it. An
+    unusable clip is listed in ``skips`` and left out of its batch.
 
     Args:
         manifest: the rows; item i is row i.
         training: crop, augment and order at random.
         seed: of all randomness.
-        skips: where unusable rows are counted; a log without a list by default.
-        num_buckets: groups of like length within which training items are ordered at random.
-        codes: cached codes of the same manifest; items then have ``"codes"`` (n x K int64) of just what they show.
+        skips: counts unusable rows; by default a log without a list.
+        num_buckets: buckets of similar length, within which training items are ordered at random.
+        codes: cached codes of the same manifest; items then have ``"codes"`` (n x K int64) of what they show.
 
     Attributes:
-        sizes: length of each item for batching (sound: samples; images and clips of video: 1).
+        sizes: length of each item for batching (audio: samples; images and video: 1).
         usable: rows that are batched at all.
 
     Raises:
@@ -60,7 +60,7 @@ class MediaDataset(Dataset):
         self.manifest = manifest
         self.training = training
         self.seed = seed
-        # Shared with data loader workers, which fairseq keeps from epoch to epoch.
+        # In shared memory: fairseq keeps data loader workers across epochs, and they must see a new epoch.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
         self.skips = skips if skips is not None else SkipLog(manifest)
         self.num_buckets = num_buckets
@@ -69,15 +69,15 @@ class MediaDataset(Dataset):
         manifest.check_files()
 
     def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None] | None:
-        """Views of a row, one as a rule, and its cached codes (:meth:`_cached`); None: nothing, which is no fault.
+        """The views of a row (usually one) and its cached codes (:meth:`_cached`); None: left out, but not as unusable.
 
         Raises:
-            DecodeError: the row cannot be used.
+            DecodeError: the row is unusable.
         """
         raise NotImplementedError
 
     def _cached(self, row: int, segment: int = 0) -> np.ndarray | None:
-        """Cached codes of a segment of a row, n x K; None where none are cached.
+        """Cached codes of a segment of a row, n x K; None without cached codes.
 
         Raises:
             DecodeError: the row has none.
@@ -90,36 +90,36 @@ class MediaDataset(Dataset):
         return codes
 
     def approximate_patches(self, settings: Any) -> float:
-        """About how many patches a model with these :class:`BridleSettings` makes of all items."""
+        """Approximate number of patches of all items, for a model with these :class:`BridleSettings`."""
         raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"id", "source"}``, with ``"codes"`` n x K when cached; ``source`` None when left out.
+        """``{"id", "source"}``, with ``"codes"`` (n x K) if cached; ``source`` is None if the row is left out.
 
-        Where a row has several views, ``"source"`` is the first and ``"more"`` a list of the others.
+        If a row has several views, ``"source"`` is the first and ``"more"`` lists the others.
         """
         return self.item(int(index))
 
     def item(self, row: int, *draw: int) -> dict[str, Any]:
-        """The item of a row; ``draw`` tells apart several items of one row in one epoch, in crop and augmentation."""
-        nothing = {"id": row, "source": None}
+        """The item of a row. Another ``draw`` is another crop and augmentation of the same row in the same epoch."""
+        left_out = {"id": row, "source": None}
         if row in self.skips:
-            return nothing
+            return left_out
         try:
-            found = self._load(row, np.random.default_rng((self.seed, self.epoch, row, *draw)))
-            if found is None:
-                return nothing
-            (source, *more), codes = found
+            loaded = self._load(row, np.random.default_rng((self.seed, self.epoch, row, *draw)))
+            if loaded is None:
+                return left_out
+            (source, *more), codes = loaded
             item: dict[str, Any] = {"id": row, "source": source, **({"more": more} if more else {})}
             if codes is not None:
                 item["codes"] = torch.from_numpy(codes)
             return item
         except DecodeError as error:
             self.skips.add(row, str(error))
-            return nothing
+            return left_out
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Items to a batch: see :func:`bridle_fairseq.data.collate.collate`."""
@@ -127,18 +127,18 @@ class MediaDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch whose crops and augmentation items have."""
+        """The epoch that determines crops and augmentation."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on, the crops and augmentation of this epoch, in worker processes too."""
+        """Use the crops and augmentation of this epoch from now on, in worker processes too."""
         self._epoch.fill_(epoch)
 
     def ordered_indices(self) -> np.ndarray:
-        """Rows in the order in which they are batched: by buckets of like length while training, else as they stand.
+        """Rows in batching order: by buckets of similar length while training, else in the manifest's order.
 
-        The same in every epoch (fairseq shuffles the batches): batches and workers live on, which saves a start of all
-        workers in every epoch, and fairseq never ends the old ones.
+        The order is the same in every epoch; fairseq shuffles the batches. Batches and workers are then kept across
+        epochs. This saves starting all workers in every epoch, and fairseq never ends the old ones.
         """
         rows = np.flatnonzero(self.usable)
         if not self.training or len(rows) == 0:
@@ -147,24 +147,24 @@ class MediaDataset(Dataset):
         return rows[self.length_order(self.sizes[rows])]
 
     def length_order(self, sizes: np.ndarray) -> np.ndarray:
-        """Places of these lengths by ``num_buckets`` buckets, the longest first; in each bucket as they stood."""
+        """Indices that sort lengths into ``num_buckets`` buckets, the longest first; stable within a bucket."""
         edges = np.unique(np.quantile(sizes, np.linspace(0, 1, self.num_buckets + 1)[1:-1]))
         buckets = np.searchsorted(edges, sizes, side="left")
         return np.argsort(-buckets, kind="stable")
 
 
-def read_together(read: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> list[Any]:
-    """``read(row)`` of each of the rows, so many of them at once."""
+def read_parallel(read: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> list[Any]:
+    """``read(row)`` of each row, in ``threads`` threads."""
     if threads == 1:
         return [read(row) for row in rows]
     return list(_pool(os.getpid(), threads).map(read, rows))
 
 
-def checked(batch: dict[str, Any]) -> dict[str, Any]:
-    """A data loader's batch, unless it holds an ``"error"``: workers can hand a user's mistake on in no other way.
+def checked_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """A data loader's batch, after a check for ``"error"``, by which workers report a user's mistake.
 
     Raises:
-        InputError: what the error says.
+        InputError: with the text of that error.
     """
     if "error" in batch:
         raise InputError(batch["error"])
@@ -173,5 +173,5 @@ def checked(batch: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """One for each process: threads do not come along into a data loader worker."""
+    """One pool per process: a forked data loader worker does not inherit threads."""
     return ThreadPoolExecutor(threads, thread_name_prefix="reading")

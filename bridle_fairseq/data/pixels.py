@@ -1,4 +1,4 @@
-"""Kept for the model cards of older exports, which import ``read_image`` from here."""
+"""Shim: model cards of older exports import ``read_image`` from here."""
 
 from bridle_fairseq.data.image.decode import read_image
 

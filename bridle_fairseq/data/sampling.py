@@ -1,4 +1,4 @@
-"""Weighted sampling of unbalanced sets: which clips an epoch has when rare classes are to come as often as others."""
+"""Weighted sampling of class-imbalanced data sets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bridle_fairseq.utils.errors import InputError
 
 
 def clip_weights(labels: Labels) -> np.ndarray:
-    """A weight for each row: the sum over its classes of 1 / (clips of the class), float64; 0 for one without a class.
+    """Sampling weight of each row: the sum of 1 / (clips of the class) over its classes, float64; 0 without a class.
 
-    Source: the sampler with which AST (arXiv 2104.01778) and Audio-MAE (arXiv 2207.06405) train on AudioSet.
+    Source: the sampler of AST (arXiv 2104.01778) and Audio-MAE (arXiv 2207.06405) for AudioSet.
     """
     rows, numbers = labels.pairs()
     counts = np.bincount(numbers, minlength=len(labels.classes))
@@ -19,15 +19,15 @@ def clip_weights(labels: Labels) -> np.ndarray:
 
 
 class WeightedDraw:
-    """Draws rows with replacement, as often as their weights say; the draw follows from seed and epoch alone.
+    """Draws rows with replacement and with given weights. The draw depends on seed and epoch only.
 
     Args:
-        weights: one of each row, 0 or more.
-        size: rows of an epoch.
+        weights: of each row, 0 or more.
+        size: rows per epoch.
         seed: of the draws.
 
     Raises:
-        InputError: no row has a weight.
+        InputError: all weights are 0.
     """
 
     def __init__(self, weights: np.ndarray, size: int, seed: int) -> None:
@@ -39,6 +39,6 @@ class WeightedDraw:
         self.size, self.seed = size, seed
 
     def rows(self, epoch: int) -> np.ndarray:
-        """The rows of an epoch in random order."""
-        places = np.random.default_rng((self.seed, epoch)).random(self.size) * self.edges[-1]
-        return np.searchsorted(self.edges, places, side="right")
+        """The rows of an epoch, in random order."""
+        draws = np.random.default_rng((self.seed, epoch)).random(self.size) * self.edges[-1]
+        return np.searchsorted(self.edges, draws, side="right")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bridle_fairseq.data.artifacts.codes import segment_count
 from bridle_fairseq.data.collate import pad_items
-from bridle_fairseq.data.dataset import checked
+from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.inference.pipeline import BatchLimits, Segment, SegmentReader, process
@@ -62,7 +62,7 @@ def batches_of(
         dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
     )
     for batch in progress(loader):
-        if checked(batch):
+        if checked_batch(batch):
             source, mask = batch["net_input"]["source"], batch["net_input"]["padding_mask"]
             yield batch["id"].numpy(), source.to(device), None if mask is None else mask.to(device)
 

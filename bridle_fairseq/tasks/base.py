@@ -8,7 +8,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, MissingMandatoryValue
 
-from bridle_fairseq.data.dataset import checked
+from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modality import modality_of
@@ -199,7 +199,7 @@ class MediaTask(FairseqTask):
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one micro-batch, unless too many clips had to be skipped."""
         with exit_on_input_error():
-            checked(sample)
+            checked_batch(sample)
             for log in self.skips.values():
                 log.check(self.cfg.max_skipped)
         log_memory()
@@ -212,7 +212,7 @@ class MediaTask(FairseqTask):
     def valid_step(self, sample, model, criterion):
         """Loss of a batch."""
         with exit_on_input_error():
-            checked(sample)
+            checked_batch(sample)
         return super().valid_step(sample, model, criterion)
 
 

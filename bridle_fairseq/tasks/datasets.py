@@ -5,7 +5,7 @@ import torch
 from fairseq.data import FairseqDataset
 from torch.nn.utils.rnn import pad_sequence
 
-from bridle_fairseq.data.dataset import read_together
+from bridle_fairseq.data.dataset import read_parallel
 from bridle_fairseq.data.manifests.labels import Labels
 from bridle_fairseq.data.manifests.transcripts import Transcripts
 from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
@@ -62,7 +62,7 @@ class FairseqMedia(FairseqDataset):
 
     def __getitems__(self, indices):
         """The items of a batch, as torch's data loader asks for them."""
-        return read_together(self.__getitem__, indices, self.read_threads)
+        return read_parallel(self.__getitem__, indices, self.read_threads)
 
     def collater(self, samples):
         """A batch, whose waveforms are float64 where float32 would be cast to half precision.

@@ -1,1 +1,1 @@
-"""What is made of a corpus, shard by shard: codes and features."""
+"""What is computed for a whole corpus: codes and features."""

@@ -1,1 +1,1 @@
-"""Sound: decoding, resampling, augmentation, and the data set."""
+"""Audio: decoding, resampling, augmentation, data set."""

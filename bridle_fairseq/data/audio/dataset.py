@@ -1,4 +1,4 @@
-"""Sound: manifests of sound files as data sets, and reading them clip by clip. Nothing here imports fairseq."""
+"""Audio: a manifest of audio files as a data set, and a reader of single files. Nothing here imports fairseq."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, segment_count
 from bridle_fairseq.data.audio.augment import AudioAugment
-from bridle_fairseq.data.audio.decode import crop_of, open_sound, read_crop, read_info, resampled_length
+from bridle_fairseq.data.audio.decode import open_audio, read_crop, read_info, read_open_crop, resampled_length
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
@@ -22,26 +22,26 @@ PROBED_FILES = 32
 
 
 class AudioDataset(MediaDataset):
-    """Waveforms of a manifest, cropped, resampled, mono, augmented.
+    """Waveforms of a manifest: cropped, resampled, mono, augmented.
 
-    While training, a clip longer than ``max_sample_size`` gives a random crop; otherwise its beginning, always the
-    same. One shorter than ``min_sample_size`` leaves its batch without being counted as skipped.
+    A clip longer than ``max_sample_size`` gives a random crop while training, else its beginning. A clip shorter than
+    ``min_sample_size`` is left out of its batch and not counted as skipped.
 
-    Lengths for batching (``sizes``) come from the manifest's sizes, which count samples at each file's own rate. They
-    are scaled by the lowest rate among 32 probed files: exact when all files have one rate, else an upper bound, save
-    for a file of a lower rate still that was not probed: its item is longer than its size, and it may be taken for
-    shorter than ``min_sample_size``.
+    Lengths for batching (``sizes``) are computed from the manifest's sizes, which count samples at each file's own
+    rate, and the lowest rate among 32 probed files. They are exact if all files have one rate, else upper bounds. The
+    exception is a file that was not probed and has a lower rate still: its item is longer than its size, and it may
+    be mistaken for shorter than ``min_sample_size``.
 
     Args:
         manifest, training, seed, skips, num_buckets, codes: see :class:`MediaDataset`.
-        sample_rate: of the items, in Hz.
-        max_sample_size: samples of the longest item; None for no limit.
-        min_sample_size: samples of the shortest item; cached codes may be of shorter last segments, too, which are not
-            shown then.
-        augment: what happens to a training item after cropping; with cached codes it is rolled by whole patches.
-        segment_crops: crop only at multiples of ``max_sample_size``, as with cached codes. A segment is drawn as often
-            as its share of the clip, so that a short last one is seldom an item.
-        whole: nothing is cropped; a clip longer than ``max_sample_size`` cannot be used.
+        sample_rate: of the items in Hz.
+        max_sample_size: maximum length of an item in samples; None: no limit.
+        min_sample_size: minimum length of an item in samples. Cached codes may include shorter last segments, which
+            are not used then.
+        augment: augmentation of training items after cropping; with cached codes the shift is by whole patches.
+        segment_crops: crop at multiples of ``max_sample_size`` only, as with cached codes. The probability of a
+            segment is its share of the clip, so a short last segment is rare.
+        whole: do not crop; a clip longer than ``max_sample_size`` is unusable.
 
     Raises:
         InputError: a missing file, no readable file among those probed, or codes that do not fit the other settings.
@@ -115,15 +115,15 @@ class AudioDataset(MediaDataset):
         return min(rates)
 
     def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None] | None:
-        with open_sound(self.manifest.path(row)) as sound:
-            _check_frames(sound.frames, int(self.manifest.sizes[row]))
-            num_samples = resampled_length(sound.frames, sound.samplerate, self.sample_rate)
+        with open_audio(self.manifest.path(row)) as file:
+            _check_frames(file.frames, int(self.manifest.sizes[row]))
+            num_samples = resampled_length(file.frames, file.samplerate, self.sample_rate)
             if num_samples < self.min_sample_size:
                 return None
             if self.whole and self.max_sample_size is not None and num_samples > self.max_sample_size:
                 raise DecodeError(f"{num_samples} samples, more than max_sample_size {self.max_sample_size}")
             start, segment = self._crop(num_samples, random)
-            samples = crop_of(sound, self.sample_rate, start, self.max_sample_size)
+            samples = read_open_crop(file, self.sample_rate, start, self.max_sample_size)
         codes = self._cached(row, segment)
         if self.augment is not None:
             samples, codes = self._augmented(self.augment, samples, codes, random)
@@ -139,37 +139,41 @@ class AudioDataset(MediaDataset):
         return augment.with_codes(samples, codes, grid["frequency_patches"], patch_samples, random)
 
     def _crop(self, num_samples: int, random: np.random.Generator) -> tuple[int, int]:
-        """Where the item begins, in samples and as the number of its segment (0 when crops are free)."""
-        longest = self.max_sample_size
-        if longest is None or not self.training:
+        """First sample of the crop, and the number of its segment (0 if crops are not bound to segments)."""
+        size = self.max_sample_size
+        if size is None or not self.training:
             return 0, 0
         if self.segment_crops:
-            count = segment_count(num_samples, longest, self.min_sample_size)
-            segment = int(random.integers(min(num_samples, count * longest))) // longest
-            return segment * longest, segment
-        return int(random.integers(max(0, num_samples - longest) + 1)), 0
+            count = segment_count(num_samples, size, self.min_sample_size)
+            segment = int(random.integers(min(num_samples, count * size))) // size
+            return segment * size, segment
+        return int(random.integers(max(0, num_samples - size) + 1)), 0
 
     def approximate_patches(self, settings: Any) -> float:
-        """From the manifest's sizes: of whole clips, at the files' own rates."""
+        """Estimated from the manifest's sizes, for whole clips, as if all files had the model's rate."""
         frames = float(self.manifest.sizes.sum()) / (0.01 * self.sample_rate)
         return frames / settings.patch_size[0] * settings.num_mel_bins / settings.patch_size[1]
 
 
 class AudioReader:
-    """Stretches of sound files at a model's rate.
+    """Segments of audio files at a model's rate.
 
     Args:
-        sample_rate: of the model, in Hz.
+        sample_rate: of the model in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
 
     def length(self, path: str, size: int | None = None) -> int:
-        """Samples of a clip, from its header; ``size``: what the manifest says of it.
+        """Length of a clip in samples, from its header.
+
+        Args:
+            path: of the file.
+            size: the manifest's size, checked unless None.
 
         Raises:
-            DecodeError: the file cannot be used, or has another size.
+            DecodeError: the file is unusable, or of another size.
         """
         header = read_info(path)
         if size is not None:
@@ -182,10 +186,10 @@ class AudioReader:
 
 
 def total_seconds(manifest: Manifest, rows: Iterable[int] | None = None) -> float:
-    """Seconds of sound in a manifest's files, or in those of some rows, by their headers.
+    """Total duration of a manifest's files, or of some rows, from the headers.
 
     Raises:
-        InputError: a file that cannot be read, or is of another length than the manifest says.
+        InputError: a file is unreadable, or of another length than the manifest says.
     """
     seconds = 0.0
     for row in range(len(manifest)) if rows is None else rows:
@@ -198,9 +202,9 @@ def total_seconds(manifest: Manifest, rows: Iterable[int] | None = None) -> floa
     return seconds
 
 
-def _check_frames(found: int, expected: int) -> None:
-    if found != expected:
-        raise DecodeError(f"{found} samples, the manifest says {expected}")
+def _check_frames(num_frames: int, expected: int) -> None:
+    if num_frames != expected:
+        raise DecodeError(f"{num_frames} samples, the manifest says {expected}")
 
 
 def _segment_samples(cfg: Any, seconds: float | None = None) -> int:

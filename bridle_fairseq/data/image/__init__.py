@@ -1,1 +1,1 @@
-"""Images: decoding, augmentation, and the data set."""
+"""Images: decoding, augmentation, data set."""

@@ -1,1 +1,1 @@
-"""What stands beside the media: manifests, labels, transcripts, and lists of skipped rows."""
+"""Text files beside the media: manifests, labels, transcripts, lists of skipped rows."""

@@ -1,1 +1,1 @@
-"""Video: containers, frames, a decoding process, and the data set."""
+"""Video: containers, frames, a decoding process, data set."""

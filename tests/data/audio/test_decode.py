@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soxr
 
-from bridle_fairseq.data.audio.decode import DecodeError, open_sound, read_crop, read_info, resampled_length
+from bridle_fairseq.data.audio.decode import DecodeError, open_audio, read_crop, read_info, resampled_length
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_a_crop_of_a_resampled_file_is_a_piece_of_the_whole(tmp_path, write_soun
 
 def test_a_crop_reads_no_more_than_it_needs(tmp_path, write_sound, monkeypatch):
     write_sound("a.wav", 441000, 44100)
-    with open_sound(str(tmp_path / "a.wav")) as sound:
+    with open_audio(str(tmp_path / "a.wav")) as sound:
         asked = []
         read = sound.read
         monkeypatch.setattr(sound, "read", lambda count, **kw: asked.append(count) or read(count, **kw))
-        from bridle_fairseq.data.audio.decode import crop_of
+        from bridle_fairseq.data.audio.decode import read_open_crop
 
-        assert len(crop_of(sound, 16000, 80000, 16000)) == 16000
+        assert len(read_open_crop(sound, 16000, 80000, 16000)) == 16000
     assert sum(asked) < 44100 * 1.3
 
 
