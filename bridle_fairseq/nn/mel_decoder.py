@@ -1,4 +1,4 @@
-"""Hearing the codes: a small decoder from quantized vectors to log-mel, a probe of a frozen tokenizer and no codec."""
+"""A small decoder from codes to log-mel. It shows what a frozen tokenizer keeps of the sound; it is not a codec."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.bridle import tokenizer_alone
+from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.frontend import AudioFrontEnd
 from bridle_fairseq.nn.patch import patchify, unpatchify
 from bridle_fairseq.nn.settings import BridleSettings
@@ -21,32 +21,32 @@ DECIBELS = 10 / math.log(10)  # of a natural logarithm of power
 
 
 class Reconstruction(NamedTuple):
-    """Log-mel patches and what a decoder makes of their codes."""
+    """Log-mel patches of a batch, and their estimates from codes."""
 
     estimates: list[Tensor]  # B x N x patch_dim each, normalised log-mel
     target: Tensor  # B x N x patch_dim
-    valid: Tensor  # B x N x patch_dim bool: neither padding nor filling of a last patch
-    std: float  # of the log-mel: a normalised difference of 1 is one of 2 std
+    valid: Tensor  # B x N x patch_dim bool: False at padding and where the last patch is filled up
+    std: float  # standard deviation of the log-mel; a normalized difference of 1 is a difference of 2 std
 
     def absolute_error(self) -> list[Tensor]:
-        """Sum over valid values of |estimate - target|, of each estimate."""
+        """Sum of |estimate - target| over valid values, for each estimate."""
         return [((x.float() - self.target).abs() * self.valid).sum() for x in self.estimates]
 
 
 class MelDecoder(nn.Module):
-    """The codes' vectors, summed over levels 1 to k, through a few attention blocks to log-mel patches.
+    """Estimates log-mel patches from the sum of the code vectors of levels 1 to k, with a few attention blocks.
 
-    One decoder serves every k: while it learns, each clip keeps a random number of levels, from none (what is left is
-    the mean log-mel) to all. The tokenizer and its codebooks are frozen.
+    One decoder serves every k. In training, each clip keeps a random number of levels, from none (the estimate is then
+    the mean log-mel) to all. Tokenizer and codebooks are frozen.
 
     Args:
-        settings: of the pretrained model, whose tokenizer is taken.
-        width: of the decoder.
-        depth: its attention blocks.
-        num_heads: their heads.
+        settings: of the pretrained model whose tokenizer is used.
+        width: width of the decoder.
+        depth: number of attention blocks.
+        num_heads: attention heads of a block.
 
     Raises:
-        InputError: not of sound, or sizes that cannot work.
+        InputError: the model is not for audio, or the sizes are not possible.
     """
 
     def __init__(self, settings: BridleSettings, width: int = 192, depth: int = 2, num_heads: int = 4) -> None:
@@ -57,9 +57,7 @@ class MelDecoder(nn.Module):
             )
         super().__init__()
         self.settings = settings
-        self.tokenizer = tokenizer_alone(settings)
-        self.tokenizer.estimator = None  # type: ignore[assignment]
-        self.tokenizer.requires_grad_(False)
+        self.tokenizer = CodeTokenizer(settings, with_estimator=False).requires_grad_(False).eval()
         front_end = self.tokenizer.front_end
         if not isinstance(front_end, AudioFrontEnd):
             raise InputError(f"a tokenizer of {settings.modality}; expected one of sound, whose log-mel is decoded")
@@ -72,13 +70,13 @@ class MelDecoder(nn.Module):
         return self.settings.num_codebooks
 
     def train(self, mode: bool = True) -> MelDecoder:
-        """As of any module, but the tokenizer stays in eval mode: fairseq's trainer calls this at every update."""
+        """Set the mode, but keep the tokenizer in eval mode; fairseq's trainer calls this at every update."""
         super().train(mode)
         self.tokenizer.eval()
         return self
 
     def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> Reconstruction:
-        """B x S waveforms -> one estimate of random levels while training, else those of 0, 1, ... K levels."""
+        """B x S waveforms -> in training one estimate, from random levels; else estimates from 0, 1, ... K levels."""
         patches = self.front_end(source, padding_mask)
         codes = self.tokenizer.codes(patches, self.tokenizer.has_tokenizer)
         if self.training:
@@ -89,19 +87,19 @@ class MelDecoder(nn.Module):
         return Reconstruction(estimates, patches.x, self._valid(source, padding_mask), self.front_end.std)
 
     def _decode(self, codes: Tensor, grid: Sequence[int], padding_mask: Tensor | None, levels: Tensor) -> Tensor:
-        """Codes B x N x K, of which each clip keeps ``levels`` (B) -> B x N x patch_dim, normalised log-mel."""
+        """Codes B x N x K, of which each clip keeps ``levels`` (B) -> B x N x patch_dim normalized log-mel."""
         vectors = self.tokenizer.quantizer.decode(codes, levels)
         with autocast(self.settings.precision, vectors.device):
             return self.decoder(vectors, grid, padding_mask)
 
     def _valid(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """B x N x patch_dim: values of frames that the clips have."""
+        """B x N x patch_dim: True at values of frames that lie within the clips."""
         log_mel = self.front_end.log_mel
         samples = torch.full((len(source),), source.shape[1], device=source.device)
         if padding_mask is not None:
             samples = samples - padding_mask.sum(1)
         frames = torch.arange(log_mel.frame_count(source.shape[1]), device=source.device)
-        valid = frames < log_mel.frame_count(samples)[:, None]
+        valid = frames < log_mel.frame_count(samples)[:, None]  # B x M
         return patchify(valid[:, None, :, None].expand(-1, 1, -1, log_mel.num_mel_bins), self.front_end.patch_size)
 
     @torch.no_grad()
@@ -110,13 +108,13 @@ class MelDecoder(nn.Module):
 
         Args:
             codes: B x N x K' long, time-major, with at least ``levels`` levels.
-            levels: how many of them are heard; all by default.
+            levels: number of levels to decode; all by default.
 
         Returns:
-            B x M x mel bins, natural logarithms of power.
+            B x M x mel bins, natural logarithm of power.
 
         Raises:
-            InputError: codes of more levels than there are, or not of whole time steps.
+            InputError: more levels than the codes or the codebooks have, or codes of incomplete time steps.
         """
         levels = codes.shape[2] if levels is None else levels
         rows = self.front_end.rows

@@ -1,4 +1,4 @@
-"""Running mean and deviation of feature channels, over valid vectors of all ranks."""
+"""Normalization by the running mean and standard deviation of each channel, over valid vectors of all ranks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bridle_fairseq.utils.distributed import all_reduce_sum
 from bridle_fairseq.utils.precision import KeepsDtype
 
 
-class RunningStandardizer(KeepsDtype):
-    """Subtracts a running mean and divides by a running deviation per channel; no gradient flows into either.
+class RunningNorm(KeepsDtype):
+    """Subtracts the running mean and divides by the running standard deviation per channel; neither gets a gradient.
 
-    Statistics are only added up in :meth:`forward` and take effect in :meth:`commit`, which every rank calls once an
-    update (so several forwards an update, or a rank without data, are fine).
+    :meth:`forward` only accumulates statistics. They take effect in :meth:`commit`, which every rank calls once per
+    update, so several forward passes per update and ranks without data are possible.
 
     Args:
         width: D.
-        how: ``standardize``; ``center`` subtracts the mean only; ``plain`` leaves vectors as they are (the averages
-            are kept all the same, so that a checkpoint fits every choice).
-        decay: share of the old averages that an update keeps.
-        floor: deviations below it count as it (silent mel bins have none).
+        mode: ``standardize``, ``center`` (subtract the mean only) or ``plain`` (return vectors unchanged). Averages are
+            kept in every mode, so that checkpoints fit all of them.
+        decay: decay of the averages per update.
+        floor: smallest standard deviation; mel bins of silence have none.
     """
 
     mean: Tensor
@@ -31,11 +31,11 @@ class RunningStandardizer(KeepsDtype):
     started: Tensor
     pending: Tensor
 
-    def __init__(self, width: int, how: str = "standardize", decay: float = 0.99, floor: float = 1e-3) -> None:
+    def __init__(self, width: int, mode: str = "standardize", decay: float = 0.99, floor: float = 1e-3) -> None:
         super().__init__()
-        self.how, self.decay, self.floor = how, decay, floor
-        self.known_started = False  # spares a look at the device's `started` in every forward
-        self._collected = False  # since the last commit
+        self.mode, self.decay, self.floor = mode, decay, floor
+        self._initialized_cache = False  # `started` on the host; avoids a device synchronization in every forward pass
+        self._collected = False  # whether a forward pass has collected since the last commit
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("second", torch.ones(width))  # running mean of squares
         self.register_buffer("started", torch.tensor(False))
@@ -46,47 +46,49 @@ class RunningStandardizer(KeepsDtype):
 
         Args:
             x: vectors.
-            padding_mask: ..., True = padding, which does not count.
-            collect: in training mode the valid vectors count for the next commit. The first forward in training mode
-                starts the averages whether it collects or not, from the vectors of all ranks: it is collective.
-                In eval mode nothing changes.
+            padding_mask: ..., True = padding, which is left out of the statistics.
+            collect: in training mode, collect the valid vectors for the next commit. The first forward pass in training
+                mode initializes the averages in any case, from the vectors of all ranks; it is a collective. Nothing
+                changes in eval mode.
         """
-        if self.training and (collect or not self.known_started):
+        if self.training and (collect or not self._initialized_cache):
             self._collect(x.detach().float().flatten(0, -2), padding_mask, collect)
-        if self.how == "plain":
+        if self.mode == "plain":
             return x.float()
         out = x.float() - self.mean
-        if self.how == "standardize":
+        if self.mode == "standardize":
             out = out / (self.second - self.mean.square()).clamp(min=0).sqrt().clamp(min=self.floor)
         return out
 
     @torch.no_grad()
     def _collect(self, rows: Tensor, padding_mask: Tensor | None, keep: bool) -> None:
+        """Add the valid ones of ``rows`` (n x D) to the pending sums if ``keep``; initialize averages if needed."""
         if padding_mask is not None:
             rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
         count = valid_count(rows[:, 0], None if padding_mask is None else padding_mask.flatten())
         rows = rows.double()
-        total = torch.cat([rows.sum(0), rows.square().sum(0), count.double().view(1)])
-        if not self.known_started:
+        total = torch.cat([rows.sum(0), rows.square().sum(0), count.double().view(1)])  # 2D + 1
+        if not self._initialized_cache:
             if not self.started:
                 self._average(all_reduce_sum(total.clone()))
-            self.known_started = bool(self.started)
+            self._initialized_cache = bool(self.started)
         if keep:
             self.pending += total
             self._collected = True
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Take the pending statistics of all ranks into the averages.
+        """Update the averages with the pending statistics of all ranks.
 
-        Collective where a forward pass has collected since the last commit, on all ranks then, if with nothing.
+        A collective if forward passes have collected since the last commit: every rank takes part, even if it has no
+        data.
         """
         if self._collected:
             self._average(all_reduce_sum(self.pending.clone()))
         self.discard()
 
     def _average(self, total: Tensor) -> None:
-        """EMA step with the sums, sums of squares and count in ``total``; the first one sets the averages."""
+        """EMA step with the sums, sums of squares and count in ``total`` (2D + 1); the first step sets the averages."""
         count = total[-1]
         mean, second = (total[:-1] / count.clamp(min=1)).float().chunk(2)
         keep = torch.where(self.started, self.decay, 0.0)
@@ -96,18 +98,18 @@ class RunningStandardizer(KeepsDtype):
         self.started |= count > 0
 
     def discard(self) -> None:
-        """Forget statistics that were not committed."""
+        """Drop the pending statistics."""
         self.pending.zero_()
         self._collected = False
 
     def reset(self) -> None:
-        """As new: the next batch starts the averages."""
+        """Back to the initial state; the next batch initializes the averages."""
         self.mean.zero_()
         self.second.fill_(1.0)
         self.started.fill_(False)
-        self.known_started = False
+        self._initialized_cache = False
         self.discard()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.known_started = False
+        self._initialized_cache = False
         super()._load_from_state_dict(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""All settings of the model, in one dataclass: what fairseq's configuration, an exported model and the tests share."""
+"""All settings of the model in one dataclass, shared by fairseq's configuration, exported models and tests."""
 
 from dataclasses import dataclass, field
 from typing import Any, List
@@ -8,11 +8,11 @@ from bridle_fairseq.nn.schedule import Schedule
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.precision import CODES_PRECISIONS, PRECISIONS
 
-# `List` and real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
+# typing.List and evaluated annotations: omegaconf 2.0, which fairseq pins, supports nothing newer.
 
 
 def _setting(default: Any, text: str) -> Any:
-    """A field with its explanation, as fairseq shows it."""
+    """A dataclass field with the help text that fairseq shows."""
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": text})
     return field(default=default, metadata={"help": text})
@@ -20,75 +20,80 @@ def _setting(default: Any, text: str) -> Any:
 
 @dataclass
 class BridleSettings:
-    """Sizes of the parts and choices of the method; the defaults are the base size of audio."""
+    """Sizes of the model's parts and options of the method; the defaults are the base size for audio."""
 
-    modality: str = _setting("audio", "what a source is: audio (waveforms), image or video (pixels)")
-    sample_rate: int = _setting(16000, "audio: samples a second")
-    num_mel_bins: int = _setting(128, "audio: mel bins of the filter bank")
+    modality: str = _setting("audio", "modality of the inputs: audio (waveforms), image or video (pixels)")
+    sample_rate: int = _setting(16000, "audio: sample rate in Hz")
+    num_mel_bins: int = _setting(128, "audio: number of mel bins")
     fbank_mean: float = _setting(-4.4446, "audio: mean of the log-mel values (`bridle stats` measures it)")
-    fbank_std: float = _setting(3.3216, "audio: deviation of the log-mel values; inputs are (x - mean) / (2 std)")
+    fbank_std: float = _setting(
+        3.3216, "audio: standard deviation of the log-mel values; inputs are (x - mean) / (2 std)"
+    )
 
     pixel_mean: List[float] = _setting(
-        [0.485, 0.456, 0.406], "image, video: mean of red, green, blue, 0 to 1 (`bridle stats`)"
+        [0.485, 0.456, 0.406], "image, video: mean of red, green and blue, 0 to 1 (`bridle stats`)"
     )
     pixel_std: List[float] = _setting(
-        [0.229, 0.224, 0.225], "image, video: their deviation; inputs are (x - mean) / std"
+        [0.229, 0.224, 0.225], "image, video: their standard deviation; inputs are (x - mean) / std"
     )
 
     patch_size: List[int] = _setting(
-        [16, 16], "patch: frames and mel bins; image: height and width; video: frames, height and width"
+        [16, 16],
+        "size of a patch; audio: frames and mel bins; image: height and width; video: frames, height and width",
     )
     encoder_width: int = _setting(768, "width of the encoder")
-    encoder_depth: int = _setting(12, "blocks of the encoder")
+    encoder_depth: int = _setting(12, "number of blocks of the encoder")
     encoder_heads: int = _setting(12, "attention heads of the encoder")
     decoder_width: int = _setting(512, "width of the decoder")
-    decoder_depth: int = _setting(16, "blocks of the decoder")
-    decoder_heads: int = _setting(16, "attention heads of the decoder; convolution: groups of channels")
-    decoder_kind: str = _setting(
-        "attention",
-        "decoder: attention (among all patches), cross (of predicted patches to visible ones) or convolution",
-    )
+    decoder_depth: int = _setting(16, "number of blocks of the decoder")
+    decoder_heads: int = _setting(16, "attention heads of the decoder; for convolution, groups of channels")
+    decoder_kind: str = _setting("attention", "type of decoder: attention or convolution")
     decoder_window: List[int] = _setting([4, 4], "local attention windows in patches; empty: global attention")
-    tokenizer_depth: int = _setting(12, "blocks of the tokenizer, whose width and heads are the encoder's")
-    estimator_depth: int = _setting(3, "blocks of the tokenizer estimator")
+    tokenizer_depth: int = _setting(12, "number of blocks of the tokenizer; its width and heads are the encoder's")
+    estimator_depth: int = _setting(3, "number of blocks of the tokenizer estimator")
 
-    num_codebooks: int = _setting(4, "levels of residual quantization; 1 is plain VQ")
-    codebook_size: int = _setting(256, "codes of a codebook")
-    codebook_dim: int = _setting(256, "width of the codes")
-    codebook_metric: str = _setting("euclidean", "euclidean or cosine (with one codebook: the VQ of BEATs)")
+    num_codebooks: int = _setting(4, "levels of residual quantization; 1 is plain vector quantization")
+    codebook_size: int = _setting(256, "codes per codebook")
+    codebook_dim: int = _setting(256, "dimension of the codes")
+    codebook_metric: str = _setting("euclidean", "euclidean or cosine (with one codebook: the quantizer of BEATs)")
     codebook_decay: float = _setting(0.99, "decay of the codebooks' moving averages")
-    codebook_init: str = _setting("kmeans", "start of new codebooks: kmeans or uniform")
-    restart_threshold: float = _setting(0.25, "codes below this share of even use restart; 0: never")
+    codebook_init: str = _setting("kmeans", "initialization of codebooks: kmeans or uniform")
+    restart_threshold: float = _setting(0.25, "codes used less than this fraction of the even share restart; 0: never")
     restart_step: float = _setting(
-        0.2, "a dead code restarts this far from a code to a vector that fell on it; 1: on the vector itself"
+        0.2,
+        "a dead code restarts at this fraction of the way from a code in use to one of its vectors; 1: on the vector",
     )
     commitment_weight: float = _setting(0.25, "weight of the commitment loss")
-    codes_per_level: int = _setting(1, "soft codes: the nearest m codes of a level are the target of a patch")
+    codes_per_level: int = _setting(1, "soft codes: the m nearest codes of each level are the targets of a patch")
 
-    mask_ratio: float = _setting(0.8, "share of the patches that the encoder must predict")
-    num_masks: int = _setting(1, "masks of each clip in an update; decoding, front end and codes serve all of them")
-    predict_share: float = _setting(1.0, "share of the masked patches that are predicted, drawn anew each time")
-    masking: str = _setting("random", "which patches those are: random, tube, block or lines (see nn/masking.py)")
-    position_scale: float = _setting(1.0, "cold start: factor on the positions added before the random projection")
-    tokenizer_init: str = _setting(
-        "encoder", "tokenizer at its stage's start: encoder (its weights), random or continue"
+    mask_ratio: float = _setting(0.8, "fraction of the patches that is masked")
+    num_masks: int = _setting(1, "masks per clip and update; they share file decoding, front end and codes")
+    predict_share: float = _setting(
+        1.0, "fraction of the masked patches that is predicted, drawn at random in every update"
     )
-    latents: str = _setting("standardize", "tokenizer's outputs before quantization: standardize, center or plain")
+    masking: str = _setting("random", "how patches are masked: random, tube, block or lines (see nn/masking.py)")
+    position_scale: float = _setting(1.0, "cold start: scale of the position embedding before the random projection")
+    tokenizer_init: str = _setting(
+        "encoder", "how a tokenizer stage initializes the tokenizer: encoder (copy its weights), random or continue"
+    )
+    latents: str = _setting(
+        "standardize", "normalization of the tokenizer's outputs before quantization: standardize, center or plain"
+    )
     teacher: str = _setting(
-        "standardize", "encoder's features that the tokenizer estimates: standardize, center or plain"
+        "standardize", "normalization of the features that the estimator learns: standardize, center or plain"
     )
     precision: str = _setting(
-        "float32", "of matrix products: float32, bfloat16 (autocast), or auto: bfloat16 where it is fast"
+        "float32", "precision of matrix products: float32, bfloat16 (autocast), or auto: bfloat16 where it is fast"
     )
     codes_precision: str = _setting(
         "auto",
-        "of the tokenizer's pass for codes, which has no gradient: float32, float16, bfloat16, or auto: float32, but "
-        "float16 on a GPU where precision is bfloat16",
+        "precision of the tokenizer's forward pass for codes: float32, float16, bfloat16, or auto: float16 on a GPU "
+        "where precision is bfloat16, else float32",
     )
     checkpoint_activations: bool = _setting(
-        False, "compute blocks again in the backward pass instead of keeping what is in them: less memory, more time"
+        False, "recompute blocks in the backward pass instead of storing activations: less memory, more time"
     )
-    compile: bool = _setting(False, "training: translate blocks by torch.compile (needs a C++ compiler on a CPU)")
+    compile: bool = _setting(False, "compile blocks with torch.compile for training (on a CPU, needs a C++ compiler)")
     stages: Any = field(
         default_factory=lambda: [{"kind": "encoder", "updates": 1000, "warmup_updates": 100}],
         metadata={
@@ -108,7 +113,7 @@ PATCH_AXES = {
 }
 CHOICES = {
     "modality": tuple(PATCH_AXES),
-    "decoder_kind": ("attention", "cross", "convolution"),
+    "decoder_kind": ("attention", "convolution"),
     "codebook_metric": ("euclidean", "cosine"),
     "codebook_init": ("kmeans", "uniform"),
     "tokenizer_init": ("encoder", "random", "continue"),
@@ -123,7 +128,16 @@ NUMBERS = {2: "two", 3: "three"}
 
 
 def check_settings(s: BridleSettings) -> None:
-    """Raise :class:`InputError` with one sentence for settings that cannot work."""
+    """Check that settings are possible.
+
+    Raises:
+        InputError: with one sentence for the first setting that is not.
+    """
+    if s.decoder_kind == "cross":
+        raise InputError(
+            "model.decoder_kind is 'cross', which was removed because it learned no better than an untrained model; "
+            "expected attention or convolution"
+        )
     for name, allowed in CHOICES.items():
         if getattr(s, name) not in allowed:
             raise InputError(f"model.{name} is {getattr(s, name)!r}; expected one of {', '.join(allowed)}")
@@ -157,7 +171,7 @@ def check_settings(s: BridleSettings) -> None:
     if s.decoder_window and s.decoder_kind != "attention":
         raise InputError(
             f"model.decoder_window is {list(s.decoder_window)} with decoder_kind {s.decoder_kind}; expected an empty "
-            "list: windows are of the decoder of kind attention"
+            "list: only the decoder of kind attention has windows"
         )
     for part in ("encoder", "decoder"):
         width, heads = getattr(s, f"{part}_width"), getattr(s, f"{part}_heads")
@@ -181,6 +195,8 @@ def check_settings(s: BridleSettings) -> None:
     if s.fbank_std <= 0:
         raise InputError(f"model.fbank_std is {s.fbank_std}; expected more than 0 (`bridle stats` measures it)")
     if len(s.pixel_mean) != 3 or len(s.pixel_std) != 3 or min(s.pixel_std) <= 0:
-        found = f"model.pixel_mean is {list(s.pixel_mean)} and model.pixel_std {list(s.pixel_std)}"
-        raise InputError(f"{found}; expected three numbers each, deviations above 0 (`bridle stats` measures them)")
+        raise InputError(
+            f"model.pixel_mean is {list(s.pixel_mean)} and model.pixel_std {list(s.pixel_std)}; expected three numbers "
+            "each, deviations above 0 (`bridle stats` measures them)"
+        )
     s.schedule()

@@ -1,4 +1,4 @@
-"""The parts around the quantizer: tokenizer encoder, tokenizer estimator, and the cold start's random projection."""
+"""Modules around the quantizer: tokenizer encoder, tokenizer estimator, and the cold start's random projection."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bridle_fairseq.utils.precision import KeepsDtype
 
 
 class TokenizerEncoder(nn.Module):
-    """A ViT over all patches, then Linear - Tanh - Linear to the width of the codes.
+    """A ViT over all patches, then Linear - Tanh - Linear to the dimension of the codes.
 
     Args:
-        encoder: the ViT (its own, not the one that is pretrained).
-        codebook_dim: width of the codes.
+        encoder: the tokenizer's own ViT, separate from the encoder that is pretrained.
+        codebook_dim: dimension of the codes.
     """
 
     def __init__(self, encoder: Encoder, codebook_dim: int) -> None:
@@ -35,8 +35,8 @@ class TokenizerEncoder(nn.Module):
         """B x N x patch_dim -> B x N x codebook_dim."""
         return self.head(self.encoder(patches, grid, padding_mask).x)
 
-    def start_from(self, encoder: Encoder) -> None:
-        """Copy patch embedding, class token, norm and the first blocks of an encoder; the head starts anew."""
+    def init_from_encoder(self, encoder: Encoder) -> None:
+        """Copy patch embedding, class token, norm and the first blocks of an encoder; the head is random."""
         own = self.encoder
         with torch.no_grad():
             own.patch_embed.load_state_dict(encoder.patch_embed.state_dict())
@@ -46,8 +46,8 @@ class TokenizerEncoder(nn.Module):
                 mine.load_state_dict(theirs.state_dict())
         self.head.apply(init_weights)
 
-    def start_anew(self) -> None:
-        """A fresh random start of all weights."""
+    def reset_parameters(self) -> None:
+        """Initialize all weights at random."""
         self.apply(init_weights)
         nn.init.normal_(self.encoder.class_token, std=0.02)
         for module in self.modules():
@@ -56,14 +56,14 @@ class TokenizerEncoder(nn.Module):
 
 
 class TokenizerEstimator(nn.Module):
-    """Estimates the encoder's features from quantized vectors: Linear, positions, global blocks, LayerNorm, Linear.
+    """Estimates features from quantized vectors: Linear, positions, global attention blocks, LayerNorm, Linear.
 
     Args:
-        codebook_dim: width of the codes.
+        codebook_dim: dimension of the codes.
         width: D of its blocks.
-        depth: blocks.
+        depth: number of blocks.
         num_heads: H; must divide ``width``.
-        target_width: width of the encoder whose features it estimates.
+        target_width: dimension of the estimated features.
     """
 
     def __init__(self, codebook_dim: int, width: int, depth: int, num_heads: int, target_width: int) -> None:
@@ -83,8 +83,8 @@ class TokenizerEstimator(nn.Module):
             x = block(x, padding_mask)
         return self.head(self.norm(x))
 
-    def start_anew(self) -> None:
-        """A fresh random start of all weights."""
+    def reset_parameters(self) -> None:
+        """Initialize all weights at random."""
         self.apply(init_weights)
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):
@@ -92,15 +92,15 @@ class TokenizerEstimator(nn.Module):
 
 
 class RandomProjection(KeepsDtype):
-    """The cold start's tokenizer: patch embedding plus positions, projected, all of it random and never trained.
+    """The cold start's tokenizer: a random linear patch embedding, positions, and a random linear map; never trained.
 
-    Weights are buffers: no optimizer, no weight decay and no stage can touch them.
+    Weights are buffers, so that no optimizer, weight decay or stage changes them.
 
     Args:
         patch_dim: values of a flattened patch.
         width: D between the two maps.
-        codebook_dim: width of the codes.
-        position_scale: factor on the positions; 0 leaves them out.
+        codebook_dim: dimension of the codes.
+        position_scale: scale of the positions; 0 leaves them out.
     """
 
     embed: Tensor
@@ -113,7 +113,7 @@ class RandomProjection(KeepsDtype):
         self.register_buffer("project", nn.init.xavier_uniform_(torch.empty(codebook_dim, width)))
 
     def forward(self, patches: Tensor, grid: Sequence[int], places: Tensor | None = None) -> Tensor:
-        """B x N x patch_dim -> B x N x codebook_dim; ``places`` (B x Q): those patches only, B x Q x codebook_dim."""
+        """B x N x patch_dim -> B x N x codebook_dim; of the patches ``places`` (B x Q) only, B x Q x codebook_dim."""
         if places is not None:
             patches = gather_patches(patches, places)
         x = nn.functional.linear(patches.to(self.embed.dtype), self.embed)

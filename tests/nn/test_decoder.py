@@ -3,17 +3,14 @@
 import pytest
 import torch
 
-from bridle_fairseq.nn.conv_decoder import ConvDecoder
-from bridle_fairseq.nn.cross_decoder import CrossAttention, CrossDecoder
-from bridle_fairseq.nn.decoder import Decoder, GlobalDecoder
+from bridle_fairseq.nn.decoder import ConvDecoder, GlobalDecoder, WindowDecoder
 from bridle_fairseq.nn.masking import Mask, Targets, choose_targets, random_mask
 from bridle_fairseq.nn.position import sincos_position
 
 SIZES = {"encoder_width": 24, "width": 32, "depth": 3, "num_codebooks": 2, "codebook_size": 5}
 DECODERS = {
     "global": lambda: GlobalDecoder(**SIZES, num_heads=4),
-    "windows": lambda: Decoder(**SIZES, num_heads=4, window=(4, 4)),
-    "cross": lambda: CrossDecoder(**SIZES, num_heads=4),
+    "windows": lambda: WindowDecoder(**SIZES, num_heads=4, window=(4, 4)),
     "convolution": lambda: ConvDecoder(**SIZES, groups=4, axes=2),
 }
 every_decoder = pytest.mark.parametrize("kind", list(DECODERS))
@@ -77,7 +74,7 @@ def test_a_share_of_the_targets_has_the_logits_that_all_have(kind):
 
 def test_global_attention_is_that_of_a_window_as_large_as_the_grid():
     decoder, grid = make("global"), (6, 4)
-    windows = Decoder(**SIZES, num_heads=4, window=(6, 4)).eval()
+    windows = WindowDecoder(**SIZES, num_heads=4, window=(6, 4)).eval()
     windows.load_state_dict(decoder.state_dict())
     for block in windows.blocks:
         block.attention.shift = 0
@@ -107,23 +104,6 @@ def test_what_is_predicted_follows_from_the_visible_patches(kind):
     targets = choose_targets(mask)
     away = (decoder(changed, mask, targets, grid) - decoder(x, mask, targets, grid)).abs().amax((1, 2))
     assert away.max() > 1e-4
-
-
-def test_cross_attention_is_a_weighted_mean_of_values():
-    torch.manual_seed(0)
-    attention = CrossAttention(8, 2).double()
-    x, memory = torch.randn(1, 3, 8).double(), torch.randn(1, 5, 8).double()
-    padding = torch.tensor([[False, False, True, False, True]])
-    q, (k, v) = attention.query(x)[0], attention.key_value(memory)[0].split(8, -1)
-    heads = []
-    for part in (slice(0, 4), slice(4, 8)):
-        rows = []
-        for query in q[:, part]:
-            weights = (k[:, part] @ query).div(2.0).exp().masked_fill(padding[0], 0.0)
-            rows.append((weights[:, None] * v[:, part]).sum(0) / weights.sum())
-        heads.append(torch.stack(rows))
-    expected = attention.proj(torch.cat(heads, -1))
-    torch.testing.assert_close(attention(x, memory, padding)[0], expected)
 
 
 @pytest.mark.parametrize("grid", [(7,), (5, 4), (3, 4, 2)])

@@ -3,12 +3,12 @@
 import torch
 
 from bridle_fairseq.nn import running_norm as standardize
-from bridle_fairseq.nn.running_norm import RunningStandardizer
+from bridle_fairseq.nn.running_norm import RunningNorm
 
 
 def test_values_follow_the_averages_of_all_vectors():
     torch.manual_seed(0)
-    norm = RunningStandardizer(3, decay=0.9)
+    norm = RunningNorm(3, decay=0.9)
     first, second = torch.randn(5, 4, 3) * 2 + 1, torch.randn(2, 4, 3) * 3 - 1
     norm(first)
     norm.commit()
@@ -22,7 +22,7 @@ def test_values_follow_the_averages_of_all_vectors():
 
 def test_two_forwards_and_one_commit_equal_the_joined_batch():
     parts = torch.randn(3, 4, 6), torch.randn(1, 4, 6)
-    a, b = RunningStandardizer(6), RunningStandardizer(6)
+    a, b = RunningNorm(6), RunningNorm(6)
     for norm in (a, b):
         norm(torch.zeros(2, 6) + 1)
         norm.commit()
@@ -36,7 +36,7 @@ def test_two_forwards_and_one_commit_equal_the_joined_batch():
 
 
 def test_eval_padding_and_discard_change_nothing():
-    norm = RunningStandardizer(4)
+    norm = RunningNorm(4)
     norm(torch.randn(8, 4))
     norm.commit()
     before = {k: v.clone() for k, v in norm.state_dict().items()}
@@ -51,7 +51,7 @@ def test_eval_padding_and_discard_change_nothing():
 
 
 def test_constant_channels_stay_finite_and_gradients_pass():
-    norm = RunningStandardizer(2)
+    norm = RunningNorm(2)
     x = torch.stack([torch.full((9,), 3.0), torch.randn(9)], 1).requires_grad_()
     out = norm(x)
     assert torch.isfinite(out).all()
@@ -60,7 +60,7 @@ def test_constant_channels_stay_finite_and_gradients_pass():
 
 
 def test_half_precision_spares_the_averages():
-    norm = RunningStandardizer(4)
+    norm = RunningNorm(4)
     norm(torch.randn(100, 4))
     norm.commit()
     before = norm.mean.clone()
@@ -69,20 +69,20 @@ def test_half_precision_spares_the_averages():
 
 
 def test_plain_leaves_vectors_as_they_are_and_fits_the_same_checkpoint():
-    norm, x = RunningStandardizer(2, "plain"), torch.randn(50, 2) * 5 + 2
+    norm, x = RunningNorm(2, "plain"), torch.randn(50, 2) * 5 + 2
     assert torch.equal(norm(x), x)
-    RunningStandardizer(2).load_state_dict(norm.state_dict())
+    RunningNorm(2).load_state_dict(norm.state_dict())
 
 
 def test_center_only_keeps_the_scale():
-    norm = RunningStandardizer(2, "center")
+    norm = RunningNorm(2, "center")
     x = torch.randn(50, 2) * 5 + 2
     norm(x)
     torch.testing.assert_close(norm(x), x - x.mean(0), atol=1e-5, rtol=1e-5)
 
 
 def test_the_first_forward_in_training_starts_the_averages():
-    norm, x = RunningStandardizer(3), torch.randn(50, 3) * 4 + 1
+    norm, x = RunningNorm(3), torch.randn(50, 3) * 4 + 1
     norm.eval()(x)
     assert not norm.started
     first = norm.train()(x, collect=False)
@@ -98,7 +98,7 @@ def test_the_first_forward_in_training_starts_the_averages():
 def test_ranks_send_nothing_where_nothing_was_collected(monkeypatch):
     sent = []
     monkeypatch.setattr(standardize, "all_reduce_sum", lambda tensor: sent.append(tensor.clone()) or tensor)
-    norm = RunningStandardizer(3).train()
+    norm = RunningNorm(3).train()
     norm(torch.randn(5, 3), collect=False)  # starts the averages
     assert len(sent) == 1
     norm.commit()

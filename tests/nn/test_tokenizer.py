@@ -12,7 +12,7 @@ def test_tokenizer_starts_from_the_first_blocks_of_an_encoder():
         for p in teacher.parameters():
             p.add_(torch.randn_like(p))
     head = tokenizer.head[0].weight.clone()
-    tokenizer.start_from(teacher)
+    tokenizer.init_from_encoder(teacher)
     x = torch.randn(2, 6, 12)
     torch.testing.assert_close(
         tokenizer.encoder(x, (3, 2), with_layers=True).layers[1], teacher(x, (3, 2), with_layers=True).layers[1]
@@ -26,7 +26,7 @@ def test_a_new_start_leaves_nothing_of_the_old_weights():
         with torch.no_grad():
             for p in module.parameters():
                 p.fill_(5.0)
-        module.start_anew()
+        module.reset_parameters()
         assert not any((p == 5.0).any() for p in module.parameters())
 
 

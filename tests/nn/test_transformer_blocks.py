@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.decoder import Decoder
+from bridle_fairseq.nn.decoder import WindowDecoder
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.masking import choose_targets, random_mask
 from bridle_fairseq.nn.schedule import Stage
@@ -17,7 +17,6 @@ SIZES |= {"num_codebooks": 2, "codebook_size": 8, "codebook_dim": 8, "mask_ratio
 DECODERS = {
     "windows": {},
     "global": {"decoder_window": []},
-    "cross": {"decoder_kind": "cross", "decoder_window": []},
     "convolution": {"decoder_kind": "convolution", "decoder_window": []},
 }
 STAGES = (Stage("encoder", 10), Stage("tokenizer", 10), Stage("encoder", 10), Stage("joint", 10, tokenizer_every=2))
@@ -84,7 +83,7 @@ def test_clips_are_skipped_alike_when_computed_again():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-@pytest.mark.parametrize("decoder", ["windows", "cross"])
+@pytest.mark.parametrize("decoder", ["windows", "global"])
 def test_compiled_blocks_give_the_same_numbers(decoder):
     torch._dynamo.reset()
     lengths = [(9000, 5000), (8000, 8000)]
@@ -99,7 +98,7 @@ def test_compiled_blocks_give_the_same_numbers(decoder):
 def test_new_lengths_are_not_compiled_for(part, recompute):
     """Batches of other sizes and lengths, padded or not, with gradient or without: no version but the first few."""
     torch._dynamo.reset()
-    module = Encoder(16, 32, 2, 4) if part == "encoder" else Decoder(16, 32, 2, 4, 2, 8, window=(4, 4))
+    module = Encoder(16, 32, 2, 4) if part == "encoder" else WindowDecoder(16, 32, 2, 4, 2, 8, window=(4, 4))
     compile_blocks(module, "eager")
     for block in module.blocks:
         block.recompute = recompute
