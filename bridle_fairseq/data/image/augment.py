@@ -1,4 +1,4 @@
-"""Augmentation of images in training: crops and flips; for fine-tuning torchvision's RandAugment and random erasing."""
+"""Image augmentation: crops and flips; for fine-tuning also torchvision's RandAugment and random erasing."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from bridle_fairseq.utils.optional import optional_import
 
 CROP_ATTEMPTS = 10
 LOG_RATIO = float(np.log(4 / 3))
-MEAN_OF_IMAGENET = (124, 116, 104)  # what is erased is near 0 after normalisation
+IMAGENET_MEAN = (124, 116, 104)  # near 0 after normalization
 MAX_MAGNITUDE = 30
-DRAWING = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial} | {
-    getattr(Tensor, f"{name}_") for name in ("uniform", "normal", "random", "bernoulli", "exponential", "log_normal")
+RANDOM_FUNCTIONS = {
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial),
+    *(Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_),
 }
 
 
 @dataclass(frozen=True)
 class ImageAugment:
-    """What may happen to an image while training.
+    """Random crops and flips.
 
     Attributes:
-        crop: show a random part of the image.
-        min_area: the smallest share of the image's area that such a part may be.
-        flip: mirror half of the images, left to right.
+        crop: crop at random.
+        min_area: minimum share of the image's area in a crop.
+        flip: mirror half of the images horizontally.
     """
 
     crop: bool = True
@@ -38,10 +39,10 @@ class ImageAugment:
     flip: bool = True
 
     def box(self, width: int, height: int, random: np.random.Generator) -> tuple[int, int, int, int]:
-        """Left, upper, right, lower of the part: an even choice of area, sides from 3:4 to 4:3, anywhere it fits.
+        """Left, upper, right, lower of a crop: uniform area, aspect ratio from 3:4 to 4:3, uniform position.
 
-        Source: the crops of Inception (arXiv 1409.4842, section 6), as torchvision's RandomResizedCrop has them: after
-        ten choices that do not fit, the largest part in the middle whose sides are in that range.
+        After ten draws that do not fit, the largest centre crop with an aspect ratio in that range. Source: Inception
+        crops (arXiv 1409.4842, section 6), as in torchvision's RandomResizedCrop.
         """
         for _ in range(CROP_ATTEMPTS):
             area = width * height * random.uniform(self.min_area, 1.0)
@@ -67,10 +68,10 @@ def load_transforms() -> Any:
     return v2
 
 
-class _DrawnFrom(TorchFunctionMode):
-    """Within it, what this thread draws comes from a generator of its own.
+class _UseGenerator(TorchFunctionMode):
+    """A mode in which this thread's random functions use the given generator.
 
-    torchvision's transforms take none: they draw from the process's, in which other threads draw meanwhile.
+    torchvision's transforms accept none. They draw from the global generator, which all threads share.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -78,23 +79,23 @@ class _DrawnFrom(TorchFunctionMode):
         self.generator = generator
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        own = {"generator": self.generator} if func in DRAWING else {}
-        return func(*args, **own, **(kwargs or {}))
+        option = {"generator": self.generator} if func in RANDOM_FUNCTIONS else {}
+        return func(*args, **option, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class StrongImageAugment:
-    """What else may happen to an image while it is fine-tuned on; to all frames of a clip the same.
+    """RandAugment and random erasing for fine-tuning; all frames of a clip are changed alike.
 
     Attributes:
-        rand_augment: operations drawn for each image (of colour, sharpness and geometry); 0: none.
+        rand_augment: number of operations per image (colour, sharpness, geometry); 0: none.
         rand_magnitude: their strength, 0 to 30.
-        erase: probability with which a rectangle of 2 to 33 % of the image is blanked out.
+        erase: probability of erasing a rectangle of 2 to 33 % of the image.
 
-    Source: RandAugment (arXiv 1909.13719) and random erasing (arXiv 1708.04896), both of torchvision.
+    Source: RandAugment (arXiv 1909.13719) and random erasing (arXiv 1708.04896), by torchvision.
 
     Raises:
-        InputError: values that cannot work, or torchvision is missing.
+        InputError: invalid values, or torchvision is missing.
     """
 
     rand_augment: int = 0
@@ -103,12 +104,14 @@ class StrongImageAugment:
 
     def __post_init__(self) -> None:
         if self.rand_augment < 0 or not 0 <= self.rand_magnitude <= MAX_MAGNITUDE:
-            found = f"task.rand_augment is {self.rand_augment} with task.rand_magnitude {self.rand_magnitude}"
-            raise InputError(f"{found}; expected a number of operations, 0 or more, and 0 to {MAX_MAGNITUDE}")
+            raise InputError(
+                f"task.rand_augment is {self.rand_augment} with task.rand_magnitude {self.rand_magnitude}; expected a "
+                f"number of operations, 0 or more, and 0 to {MAX_MAGNITUDE}"
+            )
         if not 0 <= self.erase <= 1:
             raise InputError(f"task.erase is {self.erase}; expected a probability, 0 to 1")
         if self:
-            load_transforms()  # that it is missing is known before training
+            load_transforms()  # a missing package must be reported before training
 
     def __bool__(self) -> bool:
         return bool(self.rand_augment or self.erase)
@@ -117,15 +120,15 @@ class StrongImageAugment:
     def _transforms(self) -> list[Any]:
         v2, chosen = load_transforms(), []
         if self.rand_augment:
-            fill = [float(value) for value in MEAN_OF_IMAGENET]
+            fill = [float(value) for value in IMAGENET_MEAN]
             chosen.append(v2.RandAugment(self.rand_augment, self.rand_magnitude, num_magnitude_bins=31, fill=fill))
         if self.erase:
-            chosen.append(v2.RandomErasing(self.erase, value=list(MEAN_OF_IMAGENET)))
+            chosen.append(v2.RandomErasing(self.erase, value=list(IMAGENET_MEAN)))
         return chosen
 
     def __call__(self, pixels: Tensor, random: np.random.Generator) -> Tensor:
-        """Frames of one item, n x 3 x height x width uint8; every choice follows from ``random``."""
-        with _DrawnFrom(torch.Generator().manual_seed(int(random.integers(2**63)))):
+        """Augment the frames of one item, n x 3 x height x width uint8; all randomness comes from ``random``."""
+        with _UseGenerator(torch.Generator().manual_seed(int(random.integers(2**63)))):
             for transform in self._transforms:
                 pixels = transform(pixels)
         return pixels

@@ -1,4 +1,4 @@
-"""Images: manifests of image files as data sets, and reading them one by one. Nothing here imports fairseq."""
+"""Images: a manifest of image files as a data set, and a reader of single files. Nothing here imports fairseq."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.image.augment import ImageAugment, StrongImageAugment
-from bridle_fairseq.data.image.decode import check_header, decode, read_image, view
+from bridle_fairseq.data.image.decode import check_header, crop_and_resize, decode, read_image
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modality import Modality
@@ -20,18 +20,19 @@ from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 class ImageDataset(MediaDataset):
-    """Pixels of a manifest's images, uint8 3 x height x width: random parts while training, else the middle.
+    """Pixels of a manifest's images, uint8 3 x height x width: random crops while training, else centre crops.
 
     Args:
         manifest, training, seed, skips, num_buckets, codes: see :class:`MediaDataset`.
-        image_size: height and width of all items; 0: images as they are, which batches pad to the largest.
-        valid_crop: share of the shorter side that the square in the middle has, where nothing is random.
-        augment: what happens to an image while training; None: the same as in validation.
-        strong_augment: what happens to its pixels besides; None: nothing.
-        repeats: while training, so many random views of each file, which is decoded once, side by side in its batch.
+        image_size: height and width of all items; 0: keep each image's size (batches are padded to the largest).
+        valid_crop: side of the centre crop, as a share of the shorter side.
+        augment: crops and flips while training; None: as in validation.
+        strong_augment: further augmentation while training; None: none.
+        repeats: number of random views of each file while training; the file is decoded once, and its views stand side
+            by side in the batch.
 
     Raises:
-        InputError: settings that cannot work, a missing file, or codes that do not fit the other settings.
+        InputError: invalid settings, a missing file, or codes that do not fit the other settings.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class ImageDataset(MediaDataset):
         self.sizes = np.ones(len(manifest), dtype=np.int64)
 
     def _check_settings(self, codes: CachedCodes | None) -> None:
-        check_view(self.image_size, self.valid_crop)
+        check_crop(self.image_size, self.valid_crop)
         if self.repeats < 1:
             raise InputError(f"task.repeats is {self.repeats}; expected at least 1")
         if self.augment is not None and not 0 < self.augment.min_area <= 1:
@@ -78,43 +79,43 @@ class ImageDataset(MediaDataset):
         return [self._shown(frames, random)[0].contiguous() for _ in range(self.repeats)], self._cached(row)
 
     def _shown(self, frames: np.ndarray, random: np.random.Generator) -> torch.Tensor:
-        """Pixels of frames (n x height x width x 3), n x 3 x height x width: the same part of all, mirrored or not."""
+        """Crop and augment frames alike: n x height x width x 3 -> n x 3 x image_size x image_size."""
         box = None
         if self.augment is not None and self.augment.crop and self.image_size:
             box = self.augment.box(frames.shape[2], frames.shape[1], random)
-        shown = view(frames, self.image_size, self.valid_crop, box)
+        shown = crop_and_resize(frames, self.image_size, self.valid_crop, box)
         if self.augment is not None and self.augment.flip and random.random() < 0.5:
             shown = shown.flip(3)
         return shown if self.strong_augment is None else self.strong_augment(shown, random)
 
     @property
     def item_sizes(self) -> tuple[int, ...]:
-        """Height and width of all items, 0 where they are as they are."""
+        """Height and width of all items; 0 if they differ."""
         return self.image_size, self.image_size
 
     def approximate_patches(self, settings: Any) -> float:
-        """Exact for images of one size; not known, so taken as enough, where they are as they are."""
+        """Exact for images of one size; infinite, that is, assumed to be enough, if sizes differ."""
         if not self.image_size:
             return float("inf")
         return float(len(self) * math.prod(grid_size(self.item_sizes, settings.patch_size)))
 
 
 class ImageReader:
-    """Images as in validation; each is one stretch of length 1.
+    """Images as in validation; each is one segment of length 1.
 
     Args:
         image_size, valid_crop: see :class:`ImageDataset`.
     """
 
     def __init__(self, image_size: int, valid_crop: float) -> None:
-        check_view(image_size, valid_crop)
+        check_crop(image_size, valid_crop)
         self.image_size, self.valid_crop = image_size, valid_crop
 
     def length(self, path: str, size: int | None = None) -> int:
-        """1, after a look at the header.
+        """1, after a check of the header.
 
         Raises:
-            DecodeError: the file cannot be used, or the manifest has another size.
+            DecodeError: the file is unusable, or the manifest's size is not 1.
         """
         _check_size(1 if size is None else size)
         check_header(path)
@@ -130,8 +131,8 @@ def _check_size(size: int) -> None:
         raise DecodeError(f"an image, the manifest says size {size}; expected 1")
 
 
-def check_view(image_size: int, valid_crop: float) -> None:
-    """Raise :class:`InputError` for a view of images that cannot be."""
+def check_crop(image_size: int, valid_crop: float) -> None:
+    """Raise :class:`InputError` for invalid values."""
     if image_size < 0:
         raise InputError(f"task.image_size is {image_size}; expected a number of pixels, or 0 for images as they are")
     if not 0 < valid_crop <= 1:
@@ -144,7 +145,7 @@ def _measure(path: str) -> int:
 
 
 def one_segment(cfg: Any, seconds: float | None = None) -> int:
-    """The length of what is always shown whole, which nobody may want in seconds."""
+    """Length of an image or of a clip of video as one segment; a length in seconds is an error."""
     if seconds is not None:
         raise InputError(f"a length of {seconds:g} seconds; expected none: it is for sound")
     return 1
@@ -154,7 +155,7 @@ Data = TypeVar("Data", bound=ImageDataset)
 
 
 def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, **options: Any) -> Data:
-    """A data set of this kind with a task's settings for pixels."""
+    """A data set of this class, with a task's settings for pixels."""
     augment = None
     if training:
         options |= {"seed": cfg.seed, "num_buckets": cfg.num_buckets}
@@ -177,7 +178,7 @@ def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: An
 
 
 def layout_of_pixels(cfg: Any, front_end: Any, *frames: int) -> dict[str, Any]:
-    """What codes of an image, or of so many frames, stand for."""
+    """Geometry of the patches of an image, or of a clip of ``frames``, as descriptions of codes have it."""
     if not cfg.image_size:
         raise InputError(
             "codes and features are of images of one size; expected a checkpoint trained with task.image_size above 0"

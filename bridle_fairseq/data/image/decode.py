@@ -1,8 +1,8 @@
-"""From an image file to RGB pixels: the one place that decodes images (by Pillow) and resizes pixels (by torch).
+"""From an image file to RGB pixels: decoding by Pillow, cropping and resizing by torch.
 
-JPEG, PNG, WebP, BMP, GIF, PNM and TIFF; grey, palette, CMYK and other colour models become RGB, 16 bits their upper 8;
-what is transparent is put on white; rotation by EXIF is done; of several frames the first is taken. A file that ends
-too early is no image: half a picture would be learned from as if it were whole.
+Reads JPEG, PNG, WebP, BMP, GIF, PNM and TIFF. Grey, palette, CMYK and other colour modes are converted to RGB, 16-bit
+values to their upper 8 bits. Transparent images are put on white. EXIF rotation is applied. Only the first frame is
+read. A truncated file is an error; half an image must not be trained on.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from torch.nn import functional
 from bridle_fairseq.data.manifests.archive import read_slice, split_slice
 from bridle_fairseq.utils.errors import DecodeError
 
-MAX_PIXELS = 89_478_485  # where Pillow begins to warn of bombs: 256 MiB of RGB
-MIN_SIDE = 2  # pixels; less shows nothing
-Box = tuple[int, int, int, int]
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs: 256 MiB of RGB
+MIN_SIDE = 2  # pixels
+Box = tuple[int, int, int, int]  # left, upper, right, lower
 
 
 def check_header(path: str) -> tuple[int, int]:
-    """Width and height as the header says (before any rotation).
+    """Width and height from the header, before rotation.
 
     Raises:
-        DecodeError: missing, empty, no image, of too many pixels or of too few.
+        DecodeError: missing, empty, not an image, or too many or too few pixels.
     """
     with _opened(path) as image:
         return image.size
 
 
 def decode(path: str) -> np.ndarray:
-    """An image file, or a slice of a stored zip archive, the right way up: RGB, uint8 height x width x 3.
+    """Decode an image file, or a slice of a stored zip archive: RGB, uint8 height x width x 3, upright.
 
     Raises:
-        DecodeError: as :func:`check_header`; also corrupt, or shorter than it says.
+        DecodeError: as :func:`check_header`, or corrupt or truncated.
     """
     with _opened(path) as image:
         return np.array(_as_rgb(ImageOps.exif_transpose(image)))
 
 
-def view(frames: np.ndarray, size: int, middle: float = 1.0, box: Box | None = None) -> Tensor:
-    """A part of frames, the same of all: uint8 n x 3 x size x size, in any order in memory.
+def crop_and_resize(frames: np.ndarray, size: int, middle: float = 1.0, box: Box | None = None) -> Tensor:
+    """Crop all frames alike and resize them: uint8 n x 3 x size x size, in any memory layout.
 
     Args:
         frames: uint8 n x height x width x 3; an image is one frame.
-        size: height and width to which the part is resized (bicubic, antialiased); 0: all of the frames as they are.
-        middle: without a box, the part is the square in the middle with this share of the shorter side, in whole
-            pixels: what resizing to size / middle and a crop of the centre leave.
-        box: left, upper, right, lower of the part; nothing outside it is seen.
+        size: height and width of the result (bicubic, antialiased); 0: neither crop nor resize.
+        middle: without a box, crop the centre square whose side is this share of the shorter side, in whole pixels.
+            This equals resizing the shorter side to size / middle and a centre crop.
+        box: of the crop; pixels outside it have no influence.
     """
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # n x 3 x height x width
     if not size:
         return pixels
     height, width = pixels.shape[2:]
@@ -72,18 +72,18 @@ def view(frames: np.ndarray, size: int, middle: float = 1.0, box: Box | None = N
 
 
 def read_image(path: str, size: int = 0, middle: float = 1.0) -> np.ndarray:
-    """Pixels of a file, uint8 3 x height x width: see :func:`decode` and :func:`view`."""
-    return view(decode(path)[None], size, middle)[0].contiguous().numpy()
+    """Pixels of a file, uint8 3 x height x width: see :func:`decode` and :func:`crop_and_resize`."""
+    return crop_and_resize(decode(path)[None], size, middle)[0].contiguous().numpy()
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
-    """An image whose header has been checked; whatever goes wrong with it is a DecodeError."""
+    """An open image with a checked header; any error inside the ``with`` becomes a :class:`DecodeError`."""
     try:
-        file, piece = split_slice(path)
+        file, offsets = split_slice(path)
         if os.path.getsize(file) == 0:
             raise DecodeError("empty file")
-        with Image.open(file if piece is None else io.BytesIO(read_slice(file, *piece))) as image:
+        with Image.open(file if offsets is None else io.BytesIO(read_slice(file, *offsets))) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DecodeError(f"{width} x {height} pixels, more than the {MAX_PIXELS} allowed")
@@ -96,13 +96,13 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise DecodeError(f"far more pixels than the {MAX_PIXELS} allowed") from None
     except Image.UnidentifiedImageError:
         raise DecodeError("not readable as an image") from None
-    except Exception as error:  # what is corrupt fails in any way there is: OSError, SyntaxError, struct.error ...
+    except Exception as error:  # a corrupt file can raise any exception: OSError, SyntaxError, struct.error ...
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120] or type(error).__name__
         raise DecodeError(reason if isinstance(error, FileNotFoundError) else f"corrupt: {reason}") from None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, in one of several ways to hold them
+    if image.mode.startswith("I"):  # 16-bit grey, in one of Pillow's several modes
         values = np.asarray(image).astype(np.int64)
         image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":

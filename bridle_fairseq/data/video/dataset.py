@@ -1,8 +1,7 @@
-"""Video: manifests of video files as data sets of clips, and reading clips one by one. Nothing here imports fairseq.
+"""Video: a manifest of video files as a data set of clips, and a reader of single clips. Nothing here imports fairseq.
 
-A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`.frames` says which those are). Frames are
-scaled as they are decoded, to a shorter side of ``image_size / valid_crop``; what is shown of them is chosen as of
-images.
+A clip is ``num_frames`` frames, every ``frame_stride``-th of its file (:mod:`.frames` says which). Frames are scaled
+while they are decoded, to a shorter side of ``image_size / valid_crop``, and then cropped like images.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.image.dataset import ImageDataset, check_view, dataset_of, layout_of_pixels, one_segment
-from bridle_fairseq.data.image.decode import Box, view
+from bridle_fairseq.data.image.dataset import ImageDataset, check_crop, dataset_of, layout_of_pixels, one_segment
+from bridle_fairseq.data.image.decode import Box, crop_and_resize
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.video.container import load_av
@@ -28,30 +27,30 @@ MIDDLE = 0.5
 
 
 class View(NamedTuple):
-    """What is shown of a file."""
+    """A clip and a crop of a file."""
 
-    place: float = MIDDLE  # of the clip: see read_clips
-    across: float | None = None  # the largest square, at this share of the way along the longer side; None: the middle
+    place: float = MIDDLE  # position of the clip, 0 to 1: see read_clips
+    across: float | None = None  # position of the largest square crop, 0 to 1 along the longer side; None: centre crop
 
 
 def even_views(clips: int, crops: int) -> list[View]:
-    """So many clips from a file's start to its end, and of each so many squares from side to side."""
+    """``clips`` x ``crops`` views: clips evenly spaced in time, crops evenly spaced along the longer side."""
     sides = [None] if crops == 1 else even_places(crops)
     return [View(place, across) for place in even_places(clips) for across in sides]
 
 
 class VideoDataset(ImageDataset):
-    """Clips of a manifest's videos, uint8 3 x frames x height x width: from anywhere while training, else the middle.
+    """Clips of a manifest's videos, uint8 3 x frames x height x width: random while training, else the middle one.
 
     Args:
         manifest: the rows.
-        num_frames: of a clip.
-        frame_stride: from one of its frames to the next.
-        random_start: while training, clips begin anywhere in their files.
-        options: of the :class:`ImageDataset`; all frames of a clip show the same part.
+        num_frames: frames per clip.
+        frame_stride: distance of two frames of a clip.
+        random_start: begin clips at random while training.
+        options: of :class:`ImageDataset`; all frames of a clip are cropped and augmented alike.
 
     Raises:
-        InputError: as :class:`ImageDataset` does; PyAV is not installed.
+        InputError: as :class:`ImageDataset`, or PyAV is not installed.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class VideoDataset(ImageDataset):
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.random_start = random_start and bool(options.get("training"))
         super().__init__(manifest, **options)
-        load_av()  # that it is missing is known before training
+        load_av()  # a missing package must be reported before training
 
     def _check_settings(self, codes: CachedCodes | None) -> None:
         check_clip(self.num_frames, self.frame_stride)
@@ -90,10 +89,11 @@ class VideoDataset(ImageDataset):
 
 
 class ClipReader:
-    """Views of files, each a stretch of length 1; by default one, the clip in the middle, as in validation.
+    """Views of files, each a segment of length 1; by default one, the clip in the middle, as in validation.
 
     Args:
-        num_frames, frame_stride, image_size, valid_crop: see :class:`VideoDataset`.
+        num_frames, frame_stride: see :class:`VideoDataset`.
+        image_size, valid_crop: see :class:`ImageDataset`.
         views: of each file.
     """
 
@@ -106,20 +106,20 @@ class ClipReader:
         views: Sequence[View] = (View(),),
     ) -> None:
         check_clip(num_frames, frame_stride)
-        check_view(image_size, valid_crop)
+        check_crop(image_size, valid_crop)
         if not image_size and any(view.across is not None for view in views):
             raise InputError("several crops of frames as they are; expected task.image_size above 0")
         self.options, self.views = (num_frames, frame_stride, image_size, valid_crop), views
 
     def of_views(self, clips: int, crops: int) -> ClipReader:
-        """The same with :func:`even_views`."""
+        """A reader with the same settings and with :func:`even_views`."""
         return ClipReader(*self.options, even_views(clips, crops))
 
     def length(self, path: str, size: int | None = None) -> int:
-        """Number of views, after a look at the header.
+        """Number of views, after a check of the header.
 
         Raises:
-            DecodeError: the file cannot be used.
+            DecodeError: the file is unusable.
         """
         count_frames(path)
         return len(self.views)
@@ -138,19 +138,24 @@ def read_clip(
     middle: float = 1.0,
     shown: View | None = None,
 ) -> np.ndarray:
-    """A clip, uint8 frames x height x width x 3: that in the middle of a file, each frame as :func:`view` shows it.
+    """The clip in the middle of a file, uint8 frames x height x width x 3.
 
-    ``shown``: another view of the file.
+    Args:
+        path: a file or a slice of a stored archive.
+        num_frames: frames per clip.
+        frame_stride: distance of two frames.
+        image_size, middle: ``size`` and ``middle`` of :func:`.crop_and_resize`.
+        shown: read this view instead.
 
     Raises:
-        DecodeError: the file cannot be used.
+        DecodeError: the file is unusable.
         InputError: PyAV is not installed.
     """
     place, across = View() if shown is None else shown
     short_side = _short_side(image_size, middle if across is None else 1.0)
     with _decoded(path, num_frames, frame_stride, short_side, [place]) as (frames,):
         box = None if across is None else _square(frames.shape[2], frames.shape[1], across)
-        return _copied(view(frames, image_size, middle, box).permute(0, 2, 3, 1)).numpy()
+        return _copied(crop_and_resize(frames, image_size, middle, box).permute(0, 2, 3, 1)).numpy()
 
 
 def _square(width: int, height: int, across: float) -> Box:
@@ -163,13 +168,13 @@ def _square(width: int, height: int, across: float) -> Box:
 def _decoded(
     path: str, num_frames: int, stride: int, short_side: int | None, places: Sequence[float]
 ) -> Iterator[np.ndarray]:
-    """Clips x num_frames x height x width x 3, good until the end of the ``with``."""
+    """Clips x num_frames x height x width x 3, in memory that is valid inside the ``with`` only."""
     with borrowed_reader() as reader:
         yield reader.clips(path, places, num_frames, stride, short_side, copy=False).numpy()
 
 
 def _copied(pixels: torch.Tensor) -> torch.Tensor:
-    """Out of the memory that the decoding process writes to."""
+    """A copy outside the memory that the decoding process writes to."""
     return pixels.clone(memory_format=torch.contiguous_format)
 
 
@@ -178,10 +183,11 @@ def _short_side(image_size: int, valid_crop: float) -> int | None:
 
 
 def check_clip(num_frames: int, frame_stride: int) -> None:
-    """Raise :class:`InputError` for clips that cannot be."""
+    """Raise :class:`InputError` for invalid values."""
     if num_frames < 1 or frame_stride < 1:
-        found = f"task.num_frames is {num_frames} and task.frame_stride {frame_stride}"
-        raise InputError(f"{found}; expected at least 1 each")
+        raise InputError(
+            f"task.num_frames is {num_frames} and task.frame_stride {frame_stride}; expected at least 1 each"
+        )
 
 
 def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> VideoDataset:

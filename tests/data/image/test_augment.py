@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.image.augment import MEAN_OF_IMAGENET, StrongImageAugment
+from bridle_fairseq.data.image.augment import IMAGENET_MEAN, StrongImageAugment
 from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
@@ -61,7 +61,7 @@ def test_as_often_as_it_is_told_a_rectangle_is_blanked_out(pixels) -> None:
             erased += 1
             rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
             inside = found[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert torch.equal(inside, torch.tensor(MEAN_OF_IMAGENET).view(3, 1, 1).expand_as(inside).byte())
+            assert torch.equal(inside, torch.tensor(IMAGENET_MEAN).view(3, 1, 1).expand_as(inside).byte())
             assert 0.015 <= inside[0].numel() / (24 * 32) <= 0.36
     assert 18 <= erased <= 42
 

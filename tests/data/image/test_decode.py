@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bridle_fairseq.data.image import decode as pixels
-from bridle_fairseq.data.image.decode import check_header, decode, read_image, view
+from bridle_fairseq.data.image.decode import check_header, crop_and_resize, decode, read_image
 from bridle_fairseq.data.manifests.archive import members
 from bridle_fairseq.utils.errors import DecodeError
 
@@ -159,12 +159,12 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, side, reason):
 def test_the_middle_is_what_resizing_and_a_crop_of_the_centre_leave():
     random = np.random.default_rng(0)
     smooth = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((450, 300), 3)
-    (found,) = view(np.array(smooth)[None], 56, 0.875)
+    (found,) = crop_and_resize(np.array(smooth)[None], 56, 0.875)
     assert found.shape == (3, 56, 56) and found.dtype == torch.uint8
     resized = smooth.resize((96, 64), Image.Resampling.BICUBIC)
     expected = np.asarray(resized.crop((20, 4, 76, 60))).transpose(2, 0, 1)
     assert np.abs(found.numpy().astype(int) - expected).mean() < 1.5
-    (whole,) = view(np.array(smooth)[None], 0)
+    (whole,) = crop_and_resize(np.array(smooth)[None], 0)
     assert whole.shape == (3, 300, 450) and tuple(whole[:, 7, 5].tolist()) == smooth.getpixel((5, 7))
 
 
@@ -172,7 +172,7 @@ def test_the_middle_is_what_resizing_and_a_crop_of_the_centre_leave():
 def test_parts_are_resized_as_pillow_does(size):
     """To a smaller, the same and a larger size; several frames at once are each frame."""
     frames = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
-    found = view(frames, size, box=(7, 3, 27, 23))
+    found = crop_and_resize(frames, size, box=(7, 3, 27, 23))
     for frame, shown in zip(frames, found, strict=True):
         part = Image.fromarray(frame).crop((7, 3, 27, 23)).resize((size, size), Image.Resampling.BICUBIC)
         difference = np.abs(np.asarray(part).astype(int) - shown.permute(1, 2, 0).numpy())
@@ -182,14 +182,14 @@ def test_parts_are_resized_as_pillow_does(size):
 def test_nothing_outside_a_box_is_seen():
     image = np.zeros((1, 20, 30, 3), np.uint8)
     image[:, 5:15, 10:20] = 255
-    assert (view(image, 8, box=(10, 5, 20, 15)) == 255).all()
-    assert view(image, 8, box=(9, 5, 20, 15)).min() < 255
+    assert (crop_and_resize(image, 8, box=(10, 5, 20, 15)) == 255).all()
+    assert crop_and_resize(image, 8, box=(9, 5, 20, 15)).min() < 255
 
 
 def test_of_a_long_strip_a_square_is_shown():
     strip = np.zeros((1, 2, 40000, 3), np.uint8)
     strip[:, :, 19999:20001] = 255
-    assert (view(strip, 64, 1.0) == 255).all() and view(strip, 64, 1.0).shape == (1, 3, 64, 64)
+    assert (crop_and_resize(strip, 64, 1.0) == 255).all() and crop_and_resize(strip, 64, 1.0).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no $BRIDLE_DATA/images, no ../shared/data/images")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridle_fairseq.data.image.augment import ImageAugment
-from bridle_fairseq.data.image.decode import view
+from bridle_fairseq.data.image.decode import crop_and_resize
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.video.dataset import MODALITY, ClipReader, VideoDataset, read_clip
@@ -43,7 +43,7 @@ def test_validation_shows_the_middle_of_file_and_frames(manifest):
         expected = plain.clips(path, [0.0], FRAMES[row], 1, 32)[0]  # 24 / 0.75
         for step in range(4):
             frame = expected[min(first + 2 * step, FRAMES[row] - 1)].numpy()
-            assert np.array_equal(source[:, step].numpy(), view(frame[None], 24, 0.75)[0].numpy())
+            assert np.array_equal(source[:, step].numpy(), crop_and_resize(frame[None], 24, 0.75)[0].numpy())
         assert torch.equal(source, reader.read(path))
         assert np.array_equal(source.permute(1, 2, 3, 0).numpy(), read_clip(path, 4, 2, 24, 0.75))
     assert torch.equal(sources(dataset)[2][:, 2], sources(dataset)[2][:, 3])  # the last frame stays
@@ -65,7 +65,7 @@ def test_clips_begin_anywhere_only_when_asked_to(manifest):
     options = {**SHOWN, "num_frames": 2, "training": True}
     dataset, middle = VideoDataset(manifest, **options), VideoDataset(manifest, **options, random_start=False)
     steps = VideoReader().clips(manifest.path(0), [0.0], 30, 1, 32)[0].numpy()
-    steps = view(steps, 24, 0.75).numpy()
+    steps = crop_and_resize(steps, 24, 0.75).numpy()
     starts = set()
     for epoch in range(1, 31):
         dataset.set_epoch(epoch)
