@@ -76,9 +76,9 @@ class ImageDataset(MediaDataset):
     def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None]:
         _check_size(int(self.manifest.sizes[row]))
         frames = decode(self.manifest.path(row))[None]
-        return [self._shown(frames, random)[0].contiguous() for _ in range(self.repeats)], self._cached(row)
+        return [self._crop_and_augment(frames, random)[0].contiguous() for _ in range(self.repeats)], self._cached(row)
 
-    def _shown(self, frames: np.ndarray, random: np.random.Generator) -> torch.Tensor:
+    def _crop_and_augment(self, frames: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """Crop and augment frames alike: n x height x width x 3 -> n x 3 x image_size x image_size."""
         box = None
         if self.augment is not None and self.augment.crop and self.image_size:

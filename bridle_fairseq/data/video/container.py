@@ -1,4 +1,4 @@
-"""A video file and its first video stream: what the container says, seeking, and decoding (by PyAV, so FFmpeg)."""
+"""A video file and its first video stream: header, seeking and decoding, by PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bridle_fairseq.data.manifests.archive import read_slice, split_slice
 from bridle_fairseq.utils.errors import DecodeError
 from bridle_fairseq.utils.optional import optional_import
 
-MAX_PIXELS = 2**26  # of a frame, twice 8K: a header can claim any size, and memory is taken before data is seen
-MAX_RATE = 240  # frames a second; streams that state more state their clock's rate
+MAX_PIXELS = 2**26  # per frame, twice 8K: a header can claim any size, and memory is allocated before data is read
+MAX_RATE = 240  # frames per second; a stream that states more states its clock rate
 
 
 def load_av() -> Any:
@@ -29,17 +29,17 @@ def load_av() -> Any:
 
 
 class Packets(NamedTuple):
-    """What a stream's packets say; times in its time base."""
+    """Statistics of a stream's packets; times are in its time base."""
 
     frames: int
     first: int  # start of the first frame
     last: int  # start of the last frame
-    end: int  # end of the last frame
+    end: int  # of the last frame
 
 
 @contextmanager
 def decode_errors(what: str) -> Iterator[None]:
-    """Turn what FFmpeg and the file system raise into :class:`DecodeError`, with these words in front."""
+    """Convert errors of FFmpeg and of the file system to :class:`DecodeError`; ``what`` begins FFmpeg's messages."""
     av = load_av()
     try:
         yield
@@ -52,20 +52,20 @@ def decode_errors(what: str) -> Iterator[None]:
 
 
 class VideoFile:
-    """An open video file, a context manager.
+    """An open video file; a context manager.
 
     Args:
         path: a file or a slice of a stored archive.
         threads: of the decoder.
 
     Attributes:
-        rate: frames a second, the mean that the container states, or that its packets have.
-        base: seconds of a unit of time.
-        start: when the first frame begins, in that unit.
-        num_slots: frames of ``rate`` in the stream's duration, at least 1.
+        rate: mean frames per second, as the container states or from the packets.
+        base: the time base: seconds per unit of time.
+        start: time of the first frame, in the time base.
+        num_slots: duration of the stream in frames of ``rate``, at least 1.
 
     Raises:
-        DecodeError: missing, empty, no video file, without a video stream, or without frames.
+        DecodeError: missing, empty, not a video file, without a video stream, or without frames.
     """
 
     def __init__(self, path: str, threads: int = 1) -> None:
@@ -92,11 +92,11 @@ class VideoFile:
 
     def _open(self) -> None:
         with decode_errors("not readable as video"):
-            file, piece = split_slice(self._path)
+            file, offsets = split_slice(self._path)
             if os.path.getsize(file) == 0:
                 raise DecodeError("empty file")
-            # "file:", lest a colon in a name be taken for the end of a protocol
-            source = f"file:{file}" if piece is None else io.BytesIO(read_slice(file, *piece))
+            # Without "file:", FFmpeg would take a name with a colon for a protocol.
+            source = f"file:{file}" if offsets is None else io.BytesIO(read_slice(file, *offsets))
             self._container = self._av.open(source, metadata_errors="replace")
         cover = self._av.stream.Disposition.attached_pic
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
@@ -109,7 +109,7 @@ class VideoFile:
         self._unread = True
 
     def rewind(self) -> None:
-        """To the very start, which not every container can seek to."""
+        """Go to the start, by opening the file again: not every container can seek there."""
         if not self._unread:
             self.close()
             self._open()
@@ -133,7 +133,7 @@ class VideoFile:
         self.num_slots = max(1, round(ticks * self.base * self.rate))
 
     def _stated_ticks(self) -> int | None:
-        """How long the stream lasts; None where neither it nor its tag (in mkv and webm, the time of its end) says."""
+        """Duration of the stream; None if neither its header nor its tag (mkv and webm: time of its end) states it."""
         start = self._stream.start_time or 0
         if self._stream.duration is not None:
             return self._stream.duration if self._stream.duration > 0 else None
@@ -146,10 +146,10 @@ class VideoFile:
         return ticks if ticks > 0 else None
 
     def packets(self) -> Packets:
-        """Read the whole stream, without decoding it.
+        """Read the whole stream without decoding it.
 
         Raises:
-            DecodeError: there is nothing in it.
+            DecodeError: no frames.
         """
         if self._packets is None:
             self.rewind()
@@ -171,27 +171,27 @@ class VideoFile:
 
     @property
     def stated_frames(self) -> int:
-        """Number of frames that the container states; 0 where it states none."""
+        """Number of frames that the container states; 0 if it states none."""
         return self._stream.frames
 
     @property
-    def knows_unused_frames(self) -> bool:
-        """Whether the decoder can tell for certain on which frames no other builds (H.264)."""
+    def marks_unreferenced_frames(self) -> bool:
+        """Whether the decoder reliably recognizes frames that no other frame refers to (H.264)."""
         return self._stream.codec_context.name == "h264"
 
     @property
     def has_times(self) -> bool:
-        """Whether frames say when they are shown; in avi they only say when they are decoded: not so with B-frames."""
+        """Whether frames have presentation times. avi has decoding times, which differ from them with B-frames."""
         return not (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
 
     def key_frame_before(self, time: int) -> int | None:
-        """About when the last key frame at or before ``time`` is; None where the container has no list of them."""
+        """Approximate time of the last key frame at or before ``time``; None if the container does not list them."""
         keys = self._stream.index_entries
         place = keys.search_timestamp(time, backward=True) if len(keys) > 1 else -1
         return keys[place].timestamp if place >= 0 else None
 
     def seek(self, time: int) -> bool:
-        """To a key frame before ``time``, more or less; False where the container cannot."""
+        """Go to a key frame near and usually before ``time``; False if the container cannot."""
         self._unread = False
         try:
             self._container.seek(time, stream=self._stream, backward=True)
@@ -200,9 +200,11 @@ class VideoFile:
         return True
 
     def decoded(self, from_key: bool = False, needed: Callable[[Any], bool] | None = None) -> Iterator[Any]:
-        """Frames from here, or from the next key frame, on. What cannot be decoded before the first is left out.
+        """Frames from the current position. Undecodable data before the first frame is ignored.
 
-        ``needed``: whether the frame of a packet is; if not, it is left out if no other frame builds on it.
+        Args:
+            from_key: begin with the next key frame.
+            needed: whether the frame of a packet is needed; if not, and no other frame refers to it, it is skipped.
         """
         begun, context = False, self._stream.codec_context
         context.skip_frame = "DEFAULT"
@@ -223,10 +225,10 @@ class VideoFile:
                 yield frame
 
     def first_frame(self) -> Any:
-        """The first frame that can be decoded.
+        """The first decodable frame.
 
         Raises:
-            DecodeError: there is none.
+            DecodeError: no frame can be decoded.
         """
         self.rewind()
         frame = next(self.decoded(), None)

@@ -1,8 +1,8 @@
-"""Video files read in a process of their own: a file that crashes a decoder, hangs or leaks in it ends no training.
+"""Decoding of video in a separate process: a file on which the decoder crashes, hangs or leaks does not end training.
 
-Every process that reads (a data loader worker, as a rule) has one decoding process, made when it is first needed. A
-file that ends it is a :class:`DecodeError`, as any other bad file, and the next file gets a new one. For throughput
-have as many workers as cores, and one decoder thread in each: decoders scale better over files than within one.
+Each reading process (usually a data loader worker) starts a decoding process when it first needs one. A file that kills
+it is a :class:`DecodeError` like any other bad file, and the next file gets a new process. For throughput, use as many
+workers as cores and one decoder thread each: decoding scales better over files than within a file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "f
 
 
 class VideoReader:
-    """Reads clips and headers; not for several threads at once. Forks and copies of it make their own processes.
+    """Reads clips and headers. Not thread-safe. Forks and copies of it start their own processes.
 
     Args:
         threads: of the decoder.
-        seconds: that one file may take.
-        memory_limit: bytes; a decoding process that has more when it is done with a file is replaced.
+        seconds: timeout per file.
+        memory_limit: in bytes; a decoding process that uses more after a file is replaced.
 
     Raises:
         InputError: PyAV is not installed.
@@ -50,18 +50,18 @@ class VideoReader:
     ) -> Tensor:
         """Clips of a file, uint8 clips x num_frames x height x width x 3 (RGB).
 
-        Arguments as in :func:`bridle_fairseq.data.video.frames.read_clips`, which says how frames are chosen. Without
-        ``copy`` the next request overwrites the clips.
+        Arguments as for :func:`bridle_fairseq.data.video.frames.read_clips`. Without ``copy``, the next request
+        overwrites the clips.
 
         Raises:
-            DecodeError: unreadable, corrupt, too slow, or the end of two decoding processes.
+            DecodeError: unreadable, corrupt, too slow, or two decoding processes died of it.
         """
         arguments = (path, [float(place) for place in places], num_frames, stride, short_side, self._threads)
         clips = torch.from_numpy(self._ask("clips", arguments))
         return clips.clone() if copy else clips
 
     def info(self, path: str) -> VideoInfo:
-        """What a file holds (:func:`bridle_fairseq.data.video.frames.read_video_info`).
+        """Properties of a file: see :func:`bridle_fairseq.data.video.frames.read_video_info`.
 
         Raises:
             DecodeError: as :meth:`clips`.
@@ -70,7 +70,7 @@ class VideoReader:
 
     def _ask(self, what: str, arguments: Sequence[Any]) -> Any:
         ended = None
-        for _ in range(2):  # it may have been ended for no fault of this file, when memory was short
+        for _ in range(2):  # the process may have died for another reason, such as the out-of-memory killer
             process = self._running()
             try:
                 return process.ask(what, arguments, self._seconds)
@@ -91,11 +91,11 @@ class VideoReader:
 
     @property
     def pid(self) -> int:
-        """Of the decoding process, which is made if there is none."""
+        """Of the decoding process, which is started if there is none."""
         return self._running().pid
 
     def close(self) -> None:
-        """End the decoding process; the next request makes a new one."""
+        """End the decoding process; the next request starts a new one."""
         process, self._process = self._process, None
         if process is not None:
             process.close()
@@ -113,13 +113,13 @@ _idle: list[VideoReader] = []
 
 @contextmanager
 def borrowed_reader() -> Iterator[VideoReader]:
-    """A reader for this thread alone, until it is given back: there are as many as threads that read at once.
+    """A reader for this thread's exclusive use; there are as many readers as threads that read at the same time.
 
     Raises:
         InputError: PyAV is not installed.
     """
     try:
-        reader = _idle.pop()  # atomic: no lock that a fork could inherit
+        reader = _idle.pop()  # atomic, so there is no lock that a fork could inherit
     except IndexError:
         reader = VideoReader()
     try:
@@ -129,10 +129,10 @@ def borrowed_reader() -> Iterator[VideoReader]:
 
 
 def count_frames(path: str) -> int:
-    """Number of frames of a file, the size that stands in a manifest; several threads may ask at once.
+    """Number of frames of a file, its size in a manifest. Thread-safe.
 
     Raises:
-        DecodeError: the file cannot be used.
+        DecodeError: the file is unusable.
     """
     with borrowed_reader() as reader:
         return reader.info(path).num_frames

@@ -1,8 +1,8 @@
-"""A process that decodes video for another one: both of its ends, and what they say to each other.
+"""A process that decodes video for another one: both ends, and their protocol.
 
-The parent writes requests to the child's stdin and reads answers from its stdout, each a length and a pickle; frames
-lie in a file without a name that both have mapped into memory. The child is a fresh interpreter, not a fork: it has
-none of the parent's threads, locks and memory. It ends when its stdin does, that is, whatever becomes of the parent.
+The parent writes requests to the child's stdin and reads answers from its stdout, each a length and a pickle. Frames
+are passed in an anonymous file that both map into memory. The child is a new interpreter, not a fork, so it inherits no
+threads, locks or memory. It ends when its stdin is closed, which happens whenever the parent ends.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ PROGRAM = (
 
 
 class ProcessEnded(Exception):
-    """The child is gone; how, as the rest of a sentence."""
+    """The child ended; the text says how, as the rest of a sentence."""
 
 
 class DecodingProcess:
     """The parent's end.
 
     Args:
-        memory_limit: bytes of memory; a child that has more after an answer is not asked again (``full``).
+        memory_limit: in bytes; a child that uses more after an answer gets no further requests (``full``).
     """
 
     def __init__(self, memory_limit: int) -> None:
@@ -66,18 +66,18 @@ class DecodingProcess:
 
     @property
     def ours(self) -> bool:
-        """Whether this process made the child; a fork of it must leave the child alone."""
+        """Whether this process started the child; a fork of it must not use the child."""
         return self._owner == os.getpid()
 
     def ask(self, what: str, arguments: Sequence[Any], seconds: float) -> Any:
-        """``"info"`` or ``"clips"``, with the arguments of the function of that name below.
+        """Send a request, ``"info"`` or ``"clips"``, with the arguments of the function of that name below.
 
-        Clips are an array in shared memory, good until the next request.
+        Clips are an array in shared memory that the next request overwrites.
 
         Raises:
-            DecodeError: of the file.
-            ProcessEnded: the child has died.
-            TimeoutError: no answer; the child is still at it.
+            DecodeError: the file is unusable.
+            ProcessEnded: the child died.
+            TimeoutError: no answer in time; the child is still working.
         """
         request = pickle.dumps((what, arguments))
         try:
@@ -99,14 +99,14 @@ class DecodingProcess:
         while len(data) < length:
             if not select.select([self._stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError
-            part = self._stdout.read(length - len(data))
-            if not part:
+            received = self._stdout.read(length - len(data))
+            if not received:
                 raise EOFError
-            data += part
+            data += received
         return data
 
     def close(self) -> None:
-        """End the child; in a fork of the process that made it, let go of it."""
+        """End the child; in a fork of its parent, only close the connection."""
         if self.ours:
             self._process.kill()
             self._process.wait()
@@ -118,7 +118,7 @@ class DecodingProcess:
 
 
 class _SharedFrames:
-    """An array in a file that two processes map; it grows as needed, and takes no more memory than was written."""
+    """An array in a file that two processes map. It grows as needed; only written pages take memory."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -134,7 +134,7 @@ class _SharedFrames:
         return np.frombuffer(self._map, np.uint8, size).reshape(shape)
 
     def close(self) -> None:
-        """Close the file; arrays of it stay good."""
+        """Close the file; its arrays stay valid."""
         os.close(self._handle)
 
 
@@ -149,10 +149,10 @@ def _nameless_file() -> int:
 
 
 def serve(handle: int, memory_limit: int) -> None:
-    """Answer requests until there are no more, or until more memory is taken than is allowed."""
+    """Answer requests until stdin is closed or the memory limit is exceeded."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between
+    os.dup2(2, 1)  # output of libraries must not mix with answers
     frames, full = _SharedFrames(handle), False
     while not full:
         head = sys.stdin.buffer.read(LENGTH.size)
@@ -163,7 +163,7 @@ def serve(handle: int, memory_limit: int) -> None:
             answer = ("ok", info(*arguments) if what == "info" else clips(frames, *arguments))
         except DecodeError as error:
             answer = ("error", str(error))
-        except Exception as error:  # of a file that nobody foresaw: it is listed with the others
+        except Exception as error:  # an unforeseen bad file is listed like the others
             answer = ("error", f"{type(error).__name__}: {error}")
         full = _memory() > memory_limit
         data = pickle.dumps((*answer, full))
@@ -185,12 +185,12 @@ def clips(
     short_side: int | None,
     threads: int,
 ) -> tuple[int, ...]:
-    """See :func:`bridle_fairseq.data.video.frames.read_clips`; the shape of what now lies in shared memory."""
+    """See :func:`bridle_fairseq.data.video.frames.read_clips`; writes to shared memory and returns the shape."""
     return read_clips(path, places, num_frames, stride, short_side, threads, frames.array).shape
 
 
 def _memory() -> int:
-    """Bytes of memory that this process has; where the system does not say, the most it ever had."""
+    """Memory of this process in bytes; its peak if the system does not report the current value."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
