@@ -5,22 +5,19 @@ import os
 from dataclasses import dataclass, field
 from typing import Optional
 
-from fairseq import checkpoint_utils
 from fairseq.logging import metrics
-from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 
 from bridle_fairseq.criterions.bridle import comparable
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.models.bridle import settings_from, unwrapped
-from bridle_fairseq.models.sharing import share_gradients_of
+from bridle_fairseq.models.checkpoints import restored_state
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import check_settings
 from bridle_fairseq.nn.transformer import compile_blocks
-from bridle_fairseq.optim.masters import drop_gradients, start_fresh
+from bridle_fairseq.tasks import stages
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
 from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
-from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
@@ -156,35 +153,21 @@ class BridlePretrainingTask(MediaTask):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """Forward and backward of one micro-batch; the first one of a stage begins it."""
+        """Forward and backward pass of one micro-batch."""
+        stages.before_forward(model, optimizer, update_num, dummy_batch=ignore_grad)
         module = unwrapped(model)
-        if module.begin_update(update_num):
-            start_fresh(optimizer, module.newly_trained_parameters())
-            vars(checkpoint_utils.save_checkpoint).pop("best", None)  # another stage's loss is another scale
-            stage = module.stage
-            logger.info(f"stage {module.stage_index + 1} of {len(module.schedule.stages)} begins: {stage}")
         if module.stage.kind == "joint" and self.cfg.codes:
             with exit_on_input_error():
                 raise InputError("task.codes in a joint stage, whose codes change; expected a stage of the encoder")
-        module.dummy_batch = ignore_grad
-        share_gradients_of(model, module.trained_parts(module.stage, module.stage_update))
         with module.within_update():
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def optimizer_step(self, optimizer, model, update_num):
-        """Step what learns in this update, then take the batch statistics into the codebooks; every rank comes here."""
-        module = unwrapped(model)
-        drop_gradients(optimizer, module.frozen_parameters())
-        scale = _amp_scale(optimizer)
-        super().optimizer_step(optimizer, model, update_num)
-        if _amp_scale(optimizer) < scale:  # gradients overflowed: torch left the step out, the batch comes again
-            module.discard()
-        else:
-            module.commit()
+        """Update the parameters that learn in this stage, and the codebooks. A collective."""
+        with stages.around_step(model, optimizer):
+            super().optimizer_step(optimizer, model, update_num)
         if self.knn is not None:
             self.knn.updated(update_num + 1)
-        if update_num + 1 == module.schedule.starts[module.stage_index] + module.stage.updates:
-            self._report_stage(module)
 
     def valid_step(self, sample, model, criterion):
         """Loss of a batch in the present stage."""
@@ -203,18 +186,3 @@ class BridlePretrainingTask(MediaTask):
         super().reduce_metrics(logging_outputs, criterion)
         if self._knn_accuracy is not None and not criterion.training:
             metrics.log_scalar("knn_accuracy", self._knn_accuracy, weight=1, round=4)
-
-    def _report_stage(self, module) -> None:
-        for level, use in enumerate(module.quantizer.statistics(), 1):
-            text = f"stage {module.stage_index + 1} ends: level {level} uses {use.used_codes} codes"
-            text += f", perplexity {use.perplexity:.1f}"
-            logger.info(text)
-            if use.perplexity < module.settings.codebook_size / 10:
-                logger.warning(
-                    f"{text}, under a tenth of its {module.settings.codebook_size} codes: this level has collapsed"
-                )
-
-
-def _amp_scale(optimizer) -> float:
-    """By how much ``common.amp`` scales losses; it falls when gradients overflow."""
-    return optimizer.scaler.get_scale() if isinstance(optimizer, AMPOptimizer) else 1.0

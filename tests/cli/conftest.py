@@ -26,6 +26,7 @@ def _save_checkpoint(path: Path, seed: int = 0) -> None:
     bridle_fairseq.register()
     from bridle_fairseq.models.bridle import BridleModel
     from bridle_fairseq.nn.settings import BridleSettings
+    from bridle_fairseq.tasks.stages import begin_update
 
     torch.manual_seed(seed)
     small = dict(encoder_width=32, encoder_depth=1, encoder_heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -34,7 +35,7 @@ def _save_checkpoint(path: Path, seed: int = 0) -> None:
     )
     settings = BridleSettings(**small)
     model = BridleModel(settings).train()
-    model.begin_update(0)
+    begin_update(model, 0)
     model(torch.randn(4, 16000).cumsum(1).sin() * 0.3)
     model.commit()
     task = {"_name": "bridle_pretraining", "data": "", "modality": "audio", "sample_rate": 16000}

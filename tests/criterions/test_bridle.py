@@ -11,6 +11,7 @@ bridle_fairseq.register()
 
 from bridle_fairseq.criterions.bridle import BridleCriterion, BridleCriterionConfig, comparable  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
+from bridle_fairseq.tasks.stages import begin_update  # noqa: E402
 
 SMALL = {"num_mel_bins": 32, "patch_size": [8, 8], "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2}
 SMALL |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "tokenizer_depth": 1, "estimator_depth": 1}
@@ -31,7 +32,7 @@ def model():
     torch.manual_seed(0)
     stages = [{"kind": "joint", "updates": 9, "tokenizer_every": 1}]
     model = BridleModel(OmegaConf.create({**SMALL, "stages": stages})).train()
-    model.begin_update(0)
+    begin_update(model, 0)
     model(torch.randn(4, 8000).cumsum(1).sin())
     model.commit()
     return model.eval()

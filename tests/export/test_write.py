@@ -50,11 +50,12 @@ def made(tmp_path_factory):
     """Folder with a checkpoint of each model, and the models: (folder, bridle, classifier)."""
     bridle_fairseq.register()
     from bridle_fairseq.models.bridle import BridleModel
+    from bridle_fairseq.tasks.stages import begin_update
 
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(0)
     model = BridleModel(BridleSettings(**SIZES)).train()
-    model.begin_update(0)
+    begin_update(model, 0)
     model(torch.randn(4, 16000).cumsum(1).sin() * 0.3)
     model.commit()
     soundfile.write(folder / "a.wav", np.zeros(800), 16000)
@@ -220,10 +221,11 @@ def test_an_export_replaces_an_export_and_nothing_else(made, tmp_path, capsys) -
 
 def test_what_fails_on_the_way_leaves_nothing(made, tmp_path, monkeypatch) -> None:
     from bridle_fairseq.export import write as export
+    from bridle_fairseq.models.checkpoints import read_checkpoint
 
     monkeypatch.setattr(export, "model_card", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export.export(export.read_checkpoint(str(made[0] / "bridle.pt")), tmp_path / "out")
+        export.write_export(read_checkpoint(str(made[0] / "bridle.pt")), tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 

@@ -11,6 +11,7 @@ import bridle_fairseq
 bridle_fairseq.register()
 
 from bridle_fairseq.models.bridle import BridleModel, settings_from  # noqa: E402
+from bridle_fairseq.tasks.stages import begin_update  # noqa: E402
 from bridle_fairseq.utils.errors import InputError  # noqa: E402
 
 SMALL = {
@@ -41,11 +42,6 @@ def clips(seed, size=4):
     return torch.randn(size, 8000, generator=torch.Generator().manual_seed(seed)).cumsum(1).sin()
 
 
-def named(model, parameters):
-    """The parts of these parameters."""
-    return {name.split(".")[0] for name, p in model.named_parameters() if p in parameters}
-
-
 def test_settings_come_from_configurations_of_any_kind():
     cfg = {**SMALL, "stages": [{"kind": "encoder", "updates": 3}], "_name": "bridle", "unknown": 1}
     settings = settings_from(OmegaConf.create(cfg))
@@ -62,9 +58,9 @@ def test_updates_lead_through_the_stages():
     model, seen = make(), []
     for update in range(7):
         model.set_num_updates(update)
-        began = model.begin_update(update)
+        began = begin_update(model, update)
         seen.append((model.stage_index, model.stage_update, began))
-        assert not model.begin_update(update)  # a second micro-batch
+        assert not begin_update(model, update)  # a second micro-batch
         model.set_num_updates(update + 1)
         assert model.stage_index == seen[-1][0]  # validation after an update is of its stage
     assert seen == [(0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 0, 1), (1, 1, 0), (2, 0, 1), (2, 1, 0)]
@@ -72,7 +68,7 @@ def test_updates_lead_through_the_stages():
 
 def test_updates_after_the_end_belong_to_the_last_stage():
     model = make()
-    assert not model.begin_update(7) and model.stage_index == 2 and model.stage_update == 2
+    assert not begin_update(model, 7) and model.stage_index == 2 and model.stage_update == 2
 
 
 @pytest.mark.parametrize(("update", "stage", "begins"), [(2, 0, False), (3, 1, True), (4, 1, False), (5, 2, True)])
@@ -80,34 +76,8 @@ def test_a_resumed_run_begins_the_stages_that_are_still_before_it(update, stage,
     model = make()
     model.set_num_updates(update)  # what the trainer does before it loads the weights
     assert model.stage_index == (stage - 1 if begins else stage)
-    assert model.begin_update(update) == begins
+    assert begin_update(model, update) == begins
     assert model.stage_index == stage
-
-
-def test_what_is_frozen_and_what_is_new():
-    model = make([("encoder", 1), ("tokenizer", 1), ("encoder", 1), ("joint", 2), ("encoder", 1), ("encoder", 1)])
-    new, frozen = [], []
-    for update in range(7):
-        if model.begin_update(update):
-            new.append(named(model, model.newly_trained_parameters()))
-        frozen.append(named(model, model.frozen_parameters()))
-    first, second = {"encoder", "decoder"}, {"tokenizer", "estimator"}
-    assert new == [first, second, first, second, set(), set()]
-    # The joint stage has the tokenizer's loss every fourth update: in neither of its two.
-    assert frozen == [second, first, second, second, second, second, second]
-
-
-@pytest.mark.parametrize("how", ["encoder", "random", "continue"])
-@pytest.mark.parametrize("before", ["joint", "tokenizer"])
-def test_a_tokenizer_set_anew_has_no_moments_even_if_it_learned_just_before(before, how):
-    model = make([(before, 1), ("tokenizer", 1)], tokenizer_init=how)
-    model.begin_update(0)
-    before = copy.deepcopy(model.state_dict())
-    model.begin_update(1)
-    same = all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if k.startswith("estimator."))
-    assert same == (how == "continue")
-    assert named(model, model.newly_trained_parameters()) >= (set() if same else {"tokenizer", "estimator"})
-    assert same == (not named(model, model.newly_trained_parameters()) & {"tokenizer", "estimator"})
 
 
 def trained_by(model, batches, forget=()):
@@ -129,9 +99,9 @@ def trained_by(model, batches, forget=()):
 @pytest.fixture
 def started():
     model = make([("tokenizer", 9)])
-    model.begin_update(0)
+    begin_update(model, 0)
     trained_by(model, [clips(0)])
-    model.begin_update(1)
+    begin_update(model, 1)
     return model
 
 
@@ -154,7 +124,7 @@ def test_validation_of_a_joint_stage_has_both_losses_after_any_update():
     model = make([("joint", 8)])
     for update in range(5):
         model.train()
-        model.begin_update(update)
+        begin_update(model, update)
         assert (model(clips(update)).tokenizer is None) == (update != 3)
         model.commit()
         model.set_num_updates(update + 1)
@@ -166,10 +136,10 @@ def test_a_stage_of_projected_targets_takes_the_codebooks_from_the_tokenizer():
     model = make(
         stages=[{"kind": "tokenizer", "updates": 1}, {"kind": "encoder", "updates": 1, "targets": "projection"}]
     )
-    model.begin_update(0)
+    begin_update(model, 0)
     trained_by(model, [clips(0)])
     assert model.tokenizer_ready
-    model.begin_update(1)
+    begin_update(model, 1)
     assert not model.tokenizer_ready and not model.quantizer.started
     trained_by(model, [clips(0)])
     model.eval()

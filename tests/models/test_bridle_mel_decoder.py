@@ -20,6 +20,7 @@ from bridle_fairseq.tasks.bridle_reconstruction import (  # noqa: E402
     BridleReconstructionConfig,
     BridleReconstructionTask,
 )
+from bridle_fairseq.tasks.stages import begin_update  # noqa: E402
 from bridle_fairseq.utils.errors import InputError  # noqa: E402
 from bridle_fairseq.utils.files import file_sha256  # noqa: E402
 
@@ -34,7 +35,7 @@ def pretrained(path: Path, started: bool = True) -> BridleModel:
     torch.manual_seed(0)
     model = BridleModel(BridleSettings(**SIZES)).train()
     if started:
-        model.begin_update(0)
+        begin_update(model, 0)
         model(WAVES)
         model.commit()
     state = {"cfg": {"model": {"_name": "bridle", **SIZES}}, "args": None, "model": model.state_dict()}

@@ -17,6 +17,7 @@ bridle_fairseq.register()
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.models.bridle_tokenizer import BridleTokenizerModel  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
+from bridle_fairseq.tasks.stages import begin_update  # noqa: E402
 from bridle_fairseq.utils.errors import InputError  # noqa: E402
 
 SIZES = dict(encoder_width=32, encoder_depth=2, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
@@ -29,7 +30,7 @@ def save(path: Path, kind: str = "tokenizer", updates: int = 1, **settings) -> s
     torch.manual_seed(0)
     model = BridleModel(BridleSettings(**cfg)).train()
     for number in range(updates):
-        model.begin_update(number)
+        begin_update(model, number)
         model(torch.randn(4, 16000).cumsum(1).sin() * 0.3)
         model.commit()
     history = {"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates}

@@ -62,13 +62,14 @@ def make_run():
         bridle_fairseq.register()
         from bridle_fairseq.models.bridle import BridleModel
         from bridle_fairseq.nn.settings import BridleSettings
+        from bridle_fairseq.tasks.stages import begin_update
 
         (folder / "checkpoints").mkdir(parents=True)
         write_sounds(folder)
         torch.manual_seed(0)
         settings = BridleSettings(**SIZES | sizes, stages=STAGES)
         model = BridleModel(settings).train()
-        model.begin_update(6)
+        begin_update(model, 6)
         model(torch.randn(4, 16000).cumsum(1).sin() * 0.3)
         model.commit()
         common = OmegaConf.to_container(OmegaConf.structured(CommonConfig), enum_to_str=True)

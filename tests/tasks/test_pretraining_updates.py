@@ -8,6 +8,8 @@ from fairseq import checkpoint_utils, tasks
 from fairseq.optim import AMPOptimizer, build_optimizer
 from omegaconf import OmegaConf
 
+from bridle_fairseq.tasks.stages import report_codebooks
+
 
 class Run:
     """A model, its optimizer and the task, driven as fairseq's trainer drives them."""
@@ -80,7 +82,7 @@ def test_a_collapsed_level_is_told(run, caplog):
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert sum("has collapsed" in text for text in warnings) == 0  # one of 8 codes is more than a tenth of them
     run.model.settings.codebook_size = 11
-    run.task._report_stage(run.model)
+    report_codebooks(run.model)
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert sum("has collapsed" in text for text in warnings) == 2
 
