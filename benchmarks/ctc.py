@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import re
 import shutil
 import subprocess
@@ -29,6 +28,8 @@ import sys
 from pathlib import Path
 
 from runs import ROOT, bridle, finetune, mean_and_deviation, measure_statistics, read_table, train, untrained
+
+from bridle_fairseq.training.log import read_log, series
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 UTTERANCES = (
@@ -75,9 +76,7 @@ def learn_utterances(data: Path, work: Path, seed: int, threads: int) -> None:
 
 def word_error_rates(log: Path) -> dict[int, float]:
     """The validations of a run: updates -> word error rate."""
-    records = re.findall(r"\[valid\]\[INFO\] - (\{.*\})$", log.read_text(encoding="utf-8"), re.MULTILINE)
-    found = map(json.loads, records)
-    return {int(record["valid_num_updates"]): float(record["valid_wer"]) for record in found}
+    return dict(series(read_log(log), "wer", "valid"))
 
 
 def prepare_digits(data: Path, work: Path) -> tuple[Path, Path]:

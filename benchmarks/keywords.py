@@ -1,19 +1,19 @@
-"""What pretraining with `small` is worth: a linear probe on spoken keywords, speakers of the test unseen.
+"""Downstream accuracy of pretraining with `small`: a linear probe on spoken keywords, with unseen test speakers.
 
     python benchmarks/keywords.py DATA --work WORK [--seeds 1 2 3] [--methods rq vq levels-2 levels-8] [--jobs 2]
     python benchmarks/keywords.py DATA --work WORK --methods rq --finetune
 
 DATA is the folder of Arabic Speech Commands (meta.csv with name, keyword and split; sound files in opus/). Pretraining
-sees the train split without labels; the probe (logistic regression) is fitted on the train split, layer and
-regularisation are chosen on the validation split, the test split is used once. Printed for each method and seed: the
-encoder after iteration 1 and after iteration 2; and once the untrained encoder and log-mel statistics. With
---finetune, the encoder after iteration 1 is fine-tuned on the labels instead, beside one from scratch: the checkpoint
-that is best on the validation split is tested once.
+uses the train split without labels. The probe (logistic regression) is fitted on the train split; layer and
+regularization are chosen on the validation split; the test split is used once. Printed are the encoder after
+iterations 1 and 2 of each method and seed, the untrained encoder, and log-mel statistics. With --finetune, the encoder
+after iteration 1 is fine-tuned instead and compared with training from scratch; the checkpoint that is best on the
+validation split is tested once.
 
-Codebooks hold 1024 codes in all, whatever the number of levels: 4 x 256 (rq), 1 x 1024 (vq), 2 x 512, 8 x 128.
+All methods have 1024 codes in total: 4 x 256 (rq), 1 x 1024 (vq), 2 x 512, 8 x 128.
 
-Runs are resumed where they stopped, and what was probed is kept in WORK/probes.json. Sounds are decoded once into WORK:
-Opus would be decoded in every epoch.
+Stopped runs are resumed, and results of probes are kept in WORK/probes.json. Sounds are decoded once into WORK, so that
+Opus is not decoded in every epoch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 
 
 def prepare(data: Path, work: Path, kind: str = "wav") -> None:
-    """Decode the sounds into files of this kind, and write manifest and labels of each split."""
+    """Convert the sounds to files of this kind, and write manifest and labels of each split."""
     rows = read_table(data / "meta.csv")
     classes = sorted({row["keyword"] for row in rows})
     lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
@@ -72,15 +72,14 @@ def pretrain(work: Path, method: str, seed: int, overrides: list[str], threads: 
 
 
 def iterations(checkpoints: Path) -> dict[str, Path]:
-    """The checkpoints at the end of each encoder stage."""
-    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+    """The checkpoint at the end of each encoder stage."""
+    from bridle_fairseq.models.checkpoints import read_checkpoint
 
-    state = load_checkpoint_to_cpu(str(checkpoints / "checkpoint_last.pt"))
-    finished = state["optimizer_history"][-1]["num_updates"]
+    last = read_checkpoint(str(checkpoints / "checkpoint_last.pt"), ("bridle",))
     paths, end, number = {}, 0, 0
-    for stage in state["cfg"]["model"]["stages"]:
-        end += stage["updates"]
-        if stage["kind"] == "encoder" and end <= finished:
+    for stage in last.settings.schedule().stages:
+        end += stage.updates
+        if stage.kind == "encoder" and end <= last.updates:
             number += 1
             saved = list(checkpoints.glob(f"checkpoint_*_{end}.pt"))
             paths[f"iteration {number}"] = saved[0] if saved else checkpoints / "checkpoint_last.pt"
@@ -88,7 +87,7 @@ def iterations(checkpoints: Path) -> dict[str, Path]:
 
 
 def waveforms(work: Path, split: str) -> torch.Tensor:
-    """All clips of a split (each has one second), B x S."""
+    """All clips of a split, of one second each: B x S."""
     root, *lines = (work / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
     clips = [soundfile.read(Path(root) / line.split("\t")[0], dtype="float32")[0] for line in lines]
     return torch.from_numpy(np.stack(clips))
@@ -122,7 +121,7 @@ def encoder_candidates(model):
 
 
 def log_mel_candidates(model):
-    """Mean and deviation of the log-mel, and means of four segments of time."""
+    """Mean and deviation of the log-mel, and its means in four time segments."""
     from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments
 
     def make(source: torch.Tensor):
@@ -137,10 +136,9 @@ def log_mel_candidates(model):
 
 def load(path: Path):
     """The model of a checkpoint, in eval mode."""
-    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+    from bridle_fairseq.models.checkpoints import load_model
 
-    models, _, _ = load_model_ensemble_and_task([str(path)])
-    return models[0].eval()
+    return load_model(str(path))[0]
 
 
 def show(name: str, accuracy: dict[str, float]) -> None:
@@ -177,7 +175,7 @@ def main() -> None:
 
 
 def finetune_one(work: Path, name: str, checkpoint: Path, seed: int, threads: int, from_scratch: bool) -> float:
-    """Test accuracy after fine-tuning with ``tiny``, or training from scratch."""
+    """Test accuracy after fine-tuning with ``tiny``, or after training from scratch."""
     folder = work / f"{name}-{seed}"
     start = untrained(folder, checkpoint, seed) if from_scratch else checkpoint
     return finetune(folder, start, work, [f"common.seed={seed}", *FINETUNING], threads)
@@ -187,7 +185,7 @@ def compare_finetuned(work: Path, runs: dict[tuple[str, int], Path], threads: in
     """Fine-tune the encoders after iteration 1 and untrained ones, and print the table."""
     import bridle_fairseq
 
-    bridle_fairseq.register()
+    bridle_fairseq.register()  # before threads import its modules
     jobs: dict[str, list] = {}
     for (method, seed), checkpoints in runs.items():
         path = iterations(checkpoints)["iteration 1"]
@@ -201,14 +199,14 @@ def compare_finetuned(work: Path, runs: dict[tuple[str, int], Path], threads: in
 
 
 class Probes:
-    """Results of probes, kept in a file: a second look at a checkpoint costs nothing."""
+    """Results of probes, kept in a file so that a checkpoint is probed once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known = json.loads(path.read_text()) if path.exists() else {}
 
     def result(self, name: str, of: Path, make: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The kept result of this checkpoint, else that of ``make()``."""
+        """The stored result of this checkpoint, else that of ``make()``."""
         state = of.stat()
         key = f"{name}, {of.name} of {state.st_size} bytes, {state.st_mtime_ns}"
         if key not in self.known:
@@ -218,15 +216,12 @@ class Probes:
         return self.known[key]
 
     def of_encoder(self, name: str, path: Path, work: Path) -> dict[str, float]:
-        """:meth:`result` of a checkpoint's encoder, on the clips of ``work``."""
+        """:meth:`result` of a probe of the checkpoint's encoder on the clips of ``work``."""
         return self.result(name, path, lambda: probe(work, encoder_candidates(load(path))))
 
 
 def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
     """Probe all runs and print the table."""
-    import bridle_fairseq
-
-    bridle_fairseq.register()
     torch.set_num_threads(2)
     probes = Probes(work / "probes.json")
     rows: dict[str, list[dict[str, float]]] = {}
@@ -244,15 +239,15 @@ def evaluate(work: Path, runs: dict[tuple[str, int], Path]) -> None:
             if seed not in seeds:
                 seeds.add(seed)
                 name = f"untrained, seed {seed}"
-                found = probes.result(name, path, lambda path=path, seed=seed: untrained_probe(path, seed))
-                rows.setdefault("untrained", []).append(found)
+                accuracy = probes.result(name, path, lambda path=path, seed=seed: untrained_probe(path, seed))
+                rows.setdefault("untrained", []).append(accuracy)
             name = f"{method}, {iteration}"
             rows.setdefault(name, []).append(probes.of_encoder(f"{name}, seed {seed}", path, work))
     show_means(rows)
 
 
 def show_means(rows: Mapping[str, list[dict[str, float]]]) -> None:
-    """Mean and deviation over the seeds of each row."""
+    """Print mean and deviation over seeds of each row."""
     for name, results in rows.items():
         values = {pooling: [r[pooling] for r in results] for pooling in POOLINGS}
         print(f"{name:34}" + "".join(f"  {pooling} {mean_and_deviation(v)}" for pooling, v in values.items()))

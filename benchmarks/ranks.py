@@ -16,7 +16,6 @@ together, beside that of one process of one thread, shows on a busy machine, too
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -28,8 +27,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "examples/audio/config/pretraining"
+from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.log import parse_line
+
+CONFIG = EXAMPLES / "audio/config/pretraining"
 LOG_INTERVAL = 5
 SKIPPED_LINES = 2  # of a stage: it begins with new codebooks, and the first batches are slow
 STAGES = ("encoder", "tokenizer")
@@ -52,26 +53,20 @@ def write_sounds(folder: Path, clips: int, seconds: float) -> None:
 
 def command(ranks: int, data: Path, args: argparse.Namespace) -> list[str]:
     """A run of the configuration by so many ranks."""
-    tools = Path(sys.executable).parent
     stages = ",".join(f"{{kind:{kind},updates:{args.updates},lr:5.0e-4,warmup_updates:10}}" for kind in STAGES)
-    train = [
-        str(tools / "fairseq-hydra-train"),
-        f"--config-dir={CONFIG}",
-        f"--config-name={args.config_name}",
-        f"common.user_dir={ROOT / 'bridle_fairseq'}",
-        "common.cpu=true",
+    overrides = [
         f"common.log_interval={LOG_INTERVAL}",
         f"task.data={data}",
         f"dataset.batch_size={args.clips // ranks}",
         "dataset.disable_validation=true",
         "checkpoint.no_save=true",
         f"model.stages=[{stages}]",
-        f"hydra.run.dir={data / 'run'}",
         *args.overrides,
     ]
+    train = TrainingRun(CONFIG, args.config_name, data / "saves", data / "run", overrides, cpu=True).command()
     if ranks == 1:
         return train
-    launch = [str(tools / "torchrun"), "--standalone", f"--nproc_per_node={ranks}"]
+    launch = [str(Path(sys.executable).with_name("torchrun")), "--standalone", f"--nproc_per_node={ranks}"]
     more = ["distributed_world_size=2", "distributed_backend=gloo"]
     return [*launch, *train, *(f"distributed_training.{setting}" for setting in more)]
 
@@ -103,10 +98,9 @@ def run(ranks: int, threads: int, data: Path, args: argparse.Namespace) -> dict[
     text = []
     for line in process.stdout:
         text.append(line)
-        _, found, values = line.partition('{"epoch"')
-        updates = json.loads(found + values).get("num_updates") if found and '"clips_per_second"' in line else None
-        if updates and int(updates) % LOG_INTERVAL == 0:
-            seen.setdefault(int(updates), (time.perf_counter(), cpu_seconds(process.pid)))
+        record = parse_line(line)
+        if record is not None and record.update % LOG_INTERVAL == 0:
+            seen.setdefault(record.update, (time.perf_counter(), cpu_seconds(process.pid)))
     if process.wait():
         sys.exit("".join(text[-30:]))
     speeds = {}

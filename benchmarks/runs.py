@@ -1,4 +1,4 @@
-"""What the benchmarks of representations share: sounds decoded once, runs of the commands, means over seeds."""
+"""Shared by the benchmarks of representations: decoded sounds, runs of training and of commands, means over seeds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import soundfile
 
-ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "examples"
+from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.log import read_log
+
+ROOT = EXAMPLES.parent
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -26,7 +27,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def decode(files: Iterable[Path], folder: Path, kind: str = "wav") -> None:
-    """Write each sound as .wav (or .flac) into a folder, unless it is there: Opus would be decoded in every epoch."""
+    """Convert sounds to .wav (or .flac) in a folder, because decoding Opus is slow; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         path = folder / f"{file.stem}.{kind}"
@@ -36,80 +37,76 @@ def decode(files: Iterable[Path], folder: Path, kind: str = "wav") -> None:
 
 
 def write_manifest(path: Path, root: Path, names: Iterable[str]) -> None:
-    """A manifest of these files below ``root``."""
+    """Write a manifest of these files below ``root``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [str(root), *(f"{name}\t{soundfile.info(root / name).frames}" for name in names)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def command(name: str) -> str:
-    """A command of this environment."""
+    """Path of a command of this environment."""
     return str(Path(sys.executable).with_name(name))
 
 
 def bridle(*arguments: object, threads: int | None = None) -> str:
-    """Run a subcommand, with so many threads if given; what it printed."""
+    """Run a subcommand of ``bridle`` with this number of threads; what it printed."""
     environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
     call = [command("bridle"), *map(str, arguments)]
     return subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
 
 def measure_statistics(manifest: Path, *options: object) -> list[str]:
-    """What ``bridle stats`` says of a manifest, as overrides."""
+    """Mean and deviation of a manifest's input as overrides, by ``bridle stats``."""
     return re.findall(r"model\.(?:fbank|pixel)_\w+=\S+", bridle("stats", manifest, *options))
 
 
 def train(folder: Path, config: str, overrides: Sequence[str], threads: int, examples: str = "audio") -> Path:
-    """One run of fairseq-hydra-train, gone on with where it stopped; the folder of its checkpoints.
+    """One training run on the CPU; the folder of its checkpoints.
 
-    A run that has come to its end is not touched again.
+    A run that was stopped is resumed. A finished run is not repeated.
 
     Args:
-        folder: gets what it writes; ``stdout.log`` has what it printed.
+        folder: for its files; ``stdout.log`` is its log.
         config: such as ``pretraining/small``.
         overrides: of the configuration.
-        threads: of its arithmetic.
-        examples: whose configuration it is: audio, images or video.
+        threads: of the process.
+        examples: folder of the configuration in ``examples``: audio, images, video, speech or units.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     kind, name = config.split("/")
-    arguments = [
-        command("fairseq-hydra-train"),
-        *("--config-dir", str(EXAMPLES / examples / "config" / kind), "--config-name", name),
-        f"common.user_dir={ROOT / 'bridle_fairseq'}",
-        "common.cpu=true",
-        f"checkpoint.save_dir={folder / 'checkpoints'}",
-        f"hydra.run.dir={folder}",
-        *overrides,
-    ]
+    run = TrainingRun(
+        EXAMPLES / examples / "config" / kind,
+        name,
+        save_dir=folder / "checkpoints",
+        hydra_dir=folder,
+        overrides=overrides,
+        name=str(folder),
+        cpu=True,
+        threads=threads,
+    )
     finished = folder / "finished.json"
-    if finished.exists() and json.loads(finished.read_text(encoding="utf-8")) == arguments:
-        return folder / "checkpoints"
-    with open(folder / "stdout.log", "a", encoding="utf-8") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        subprocess.run(arguments, stdout=log, stderr=log, check=True, env=environment)
-    finished.write_text(json.dumps(arguments), encoding="utf-8")
-    return folder / "checkpoints"
+    if not finished.exists() or json.loads(finished.read_text(encoding="utf-8")) != run.command():
+        run.run(folder / "stdout.log")
+        finished.write_text(json.dumps(run.command()), encoding="utf-8")
+    return run.save_dir
 
 
 def update_times(folder: Path) -> list[float]:
-    """When each line of training was logged, in seconds: one in ``common.log_interval`` updates."""
-    lines = (folder / "stdout.log").read_text(encoding="utf-8").splitlines()
-    logged = [line for line in lines if "[train_inner]" in line and "{" in line]
-    return [datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in logged]
+    """When each record of training was logged, in seconds: one for ``common.log_interval`` updates."""
+    records = read_log(folder / "stdout.log")
+    return [record.logged_at for record in records if record.split == "train" and record.logged_at is not None]
 
 
 def finetune(
     folder: Path, checkpoint: Path, data: Path, overrides: Sequence[str], threads: int, examples: str = "audio"
 ) -> float:
-    """Test accuracy of the best of a run with ``finetuning/tiny``, its choice made on the validation split.
+    """Test accuracy of the checkpoint of a run with ``finetuning/tiny`` that is best on the validation split.
 
     Args:
         folder, overrides, threads, examples: see :func:`train`.
-        checkpoint: of pretraining.
-        data: train, valid and test .tsv and .lbl, labels.csv.
+        checkpoint: pretrained.
+        data: folder with train, valid and test .tsv and .lbl, and labels.csv.
     """
-    from bridle_fairseq.training.launch import score_split
+    from bridle_fairseq.training.finetuning import score_split
 
     own = [f"task.data={data}", f"model.checkpoint={checkpoint}"]
     best = train(folder, "finetuning/tiny", [*own, *overrides], threads, examples) / "checkpoint_best.pt"
@@ -117,13 +114,12 @@ def finetune(
 
 
 def untrained(folder: Path, checkpoint: Path, seed: int) -> Path:
-    """The checkpoint with its weights drawn anew, to start from scratch with the same settings."""
-    from bridle_fairseq.training.launch import write_untrained
+    """A checkpoint with the same settings and random weights, to train from scratch."""
+    from bridle_fairseq.models.checkpoints import write_untrained
 
-    folder.mkdir(parents=True, exist_ok=True)
     return Path(write_untrained(str(checkpoint), folder / "untrained.pt", seed))
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """As text; the deviation is that of a sample."""
+    """Mean and sample standard deviation as text."""
     return f"{statistics.mean(values):.3f} +- {statistics.stdev(values) if len(values) > 1 else 0:.3f}"

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from runs import bridle, finetune, mean_and_deviation, train, untrained
+
+from bridle_fairseq.training.log import read_log
 
 METHODS = {"rq": [], "vq": ["+variant=vq"]}  # 4 x 256 codes, 1 x 1024
 Row = tuple[str, ...]
@@ -60,10 +61,10 @@ class Study:
 
     def perplexities(self, method: str, seed: int) -> dict[Row, float]:
         """Perplexity of each level's codes when the tokenizer's stage ended, as it was logged."""
-        lines = (self.work / f"{method}-{seed}" / "stdout.log").read_text(encoding="utf-8").splitlines()
-        logged = [json.loads(line[line.index("{") :]) for line in lines if "[train_inner]" in line and "{" in line]
-        found = {name: float(value) for name, value in logged[-1].items() if name.startswith("perplexity_")}
-        return {("perplexity", f"level {name.removeprefix('perplexity_')}"): v for name, v in sorted(found.items())}
+        records = read_log(self.work / f"{method}-{seed}" / "stdout.log")
+        values = [record.values for record in records if record.split == "train"][-1]
+        by_level = {name: value for name, value in sorted(values.items()) if name.startswith("perplexity_")}
+        return {("perplexity", f"level {name.removeprefix('perplexity_')}"): value for name, value in by_level.items()}
 
     def probe(self, checkpoint: Path, method: str, seed: int) -> dict[Row, float]:
         """Test accuracy of every row of ``bridle probe``, by labels, features, pooling and kind of probe."""

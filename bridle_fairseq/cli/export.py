@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from bridle_fairseq.utils.errors import InputError
 
@@ -25,20 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and say what was written."""
+    """Export, and list the files."""
     if args.onnx and args.part == "tokenizer":
         raise InputError("--onnx with --part tokenizer; expected --part encoder or all, as it is the encoder's graph")
-    from bridle_fairseq.export import write as export
+    from bridle_fairseq.export.write import write_export
+    from bridle_fairseq.models.checkpoints import read_checkpoint
 
-    source = export.read_checkpoint(args.checkpoint)
-    if source.model != "bridle" and args.part is not None:
-        raise InputError(f"--part {args.part} with a checkpoint of the model {source.model!r}; expected none")
-    folder = export.export(source, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)
-    _say(folder)
-    return 0
-
-
-def _say(folder: Any) -> None:
+    checkpoint = read_checkpoint(args.checkpoint)
+    if checkpoint.model != "bridle" and args.part is not None:
+        raise InputError(f"--part {args.part} with a checkpoint of the model {checkpoint.model!r}; expected none")
+    folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)
     for path in sorted(folder.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     print(f'use it: bridle_fairseq.pretrained.load("{folder}")')
+    return 0

@@ -14,7 +14,7 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
-from bridle_fairseq.demo.training import Stage
+from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example, example
 

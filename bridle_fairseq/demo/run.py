@@ -16,6 +16,8 @@ from typing import Any
 
 from bridle_fairseq.demo import training
 from bridle_fairseq.demo.media import MEDIA
+from bridle_fairseq.nn.schedule import Stage
+from bridle_fairseq.training.launch import TrainingRun, find_script
 from bridle_fairseq.utils.errors import InputError
 
 CLIPS_SHOWN = 4
@@ -134,11 +136,11 @@ class Demo:
         return write_manifests(media, labels, self.manifests, self.settings.seed, self.media.modality)
 
     @staticmethod
-    def _train_text(plan: Sequence[training.Stage]) -> str:
+    def _train_text(plan: Sequence[Stage]) -> str:
         return ", ".join(f"{stage.kind} {stage.updates}" for stage in plan) + " updates"
 
-    def _train(self, statistics: Sequence[str], plan: Sequence[training.Stage]) -> Any:
-        command = training.command(
+    def _train(self, statistics: Sequence[str], plan: Sequence[Stage]) -> Any:
+        run = training.pretraining(
             self.folder,
             self.manifests,
             statistics,
@@ -147,8 +149,8 @@ class Demo:
             self.media.overrides,
             self.media.configs,
         )
-        print(f"  {shlex.join(command)}", flush=True)
-        return training.train(command, self.folder / "train.log", sum(stage.updates for stage in plan))
+        print(f"  {shlex.join(run.command())}", flush=True)
+        return training.train_with_bar(run, self.folder / "train.log", sum(stage.updates for stage in plan))
 
     def _tokenize(self, checkpoint: str, splits: Sequence[str]) -> None:
         for split in splits:
@@ -217,14 +219,13 @@ class Demo:
 
     def next_commands(self, statistics: Sequence[str]) -> list[tuple[str, str]]:
         """What to run next: commands that work as they stand."""
-        bin_folder = os.path.dirname(training.find_script())
-        bridle = os.path.join(bin_folder, "bridle")
+        bridle = os.path.join(os.path.dirname(find_script()), "bridle")
         media, larger, many = self._media_folder(), self.media.larger, self.media.many
         labels = self.settings.labels or (None if self.settings.media else os.path.join(media, "labels.csv"))
         own = [bridle, "demo", f"--{self.media.examples}", media, *(("--labels", labels) if labels else ())]
-        train = [training.find_script(), "--config-dir", str(self.media.configs), "--config-name", larger]
-        train += training.common_overrides(self.manifests, statistics)
-        train += [f"checkpoint.save_dir={self.folder / larger}", f"hydra.run.dir={self.folder / larger / 'hydra'}"]
+        saves, hydra = self.folder / larger, self.folder / larger / "hydra"
+        data = [f"task.data={self.manifests}", *statistics]
+        train = TrainingRun(self.media.configs, larger, saves, hydra, data).command()
         checkpoint = str(self.folder / "checkpoints" / "checkpoint_last.pt")
         valid, out = str(self.manifests / "valid.tsv"), str(self.folder / f"codes_of_other_{many}")
         return [

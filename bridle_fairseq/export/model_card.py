@@ -11,7 +11,7 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from bridle_fairseq.export.write import Source
+    from bridle_fairseq.models.checkpoints import Checkpoint
 
 USES = {
     "encoder": "vectors = model.embed({inputs})  # B x D, pooling='mean'\n"
@@ -49,15 +49,15 @@ READ = {  # what is imported for it, and how files are read
 NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second", "stage")
 
 
-def model_card(source: Source, config: Mapping[str, Any], license: str | None) -> str:
+def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str | None) -> str:
     """``README.md`` of an export.
 
     Args:
-        source: what was exported.
+        checkpoint: what was exported.
         config: its ``config.json``.
         license: of the weights.
     """
-    what, modality = " and ".join(config["parts"]), source.settings.modality
+    what, modality = " and ".join(config["parts"]), checkpoint.settings.modality
     lines = []
     if license:
         lines += ["---", f"license: {license}", "library_name: bridle_fairseq", "---", ""]
@@ -82,25 +82,25 @@ def model_card(source: Source, config: Mapping[str, Any], license: str | None) -
         "",
     ]
     for title, rows in (
-        ("Model", _model(source, config)),
-        ("Data", _data(source)),
-        ("Training", _training(source)),
-        ("Metrics at this checkpoint", _metrics(source)),
+        ("Model", _model(checkpoint, config)),
+        ("Data", _data(checkpoint)),
+        ("Training", _training(checkpoint)),
+        ("Metrics at this checkpoint", _metrics(checkpoint)),
         ("Licence", [("of the weights", license or "not stated")]),
     ):
         lines += [f"## {title}", "", "| | |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows], ""]
     return "\n".join(lines)
 
 
-def _model(source: Source, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    s = source.settings
+def _model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    s = checkpoint.settings
     rows = _input(s, config)
     if config["parts"] != ["tokenizer"]:
         rows.append(("encoder", f"{s.encoder_depth} blocks, width {s.encoder_width}, {s.encoder_heads} heads"))
     if "tokenizer" in config["parts"]:
         rows.append(("tokenizer", f"{s.tokenizer_depth} blocks, width {s.encoder_width}"))
         rows.append(("codes", f"{s.num_codebooks} x {s.codebook_size}, width {s.codebook_dim}, {s.codebook_metric}"))
-        if not bool(source.weights["tokenizer_ready"]):
+        if not bool(checkpoint.weights["tokenizer_ready"]):
             rows.append(("note", "its codes are those of the cold start's random projection"))
     if "classes" in config:
         names = config["classes"]["names"]
@@ -136,12 +136,12 @@ def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]
     return [("input", "{}, mean {}, deviation {}".format(size, *of_colours)), ("patches", patches)]
 
 
-def _data(source: Source) -> list[tuple[str, str]]:
+def _data(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """The manifests, named after their folder, and the number of their clips where they are still there."""
     from bridle_fairseq.data.manifests.manifest import Manifest
 
-    folder = str(source.cfg["task"].get("data") or "")
-    dataset = source.cfg.get("dataset") or {}
+    folder = str(checkpoint.cfg["task"].get("data") or "")
+    dataset = checkpoint.cfg.get("dataset") or {}
     splits = [str(dataset.get("train_subset") or "train"), *str(dataset.get("valid_subset") or "valid").split(",")]
     rows = []
     for split in splits if folder else []:
@@ -155,22 +155,22 @@ def _data(source: Source) -> list[tuple[str, str]]:
     return rows or [("data", "not known")]
 
 
-def _training(source: Source) -> list[tuple[str, str]]:
-    history = source.state.get("optimizer_history") or [{}]
+def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    history = checkpoint.state.get("optimizer_history") or [{}]
     updates = history[-1].get("num_updates")
     rows = [("updates", "not known" if updates is None else str(updates))]
-    if source.model == "bridle":
-        schedule = source.settings.schedule()
+    if checkpoint.model == "bridle":
+        schedule = checkpoint.settings.schedule()
         for start, stage in zip(schedule.starts, schedule.stages, strict=True):
             done = stage.updates if updates is None else min(max(int(updates) - start, 0), stage.updates)
             rows.append((f"stage: {stage.kind}", f"{done} of {stage.updates} updates"))
-    hours = float((source.state.get("extra_state") or {}).get("previous_training_time") or 0) / 3600
+    hours = float((checkpoint.state.get("extra_state") or {}).get("previous_training_time") or 0) / 3600
     return [*rows, ("time", f"{hours:.2f} h")] if hours else rows
 
 
-def _metrics(source: Source) -> list[tuple[str, str]]:
+def _metrics(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Averages of the last validation, else of the last training updates, as the checkpoint holds them."""
-    kept = (source.state.get("extra_state") or {}).get("metrics") or {}
+    kept = (checkpoint.state.get("extra_state") or {}).get("metrics") or {}
     for split in ("valid", "train"):
         rows = []
         for _, name, kind, state in kept.get(split, []):

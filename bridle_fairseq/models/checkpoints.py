@@ -1,88 +1,146 @@
-"""The one reader of checkpoints: whole models, and settings and weights of parts."""
+"""The only code that opens checkpoint files: whole models, parts of them, and what else a run saved."""
+
+from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Dict, Optional, Tuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
+import torch
 from fairseq import checkpoint_utils
+from fairseq.models import MODEL_REGISTRY
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import bridle_fairseq
 from bridle_fairseq.data.modality import modality_of
 from bridle_fairseq.models.bridle import plain, settings_from
-from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_binary
 
-# what a model of this name has and the others lack
-PARTS = {
-    "bridle": "quantizer",
-    "bridle_classifier": "head",
-    "bridle_ctc": "frame_head",
-    "bridle_mel_decoder": "log_mel",
-}
-ENCODERS = ("bridle", "bridle_classifier", "bridle_ctc")  # what has an encoder, whose features can be taken
+ENCODERS = ("bridle", "bridle_classifier", "bridle_ctc")  # models with an encoder, whose features can be extracted
+FAIRSEQ_FILE = "a file that fairseq-hydra-train wrote"
 
 
-def load_model(path: str, device: str = "cpu", names: Sequence[str] = ("bridle",)) -> tuple[Any, Any]:
+@dataclass
+class Checkpoint:
+    """What is in a checkpoint file.
+
+    Attributes:
+        path: of the file.
+        model: registered name of its model.
+        weights: state dict of the model, on the CPU.
+        cfg: configuration of the run, as dictionaries and lists.
+        state: everything else.
+    """
+
+    path: str
+    model: str
+    weights: dict[str, Tensor]
+    cfg: dict[str, Any]
+    state: dict[str, Any]
+
+    @cached_property
+    def settings(self) -> BridleSettings:
+        """Settings of the model.
+
+        Raises:
+            InputError: they are not in the file, or cannot work.
+        """
+        values = self.cfg["model"] if self.model == "bridle" else self.cfg["model"].get("settings")
+        if values is None:
+            raise _other_model(self.path, self.model, ENCODERS)
+        known = [field.name for field in fields(BridleSettings)]
+        settings = BridleSettings(**{name: values[name] for name in known if name in values})
+        check_settings(settings)
+        return settings
+
+    @property
+    def updates(self) -> int | None:
+        """Number of finished updates; None if it was not saved."""
+        history = self.state.get("optimizer_history") or [{}]
+        return history[-1].get("num_updates")
+
+    @property
+    def best_score(self) -> float:
+        """Best validation score of the run so far."""
+        return float(self.state["extra_state"]["best"])
+
+
+def read_checkpoint(path: str, names: Sequence[str] = ENCODERS, expected: str = FAIRSEQ_FILE) -> Checkpoint:
+    """Read a checkpoint file without building its model.
+
+    Args:
+        path: of the file.
+        names: registered names of models, one of which it must be.
+        expected: what the error message asks for when there is no file.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or one of another model.
+    """
+    _check_exists(path, expected)
+    with _loading(path):
+        state = dict(checkpoint_utils.load_checkpoint_to_cpu(path))
+        weights = state.pop("model")
+        cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
+        name = cfg["model"]["_name"]
+    if name not in names:
+        raise _other_model(path, name, names)
+    return Checkpoint(path, name, weights, cfg, state)
+
+
+def load_model(
+    path: str,
+    device: str = "cpu",
+    names: Sequence[str] | None = ("bridle",),
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any]:
     """A checkpoint's model, in eval mode on a device, and its task.
 
     Args:
-        path: of the checkpoint.
-        device: where the model shall be.
-        names: the registered names of which the model must have one.
+        path: of the file.
+        device: of the model.
+        names: registered names of models, one of which it must be; None: any model of fairseq.
+        overrides: of the configuration, as fairseq takes them.
 
     Raises:
-        InputError: no such file, not a checkpoint, or of another model.
+        InputError: no such file, not a checkpoint, or one of another model.
     """
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+    _check_exists(path, FAIRSEQ_FILE)
     bridle_fairseq.register()
     logging.getLogger("fairseq").setLevel(logging.WARNING)
-    try:
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
-    except InputError:
-        raise
-    except Exception as error:  # what is no checkpoint fails in any way there is
-        reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
-        raise InputError(f"{path}: not a checkpoint that fairseq can load ({reason[:160]})") from None
+    with _loading(path):
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
     model = models[0]
-    if not any(hasattr(model, PARTS[name]) for name in names):
+    if names is not None and not isinstance(model, tuple(MODEL_REGISTRY[name] for name in names)):
         expected = " or ".join(map(repr, names))
         raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model {expected}")
     return model.to(device).eval(), task
 
 
-def read_bridle(path: Optional[str]) -> Tuple[BridleSettings, Dict[str, Tensor]]:
-    """The settings and the weights in a checkpoint of the model ``bridle``.
+def read_bridle(path: str | None) -> tuple[BridleSettings, dict[str, Tensor]]:
+    """Settings and weights in a checkpoint of the model ``bridle``.
 
     Raises:
         InputError: no path, no such file, not a checkpoint, or one of another model.
     """
     if not path:
         raise InputError("model.checkpoint is not set; expected the path of a checkpoint of the model 'bridle'")
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: no such checkpoint; expected one of the model 'bridle'")
-    try:
-        state = checkpoint_utils.load_checkpoint_to_cpu(path)
-        cfg, weights = state["cfg"].model, state["model"]
-        name = cfg._name
-    except Exception as error:  # what is no checkpoint fails in any way there is
-        raise InputError(f"{path}: not a checkpoint that fairseq can load ({_reason(error)})") from None
-    if name != "bridle":
-        raise InputError(f"{path}: a checkpoint of the model {name!r}; expected one of 'bridle'")
-    settings = settings_from(cfg)
-    check_settings(settings)
-    return settings, weights
+    checkpoint = read_checkpoint(path, ("bridle",), "one of the model 'bridle'")
+    return checkpoint.settings, checkpoint.weights
 
 
-def load_weights(module: nn.Module, weights: Dict[str, Tensor], path: str) -> None:
-    """Load weights from the checkpoint at ``path`` into a module; all of them, and no others.
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Load weights from the checkpoint at ``path`` into a module: all of its weights and no others.
 
     Raises:
-        InputError: weights are missing, or of other sizes than the checkpoint's settings say.
+        InputError: weights are missing, unknown, or of other sizes than the checkpoint's settings.
     """
     try:
         module.load_state_dict(weights)
@@ -90,25 +148,25 @@ def load_weights(module: nn.Module, weights: Dict[str, Tensor], path: str) -> No
         raise InputError(f"{path}: its weights do not fit its settings ({_reason(error)})") from None
 
 
-def load_tokenizer(module: Bridle, weights: Dict[str, Tensor], path: str) -> None:
-    """Load the parts of a checkpoint that a :func:`tokenizer_alone` has, which may lack the estimator too.
+def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: str) -> None:
+    """Load a checkpoint's weights into a :class:`CodeTokenizer`, with or without an estimator.
 
     Raises:
-        InputError: as :func:`load_weights`, or its codebooks have not been started.
+        InputError: as :func:`load_weights`, or the codebooks are not initialized yet.
     """
-    missing = tuple(f"{name}." for name in ("encoder", "decoder", "estimator") if getattr(module, name) is None)
+    missing = ("encoder.", "decoder.", *(("estimator.",) if module.estimator is None else ()))
     load_weights(module, {name: value for name, value in weights.items() if not name.startswith(missing)}, path)
     if not module.quantizer.started:
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
 
-def tuned_settings(cfg, task) -> Tuple[BridleSettings, Optional[Dict[str, Tensor]]]:
-    """The settings of a model that fine-tunes ``cfg.checkpoint``, and that file's weights.
+def tuned_settings(cfg: Any, task: Any) -> tuple[BridleSettings, dict[str, Tensor] | None]:
+    """Settings of a model that fine-tunes ``cfg.checkpoint``, and the weights in that file.
 
-    With ``cfg.settings``, which a run has written, they are those, and weights are None: they are loaded afterwards.
+    If a run has written ``cfg.settings``, they are used. Weights are then None, because fairseq loads them afterwards.
 
     Raises:
-        InputError: the checkpoint cannot be used, or is of another modality or sample rate than the task's.
+        InputError: the checkpoint cannot be used, or its modality or sample rate is not the task's.
     """
     weights = None
     if cfg.settings is None:
@@ -127,15 +185,70 @@ def tuned_settings(cfg, task) -> Tuple[BridleSettings, Optional[Dict[str, Tensor
     return settings, weights
 
 
-def load_encoder(encoder: nn.Module, weights: Optional[Dict[str, Tensor]], path: str) -> None:
+def load_encoder(encoder: nn.Module, weights: Mapping[str, Tensor] | None, path: str) -> None:
     """:func:`load_weights` of the encoder among them; nothing for None.
 
     Raises:
         InputError: as :func:`load_weights`.
     """
     if weights is not None:
-        part = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
-        load_weights(encoder, part, path)
+        own = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
+        load_weights(encoder, own, path)
+
+
+def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
+    """Task state and path of the checkpoint from which a run resumes; ({}, None) for a new run.
+
+    fairseq restores the model, but not the task.
+
+    Args:
+        cfg: the task's configuration, within that of the run.
+    """
+    root = cfg._get_root() if hasattr(cfg, "_get_root") else {}
+    if "checkpoint" not in root:
+        return {}, None
+    path = root.checkpoint.restore_file
+    if path == "checkpoint_last.pt":
+        path = os.path.join(root.checkpoint.save_dir, path)
+    if not os.path.isfile(path):
+        return {}, None
+    return torch.load(path, map_location="cpu", mmap=True).get("task_state") or {}, path
+
+
+def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) -> str:
+    """Write a checkpoint with the same settings and random weights, to train from scratch; its path.
+
+    An existing file is kept.
+    """
+    from bridle_fairseq.inference.extractors import random_init_copy
+
+    if not os.path.exists(path):
+        state = torch.load(checkpoint, map_location="cpu")
+        state["model"] = random_init_copy(load_model(checkpoint)[0], seed).state_dict()
+        with atomic_binary(path) as file:
+            torch.save(state, file)
+    return os.fspath(path)
+
+
+def _check_exists(path: str, expected: str) -> None:
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such checkpoint; expected {expected}")
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """Report a file that is not a checkpoint."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # an invalid file can raise any exception
+        raise InputError(f"{path}: not a checkpoint that fairseq can load ({_reason(error)})") from None
+
+
+def _other_model(path: str, name: str, names: Sequence[str]) -> InputError:
+    expected = " or ".join(map(repr, names))
+    return InputError(f"{path}: a checkpoint of the model {name!r}; expected one of {expected}")
 
 
 def _reason(error: Exception) -> str:

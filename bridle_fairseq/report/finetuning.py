@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.run import Run
@@ -47,7 +48,7 @@ def finetuning_page(run: Run) -> str:
 def _lead(run: Run) -> str:
     model = run.model
     what = "a linear probe on the frozen encoder" if model.freeze_encoder else "encoder and head learn"
-    if hasattr(model, "frame_head"):
+    if isinstance(model, Transcriber):
         heard = f"Transcripts of {model.num_symbols} symbols by CTC, a frame every {model.frame_ms:g} ms"
     else:
         heard = f"{model.head.out_features} classes"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.training.log import Record, parse, parse_board
 from bridle_fairseq.utils.errors import InputError
@@ -39,8 +40,8 @@ class Run:
 
     @property
     def pretraining(self) -> bool:
-        """Whether it is of the first kind: then its model has a quantizer."""
-        return hasattr(self.model, "quantizer")
+        """Whether it is a run of ``bridle_pretraining``."""
+        return isinstance(self.model, Bridle)
 
     @property
     def num_levels(self) -> int:
@@ -75,11 +76,11 @@ def read_run(folder: str) -> Run:
         raise InputError(f"{folder}: no such folder; expected the one in which fairseq-hydra-train ran")
     checkpoint = _checkpoint(root)
     records = _records(root)
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model, read_checkpoint
 
     model, _ = load_model(str(checkpoint), names=ENCODERS)
-    cfg, updates = _configuration(checkpoint)
-    return Run(root, root.name, records, cfg, model, updates, checkpoint)
+    saved = read_checkpoint(str(checkpoint))
+    return Run(root, root.name, records, saved.cfg, model, int(saved.updates or 0), checkpoint)
 
 
 def _checkpoint(root: Path) -> Path:
@@ -114,16 +115,6 @@ def _records(root: Path) -> list[Record]:
             "expected a run with common.log_format=json or common.tensorboard_logdir"
         )
     return records
-
-
-def _configuration(checkpoint: Path) -> tuple[Mapping[str, Any], int]:
-    from fairseq import checkpoint_utils
-    from omegaconf import OmegaConf
-
-    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint))
-    cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
-    history = state.get("optimizer_history") or [{}]
-    return cfg, int(history[-1].get("num_updates") or 0)
 
 
 AUDIO, IMAGE = (

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from omegaconf import open_dict
 
+from bridle_fairseq.models.checkpoints import restored_state
 from bridle_fairseq.tasks.base import MediaTask
-from bridle_fairseq.tasks.restored import restored_state
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 

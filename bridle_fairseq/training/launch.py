@@ -1,103 +1,131 @@
-"""One fine-tuning run after another: stock fairseq-hydra-train in a process of its own, and its test."""
+"""The one runner of ``fairseq-hydra-train``: its command line, its process, its log, and why it failed."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from bridle_fairseq.demo.training import CONFIGS, PACKAGE, find_script
-from bridle_fairseq.training import log
+from bridle_fairseq.training.log import Record, last_error, parse_line
 from bridle_fairseq.utils.errors import InputError
 
-FINETUNING_CONFIGS = CONFIGS.parent / "finetuning"
-MULTI_LABEL = (
-    "task.multi_label=true",
-    "checkpoint.best_checkpoint_metric=mAP",
-)  # overrides, any number of classes a clip
+PACKAGE = Path(__file__).resolve().parent.parent
+EXAMPLES = PACKAGE.parent / "examples"
 
 
-class FineTuningRun(NamedTuple):
-    """What is trained and where; a run that was stopped goes on where it was saved last."""
+def find_script() -> str:
+    """Path of fairseq-hydra-train: beside this Python, else on the PATH.
 
-    checkpoint: str
-    data: Path  # train, valid and test .tsv and .lbl, labels.csv
-    folder: Path  # gets the checkpoints and the log
+    Raises:
+        InputError: it is not installed.
+    """
+    beside = Path(sys.executable).with_name("fairseq-hydra-train")
+    script = str(beside) if beside.exists() else shutil.which("fairseq-hydra-train")
+    if script is None:
+        raise InputError(
+            "fairseq-hydra-train was not found; expected it beside this Python: install bridle_fairseq there"
+        )
+    return script
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training run in a process of its own. A run that was stopped resumes from its last checkpoint.
+
+    Attributes:
+        config_dir, config_name: the configuration, as fairseq-hydra-train takes it.
+        save_dir: folder of the checkpoints.
+        hydra_dir: folder of hydra's log and of its copy of the configuration.
+        overrides: of the configuration, such as ``optimization.max_update=100``; they come last on the command line.
+        name: of the run in error messages.
+        cpu: train on the CPU; None: only without a GPU.
+        threads: OMP_NUM_THREADS of the process; None: that of this process.
+    """
+
     config_dir: Path
     config_name: str
-    overrides: Sequence[str]
+    save_dir: Path
+    hydra_dir: Path
+    overrides: Sequence[str] = ()
+    name: str = "training"
+    cpu: bool | None = None
+    threads: int | None = None
 
     def command(self) -> list[str]:
-        """As it would be typed."""
-        import torch
+        """The command line.
 
+        Raises:
+            InputError: fairseq-hydra-train or the folder of the configuration is missing.
+        """
+        script = find_script()
+        if not self.config_dir.is_dir():
+            raise InputError(
+                f"{self.config_dir}: no such folder; expected the configurations of a checkout (pip install -e .)"
+            )
         return [
-            find_script(),
+            script,
             *("--config-dir", str(self.config_dir), "--config-name", self.config_name),
             f"common.user_dir={PACKAGE}",
-            f"task.data={self.data}",
-            f"model.checkpoint={self.checkpoint}",
-            f"checkpoint.save_dir={self.folder / 'checkpoints'}",
-            f"hydra.run.dir={self.folder / 'hydra'}",
-            *([] if torch.cuda.is_available() else ["common.cpu=true"]),
+            *(["common.cpu=true"] if self._on_cpu() else []),
+            f"checkpoint.save_dir={self.save_dir}",
+            f"hydra.run.dir={self.hydra_dir}",
             *self.overrides,
         ]
 
-    def train(self) -> Path:
-        """Train to the end; the checkpoint that was best on the validation part.
+    def run(self, log: Path, on_record: Callable[[Record], object] | None = None) -> None:
+        """Train to the end.
+
+        Args:
+            log: the output of the process is appended to this file.
+            on_record: called with each record as soon as it is logged.
 
         Raises:
-            InputError: training failed; says why, and where all that it printed is.
+            InputError: training failed; gives its last error and the log.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "train.log"
-        with open(path, "a", encoding="utf-8") as file:
-            code = subprocess.run(self.command(), stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        command = self.command()
+        environment = None if self.threads is None else {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            if on_record is None:
+                done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+                code = done.returncode
+            else:
+                code = _run_and_listen(command, environment, file.write, on_record)
         if code != 0:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            raise InputError(f"fine-tuning failed: {log.last_error(lines)} (all that it printed: {path})")
-        best = self.folder / "checkpoints" / "checkpoint_best.pt"
-        if not best.is_file():
-            raise InputError(f"{best}: fine-tuning ended without it; expected a validation after training")
-        return best
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise InputError(f"{self.name} failed: {last_error(lines)} (all that it printed: {log})")
+
+    def _on_cpu(self) -> bool:
+        if self.cpu is not None:
+            return self.cpu
+        import torch
+
+        return not torch.cuda.is_available()
 
 
-def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, device: str) -> tuple[float, float]:
-    """Accuracy (with any number of classes a clip: mAP) on a split, and the best validation value of the training.
-
-    Clips are cropped as in validation. mAP is the mean over the classes that have a positive in the split.
-    """
-    import torch
-    from fairseq import checkpoint_utils
-
-    from bridle_fairseq.evaluation.classification import evaluate
-    from bridle_fairseq.inference.classify import score_dataset
-
-    overrides = {"data": str(data)}
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=overrides)
-    valid = torch.load(checkpoint, map_location="cpu", weights_only=False)["extra_state"]["best"]
-    model = models[0].to(device).eval()
-    task.load_dataset(split)
-    dataset = task.dataset(split)
-    rows, scores = score_dataset(model, dataset, dataset.multi_label, batch_size, workers=0)
-    if not len(rows):
-        raise InputError(f"{data / split}.tsv: not one clip can be read; expected some")
-    found = evaluate(scores, dataset.targets(rows.tolist()).numpy())
-    return found.values["mAP" if dataset.multi_label else "accuracy"], float(valid)
-
-
-def write_untrained(checkpoint: str, path: Path, seed: int) -> str:
-    """A checkpoint of the same settings with fresh random weights, from which to train from scratch; its path."""
-    import torch
-
-    from bridle_fairseq.data.utils.files import atomic_binary
-    from bridle_fairseq.inference.extractors import untrained_twin
-    from bridle_fairseq.models.checkpoints import load_model
-
-    if not path.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-        state["model"] = untrained_twin(load_model(checkpoint)[0], seed).state_dict()
-        with atomic_binary(path) as file:
-            torch.save(state, file)
-    return str(path)
+def _run_and_listen(
+    command: Sequence[str],
+    environment: dict[str, str] | None,
+    write: Callable[[str], object],
+    on_record: Callable[[Record], object],
+) -> int:
+    """Run a command and read its output line by line; its exit code."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, errors="replace"
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            write(line)
+            record = parse_line(line)
+            if record is not None:
+                on_record(record)
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()

@@ -1,30 +1,33 @@
-"""Reads what fairseq logs: JSON lines (``common.log_format=json``), or the files of tensorboard."""
+"""The one reader of training logs: JSON lines (``common.log_format=json``) and tensorboard files."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})\s*$")
+_TIME = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
 _ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt)|bridle_fairseq: error): (.+)$")
 
 
 class Record(NamedTuple):
-    """What was logged at one update."""
+    """The metrics that were logged at one update."""
 
     split: str  # "train" or "valid"
     update: int
     values: dict[str, float]
+    logged_at: float | None = None  # seconds since the epoch
 
 
 def parse_line(line: str) -> Record | None:
-    """The record in a line of a training log; None when the line is something else.
+    """The record in a line of a training log; None if the line has none.
 
-    Taken are the running values every ``log_interval`` updates and the values of a validation, not the means over an
-    epoch: an epoch may end in another stage than it began.
+    Records are the running values every ``log_interval`` updates and those of validations. Means over an epoch are
+    ignored, because a stage may end within an epoch.
     """
     match = _LINE.search(line)
     if match is None:
@@ -38,28 +41,35 @@ def parse_line(line: str) -> Record | None:
             continue  # null, or text such as "n/a"
     if "num_updates" not in values:
         return None
-    return Record(split, int(values["num_updates"]), values)
+    time = _TIME.match(line)
+    logged_at = datetime.strptime(time[1], "%Y-%m-%d %H:%M:%S,%f").timestamp() if time else None
+    return Record(split, int(values["num_updates"]), values, logged_at)
 
 
 def parse(lines: Iterable[str]) -> list[Record]:
-    """All records of a log, in the order of their updates; a resumed run overwrites what it repeats."""
-    found = {}
+    """All records of a log in the order of updates; of an update that a resumed run repeats, the last one."""
+    records = {}
     for line in lines:
         record = parse_line(line)
         if record is not None:
-            found[record.split, record.update] = record
-    return sorted(found.values(), key=lambda record: record.update)
+            records[record.split, record.update] = record
+    return sorted(records.values(), key=lambda record: record.update)
+
+
+def read_log(path: Path) -> list[Record]:
+    """:func:`parse` of a file."""
+    return parse(path.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def parse_board(paths: Iterable[Path]) -> list[Record]:
-    """The records in tensorboard's event files; those of a split lie in a folder of its name.
+    """The records in tensorboard event files; the folder of a file has the name of its split.
 
-    The files are a sequence of length, checksum, message, checksum; only tensorboardX's message type is needed.
+    An event file is a sequence of length, checksum, message, checksum; only tensorboardX's message type is needed.
     """
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
 
-    found: dict[tuple[str, int], Record] = {}
+    records: dict[tuple[str, int], Record] = {}
     for path in paths:
         split = {"train_inner": "train", "valid": "valid"}.get(path.parent.name)
         data, start = path.read_bytes(), 0
@@ -71,27 +81,27 @@ def parse_board(paths: Iterable[Path]) -> list[Record]:
                 break
             start += size + 16
             for value in event.summary.value:
-                record = found.setdefault((split, event.step), Record(split, event.step, {}))
+                record = records.setdefault((split, event.step), Record(split, event.step, {}))
                 record.values[value.tag] = float(value.simple_value)
-    return sorted(found.values(), key=lambda record: record.update)
+    return sorted(records.values(), key=lambda record: record.update)
 
 
 def last_error(lines: Iterable[str]) -> str:
-    """The sentence in which a failed run says why: that of its last exception, else its last line."""
-    kept = [line.strip() for line in lines if line.strip()]
-    for line in reversed(kept):
+    """Why a run failed: the message of its last exception, else its last line."""
+    printed = [line.strip() for line in lines if line.strip()]
+    for line in reversed(printed):
         match = _ERROR.match(line)
         if match:
             return match[1]
-    return kept[-1] if kept else "it printed nothing"
+    return printed[-1] if printed else "it printed nothing"
 
 
 def series(records: Iterable[Record], name: str, split: str = "train") -> list[tuple[int, float]]:
-    """(update, value) of one metric; updates at which it was not logged are left out."""
+    """(update, value) of one metric at the updates at which it was logged."""
     return [(r.update, r.values[name]) for r in records if r.split == split and name in r.values]
 
 
 def count_levels(records: Iterable[Record]) -> int:
-    """K, from the metrics that are numbered by level (``acc_1``, ``acc_2``, ...)."""
+    """Number of code levels K, from the metrics that are numbered by level (``acc_1``, ``acc_2``, ...)."""
     numbers = [int(m[1]) for r in records for name in r.values if (m := re.fullmatch(r"\w+_(\d+)", name))]
     return max(numbers, default=0)

@@ -1,4 +1,4 @@
-"""The demo's pretraining: its stages, its bar and how a failure is told."""
+"""The demo's pretraining: its stages, its configuration and its progress bar."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bridle_fairseq.demo import training
+from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
 from bridle_fairseq.utils.errors import InputError
 
 LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
@@ -20,11 +21,14 @@ def test_stages_share_the_updates(updates: int) -> None:
     assert all(stage.updates % 10 == 0 and 0 < stage.warmup_updates <= stage.updates for stage in plan)
 
 
-def test_the_command_is_fairseqs_own_and_names_whole_paths(tmp_path) -> None:
-    plan = training.stages(100)
-    command = training.command(
-        tmp_path, tmp_path / "m", ["model.fbank_mean=-9.0"], plan, 7, ["task.max_sample_size=48000"]
-    )
+def make_run(folder) -> TrainingRun:
+    plan, overrides = training.stages(100), ["task.max_sample_size=48000"]
+    configs = EXAMPLES / "audio" / "config" / "pretraining"
+    return training.pretraining(folder, folder / "m", ["model.fbank_mean=-9.0"], plan, 7, overrides, configs)
+
+
+def test_command_is_fairseqs_own_with_absolute_paths(tmp_path) -> None:
+    command = make_run(tmp_path).command()
     assert command[0].endswith("fairseq-hydra-train")
     settings = dict(argument.split("=", 1) for argument in command if "=" in argument)
     assert settings["task.data"] == str(tmp_path / "m") and settings["common.seed"] == "7"
@@ -32,20 +36,29 @@ def test_the_command_is_fairseqs_own_and_names_whole_paths(tmp_path) -> None:
     assert settings["model.stages"].count("kind:") == 3
 
 
-def test_records_come_from_the_log_which_keeps_everything(tmp_path) -> None:
+def test_records_come_from_the_log_which_keeps_everything(tmp_path, monkeypatch) -> None:
     code = f"print({LINE!r} % 10); print('hello'); print({LINE!r} % 20)"
-    records = training.train([sys.executable, "-c", code], tmp_path / "log", 20)
+    monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
+    records = training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
     assert [record.update for record in records] == [10, 20]
     assert "hello" in (tmp_path / "log").read_text()
 
 
-def test_a_resumed_run_keeps_what_was_logged_before(tmp_path) -> None:
+def test_resumed_run_keeps_what_was_logged_before(tmp_path, monkeypatch) -> None:
     for update in (10, 20):
-        records = training.train([sys.executable, "-c", f"print({LINE!r} % {update})"], tmp_path / "log", 20)
+        command = [sys.executable, "-c", f"print({LINE!r} % {update})"]
+        monkeypatch.setattr(TrainingRun, "command", lambda self, command=command: command)
+        records = training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
     assert [record.update for record in records] == [10, 20]
 
 
-def test_a_failure_is_its_last_error_and_where_the_log_is(tmp_path) -> None:
+def test_failure_is_its_last_error_and_where_the_log_is(tmp_path, monkeypatch) -> None:
     code = "print('working'); raise ValueError('the disk is full')"
-    with pytest.raises(InputError, match=r"the disk is full .*log\)"):
-        training.train([sys.executable, "-c", code], tmp_path / "log", 20)
+    monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
+    with pytest.raises(InputError, match=r"pretraining failed: the disk is full .*log\)"):
+        training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
+
+
+def test_run_without_a_checkpoint_is_reported(tmp_path) -> None:
+    with pytest.raises(InputError, match="checkpoint_last.pt: pretraining ended without a checkpoint"):
+        training.newest_checkpoint(tmp_path)

@@ -1,55 +1,72 @@
-"""What a fine-tuning run of a fold is started with, and the checkpoint from which training from scratch begins."""
+"""The runner of fairseq-hydra-train: its command line, its log and its errors."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.settings import BridleSettings
-from bridle_fairseq.training import launch as finetuning_run
+from bridle_fairseq.training import launch
+from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
 from bridle_fairseq.utils.errors import InputError
 
-SMALL = dict(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
 
 
-def run_in(folder: Path) -> finetuning_run.FineTuningRun:
-    given = ["optimization.max_update=3", "optimization.lr=[0.1]"]
-    return finetuning_run.FineTuningRun(
-        "/c.pt", folder / "data", folder, finetuning_run.FINETUNING_CONFIGS, "tiny", given
-    )
+def run_in(folder: Path, **options) -> TrainingRun:
+    overrides = ["task.data=/d", "optimization.lr=[0.1]"]
+    config_dir = EXAMPLES / "audio" / "config" / "pretraining"
+    return TrainingRun(config_dir, "tiny", folder / "saves", folder / "hydra", overrides, **options)
 
 
-def test_overrides_of_the_user_come_last(tmp_path) -> None:
-    command = run_in(tmp_path).command()
+@pytest.fixture
+def prints(monkeypatch):
+    """``prints(code)``: runs execute this Python code instead of fairseq-hydra-train."""
+
+    def replace(code: str) -> None:
+        monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
+
+    return replace
+
+
+def test_command_names_the_configuration_and_ends_with_the_overrides(tmp_path) -> None:
+    command = run_in(tmp_path, cpu=True).command()
     assert command[0].endswith("fairseq-hydra-train")
-    assert command[-2:] == ["optimization.max_update=3", "optimization.lr=[0.1]"]
-    assert {f"task.data={tmp_path / 'data'}", "model.checkpoint=/c.pt"} <= set(command)
-    assert (finetuning_run.FINETUNING_CONFIGS / "tiny.yaml").is_file()
+    assert command[-2:] == ["task.data=/d", "optimization.lr=[0.1]"]
+    assert (Path(command[command.index("--config-dir") + 1]) / "tiny.yaml").is_file()
+    expected = {f"checkpoint.save_dir={tmp_path / 'saves'}", f"hydra.run.dir={tmp_path / 'hydra'}", "common.cpu=true"}
+    assert expected <= set(command)
+    assert "common.cpu=true" not in run_in(tmp_path, cpu=False).command()
 
 
-def test_why_training_failed_is_passed_on(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(
-        finetuning_run.FineTuningRun, "command", lambda self: ["sh", "-c", "echo; echo no data >&2; exit 2"]
-    )
-    with pytest.raises(InputError, match="fine-tuning failed: no data .*train.log"):
-        run_in(tmp_path).train()
-    monkeypatch.setattr(finetuning_run.FineTuningRun, "command", lambda self: ["true"])
-    with pytest.raises(InputError, match="checkpoint_best.pt: fine-tuning ended without it"):
-        run_in(tmp_path).train()
+def test_missing_script_and_configurations_are_reported(tmp_path, monkeypatch) -> None:
+    with pytest.raises(InputError, match="none: no such folder; expected the configurations of a checkout"):
+        TrainingRun(tmp_path / "none", "tiny", tmp_path, tmp_path).command()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(launch.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="fairseq-hydra-train was not found"):
+        run_in(tmp_path).command()
 
 
-def test_an_untrained_checkpoint_has_the_settings_and_other_weights(tmp_path, monkeypatch) -> None:
-    model = Bridle(BridleSettings(**SMALL))
-    torch.save({"cfg": {"model": 3}, "model": model.state_dict()}, tmp_path / "trained.pt")
-    monkeypatch.setattr("bridle_fairseq.models.checkpoints.load_model", lambda path: (model, None))
-    states = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        path = finetuning_run.write_untrained(str(tmp_path / "trained.pt"), tmp_path / f"{name}.pt", seed)
-        states.append(torch.load(path, weights_only=False))
-    assert all(state["cfg"] == {"model": 3} for state in states)
-    weights = [state["model"]["encoder.patch_embed.weight"] for state in states]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert not torch.equal(weights[0], model.encoder.patch_embed.weight)
+@pytest.mark.parametrize("listening", [True, False])
+def test_failure_is_reported_with_its_last_error_and_the_log(tmp_path, prints, listening) -> None:
+    prints("print('working'); raise ValueError('the disk is full')")
+    with pytest.raises(InputError, match=r"pretraining failed: the disk is full .*log\)"):
+        run_in(tmp_path, name="pretraining").run(tmp_path / "a" / "log", print if listening else None)
+    assert "working" in (tmp_path / "a" / "log").read_text()
+
+
+def test_records_are_passed_on_and_the_log_keeps_everything(tmp_path, prints) -> None:
+    updates = []
+    for update in (10, 20):
+        prints(f"print({LINE!r} % {update}); print('hello')")
+        run_in(tmp_path).run(tmp_path / "log", lambda record: updates.append(record.update))
+    assert updates == [10, 20]
+    assert (tmp_path / "log").read_text().count("hello") == 2  # a resumed run appends
+
+
+def test_threads_are_those_of_the_process(tmp_path, prints) -> None:
+    prints("import os; print(os.environ['OMP_NUM_THREADS'])")
+    run_in(tmp_path, threads=3).run(tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "3\n"

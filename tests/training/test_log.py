@@ -50,3 +50,14 @@ def test_last_error_is_the_sentence_of_the_last_exception() -> None:
     assert log.last_error(["a", "bridle_fairseq: error: mask is 1", ""]) == "mask is 1"
     assert log.last_error(["Killed"]) == "Killed"
     assert log.last_error([]) == "it printed nothing"
+
+
+def test_records_have_the_time_at_which_they_were_logged() -> None:
+    first, second = (record.logged_at for record in log.parse(LINES) if record.update == 20 or record.split == "valid")
+    assert second - first == 2
+    assert log.parse_line('[valid][INFO] - {"valid_num_updates": "3"}').logged_at is None
+
+
+def test_parses_files(tmp_path) -> None:
+    (tmp_path / "log").write_bytes("\n".join(LINES).encode() + b"\xff\n")
+    assert log.read_log(tmp_path / "log") == log.parse(LINES)
