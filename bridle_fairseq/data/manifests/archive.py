@@ -1,4 +1,4 @@
-"""Files inside stored (uncompressed) zip archives, addressed as fairseq does: ``x.zip:offset:length``."""
+"""Files inside stored (uncompressed) zip archives, addressed as in fairseq: ``x.zip:offset:length``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from bridle_fairseq.utils.errors import InputError
 
 SLICE = re.compile(r"^(.*\.zip):(\d+):(\d+)$", re.IGNORECASE | re.DOTALL)
 
-READ_WHOLE = 1 << 20  # bytes of a member that are asked for at once
-READ_AHEAD = 1 << 18  # of a longer one, from wherever it is read
+READ_WHOLE = 1 << 20  # members up to this many bytes are read at once
+READ_AHEAD = 1 << 18  # bytes per read of longer members
+LOCAL_HEADER_BYTES, LENGTHS_AT = 30, 26  # of a zip member; the lengths of its name and extra field
 
 
 def split_slice(path: str) -> tuple[str, tuple[int, int] | None]:
-    """``x.zip:offset:length`` to the archive and (offset, length) in bytes; any other path to itself and None."""
+    """``x.zip:offset:length`` -> the archive and (offset, length) in bytes; any other path -> itself and None."""
     match = SLICE.match(path)
     if match is None:
         return path, None
@@ -29,7 +30,7 @@ def read_slice(archive: str, offset: int, length: int) -> bytes:
     """The bytes of a stored member.
 
     Raises:
-        ValueError: the archive ends before the slice does.
+        ValueError: the archive ends before the slice.
     """
     with open(archive, "rb") as file:
         file.seek(offset)
@@ -40,55 +41,55 @@ def read_slice(archive: str, offset: int, length: int) -> bytes:
 
 
 class Slice(io.RawIOBase):
-    """A stored member as a file of its own, for readers that want parts of it.
+    """A stored member as a seekable file, for readers that do not read all of it.
 
-    It is read in few large pieces, each of which is a request where the archive lies behind a network: a short member
-    at once, a long one READ_AHEAD bytes from wherever somebody reads. The first piece is read at once: soundfile opens
-    one file at a time, and threads that wait for storage would wait one after another.
+    It reads few large ranges, because each read is a request if the archive is on network storage: a short member at
+    once, a long one in ranges of :data:`READ_AHEAD` bytes. The first range is read on opening. soundfile opens files
+    under a lock, so a read during its open would make threads wait for storage one after another.
 
     Raises:
-        ValueError: the archive ends before the slice does.
+        ValueError: the archive ends before the slice.
     """
 
     def __init__(self, archive: str, offset: int, length: int) -> None:
         self._handle = os.open(archive, os.O_RDONLY)
-        self._offset, self._length, self._place = offset, length, 0
+        self._offset, self._length, self._position = offset, length, 0
         if os.fstat(self._handle).st_size < offset + length:
             self.close()
             raise ValueError(f"bytes {offset} to {offset + length} are not in the archive")
         self._ahead = length if length <= READ_WHOLE else READ_AHEAD
-        self._piece, self._begin = self._read_piece(), 0
+        self._buffer, self._buffer_start = self._read_ahead(), 0
 
-    def _read_piece(self) -> memoryview:
-        size = min(self._ahead, self._length - self._place)
-        return memoryview(os.pread(self._handle, size, self._offset + self._place) if size else b"")
+    def _read_ahead(self) -> memoryview:
+        size = min(self._ahead, self._length - self._position)
+        return memoryview(os.pread(self._handle, size, self._offset + self._position) if size else b"")
 
     def readable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        """Read as much as there is: fewer bytes than asked for mean the end."""
-        wanted, done = memoryview(buffer).cast("B"), 0
-        while done < len(wanted) and self._place < self._length:
-            if not self._begin <= self._place < self._begin + len(self._piece):
-                self._piece, self._begin = self._read_piece(), self._place
-                if not self._piece:  # somebody has cut the archive meanwhile
+        """Fill a buffer; fewer bytes only at the end."""
+        target, done = memoryview(buffer).cast("B"), 0
+        while done < len(target) and self._position < self._length:
+            if not self._buffer_start <= self._position < self._buffer_start + len(self._buffer):
+                self._buffer, self._buffer_start = self._read_ahead(), self._position
+                if not self._buffer:  # the archive was truncated meanwhile
                     break
-            part = self._piece[self._place - self._begin :][: len(wanted) - done]
-            wanted[done : done + len(part)] = part
-            self._place, done = self._place + len(part), done + len(part)
+            data = self._buffer[self._position - self._buffer_start :][: len(target) - done]
+            target[done : done + len(data)] = data
+            self._position, done = self._position + len(data), done + len(data)
         return done
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place of the member."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._length}[whence]
-        self._place = min(max(0, start + offset), self._length)
-        return self._place
+        """Set the position within the member."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = min(max(0, start + offset), self._length)
+        return self._position
 
     def close(self) -> None:
         """Close the archive."""
@@ -101,7 +102,7 @@ def members(archive: str | os.PathLike[str]) -> Iterator[tuple[str, int, int]]:
     """(name, offset, length) of every file in a stored archive, in the archive's order.
 
     Raises:
-        InputError: not a zip file, or a member is compressed or encrypted (it could not be read by its offset).
+        InputError: not a zip file, or a member is compressed or encrypted and cannot be read by its offset.
     """
     archive = os.fspath(archive)
     try:
@@ -119,7 +120,7 @@ def members(archive: str | os.PathLike[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def _data_offset(raw, header_offset: int) -> int:  # type: ignore[no-untyped-def]
-    """Where a member's bytes begin: after its local header (30 bytes), its name and its extra field."""
-    raw.seek(header_offset + 26)
+    """Offset of a member's data: after its local header, its name and its extra field."""
+    raw.seek(header_offset + LENGTHS_AT)
     name_length, extra_length = struct.unpack("<HH", raw.read(4))
-    return header_offset + 30 + name_length + extra_length
+    return header_offset + LOCAL_HEADER_BYTES + name_length + extra_length

@@ -1,4 +1,4 @@
-"""Classes of a data set (``labels.csv``) and the classes of each row (``{split}.lbl``)."""
+"""The classes of a data set (``labels.csv``) and of each row (``{split}.lbl``)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bridle_fairseq.utils.files import atomic_text
 
 
 class RaggedRows:
-    """Numbers of each row, one row after the other in memory.
+    """Any number of integers per row, concatenated in memory.
 
     Args:
-        rows: numbers of each row.
+        rows: integers of each row.
     """
 
     def __init__(self, rows: Iterable[Iterable[int]]) -> None:
@@ -31,7 +31,7 @@ class RaggedRows:
         return len(self._ends) - 1
 
     def numbers(self, row: int) -> list[int]:
-        """Those of a row."""
+        """The integers of a row."""
         return self._numbers[self._ends[row] : self._ends[row + 1]].tolist()
 
 
@@ -39,11 +39,12 @@ HEADER = ["index", "mid", "display_name"]
 
 
 class Classes:
-    """The classes of a data set in the order of its ``labels.csv`` (``index,mid,display_name``, as AudioSet has it).
+    """The classes of a data set, in the order of its ``labels.csv`` (AudioSet's format, ``index,mid,display_name``).
 
     Attributes:
-        ids: ``mid`` of each class, as it stands in ``.lbl`` files.
+        ids: ``mid`` of each class, used in ``.lbl`` files.
         names: ``display_name`` of each class.
+        source: the file, for messages.
     """
 
     def __init__(self, ids: Sequence[str], names: Sequence[str], source: str = "labels.csv") -> None:
@@ -51,11 +52,11 @@ class Classes:
         self._numbers = {class_id: number for number, class_id in enumerate(self.ids)}
         if len(self._numbers) != len(self.ids):
             twice = next(class_id for number, class_id in enumerate(self.ids) if self._numbers[class_id] != number)
-            raise InputError(f"{source}: class {twice!r} stands there twice; expected each once")
+            raise InputError(f"{source}: class {twice!r} is listed twice; expected each once")
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Classes:
-        """Classes of free names, sorted (numbers by value). The id is the name, with commas made underscores."""
+        """Classes with these names, sorted (numbers by value). The id is the name, with underscores for commas."""
         ordered = sorted(set(names), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
         return cls([" ".join(name.split()).replace(",", "_") for name in ordered], ordered)
 
@@ -63,11 +64,11 @@ class Classes:
         return len(self.ids)
 
     def number(self, class_id: str) -> int | None:
-        """Number of the class with this id, None when there is no such class."""
+        """Number of the class with this id; None if there is none."""
         return self._numbers.get(class_id)
 
     def find(self, text: str) -> int | None:
-        """Number of the class with this id or, failing that, this name."""
+        """Number of the class with this id or else this name; None if there is none."""
         number = self.number(text)
         return self.names.index(text) if number is None and text in self.names else number
 
@@ -76,7 +77,7 @@ class Classes:
         """Read ``labels.csv``.
 
         Raises:
-            InputError: missing, another header, no class, or a row whose index is not its place.
+            InputError: missing, another header, no class, or a row with a wrong index.
         """
         path = os.fspath(path)
         rows = read_csv(path)
@@ -91,7 +92,7 @@ class Classes:
         return cls([row[1].strip() for row in rows[1:]], [row[2].strip() for row in rows[1:]], path)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write ``labels.csv``."""
+        """Write ``labels.csv`` atomically."""
         with atomic_text(path) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
@@ -99,11 +100,11 @@ class Classes:
 
 
 class Labels(RaggedRows):
-    """Class numbers of each row of a manifest, any number a row.
+    """Class numbers of each row of a manifest, any number per row.
 
     Args:
         rows: class numbers of each row.
-        classes: what the numbers mean.
+        classes: the classes.
     """
 
     def __init__(self, rows: Iterable[Iterable[int]], classes: Classes) -> None:
@@ -115,7 +116,7 @@ class Labels(RaggedRows):
         return self.numbers(row)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every class of every row: the rows, and the class numbers, in order."""
+        """All (row, class) pairs in order: the rows, and the class numbers."""
         return np.repeat(np.arange(len(self)), np.diff(np.asarray(self._ends))), np.array(self._numbers, dtype=np.int64)
 
     @property
@@ -124,13 +125,13 @@ class Labels(RaggedRows):
         return bool((np.diff(np.asarray(self._ends)) == 1).all())
 
     def multi_hot(self, row: int) -> np.ndarray:
-        """A float32 vector over all classes, 1 at those of the row."""
+        """The classes of a row as float32: C, of 0 and 1."""
         target = np.zeros(len(self.classes), dtype=np.float32)
         target[self[row]] = 1.0
         return target
 
     def counts(self) -> np.ndarray:
-        """Rows of each class, int64."""
+        """Number of rows of each class: C int64."""
         return np.bincount(np.asarray(self._numbers), minlength=len(self.classes))
 
     @classmethod
@@ -140,8 +141,8 @@ class Labels(RaggedRows):
         """Read ``{split}.lbl``: line i has the class ids of the manifest's row i, separated by commas; empty: no class.
 
         Raises:
-            InputError: missing, another number of lines than the manifest has rows, an unknown class, or, unless
-                ``multi_label``, a row that has not exactly one class.
+            InputError: missing, not as many lines as the manifest has rows, an unknown class, or, without
+                ``multi_label``, a row without exactly one class.
         """
         path = os.fspath(path)
         try:
@@ -156,12 +157,14 @@ class Labels(RaggedRows):
         labels = cls((_numbers(line, path, number, classes) for number, line in enumerate(lines, 1)), classes)
         if not multi_label and not labels.single:
             row = next(row for row in range(len(labels)) if len(labels[row]) != 1)
-            found = f"{path}, line {row + 1}: {len(labels[row])} classes"
-            raise InputError(f"{found}; expected exactly 1, unless task.multi_label is true")
+            raise InputError(
+                f"{path}, line {row + 1}: {len(labels[row])} classes; expected exactly 1, unless task.multi_label is "
+                "true"
+            )
         return labels
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write ``{split}.lbl``."""
+        """Write ``{split}.lbl`` atomically."""
         with atomic_text(path) as file:
             for row in range(len(self)):
                 file.write(",".join(self.classes.ids[number] for number in self[row]) + "\n")
@@ -169,7 +172,7 @@ class Labels(RaggedRows):
 
 def _numbers(line: str, path: str, line_number: int, classes: Classes) -> list[int]:
     numbers = []
-    for class_id in filter(None, (part.strip() for part in line.split(","))):
+    for class_id in filter(None, (text.strip() for text in line.split(","))):
         number = classes.number(class_id)
         if number is None:
             raise InputError(
@@ -181,7 +184,7 @@ def _numbers(line: str, path: str, line_number: int, classes: Classes) -> list[i
 
 
 def read_csv(path: str | os.PathLike[str], skipinitialspace: bool = False) -> list[list[str]]:
-    """Rows of a comma-separated file, empty ones left out; ``skipinitialspace``: a space may follow the comma.
+    """Rows of a comma-separated file without empty ones; ``skipinitialspace``: ignore spaces after a comma.
 
     Raises:
         InputError: missing, not UTF-8, or not csv.

@@ -1,9 +1,9 @@
-"""Manifests: which files a data set has, and how long each is.
+"""Manifests: the files of a data set and their sizes.
 
-A manifest is fairseq's ``{split}.tsv``: line 1 the root folder, then a row ``relative/path<TAB>size`` for each file.
-The size counts samples **at the file's own rate** for audio, frames for video, 1 for images. Only the tab separates;
-spaces belong to names. A path may be a slice of a stored zip archive, ``x.zip:offset:length``. An empty or relative
-root is meant from the folder in which the manifest lies: a folder of manifests and media can be moved as one.
+A manifest is fairseq's ``{split}.tsv``: line 1 is the root folder, every other line a row ``relative/path<TAB>size``.
+The size counts samples **at the file's own rate** for audio, frames for video, and is 1 for images. Only the tab
+separates; names may contain spaces. A path may be a slice of a stored zip archive, ``x.zip:offset:length``. An empty or
+relative root is relative to the manifest's folder, so a folder of manifests and media can be moved as a whole.
 """
 
 from __future__ import annotations
@@ -17,81 +17,83 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.manifests import manifest as manifest_rows
 from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
-BLOCK_BYTES = 1 << 24
-LONGEST_SIZE = 18  # digits that always fit int64
+BYTES_AT_ONCE = 1 << 24
+MAX_DIGITS = 18  # always fit int64
 NEWLINE, RETURN, TAB, ZERO = b"\n"[0], b"\r"[0], b"\t"[0], b"0"[0]
+CHECK_ALL_UP_TO = 100_000
 
 
-class Rows(NamedTuple):
-    """Parsed rows: their paths one after the other, where each ends there, and their sizes."""
+class ParsedRows(NamedTuple):
+    """Rows of a manifest."""
 
-    text: bytes
-    ends: np.ndarray  # int64
+    text: bytes  # all paths, concatenated
+    ends: np.ndarray  # int64: where each path ends in the text
     sizes: np.ndarray  # int64
 
 
-def blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """The rest of a file in blocks of whole lines."""
-    while block := file.read(BLOCK_BYTES):
-        yield block + file.readline()
+def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The rest of a file, some :data:`BYTES_AT_ONCE` of whole lines at a time."""
+    while text := file.read(BYTES_AT_ONCE):
+        yield text + file.readline()
 
 
-def parse(block: bytes) -> Rows | None:
-    """Rows ``path<TAB>size`` of whole lines; None where a line is anything else, which is to be looked at by itself."""
-    data = np.frombuffer(block if block.endswith(b"\n") else block + b"\n", dtype=np.uint8)
+def parse_rows(text: bytes) -> ParsedRows | None:
+    """Parse whole lines ``path<TAB>size``; None if any line is invalid, to be found line by line."""
+    data = np.frombuffer(text if text.endswith(b"\n") else text + b"\n", dtype=np.uint8)
     ends = np.flatnonzero(data == NEWLINE)
     tabs = np.flatnonzero(data == TAB)
     starts = np.concatenate([[0], ends[:-1] + 1])
     if len(tabs) != len(ends) or (tabs <= starts).any() or (tabs >= ends).any() or (data == RETURN).any():
         return None
-    sizes = _numbers(data, tabs + 1, ends)
-    if sizes is None or not _is_utf8(block):
+    sizes = _parse_sizes(data, tabs + 1, ends)
+    if sizes is None or not _is_utf8(text):
         return None
     steps = np.zeros(len(data), dtype=np.int8)
-    steps[starts], steps[tabs] = 1, -1  # a tab is never a start: paths are not empty
-    text = data[np.add.accumulate(steps, dtype=np.int8).astype(bool)].tobytes()
-    return Rows(text, np.cumsum(tabs - starts), sizes)
+    steps[starts], steps[tabs] = 1, -1  # never at the same index: paths are not empty
+    paths = data[np.add.accumulate(steps, dtype=np.int8).astype(bool)].tobytes()
+    return ParsedRows(paths, np.cumsum(tabs - starts), sizes)
 
 
-def _numbers(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
-    """The decimal numbers above 0 in these stretches of bytes; None where there is something else."""
+def _parse_sizes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    """The decimal numbers at ``data[start:end]``; None if any is not a number above 0."""
     widths = ends - starts
     longest = int(widths.max(initial=0))
-    if longest > LONGEST_SIZE or (widths < 1).any():
+    if longest > MAX_DIGITS or (widths < 1).any():
         return None
     values = np.zeros(len(starts), dtype=np.int64)
     for place in range(longest):
-        there = widths > place
-        digits = data[np.where(there, starts + place, 0)].astype(np.int64) - ZERO
-        if ((digits < 0) | (digits > 9))[there].any():
+        inside = widths > place
+        digits = data[np.where(inside, starts + place, 0)].astype(np.int64) - ZERO
+        if ((digits < 0) | (digits > 9))[inside].any():
             return None
-        values = np.where(there, 10 * values + digits, values)
+        values = np.where(inside, 10 * values + digits, values)
     return values if (values > 0).all() else None
 
 
-def _is_utf8(block: bytes) -> bool:
+def _is_utf8(text: bytes) -> bool:
     try:
-        block.decode()
+        text.decode()
     except UnicodeDecodeError:
         return False
     return True
 
 
-CHECK_ALL_UP_TO = 100_000
-
-
 class Manifest:
-    """Rows of one split: a root folder, relative paths, sizes. Millions of rows take some 60 bytes each.
+    """Rows of one split: a root folder, relative paths, sizes. A row takes about 60 bytes of memory.
+
+    Args:
+        root: the root folder.
+        paths: of the rows, relative to it.
+        sizes: of the rows (see the module's docstring for the unit).
+        source: file that was read, for messages; None for a manifest made in memory.
 
     Attributes:
-        sizes: int64 array, a size for each row (see the module's docstring for its unit).
-        root: as written in line 1.
-        source: the file that was read, for messages; None when the manifest was made in memory.
+        sizes: int64 array.
+        root, source: as above.
     """
 
     def __init__(
@@ -99,14 +101,14 @@ class Manifest:
     ):
         self.root = os.fspath(root)
         self.source = source
-        self._lines: np.ndarray | None = None  # of a selection: where its rows stand in the file
+        self._lines: np.ndarray | None = None  # of a selection: lines of its rows in the file
         self._text = bytearray()
         self._ends = array("q", [0])
         for path in paths:
             self._append(path.encode())
         self.sizes = np.fromiter(sizes, dtype=np.int64)
         if len(self.sizes) != len(self):
-            raise ValueError(f"{len(self)} paths and {len(self.sizes)} sizes do not go together")
+            raise ValueError(f"{len(self)} paths and {len(self.sizes)} sizes; expected as many of each")
 
     def _append(self, path: bytes) -> None:
         self._text += path
@@ -121,33 +123,33 @@ class Manifest:
 
     @property
     def name(self) -> str:
-        """How messages name this manifest."""
+        """Name of this manifest in messages."""
         return self.source or "the manifest"
 
     def relative_path(self, row: int) -> str:
-        """The path of a row as it is written in the manifest."""
+        """The path of a row as written in the manifest."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         return self._text[self._ends[row] : self._ends[row + 1]].decode()
 
     def path(self, row: int) -> str:
-        """The path of a row with the root in front."""
+        """The path of a row, root included."""
         folder = os.path.dirname(os.path.abspath(self.source)) if self.source else ""
         return os.path.join(folder, self.root, self.relative_path(row))
 
     def line(self, row: int) -> int:
-        """The line of the file in which a row stands."""
+        """Line number of a row in the file."""
         return row + 2 if self._lines is None else int(self._lines[row])
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Manifest:
-        """A manifest of these rows, in this order; messages name them by their lines in this one's file."""
+        """A manifest of these rows, in this order; messages give their lines in this manifest's file."""
         paths = (self.relative_path(int(row)) for row in rows)
         chosen = Manifest(self.root, paths, self.sizes[rows], self.source)
         chosen._lines = np.array([self.line(int(row)) for row in rows], dtype=np.int64)
         return chosen
 
     def fingerprint(self) -> str:
-        """sha256 of the rows, hex. The root is left out: the same data in another place is the same data."""
+        """sha256 of the rows, hex. The root is left out: data that was moved is the same data."""
         digest = hashlib.sha256(self._text)
         digest.update(np.asarray(self._ends).astype("<i8").tobytes())
         digest.update(self.sizes.astype("<i8").tobytes())
@@ -168,15 +170,15 @@ class Manifest:
                 manifest.root = _decoded(file.readline(), path, 1)
                 if "\t" in manifest.root:
                     raise InputError(f"{path}, line 1: {manifest.root[:80]!r}; expected the root folder, not yet a row")
-                for block in manifest_rows.blocks(file):
-                    rows = manifest_rows.parse(block)
+                for text in whole_lines(file):
+                    rows = parse_rows(text)
                     if rows is not None:
                         manifest._ends.frombytes((rows.ends + len(manifest._text)).tobytes())
                         manifest._text += rows.text
                         sizes.frombytes(rows.sizes.tobytes())
                         continue
-                    for number, line in enumerate(io.BytesIO(block), start=len(manifest) + 2):
-                        name, size = _parsed(_decoded(line, path, number), path, number)
+                    for number, line in enumerate(io.BytesIO(text), start=len(manifest) + 2):
+                        name, size = _parse_line(_decoded(line, path, number), path, number)
                         manifest._append(name.encode())
                         sizes.append(size)
         except OSError as error:
@@ -187,10 +189,10 @@ class Manifest:
         return manifest
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write ``{split}.tsv``, all of it or nothing.
+        """Write ``{split}.tsv`` atomically.
 
         Raises:
-            InputError: a path that a line of the format cannot hold.
+            InputError: a root or path with a tab or a line break.
         """
         if "\n" in self.root or "\t" in self.root:
             raise InputError(f"{self.root!r}: a root folder with a tab or a line break cannot stand in a manifest")
@@ -202,7 +204,7 @@ class Manifest:
                 file.write(f"{name}\t{size}\n")
 
     def check_files(self) -> None:
-        """See that the files are there: all of them up to 100,000 rows, else as many spread over the manifest.
+        """Check that the files exist: all of them up to 100,000 rows, else a sample of as many, evenly spaced.
 
         Raises:
             InputError: the first row whose file is missing.
@@ -210,18 +212,18 @@ class Manifest:
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), CHECK_ALL_UP_TO)).astype(np.int64))
         archives: dict[str, bool] = {}
         for row in rows:
-            path, piece = split_slice(self.path(int(row)))
-            there = archives.get(path) if piece else None
-            if there is None:
-                there = os.path.isfile(path)
-                if piece:
-                    archives[path] = there
-            if not there:
+            path, offsets = split_slice(self.path(int(row)))
+            exists = archives.get(path) if offsets else None
+            if exists is None:
+                exists = os.path.isfile(path)
+                if offsets:
+                    archives[path] = exists
+            if not exists:
                 raise InputError(f"{self.name}, line {self.line(int(row))}: no such file: {path}")
 
 
 def is_writable(name: str) -> bool:
-    """Whether a path can stand in a manifest: one line, no tab, UTF-8."""
+    """Whether a manifest can hold a path: one line, no tab, UTF-8."""
     if "\t" in name or "\n" in name or "\r" in name:
         return False
     try:
@@ -238,11 +240,11 @@ def _decoded(line: bytes, path: str, number: int) -> str:
         raise InputError(f"{path}, line {number}: {line[:60]!r} is not UTF-8") from None
 
 
-def _parsed(line: str, path: str, number: int) -> tuple[str, int]:
+def _parse_line(line: str, path: str, number: int) -> tuple[str, int]:
     columns = line.split("\t")
     if len(columns) != 2 or not columns[0]:
-        found = f"{len(columns)} column{'s' * (len(columns) != 1)} in {line[:80]!r}"
-        raise InputError(f"{path}, line {number}: {found}; expected 2, 'path<TAB>size'")
+        count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
+        raise InputError(f"{path}, line {number}: {count} in {line[:80]!r}; expected 2, 'path<TAB>size'")
     if not (columns[1].isascii() and columns[1].isdigit() and 0 < int(columns[1]) < 2**63):
         raise InputError(f"{path}, line {number}: size {columns[1][:40]!r}; expected a whole number of samples above 0")
     return columns[0], int(columns[1])

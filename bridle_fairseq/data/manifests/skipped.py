@@ -1,4 +1,4 @@
-"""Which clips of a manifest could not be used: counted over all worker processes, each listed once, never too many."""
+"""The log of unusable clips, shared by all worker processes and ranks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class SkipLog:
     """Skipped rows of one manifest, shared by the main process and its data loader workers.
 
     Args:
-        manifest: the rows are its rows.
-        list_path: the list, tab-separated (row, path, reason), appended to; several processes, ranks and runs may share
-            it. A row stands in it once for each run that could not use it, for it is there that the ranks of a run hear
-            of each other's rows. None: count only.
-        start: :func:`list_size` when the run began, where the log is made later than other ranks may have listed rows.
+        manifest: the rows.
+        list_path: file to which skipped rows are appended, tab-separated (row, path, reason); None: count only.
+            Processes, ranks and runs may share it. Each run lists a row once, even if an earlier run did: the ranks of
+            a run learn of each other's rows from the list.
+        start: :func:`list_size` at the beginning of the run, if other ranks may have listed rows since.
     """
 
     def __init__(
@@ -32,50 +32,50 @@ class SkipLog:
         self.manifest = manifest
         self.list_path = None if list_path is None else os.fspath(list_path)
         self._skipped = torch.zeros(len(manifest), dtype=torch.bool).share_memory_()
-        self._start = self._list_size() if start is None else start  # what earlier runs listed is not this run's
+        self._start = self._list_size() if start is None else start  # entries before it are of earlier runs
         self._read_up_to = self._start
 
     @property
     def count(self) -> int:
-        """Rows skipped so far, by this process and its workers."""
+        """Number of rows skipped so far by this process and its workers."""
         return int(np.count_nonzero(self._skipped.numpy()))
 
     def __contains__(self, row: int) -> bool:
         return bool(self._skipped[row])
 
     def add(self, row: int, reason: str) -> None:
-        """Count a row as skipped, and list it unless this run has listed it already."""
+        """Count a row as skipped, and list it unless this run has listed it."""
         self._add(row, reason, self._start)
 
     def take_over(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Count rows (with reasons) that earlier runs skipped for good; list those that no run has listed."""
+        """Count rows (with reasons) of stored results of earlier runs; list those that no run has listed."""
         for row, reason in rows:
             self._add(row, reason, 0)
 
     def listed(self) -> list[tuple[int, str, str]]:
-        """(row, path, reason) of what this run's processes and ranks have listed so far, each row once."""
+        """(row, path, reason) of the rows that this run's processes and ranks have listed so far, each once."""
         return list(self._listed(self._start))
 
     def check(self, max_ratio: float = 0.01) -> None:
-        """Stop when too much is missing. Rows that other ranks listed in this run count as well.
+        """Stop if too many rows were skipped, including those that other ranks listed in this run.
 
         Raises:
-            InputError: more than ``max_ratio`` of the manifest's rows were skipped; says where they are listed, and the
-                first few of them with their reasons.
+            InputError: more than ``max_ratio`` of the manifest's rows were skipped; the message has the list's path and
+                the first few rows with their reasons.
         """
-        self._take_over_listed()
+        self._count_listed()
         if self.count <= max_ratio * len(self.manifest):
             return
         skipped = (entry for entry in self._listed(0) if self._is_ours(*entry[:2]) and entry[0] in self)
-        first = "; ".join(f"{path} ({reason})" for _, path, reason in islice(skipped, 3))
+        examples = "; ".join(f"{path} ({reason})" for _, path, reason in islice(skipped, 3))
         where = f"; all of them: {self.list_path}" if self.list_path else ""
         raise InputError(
             f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, more than the "
-            f"{max_ratio:.3g} allowed{', such as ' + first if first else ''}{where}"
+            f"{max_ratio:.3g} allowed{', such as ' + examples if examples else ''}{where}"
         )
 
     def _add(self, row: int, reason: str, start: int) -> None:
-        """Count a row; list it unless it stands in the list from a byte on."""
+        """Count a row, and list it unless it is listed at or after the byte ``start``."""
         if self._skipped[row]:
             return
         self._skipped[row] = True
@@ -86,28 +86,29 @@ class SkipLog:
         os.makedirs(os.path.dirname(os.path.abspath(self.list_path)), exist_ok=True)
         with open(self.list_path, "ab", buffering=0) as file, _locked(file.fileno()):
             if not any(entry[:2] == (row, path) for entry in self._listed(start)):
-                file.write(line)  # one write to a file opened for appending: lines of two processes never mix
+                file.write(line)  # a single write in append mode: lines of two processes do not mix
 
     def _listed(self, start: int) -> Iterator[tuple[int, str, str]]:
-        """(row, path, reason) of the list from a byte on, each row once, with what was said of it last."""
+        """(row, path, reason) of the entries from the byte ``start``, each row once, with its last reason."""
         if self._list_size() <= start:
             return
         assert self.list_path is not None
-        found: dict[tuple[int, str], str] = {}
+        reasons: dict[tuple[int, str], str] = {}
         with open(self.list_path, encoding="utf-8", errors="replace") as file:
             file.seek(start)
             for line in file:
                 row, path, reason = (line.rstrip("\n").split("\t") + ["", ""])[:3]
                 if row.isdigit():
-                    found[int(row), path] = reason
-        for (number, path), reason in found.items():
+                    reasons[int(row), path] = reason
+        for (number, path), reason in reasons.items():
             yield number, path, reason
 
     def _is_ours(self, row: int, path: str) -> bool:
-        """Whether an entry is of this manifest: others may share the list."""
+        """Whether an entry belongs to this manifest: several may share the list."""
         return row < len(self.manifest) and path == self.manifest.path(row)
 
-    def _take_over_listed(self) -> None:
+    def _count_listed(self) -> None:
+        """Count rows that other ranks listed in this run."""
         size = self._list_size()
         if size <= self._read_up_to:
             return
@@ -121,7 +122,7 @@ class SkipLog:
 
 
 def list_size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a list of skipped rows; 0 where there is none yet."""
+    """Size of a list of skipped rows in bytes; 0 if it does not exist."""
     try:
         return os.path.getsize(path)
     except OSError:
@@ -130,7 +131,7 @@ def list_size(path: str | os.PathLike[str]) -> int:
 
 @contextmanager
 def _locked(handle: int) -> Iterator[None]:
-    """Hold the file's lock; go on without where the file system has none (a row may then be listed twice)."""
+    """Lock the file; go on unlocked on a file system without locks (a row may then be listed twice)."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError:

@@ -1,7 +1,7 @@
-"""The symbols of transcripts (``dict.ltr.txt``) and the transcript of each row (``{split}.ltr``), as fairseq has them.
+"""The symbols of transcripts (``dict.ltr.txt``) and the transcript of each row (``{split}.ltr``), in fairseq's formats.
 
-Two kinds of symbols: letters (``ltr``), with ``|`` behind each word, and SentencePiece's pieces (``spm``), whose words
-begin with U+2581. A line holds a row's symbols with spaces between them. Nothing here imports fairseq.
+There are two kinds of symbols: letters (``ltr``), with ``|`` after each word, and SentencePiece pieces (``spm``), where
+words begin with U+2581. A line has a row's symbols, separated by spaces. Nothing here imports fairseq.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # with which fairseq's Dictionary begins; they stand in no file
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first symbols of fairseq's Dictionary; no file lists them
 WORD_MARKS = {"ltr": "|", "spm": "\u2581"}
 
 
 class Vocabulary:
-    """Numbered symbols, in the order of fairseq's Dictionary: its four special ones, then those of the file.
+    """Numbered symbols in the order of fairseq's Dictionary: four special ones, then those of the file.
 
     Attributes:
-        symbols: all of them.
+        symbols: all symbols.
         kind: ``ltr`` or ``spm``.
-        source: the file that was read, for messages.
+        source: the file, for messages.
     """
 
     def __init__(self, symbols: Sequence[str], kind: str, source: str = "the dictionary") -> None:
@@ -37,15 +37,15 @@ class Vocabulary:
         return len(self.symbols)
 
     def __contains__(self, symbol: str) -> bool:
-        """Whether a transcript may have it."""
+        """Whether a transcript may contain this symbol."""
         return self._numbers.get(symbol, 0) >= len(SPECIAL)
 
     @staticmethod
     def path(folder: str | os.PathLike[str], kind: str) -> str:
-        """Where a data folder has its dictionary.
+        """Path of the dictionary in a data folder.
 
         Raises:
-            InputError: another kind.
+            InputError: unknown kind.
         """
         if kind not in WORD_MARKS:
             raise InputError(f"task.labels is {kind!r}; expected one of {', '.join(WORD_MARKS)}")
@@ -56,7 +56,7 @@ class Vocabulary:
         """Read ``dict.{kind}.txt``: a line ``symbol count`` for each symbol.
 
         Raises:
-            InputError: missing, empty, a line of another form, or a symbol that stands there twice.
+            InputError: missing, empty, a line of another form, or a symbol that is listed twice.
         """
         path = cls.path(folder, kind)
         symbols = list(SPECIAL)
@@ -74,7 +74,7 @@ class Vocabulary:
 
     @classmethod
     def write(cls, folder: str | os.PathLike[str], kind: str, counts: Mapping[str, int]) -> str:
-        """Write ``dict.{kind}.txt`` of symbols and their counts, in this order; its path."""
+        """Write symbols and their counts to ``dict.{kind}.txt``, in this order, and return the path."""
         path = cls.path(folder, kind)
         with atomic_text(path) as file:
             file.writelines(f"{symbol} {count}\n" for symbol, count in counts.items())
@@ -84,7 +84,7 @@ class Vocabulary:
         """Numbers of the symbols in a line.
 
         Raises:
-            KeyError: one that there is not.
+            KeyError: an unknown symbol.
         """
         symbols = line.split()
         for symbol in symbols:
@@ -97,16 +97,16 @@ class Vocabulary:
         return [self.symbols[number] for number in numbers]
 
     def text(self, numbers: Iterable[int]) -> str:
-        """What symbols spell: words with a space between them."""
+        """The words that symbols spell, separated by spaces."""
         return " ".join("".join(self.spelled(numbers)).replace(WORD_MARKS[self.kind], " ").split())
 
 
 class Transcripts(RaggedRows):
-    """The symbols of each row of a manifest, as numbers.
+    """Symbol numbers of each row of a manifest.
 
     Args:
-        rows: numbers of each row's symbols.
-        vocabulary: what they mean.
+        rows: symbol numbers of each row.
+        vocabulary: the symbols.
     """
 
     def __init__(self, rows: Iterable[Sequence[int]], vocabulary: Vocabulary) -> None:
@@ -114,7 +114,7 @@ class Transcripts(RaggedRows):
         self.vocabulary = vocabulary
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        """The symbols of a row, L int64."""
+        """The symbol numbers of a row: L int64."""
         return torch.tensor(self.numbers(row), dtype=torch.long)
 
     @classmethod
@@ -122,8 +122,8 @@ class Transcripts(RaggedRows):
         """Read ``{split}.{kind}``: line i has the symbols of the manifest's row i.
 
         Raises:
-            InputError: missing, another number of lines than the manifest has rows, an empty line, or a symbol that is
-                not in the dictionary.
+            InputError: missing, not as many lines as the manifest has rows, an empty line, or a symbol that is not in
+                the dictionary.
         """
         path = os.fspath(path)
         lines = _lines(path, "these transcripts")

@@ -80,9 +80,8 @@ class VideoDataset(ImageDataset):
         places = [random.random() if self.random_start else MIDDLE for _ in range(self.repeats)]
         path, short_side = self.manifest.path(row), _short_side(self.image_size, self.valid_crop)
         with _decoded(path, self.num_frames, self.frame_stride, short_side, places) as clips:
-            return [_copied(self._crop_and_augment(frames, random).transpose(0, 1)) for frames in clips], self._cached(
-                row
-            )
+            views = [_copied(self._crop_and_augment(frames, random).transpose(0, 1)) for frames in clips]
+        return views, self._cached(row)
 
     @property
     def item_sizes(self) -> tuple[int, ...]:

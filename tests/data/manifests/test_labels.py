@@ -28,7 +28,7 @@ def test_classes_come_back_as_audioset_writes_them(tmp_path):
 def test_classes_of_free_names_are_sorted_and_fit_into_a_line():
     classes = Classes.from_names(["10", "9", "b, c", "a", "9"])
     assert classes.names == ["9", "10", "a", "b, c"] and classes.ids == ["9", "10", "a", "b_ c"]
-    with pytest.raises(InputError, match="'b_ c' stands there twice"):
+    with pytest.raises(InputError, match="'b_ c' is listed twice"):
         Classes.from_names(["b, c", "b_ c"])
 
 
@@ -40,7 +40,7 @@ def test_classes_of_free_names_are_sorted_and_fit_into_a_line():
         ("index,mid,display_name\n", "no class"),
         ("index,mid,display_name\n0,a,A\n2,b,B\n", "class 1: '2,b,B'; expected '1,mid,display_name'"),
         ("index,mid,display_name\n0,a\n", "class 0"),
-        ("index,mid,display_name\n0,a,A\n1,a,B\n", "class 'a' stands there twice"),
+        ("index,mid,display_name\n0,a,A\n1,a,B\n", "class 'a' is listed twice"),
     ],
 )
 def test_bad_classes_are_one_sentence(tmp_path, content, said):

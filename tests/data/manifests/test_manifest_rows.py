@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.manifests import manifest as manifest_rows
-from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests import manifest as manifest_module
+from bridle_fairseq.data.manifests.manifest import Manifest, parse_rows, whole_lines
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -26,7 +26,7 @@ def text_of(names, sizes):
 @pytest.mark.parametrize("last", ["\n", ""])
 def test_parsed_at_once(last) -> None:
     names, sizes = rows(200)
-    found = manifest_rows.parse(text_of(names, sizes)[:-1] + last.encode())
+    found = parse_rows(text_of(names, sizes)[:-1] + last.encode())
     assert found is not None
     assert found.text == "".join(names).encode() and found.sizes.tolist() == sizes
     assert found.ends.tolist() == np.cumsum([len(name.encode()) for name in names]).tolist()
@@ -36,9 +36,9 @@ def test_parsed_at_once(last) -> None:
 def test_blocks_of_any_size_and_single_lines_give_the_same_manifest(tmp_path, monkeypatch, block) -> None:
     names, sizes = rows(300, seed=1)
     (tmp_path / "x.tsv").write_bytes(b"/root\n" + text_of(names, sizes))
-    monkeypatch.setattr(manifest_rows, "BLOCK_BYTES", block)
+    monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", block)
     found = Manifest.read(tmp_path / "x.tsv")
-    monkeypatch.setattr(manifest_rows, "parse", lambda block: None)
+    monkeypatch.setattr(manifest_module, "parse_rows", lambda text: None)
     one_by_one = Manifest.read(tmp_path / "x.tsv")
     made = Manifest("/root", names, sizes)
     assert list(found) == list(one_by_one) == list(made) == list(zip(names, sizes, strict=True))
@@ -46,9 +46,9 @@ def test_blocks_of_any_size_and_single_lines_give_the_same_manifest(tmp_path, mo
 
 
 def test_blocks_end_with_lines(monkeypatch) -> None:
-    monkeypatch.setattr(manifest_rows, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", 5)
     text = b"ab\t1\ncdefghi\t2\n\nlast\t3"
-    found = list(manifest_rows.blocks(io.BytesIO(text)))
+    found = list(whole_lines(io.BytesIO(text)))
     assert b"".join(found) == text and all(block.endswith(b"\n") for block in found[:-1]) and len(found) > 1
 
 
@@ -71,12 +71,12 @@ def test_blocks_end_with_lines(monkeypatch) -> None:
 )
 def test_lines_of_another_kind_are_left_to_a_closer_look(line) -> None:
     for text in (line + b"\n", b"good\t1\n" + line + b"\nb\t2\n"):
-        assert manifest_rows.parse(text) is None
-    assert not line or manifest_rows.parse(b"good\t1\n" + line) is None
+        assert parse_rows(text) is None
+    assert not line or parse_rows(b"good\t1\n" + line) is None
 
 
 def test_the_line_of_a_mistake_is_counted_over_blocks(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(manifest_rows, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", 64)
     names, sizes = rows(100)
     text = text_of(names, sizes) + b"wrong\tx\n" + text_of(names, sizes)
     (tmp_path / "x.tsv").write_bytes(b"/root\n" + text)
