@@ -1,14 +1,14 @@
 """Lets stock fairseq 0.12.2 (with its hydra-core 1.0.7) run on Python 3.10-3.13, NumPy >= 1.24 and torch >= 2.6.
 
-``fairseq_compat.pth`` in site-packages imports this package at every interpreter start (in spawned and ``torchrun``
-workers too), so this file stays tiny: it only puts one lazy finder on ``sys.meta_path``. Nothing is patched, and
-:mod:`fairseq_compat.patches` is not even read, until somebody imports one of the modules in ``WATCHED``. The package
-knows nothing of BRIDLE.
+``fairseq_compat.pth`` in site-packages imports this package at every interpreter start, also in spawned and
+``torchrun`` workers. This file therefore only puts one lazy finder on ``sys.meta_path``. It applies no patch and does
+not import :mod:`fairseq_compat.patches` until a module in ``WATCHED`` is imported. The package is independent of
+BRIDLE.
 """
 
 import sys
 
-# The targets of fairseq_compat.patches.PATCHES, spelled out here so that interpreter start need not import them.
+# The targets of fairseq_compat.patches.PATCHES, repeated here so that interpreter start does not import that module.
 WATCHED = frozenset(
     {
         "_pytest.assertion.rewrite",
@@ -33,7 +33,7 @@ WATCHED = frozenset(
 
 
 class PatchingFinder:
-    """A meta path finder that lets the others find a watched module and has its patches run around its execution."""
+    """Meta path finder: the other finders locate a watched module, and its patches run around its execution."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):

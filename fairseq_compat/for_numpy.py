@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _NumPyWithBuiltins:
-    """NumPy as a module of fairseq sees it: everything of numpy, and the three aliases that it lost."""
+    """Stands in for ``numpy`` inside a fairseq module: all of numpy and the three removed aliases."""
 
     int = int
     float = float
@@ -19,10 +19,10 @@ class _NumPyWithBuiltins:
 
 
 def restore_builtin_aliases(module: ModuleType) -> None:
-    """Needed on NumPy >= 1.24, which lost ``np.int`` and ``np.float``, and on newer ones without ``np.compat.long``.
+    """Needed on NumPy >= 1.24, which removed ``np.int`` and ``np.float``, and on NumPy without ``np.compat.long``.
 
-    Three modules of fairseq still use them: ``fairseq.data.data_utils`` (span masks without overlap, as in wav2vec and
-    HuBERT), ``fairseq.modules.dynamic_crf_layer`` and ``fairseq.data.token_block_dataset`` (language models whose
-    samples are lines). Only the name ``np`` inside these modules is replaced.
+    Three modules of fairseq still use them: ``fairseq.data.data_utils`` (non-overlapping span masks, as in wav2vec and
+    HuBERT), ``fairseq.modules.dynamic_crf_layer`` and ``fairseq.data.token_block_dataset`` (language models with one
+    sample per line). The patch replaces only the name ``np`` inside these modules.
     """
     module.np = _NumPyWithBuiltins()  # type: ignore[attr-defined]

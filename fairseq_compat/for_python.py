@@ -23,10 +23,10 @@ def _derives_from_config_packages(cls: type) -> bool:
 def allow_config_defaults(module: ModuleType) -> None:
     """Needed on Python >= 3.11: ``field: SomeConfig = SomeConfig()`` raises "mutable default ... use default_factory".
 
-    A default counts as mutable when its class has no ``__hash__``, and ``@dataclass`` removes it. Giving the config
-    classes of fairseq and hydra (and those derived from them) the identity hash back lets such defaults pass, and keeps
-    ``Field.default``, which fairseq's ``hydra_init`` reads and which ``default_factory`` would leave empty. No other
-    class is touched.
+    A default counts as mutable if its class has no ``__hash__``, and ``@dataclass`` removes it. The patch restores the
+    identity hash of config classes of fairseq and hydra and of their subclasses, so that such defaults are accepted.
+    This keeps ``Field.default``, which fairseq's ``hydra_init`` reads and ``default_factory`` would leave empty. Other
+    classes are unchanged.
     """
     original = dataclasses.dataclass
     if sys.version_info < (3, 11) or hasattr(original, "_fairseq_compat"):
@@ -35,31 +35,31 @@ def allow_config_defaults(module: ModuleType) -> None:
     @functools.wraps(original)
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
         def decorate(plain: type) -> type:
-            made = original(plain, **options)
-            if made.__dict__.get("__hash__", 0) is None and _derives_from_config_packages(made):
-                made.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
-            return made
+            decorated = original(plain, **options)
+            if decorated.__dict__.get("__hash__", 0) is None and _derives_from_config_packages(decorated):
+                decorated.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
+            return decorated
 
         return decorate if cls is None else decorate(cls)
 
-    dataclass.__kwdefaults__ = original.__kwdefaults__  # torch 2.6 asks them which options there are
+    dataclass.__kwdefaults__ = original.__kwdefaults__  # torch 2.6 reads the options from these
     dataclass._fairseq_compat = True  # type: ignore[attr-defined]
     dataclasses.dataclass = dataclass  # type: ignore[assignment]
 
 
 def restore_typing_io(module: ModuleType) -> None:
-    """Needed on Python >= 3.13: antlr4-python3-runtime 4.8 (a pin of hydra) does ``from typing.io import TextIO``."""
+    """Needed on Python >= 3.13: antlr4-python3-runtime 4.8, pinned by hydra, runs ``from typing.io import TextIO``."""
     if sys.version_info >= (3, 13) and "typing.io" not in sys.modules:
         alias = types.ModuleType("typing.io")
         alias.IO, alias.TextIO, alias.BinaryIO = typing.IO, typing.TextIO, typing.BinaryIO  # type: ignore[attr-defined]
         sys.modules["typing.io"] = alias
 
 
-def mend_hydra_error_report(module: ModuleType) -> None:
-    """Needed on Python >= 3.10: ``traceback.print_exception`` has no ``etype=`` any more.
+def fix_hydra_error_report(module: ModuleType) -> None:
+    """Needed on Python >= 3.10: ``traceback.print_exception`` no longer takes ``etype=``.
 
-    hydra 1.0.7 reports an exception of the job with ``print_exception(etype=None, value=..., tb=...)``, so the user
-    would read a TypeError of hydra's in place of the error.
+    hydra 1.0.7 reports an exception of the job with ``print_exception(etype=None, value=..., tb=...)``. Without the
+    patch, the user sees a TypeError from hydra instead of the actual error.
     """
     report = module.print_exception
 
@@ -70,7 +70,7 @@ def mend_hydra_error_report(module: ModuleType) -> None:
 
 
 class _Importer:
-    """The two old methods of an importer that hydra's plugin scan calls."""
+    """The two removed importer methods that hydra's plugin scan calls."""
 
     def find_module(self, name: str) -> _Importer:
         return self
@@ -80,11 +80,11 @@ class _Importer:
 
 
 def _walk_packages(*args: Any, **options: Any) -> Iterator[tuple[_Importer, str, bool]]:
-    for found in pkgutil.walk_packages(*args, **options):
-        yield _Importer(), found.name, found.ispkg
+    for info in pkgutil.walk_packages(*args, **options):
+        yield _Importer(), info.name, info.ispkg
 
 
-def mend_hydra_plugin_scan(module: ModuleType) -> None:
-    """Needed on Python >= 3.12: finders lost ``find_module``, which hydra 1.0.7 calls while it scans for plugins."""
+def fix_hydra_plugin_scan(module: ModuleType) -> None:
+    """Needed on Python >= 3.12, which removed ``find_module``: hydra 1.0.7 calls it when it scans for plugins."""
     if sys.version_info >= (3, 12):
         module.pkgutil = types.SimpleNamespace(walk_packages=_walk_packages)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Patch needed so that a finished run that is started again stays as it is."""
+"""Patch that makes restarting a finished run a no-op."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any
 
 
-def leave_finished_runs_alone(module: ModuleType) -> None:
-    """Needed on every version: fairseq compares with ``max_update`` only after an update.
+def skip_finished_runs(module: ModuleType) -> None:
+    """Needed on every version: fairseq checks ``max_update`` only after an update.
 
-    A run that has reached its last update and is started again, as a scheduler does after a kill at the very end, would
-    make one update more each time, beyond the end of its learning rate schedule.
+    A scheduler may restart a run that was killed after its last update. Without the patch, each restart makes one more
+    update, past the end of the learning rate schedule.
     """
     original = module.train
 

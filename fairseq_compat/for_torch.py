@@ -1,4 +1,7 @@
-"""Patches needed because of torch and torchaudio. torch is imported inside them: hydra alone must not bring it in."""
+"""Patches needed because of torch, torchaudio and torchvision.
+
+They import torch inside the functions, so that importing hydra alone does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def _config_types() -> list[Any]:
 
 
 def _named_in(module: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under another module's name; torch 2.6 takes no (object, name) pairs on its allow-list."""
+    """The function under another module's name: the allow-list of torch 2.6 does not accept (object, name) pairs."""
 
     def alias(*args: Any) -> Any:
         return function(*args)
@@ -50,7 +53,7 @@ def _numpy_types() -> list[Any]:
     import numpy as np
 
     multiarray = (getattr(np, "_core", None) or np.core).multiarray
-    packages = ("numpy.core", "numpy._core")  # as NumPy 1 and as NumPy 2 name it in a checkpoint
+    packages = ("numpy.core", "numpy._core")  # the name in checkpoints of NumPy 1 and of NumPy 2
     functions = [
         _named_in(f"{package}.multiarray", function)
         for package in packages
@@ -60,12 +63,12 @@ def _numpy_types() -> list[Any]:
 
 
 def allow_checkpoint_types(module: ModuleType) -> None:
-    """Needed on torch >= 2.6: ``torch.load`` is ``weights_only`` and rejects what checkpoints of fairseq hold.
+    """Needed on torch >= 2.6: ``torch.load`` defaults to ``weights_only`` and rejects fairseq's checkpoints.
 
-    They hold dictionaries, meters, configurations and NumPy scalars; and what one rank broadcasts to the others on a
-    restart holds fairseq's placeholders for tensors. The patch is an allow-list of these types: loading stays
-    ``weights_only``, and a checkpoint with any other type in it is still rejected. For one that you trust, add its
-    types with ``torch.serialization.add_safe_globals``.
+    They contain dictionaries, meters, configurations and NumPy scalars. What rank 0 broadcasts on a restart also
+    contains fairseq's placeholders for tensors. The patch allow-lists these types. Loading stays ``weights_only``: a
+    checkpoint with any other type is still rejected. If you trust such a checkpoint, add its types with
+    ``torch.serialization.add_safe_globals``.
     """
     import torch
 
@@ -73,9 +76,9 @@ def allow_checkpoint_types(module: ModuleType) -> None:
 
 
 def gather_lists_without_cuda(module: ModuleType) -> None:
-    """Needed on every version: ``all_gather_list`` of fairseq allocates CUDA and pinned memory, whatever the backend.
+    """Needed on every version: fairseq's ``all_gather_list`` allocates CUDA and pinned memory for every backend.
 
-    Where the process group is not NCCL's, it is handed CPU buffers of the right size, which it then uses as they are.
+    For backends other than NCCL, the patch allocates CPU buffers of the right size beforehand, which fairseq reuses.
     """
     import torch
 
@@ -85,7 +88,7 @@ def gather_lists_without_cuda(module: ModuleType) -> None:
     def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
         group = module.get_global_group() if group is None else group
         if not module.use_xla() and torch.distributed.get_backend(group) != "nccl":
-            # fairseq keeps its buffers as attributes of the function that it finds under this name: this one.
+            # fairseq stores its buffers as attributes of the function with this name, which is now this one.
             all_gather_list._buffer = torch.empty(max_size * module.get_world_size(group=group), dtype=torch.uint8)
             all_gather_list._cpu_buffer = torch.empty(max_size, dtype=torch.uint8)
         return original(data, group=group, max_size=max_size)
@@ -94,9 +97,9 @@ def gather_lists_without_cuda(module: ModuleType) -> None:
 
 
 def wrap_cpu_models_for_ddp(module: ModuleType) -> None:
-    """Needed on every version: fairseq's ``pytorch_ddp`` names a GPU for each rank, and torch refuses that on a CPU.
+    """Needed on every version: fairseq's ``pytorch_ddp`` passes ``device_ids``, which torch rejects for CPU models.
 
-    A model on the CPU is wrapped without; gloo then does what NCCL does on GPUs.
+    The patch wraps a model on the CPU without ``device_ids``, as the gloo backend requires.
     """
     wrap = module.DistributedDataParallel
 
@@ -111,11 +114,11 @@ def wrap_cpu_models_for_ddp(module: ModuleType) -> None:
 
 
 def close_process_groups(module: ModuleType) -> None:
-    """Needed on every version: fairseq leaves its process groups open when a distributed run has ended.
+    """Needed on every version: fairseq does not destroy its process groups at the end of a distributed run.
 
-    The threads of gloo then live on while the interpreter shuts down, which now and then aborts the process with
-    "terminate called without an active exception" (pytorch/pytorch#190489): a training that went well ends with a
-    non-zero exit code. After an error nothing is closed: other ranks may still be inside a collective.
+    The threads of gloo then outlive the interpreter's shutdown, which occasionally aborts the process with "terminate
+    called without an active exception" (pytorch/pytorch#190489): a successful run exits with a non-zero code. After an
+    error the groups stay open, because other ranks may still be inside a collective.
     """
     import torch
 
@@ -125,18 +128,18 @@ def close_process_groups(module: ModuleType) -> None:
     def distributed_main(*args: Any, **kwargs: Any) -> None:
         original(*args, **kwargs)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            vars(module.get_global_group).pop("_global_group", None)  # a reference that would keep the group open
-            gc.collect()  # a trainer refers to groups too, and to itself
+            vars(module.get_global_group).pop("_global_group", None)  # this reference would keep the group open
+            gc.collect()  # a trainer holds groups too, and is part of a reference cycle
             torch.distributed.destroy_process_group()
 
     module.distributed_main = distributed_main  # type: ignore[attr-defined]
 
 
-def import_torchaudio_beside_cpu_torch(module: ModuleType) -> None:
-    """Needed on torchaudio 2.x of PyPI for Linux beside a CPU build of torch: its C++ part wants CUDA's libraries.
+def allow_torchaudio_without_cuda(module: ModuleType) -> None:
+    """Needed on torchaudio 2.x from PyPI for Linux with a CPU build of torch: its C++ extension needs CUDA libraries.
 
-    It then goes on without that part, as it does where the library file is missing; the Python part
-    (``compliance.kaldi``, ``functional.resample``, transforms) works.
+    The patch skips the extension, as torchaudio does when the library file is missing. The Python part
+    (``compliance.kaldi``, ``functional.resample``, transforms) works without it.
     """
     import torch
 
@@ -154,11 +157,11 @@ def import_torchaudio_beside_cpu_torch(module: ModuleType) -> None:
     module._load_lib = load_if_possible  # type: ignore[attr-defined]
 
 
-def import_torchvision_beside_cpu_torch(module: ModuleType) -> None:
-    """Needed on torchvision 0.21 and newer of PyPI for Linux beside a CPU build of torch: its C++ part wants CUDA's.
+def allow_torchvision_without_cuda(module: ModuleType) -> None:
+    """Needed on torchvision >= 0.21 from PyPI for Linux with a CPU build of torch: its extension needs CUDA libraries.
 
-    It goes on without that part, but then describes operators of it that nobody has declared. Declared they cannot be
-    called, and the Python part (``transforms.v2``) works.
+    torchvision skips the extension, but then registers meta kernels for operators that the extension would have
+    declared. The patch declares them without an implementation, so that the Python part (``transforms.v2``) works.
     """
     import torch
 

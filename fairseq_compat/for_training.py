@@ -1,4 +1,4 @@
-"""Patches for training: complete updates, gradients unscaled once, and a clean exit of a finished run."""
+"""Patches for training: partial updates, gradient unscaling under AMP, and a clean exit."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import weakref
 from types import ModuleType
 from typing import Any
 
-JOIN_TIMEOUT_SECONDS = 30.0  # for the batch that is being read when the process ends
+JOIN_TIMEOUT_SECONDS = 30.0  # to finish the batch that is being read at exit
 
 
-def put_missing_batches_first(module: ModuleType) -> None:
-    """Needed on every version: fairseq takes an update for empty if the last of its micro-batches is.
+def sort_empty_batches_first(module: ModuleType) -> None:
+    """Needed on every version: fairseq treats an update as empty if its last micro-batch is empty.
 
-    At the end of an epoch, and after a batch of unreadable files, an update may have fewer micro-batches on some ranks.
-    fairseq runs another batch in its place, without gradient; and if that is the last one, it forgets the sample size
-    and the logs of those before it, while their gradients count.
+    At the end of an epoch, or after a batch of unreadable files, some ranks may have fewer micro-batches. fairseq runs
+    a dummy batch in place of an empty one. If that is the last micro-batch, fairseq drops the sample size and the logs
+    of the others, although their gradients count. The patch moves empty micro-batches to the front.
     """
     original = module.Trainer.train_step
 
@@ -29,11 +29,11 @@ def put_missing_batches_first(module: ModuleType) -> None:
 
 
 def unscale_gradients_once(module: ModuleType) -> None:
-    """Needed on every version: under ``common.amp`` fairseq divides gradients by the scale of the loss twice.
+    """Needed on every version: under ``common.amp``, fairseq divides gradients by the loss scale twice.
 
-    It has torch's scaler take the scale out of the gradients of torch's optimizer, to clip them, and then make the step
-    of its own optimizer around that, which the scaler does not know: it takes the scale out once more. What is left is
-    near AdamW's epsilon, and smaller than that as the scale grows.
+    fairseq first unscales the gradients through torch's optimizer, to clip them. It then makes the step through its own
+    wrapper, which torch's scaler does not know, so the scaler unscales them again. The result is close to AdamW's
+    epsilon, or below it as the scale grows.
     """
 
     def step(self: Any) -> None:
@@ -44,10 +44,10 @@ def unscale_gradients_once(module: ModuleType) -> None:
 
 
 def join_reader_threads_at_exit(module: ModuleType) -> None:
-    """Needed on every version: fairseq reads batches ahead in a daemon thread and never joins it.
+    """Needed on every version: fairseq prefetches batches in a daemon thread and never joins it.
 
-    If such a thread is inside C++ code of torch while the interpreter shuts down, the process aborts with "terminate
-    called without an active exception": a finished run then exits with SIGABRT now and then.
+    If such a thread is inside torch's C++ code during interpreter shutdown, the process aborts with "terminate called
+    without an active exception": a finished run occasionally exits with SIGABRT.
     """
     consumers: weakref.WeakSet[Any] = weakref.WeakSet()
     original = module.BackgroundConsumer.run
@@ -59,9 +59,9 @@ def join_reader_threads_at_exit(module: ModuleType) -> None:
 
     def join_readers() -> None:
         for consumer in list(consumers):
-            consumer._max_len = 0  # stop after the batch that is being read
+            consumer._max_len = 0  # stop after the current batch
             with consumer._queue.mutex:
-                consumer._queue.maxsize = sys.maxsize  # and never wait for room in the queue
+                consumer._queue.maxsize = sys.maxsize  # do not wait for space in the queue
                 consumer._queue.not_full.notify_all()
             consumer.join(JOIN_TIMEOUT_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Runs snippets in a fresh interpreter, with all patches or without some of them."""
+"""Run code in a fresh interpreter, with all patches or without some of them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def report(outcome): print("OUTCOME " + json.dumps(outcome))
 
 @pytest.fixture(scope="session")
 def run_python():
-    """``run_python(code, without=())`` -> (what ``code`` reported or None, stderr); no GPU is visible to the code."""
+    """``run_python(code, without=())`` -> (outcome that ``code`` reported or None, stderr). GPUs are hidden."""
 
     def run(code, without=()):
         source = PRELUDE.format(without=set(without)) + textwrap.dedent(code)

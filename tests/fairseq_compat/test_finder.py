@@ -1,4 +1,4 @@
-"""The lazy finder: there from interpreter start, cheap, and in step with the list of patches."""
+"""The lazy finder: installed at interpreter start, cheap, and consistent with the list of patches."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ import fairseq_compat
 from fairseq_compat import patches
 
 
-def test_interpreter_start_installs_the_finder_and_nothing_more():
+def test_interpreter_start_installs_only_the_finder():
     code = (
         "import sys; finders = [getattr(f, '__name__', '') for f in sys.meta_path];"
         "print(finders[0], 'fairseq_compat.patches' in sys.modules, 'numpy' in sys.modules)"
@@ -18,31 +18,31 @@ def test_interpreter_start_installs_the_finder_and_nothing_more():
     assert done.stdout.split() == ["PatchingFinder", "False", "False"]
 
 
-def test_watched_modules_are_those_that_have_patches():
+def test_watched_modules_are_the_patch_targets():
     assert fairseq_compat.WATCHED == {patch.target for patch in patches.PATCHES}
 
 
-def test_every_patch_says_when_it_is_needed():
+def test_docstrings_state_when_a_patch_is_needed():
     for patch in patches.PATCHES:
         assert patch.when in ("before", "after")
         assert patch.apply.__doc__.startswith("Needed on ")
 
 
-def test_install_twice_adds_one_finder():
+def test_install_is_idempotent():
     fairseq_compat.install()
     assert sys.meta_path.count(fairseq_compat.PatchingFinder) == 1
 
 
-def test_patches_run_around_the_module_and_the_loader_is_given_back(tmp_path, monkeypatch):
-    (tmp_path / "watched_sample.py").write_text("seen.append('code')\n")
+def test_patches_run_around_the_module_and_restore_its_loader(tmp_path, monkeypatch):
+    (tmp_path / "watched_sample.py").write_text("order.append('code')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(fairseq_compat, "WATCHED", {"watched_sample"})
 
     def before(module):
-        module.seen = ["before"]
+        module.order = ["before"]
 
     def after(module):
-        module.seen.append("after")
+        module.order.append("after")
 
     monkeypatch.setattr(
         patches,
@@ -52,10 +52,10 @@ def test_patches_run_around_the_module_and_the_loader_is_given_back(tmp_path, mo
     import watched_sample
 
     monkeypatch.delitem(sys.modules, "watched_sample")
-    assert watched_sample.seen == ["before", "code", "after"]
+    assert watched_sample.order == ["before", "code", "after"]
     assert "exec_module" not in vars(watched_sample.__loader__)
 
 
-def test_a_missing_module_stays_missing(monkeypatch):
+def test_missing_module_is_not_found(monkeypatch):
     monkeypatch.setattr(fairseq_compat, "WATCHED", {"no_such_module_here"})
     assert importlib.util.find_spec("no_such_module_here") is None

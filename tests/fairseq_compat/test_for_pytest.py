@@ -1,4 +1,4 @@
-"""pytest, which loads hydra's plugin by a finder of its own, still gets the patched hydra."""
+"""pytest loads hydra's plugin with its own finder, and still gets the patched hydra."""
 
 import os
 import subprocess
@@ -25,17 +25,17 @@ def run_pytest(folder, without=""):
     return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment, cwd=folder)
 
 
-def test_this_process_has_the_patched_hydra():
+def test_hydra_is_patched_in_this_process():
     assert hydra.conf.HydraConf().job is not None
 
 
-def test_pytest_loads_the_plugin_of_hydra(tmp_path):
+def test_pytest_loads_hydra_plugin(tmp_path):
     done = run_pytest(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="hydra needs no patch to be imported before Python 3.11")
-def test_pytest_cannot_start_without_the_patch(tmp_path):
-    done = run_pytest(tmp_path, without="leave_watched_modules_alone")
+def test_pytest_fails_without_patch(tmp_path):
+    done = run_pytest(tmp_path, without="exclude_watched_modules")
     assert done.returncode != 0
     assert "use default_factory" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Each patch for a Python version: the trouble without it, and none with it."""
+"""Patches for Python versions: the error without each patch, and success with it."""
 
 import sys
 
@@ -10,7 +10,7 @@ IMPORT_FAIRSEQ = "import fairseq; report('imported')"
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="mutable dataclass defaults are rejected from Python 3.11 on")
 @pytest.mark.parametrize("code", [IMPORT_HYDRA, IMPORT_FAIRSEQ], ids=["hydra", "fairseq"])
-def test_config_defaults_are_rejected_without_the_patch(run_python, code):
+def test_config_defaults_fail_without_patch(run_python, code):
     outcome, stderr = run_python(code, without=["allow_config_defaults"])
     assert outcome is None
     assert "use default_factory" in stderr
@@ -41,7 +41,7 @@ report([type(FairseqConfig.__dataclass_fields__["common"].default).__name__, Min
 """
 
 
-def test_config_defaults_of_fairseq_and_of_its_users_are_accepted(run_python):
+def test_config_defaults_of_fairseq_and_subclasses_are_accepted(run_python):
     outcome, stderr = run_python(CONFIG_DEFAULTS)
     others = "rejected" if sys.version_info >= (3, 11) else "accepted"
     assert outcome == ["CommonConfig", 7, others], stderr
@@ -61,7 +61,7 @@ report([before == after, hash(Point(x=1)) == hash(Point(x=1)), Point(x=1) == Poi
 """
 
 
-def test_dataclass_offers_and_takes_its_options_as_before(run_python):
+def test_dataclass_keeps_its_signature_and_options(run_python):
     outcome, stderr = run_python(OPTIONS)
     assert outcome == [True, True, True], stderr
 
@@ -103,13 +103,13 @@ def failing_job(folder):
     """
 
 
-def test_hydra_hides_the_error_of_a_job_without_the_patch(run_python, tmp_path):
-    outcome, stderr = run_python(failing_job(tmp_path), without=["mend_hydra_error_report"])
+def test_hydra_hides_job_error_without_patch(run_python, tmp_path):
+    outcome, stderr = run_python(failing_job(tmp_path), without=["fix_hydra_error_report"])
     assert outcome is None
     assert "TypeError: print_exception()" in stderr
 
 
-def test_hydra_reports_the_error_of_a_job(run_python, tmp_path):
+def test_hydra_reports_job_error(run_python, tmp_path):
     outcome, stderr = run_python(failing_job(tmp_path))
     assert outcome == 1, stderr
     assert "LookupError: the error of the job" in stderr
@@ -124,8 +124,8 @@ report([plugin.__name__ for plugin in Plugins.instance().discover(Launcher)])
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="finders have find_module up to Python 3.11")
-def test_hydra_finds_no_plugins_without_the_patch(run_python):
-    outcome, stderr = run_python(SCAN_PLUGINS, without=["mend_hydra_plugin_scan"])
+def test_hydra_finds_no_plugins_without_patch(run_python):
+    outcome, stderr = run_python(SCAN_PLUGINS, without=["fix_hydra_plugin_scan"])
     assert outcome is None or "BasicLauncher" not in outcome
 
 

@@ -1,4 +1,4 @@
-"""Two ranks of fairseq over gloo on a CPU: what they send each other on a restart, and how they end."""
+"""Two fairseq ranks over gloo on a CPU: broadcast of a checkpoint, and shutdown."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,12 +34,12 @@ def run_two(run_python, folder, without=()):
         return [run.result() for run in runs]
 
 
-def test_a_checkpoint_reaches_the_other_rank(run_python, tmp_path):
+def test_checkpoint_is_broadcast(run_python, tmp_path):
     for outcome, stderr in run_two(run_python, tmp_path):
         assert outcome == [1.5, "x", [0.0, 1.0, 2.0], "torch.float16", 4, 0.5, [[0], [1, 1]]], stderr
 
 
-def test_a_checkpoint_does_not_reach_the_other_rank_without_the_patch(run_python, tmp_path):
+def test_checkpoint_is_not_broadcast_without_patch(run_python, tmp_path):
     (_, _), (outcome, stderr) = run_two(run_python, tmp_path, without=["allow_checkpoint_types"])
     assert outcome is None
     assert "UnpicklingError" in stderr
@@ -71,17 +71,17 @@ report([torch.distributed.is_initialized(), hasattr(distributed.get_global_group
 """
 
 
-def test_no_group_is_open_once_a_distributed_run_has_ended(run_python, tmp_path):
+def test_distributed_run_closes_its_groups(run_python, tmp_path):
     outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=False))
     assert outcome == [False, False], stderr
 
 
-def test_groups_stay_open_without_the_patch(run_python, tmp_path):
+def test_groups_stay_open_without_patch(run_python, tmp_path):
     outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=False), ["close_process_groups"])
     assert outcome == [True, True], stderr
 
 
-def test_a_run_that_fails_does_not_wait_for_other_ranks_to_close(run_python, tmp_path):
+def test_failed_run_leaves_groups_open(run_python, tmp_path):
     outcome, stderr = run_python(ONE_RANK.format(folder=tmp_path, fails=True))
     assert outcome == [True, True], stderr
 
@@ -101,12 +101,12 @@ report(model.module.module.weight.grad.tolist())
 """
 
 
-def test_pytorch_ddp_wraps_a_model_on_a_cpu(run_python, tmp_path):
+def test_pytorch_ddp_wraps_cpu_model(run_python, tmp_path):
     outcome, stderr = run_python(PYTORCH_DDP.format(folder=tmp_path))
     assert outcome == [[1.0, 1.0], [1.0, 1.0]], stderr
 
 
-def test_pytorch_ddp_does_not_without_the_patch(run_python, tmp_path):
+def test_pytorch_ddp_fails_on_cpu_without_patch(run_python, tmp_path):
     outcome, stderr = run_python(PYTORCH_DDP.format(folder=tmp_path), ["wrap_cpu_models_for_ddp"])
     assert outcome is None
     assert "device_ids" in stderr

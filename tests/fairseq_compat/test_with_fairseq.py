@@ -1,6 +1,6 @@
-"""The patches that need the whole of fairseq imported.
+"""Patches whose tests import all of fairseq.
 
-The import is slow, so all cases run in two interpreters: one with every patch, and one without those tested here.
+The import is slow, so all cases share two interpreters: one with every patch, one without the patches tested here.
 """
 
 import numpy as np
@@ -58,15 +58,16 @@ def checkpoint_with_configuration():
     cfg = OmegaConf.create({"task": {"data": "d", "rates": [1.5, 2], "flag": True, "nothing": None}})
     return load(save("cfg.pt", cfg=cfg))
 
-def checkpoint_of_the_other_numpy():
+def checkpoint_of_other_numpy():
     path, other = save("plain2.pt"), os.path.join(FOLDER, "other.pt")
-    mine, theirs = b"numpy._core.multiarray", b"numpy.core.multiarray"
+    current, other_name = b"numpy._core.multiarray", b"numpy.core.multiarray"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
         for name in source.namelist():
             content = source.read(name)
             if name.endswith("data.pkl"):
-                assert mine in content or theirs in content
-                content = content.replace(mine, theirs) if mine in content else content.replace(theirs, mine)
+                old, new = (current, other_name) if current in content else (other_name, current)
+                assert old in content
+                content = content.replace(old, new)
             target.writestr(name, content)
     return load(other)
 
@@ -97,7 +98,7 @@ def gradients_under_amp():
                             "common": {"fp16_init_scale": 1024, "min_loss_scale": 1e-4}})
     parameter = torch.nn.Parameter(torch.zeros(2))
     optimizer = AMPOptimizer.build_optimizer(cfg, [parameter])
-    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # fairseq's own is off without CUDA
+    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # fairseq's scaler is disabled without CUDA
     optimizer.backward((parameter * torch.tensor([0.5, 0.25])).sum())
     norm = optimizer.clip_grad_norm(0.0)
     optimizer.step()
@@ -107,7 +108,7 @@ def gradients_under_amp():
 
 outcomes = {}
 for case in (span_mask, conditional_random_field, lines_of_text, checkpoint, checkpoint_with_configuration,
-             checkpoint_of_the_other_numpy, checkpoint_that_runs_code, gathered_lists, gradients_under_amp):
+             checkpoint_of_other_numpy, checkpoint_that_runs_code, gathered_lists, gradients_under_amp):
     try:
         outcomes[case.__name__] = case()
     except Exception as error:
@@ -122,18 +123,18 @@ EXPECTED = {
     "lines_of_text": [[4, 5, 2], [6, 2]],
     "checkpoint": CHECKPOINT,
     "checkpoint_with_configuration": CHECKPOINT,
-    "checkpoint_of_the_other_numpy": CHECKPOINT,
+    "checkpoint_of_other_numpy": CHECKPOINT,
     "gathered_lists": [[{"loss": 1.5}], 8999, ["small again"]],
     "gradients_under_amp": True,
 }
-TROUBLE = {
+ERRORS = {
     "span_mask": "AttributeError: module 'numpy' has no attribute 'int'",
     "conditional_random_field": "AttributeError: module 'numpy' has no attribute 'float'",
     "lines_of_text": "AttributeError: module 'numpy' has no attribute 'compat'",
     "checkpoint": "UnpicklingError",
     "checkpoint_with_configuration": "UnpicklingError",
-    "checkpoint_of_the_other_numpy": "UnpicklingError",
-    "gathered_lists": "",  # its words depend on the build of torch
+    "checkpoint_of_other_numpy": "UnpicklingError",
+    "gathered_lists": "",  # the message depends on the build of torch
     "gradients_under_amp": "gradients [0.00048828125, 0.000244140625] after a norm of 0.559",
 }
 
@@ -154,23 +155,23 @@ def unpatched(run_python):
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_works_with_the_patch(patched, case):
+def test_works_with_patch(patched, case):
     assert patched[case] == EXPECTED[case]
 
 
-@pytest.mark.parametrize("case", TROUBLE)
-def test_fails_without_the_patch(unpatched, case):
+@pytest.mark.parametrize("case", ERRORS)
+def test_fails_without_patch(unpatched, case):
     if case == "lines_of_text" and hasattr(np, "compat"):
-        pytest.skip("this NumPy still has np.compat")
+        pytest.skip("this NumPy has np.compat")
     assert isinstance(unpatched[case], str)
-    assert TROUBLE[case] in unpatched[case]
+    assert ERRORS[case] in unpatched[case]
 
 
-def test_a_checkpoint_that_runs_code_is_still_rejected(patched):
+def test_checkpoint_that_runs_code_is_rejected(patched):
     assert patched["checkpoint_that_runs_code"].startswith("UnpicklingError")
 
 
-def test_every_console_script_of_fairseq_answers_help(run_python):
+def test_console_scripts_print_help(run_python):
     code = """
     import contextlib, io
     from importlib.metadata import distribution
@@ -202,7 +203,7 @@ def report_threads():
         sys.stdout.flush()
         os._exit(0)
 
-atexit.register(report_threads)  # the first one registered runs last
+atexit.register(report_threads)  # registered first, runs last
 
 import torch
 from fairseq.data.iterators import BufferedIterator
@@ -217,16 +218,16 @@ class Batches:
     def __len__(self):
         return 10**6
 
-batches = BufferedIterator({room}, Batches())
+batches = BufferedIterator({queue_size}, Batches())
 assert [next(batches).shape[1] for _ in range(3)] == [302] * 3
 """
 
 
-@pytest.mark.parametrize("room", [1, 10**6], ids=["waiting for room", "reading"])
-def test_no_reader_thread_is_left_at_exit(run_python, room):
-    assert run_python(READING_AHEAD.format(room=room, leave=False)) == (0, "")
+@pytest.mark.parametrize("queue_size", [1, 10**6], ids=["queue full", "reading"])
+def test_reader_thread_is_joined_at_exit(run_python, queue_size):
+    assert run_python(READING_AHEAD.format(queue_size=queue_size, leave=False)) == (0, "")
 
 
-def test_a_reader_thread_is_left_at_exit_without_the_patch(run_python):
-    code = READING_AHEAD.format(room=10**6, leave=True)  # else the process would abort, now and then
+def test_reader_thread_survives_exit_without_patch(run_python):
+    code = READING_AHEAD.format(queue_size=10**6, leave=True)  # leave early: the process might abort otherwise
     assert run_python(code, without=["join_reader_threads_at_exit"]) == (1, "")
