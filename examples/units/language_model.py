@@ -26,20 +26,21 @@ from bridle_fairseq.utils.files import atomic_text
 
 def load(checkpoint: str, data: str) -> tuple[Any, Any]:
     """A language model of fairseq in eval mode, and its task."""
-    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+    from fairseq.tasks.language_modeling import LanguageModelingTask
+
+    from bridle_fairseq.models.checkpoints import load_model
 
     if not Path(checkpoint).is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; expected one of the task language_modeling")
     if not Path(data, "dict.txt").is_file():
         raise InputError(f"{data}: no dict.txt; expected a folder of fairseq-preprocess --only-source")
     try:
-        models, _, task = load_model_ensemble_and_task([checkpoint], arg_overrides={"data": str(Path(data).resolve())})
-    except RuntimeError as error:  # sizes of its embedding
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{checkpoint}: not a model of the tokens of {data}/dict.txt ({reason[:160]})") from None
-    if not hasattr(task, "output_dictionary"):
+        model, task = load_model(checkpoint, names=None, overrides={"data": str(Path(data).resolve())})
+    except InputError as error:  # such as an embedding of another size
+        raise InputError(f"{error}; expected a model of the tokens of {data}/dict.txt") from None
+    if not isinstance(task, LanguageModelingTask):
         raise InputError(f"{checkpoint}: a checkpoint of {type(task).__name__}; expected one of language_modeling")
-    return models[0].eval(), task
+    return model, task
 
 
 def items(data: str, split: str, dictionary: Any) -> Any:
