@@ -1,25 +1,25 @@
-# make setup, demo, test, lint, bench, bench-gpu; ARGS is passed on: make demo ARGS="--audio my/sounds", make test ARGS=tests/nn
-# PYTHON=python3.12 make setup chooses the interpreter; VENV is the environment's folder; WORKERS run the tests side by side.
+# `make help` lists the targets. ARGS is passed on: make demo ARGS="--audio my/sounds", make test ARGS=tests/nn
+# PYTHON=python3.12 make setup selects the interpreter; VENV is the environment's folder; WORKERS is the number of test processes.
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
 export VENV
-# Tests run side by side, and threads of each beside that would wait for each other.
+# Tests run in parallel processes: more threads in each would only compete for the cores.
 test matrix: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
 .PHONY: help setup demo test lint format bench bench-gpu lock matrix
 
 help:
-	@echo "make setup    the environment in $(VENV), from requirements.lock (done by the others when needed)"
-	@echo "make demo     train, tokenize and probe on sounds it makes, or on yours: ARGS='--audio FOLDER --labels CSV'"
-	@echo "make test     formatting, lint, types and tests"
-	@echo "make lint     formatting, lint and types"
-	@echo "make format   let ruff format and mend the code"
-	@echo "make bench    a training step, the front end and the quantizer, each beside a named peer; ARGS go to the first"
-	@echo "make bench-gpu    clips a second on a GPU beside timm, and the share of its matrix products that is used"
-	@echo "make matrix   the tests on every Python from 3.10 to 3.13 that is there"
-	@echo "make lock     choose new versions for requirements.lock"
+	@echo "make setup    create the environment in $(VENV) from requirements.lock (other targets do it when needed)"
+	@echo "make demo     train, tokenize and probe on generated sounds, or on yours: ARGS='--audio FOLDER --labels CSV'"
+	@echo "make test     check formatting, lint and types, then run the tests"
+	@echo "make lint     check formatting, lint and types"
+	@echo "make format   format the code and apply lint fixes"
+	@echo "make bench    time a training step, the front end and the quantizer against peers (ARGS: options of the first)"
+	@echo "make bench-gpu    measure clips/s and utilization on a GPU, compared with timm"
+	@echo "make matrix   run the tests on every installed Python from 3.10 to 3.13"
+	@echo "make lock     update the versions in requirements.lock"
 
 setup:
 	@sh scripts/setup.sh

@@ -1,6 +1,6 @@
-"""Exit with one sentence where fairseq, which is built from source, could not be built by this interpreter.
+"""Exit with one sentence if this interpreter cannot build fairseq from source.
 
-Run by the interpreter that will make the environment, so any Python from 3.6 on must be able to read this file.
+The interpreter that creates the environment runs this file, so it must stay readable for Python 3.6 and newer.
 """
 
 import os
@@ -16,7 +16,7 @@ HINT = (
 
 
 def missing_compiler():
-    """The name of a C or C++ compiler that this Python would call and that is not there, or None."""
+    """The name of the C or C++ compiler that this Python calls if it is missing, else None."""
     for variable in ("CC", "CXX"):
         command = os.environ.get(variable) or sysconfig.get_config_var(variable) or ""
         words = shlex.split(command)
@@ -26,7 +26,7 @@ def missing_compiler():
 
 
 def missing_header():
-    """The path where this Python's header Python.h should be and is not, or None."""
+    """The expected path of this Python's header Python.h if it is missing, else None."""
     header = os.path.join(sysconfig.get_path("include"), "Python.h")
     return None if os.path.isfile(header) else header
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes requirements.lock: one version of every package for every supported Python and platform.
+# Writes requirements.lock: one version of each package for all supported Pythons and platforms.
 set -eu
 cd "$(dirname "$0")/.."
 torch=2.13.0

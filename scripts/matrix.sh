@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests on every supported Python found on PATH or under pyenv, each in an environment of its own (.venv-3.X).
+# Runs the tests on every supported Python found on PATH or under pyenv, each in its own environment (.venv-3.X).
 set -eu
 cd "$(dirname "$0")/.."
 summary="" status=0

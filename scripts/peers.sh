@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts the packages that benchmarks compare with into the folder peers, beside the environment and not into it.
+# Installs the packages that the benchmarks compare with into the folder peers, outside the environment.
 set -eu
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
@@ -7,7 +7,7 @@ packages="timm==1.0.31 huggingface-hub==0.36.0 requests==2.32.5 urllib3==2.5.0 i
 
 [ ! -f peers/.installed ] || [ "$(cat peers/.installed)" != "$packages" ] || exit 0
 rm -rf peers
-# Without what they depend on: torch is here, and another one must not come.
+# Without dependencies: the environment already has torch, and it must not be replaced.
 # shellcheck disable=SC2086
 "$venv/bin/python" -m uv pip install --quiet --no-deps --python "$venv/bin/python" --target peers $packages
 echo "$packages" >peers/.installed

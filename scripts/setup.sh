@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the environment (VENV, .venv unless said) with the locked packages, or brings it up to date; does nothing where it is.
-# PYTHON chooses the interpreter. Folders in PIP_FIND_LINKS are searched for wheels first, e.g. for a CPU build of torch.
+# Creates or updates the environment (VENV, default .venv) with the locked packages. Does nothing if it is up to date.
+# PYTHON selects the interpreter. Folders in PIP_FIND_LINKS are searched first for wheels, e.g. for a CPU build of torch.
 set -eu
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
@@ -12,11 +12,11 @@ fail() {
     exit 1
 }
 
-supported() { # INTERPRETER: does it run, and is its version one of ours?
+supported() { # INTERPRETER: succeeds if it runs and its version is supported
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
 
-version_of() { # INTERPRETER: 3.12, or a word for one that does not run
+version_of() { # INTERPRETER: prints its version (3.12), or "missing" if it does not run
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo missing
 }
 
@@ -31,7 +31,7 @@ choose_python() {
     fail "no Python $oldest to $newest was found (python3 is $(version_of python3)); install one, or name it: PYTHON=/path/to/python make setup"
 }
 
-wanted_state() { # what the environment is made from: when this changes, it is brought up to date
+wanted_state() { # what the environment depends on: if this changes, the environment is updated
     pwd
     cksum requirements.lock setup.py pyproject.toml fairseq_compat/fairseq_compat.pth
 }
@@ -44,24 +44,24 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_state)" ]; then
     exit 0
 fi
 if [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" != "$(pwd)" ]; then
-    fail "$venv was made for $(head -n 1 "$stamp") and cannot be moved: remove $venv and run this again."
+    fail "$venv was created in $(head -n 1 "$stamp") and cannot be moved: remove $venv and run this again."
 fi
 
 if [ ! -x "$venv/bin/python" ]; then
     python=$(choose_python)
     "$python" scripts/check_build_tools.py
-    echo "setup: making $venv with Python $(version_of "$python")"
+    echo "setup: creating $venv with Python $(version_of "$python")"
     "$python" -m venv "$venv" || fail "'$python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv."
 fi
 supported "$venv/bin/python" ||
     fail "$venv has Python $(version_of "$venv/bin/python"), but Python $oldest to $newest is needed: remove $venv and run this again."
 if ! "$venv/bin/python" -m uv --version >/dev/null 2>&1; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version" ||
-        fail "uv could not be installed into $venv (see above); where pip itself is missing, remove $venv and install python3-venv."
+        fail "uv could not be installed into $venv (see above); if pip is missing, remove $venv and install python3-venv."
 fi
 
 set -- -r requirements.lock -e '.[dev]'
-for place in ${PIP_FIND_LINKS:-}; do # uv does not read this variable by itself, and stops where a folder is not there
+for place in ${PIP_FIND_LINKS:-}; do # uv ignores this variable, and fails if a folder does not exist
     case $place in
     *://*) set -- "$@" --find-links "$place" ;;
     *) [ ! -e "$place" ] || set -- "$@" --find-links "$place" ;;
