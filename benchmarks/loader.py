@@ -34,7 +34,7 @@ from video_loader import FRAMES, STRIDE, make_videos, plain
 from bridle_fairseq.data.image.augment import ImageAugment, load_transforms
 from bridle_fairseq.data.image.dataset import ImageDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import modality_named
+from bridle_fairseq.data.modalities import modality_named
 from bridle_fairseq.data.video.dataset import VideoDataset
 from bridle_fairseq.prepare.scan import find_files, read_sizes
 

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridle_fairseq.data.modality import add_modality_argument
+from bridle_fairseq.cli.arguments import add_modality_argument
 from bridle_fairseq.utils.errors import InputError
 
 HELP = "clips a second from the data loader alone, and how many cores a GPU needs for it"
@@ -101,7 +101,7 @@ def _read(args: argparse.Namespace, manifest: Any, skips: Any) -> tuple[list[int
     from fairseq.tasks import setup_task
 
     from bridle_fairseq.data.dataset import checked_batch
-    from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.data.modalities import modality_of
     from bridle_fairseq.tasks.datasets import FairseqMedia
 
     cfg = _configuration(args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bridle_fairseq.data.modality import add_modality_argument
+from bridle_fairseq.cli.arguments import add_modality_argument
 from bridle_fairseq.utils.errors import InputError
 
 HELP = "list the sound files, images or videos of a folder (or a stored .zip) in train.tsv and valid.tsv"

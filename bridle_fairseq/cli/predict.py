@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print each file's name, and under it its likeliest classes with their scores, or its transcript."""
-    from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.data.modalities import modality_of
 
     if args.top < 1:
         raise InputError(f"--top is {args.top}; expected at least 1")

@@ -9,7 +9,7 @@ import tempfile
 from types import SimpleNamespace
 from typing import Any
 
-from bridle_fairseq.data.modality import add_modality_argument
+from bridle_fairseq.cli.arguments import add_modality_argument
 
 HELP = "mean and standard deviation of a manifest's log-mel frames or pixels, as overrides for training"
 PIXELS = ("image_size", "num_frames", "frame_stride")
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     from bridle_fairseq.data.manifests.manifest import Manifest
     from bridle_fairseq.data.manifests.skipped import SkipLog
-    from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.data.modalities import modality_of
     from bridle_fairseq.utils.errors import InputError
 
     for name in ("max_clips", "max_seconds", "batch_size", "sample_rate", "num_mel_bins", *PIXELS):

@@ -57,7 +57,7 @@ def evaluate_transcripts(
     """
     from bridle_fairseq.data.manifests.skipped import SkipLog
     from bridle_fairseq.data.manifests.transcripts import Transcripts
-    from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.data.modalities import modality_of
     from bridle_fairseq.evaluation.wer import character_errors, load_jiwer, word_errors
     from bridle_fairseq.inference.transcribe import transcribe_dataset
     from bridle_fairseq.tasks.datasets import TranscribedMedia

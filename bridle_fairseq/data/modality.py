@@ -1,90 +1,89 @@
-"""What the rest of the package asks of a modality: one :class:`Modality` for each, in a module of its own."""
+"""The interface of a modality, which each of data/audio, data/image and data/video implements."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from types import SimpleNamespace
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bridle_fairseq.utils.errors import InputError
-
-if TYPE_CHECKING:  # a command's --help need not wait for torch
+if TYPE_CHECKING:  # keeps the commands' --help fast: torch takes seconds to import
     from torch import Tensor
 
-MODULES = {
-    "audio": "bridle_fairseq.data.audio.dataset",
-    "image": "bridle_fairseq.data.image.dataset",
-    "video": "bridle_fairseq.data.video.dataset",
-}
+    from bridle_fairseq.data.dataset import MediaDataset
+    from bridle_fairseq.data.manifests.manifest import Manifest
 
 
 class Reader(Protocol):
-    """Reads files as models are shown them when they are not trained."""
+    """Reads files for inference: no cropping or augmentation at random."""
 
     def length(self, path: str, size: int | None = None) -> int:
-        """Length of what a file holds, from its header (sound: samples at the model's rate; images and video: 1).
+        """Length of a file, from its header (audio: samples at the model's rate; images and video: number of segments).
 
         Raises:
-            DecodeError: the file cannot be used, or has another size than the manifest's ``size``.
+            DecodeError: the file is unusable, or its size is not the manifest's ``size``.
         """
 
     def read(self, path: str, start: int, length: int) -> Tensor:
-        """A stretch of it.
+        """A segment of a file.
 
         Raises:
-            DecodeError: the file cannot be used.
+            DecodeError: the file is unusable.
         """
 
 
-@dataclass(frozen=True)
-class Modality:
-    """How files of one kind become what models take. ``cfg`` is a task's configuration.
+class Modality(ABC):
+    """How files of one kind become inputs of a model. ``cfg`` is always the configuration of a task.
 
     Attributes:
-        name: as ``task.modality`` and ``model.modality`` have it.
-        files: what messages call them.
-        extensions: of the files that are looked for.
-        measure: path -> the size that stands in a manifest, from the header; raises DecodeError.
-        dataset: (manifest, cfg, training, **options of the :class:`MediaDataset`) -> that.
-        reader: cfg -> a :class:`Reader`.
-        segment: (cfg, seconds or None) -> the longest stretch that a model is shown at once, in the reader's units.
-        layout_of_codes: (cfg, front end, segment) -> what a patch's codes stand for, as files of codes say it.
+        name: value of ``task.modality`` and ``model.modality``.
+        files: name of such files in messages, plural.
+        extensions: extensions of such files, in lower case.
     """
 
     name: str
     files: str
     extensions: tuple[str, ...]
-    measure: Callable[[str], int]
-    dataset: Callable[..., Any]
-    reader: Callable[[Any], Reader]
-    segment: Callable[..., int]
-    layout_of_codes: Callable[[Any, Any, int], dict[str, Any]]
 
+    @abstractmethod
+    def measure(self, path: str) -> int:
+        """Size of a file for its row in a manifest, from its header.
 
-def modality_named(name: str) -> Modality:
-    """The modality of this name.
+        Raises:
+            DecodeError: the file is unusable.
+        """
 
-    Raises:
-        InputError: there is none.
-    """
-    if name not in MODULES:
-        raise InputError(f"modality is {name!r}; expected one of {', '.join(MODULES)}")
-    return import_module(MODULES[name]).MODALITY
+    @abstractmethod
+    def dataset(self, manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> MediaDataset:
+        """Data set of a manifest; ``options`` are further arguments of its class.
 
+        Raises:
+            InputError: settings that are not possible, or a missing file.
+        """
 
-def modality_of(cfg: Any) -> Modality:
-    """The modality of a task's configuration (sound, where an old one names none)."""
-    return modality_named(getattr(cfg, "modality", None) or "audio")
+    @abstractmethod
+    def reader(self, cfg: Any) -> Reader:
+        """Reader of single files."""
 
+    @abstractmethod
+    def segment(self, cfg: Any, seconds: float | None = None) -> int:
+        """Length of the longest segment that a model is given, in the units of :meth:`Reader.length`.
 
-def as_configuration(task: Mapping[str, Any]) -> Any:
-    """A task's configuration out of a checkpoint's plain values."""
-    return SimpleNamespace(**task)
+        Args:
+            cfg: configuration of the task.
+            seconds: a length to use instead of the task's (audio only).
 
+        Raises:
+            InputError: seconds for another modality.
+        """
 
-def add_modality_argument(parser: argparse.ArgumentParser) -> None:
-    """What kind of files there are."""
-    parser.add_argument("--modality", choices=list(MODULES), default="audio", help="what the files are (%(default)s)")
+    @abstractmethod
+    def layout_of_codes(self, cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+        """Geometry of a segment's patches, as files of codes describe it.
+
+        Args:
+            cfg: configuration of the task.
+            front_end: the model's front end.
+            segment: length of a segment.
+
+        Raises:
+            InputError: segments differ in size.
+        """

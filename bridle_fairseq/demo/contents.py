@@ -11,7 +11,7 @@ import numpy as np
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
 from bridle_fairseq.nn.schedule import Stage

@@ -11,7 +11,7 @@ from omegaconf import II, MISSING, MissingMandatoryValue
 from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
-from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.tasks.datasets import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.utils.distributed import draw_apart

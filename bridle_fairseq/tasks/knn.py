@@ -9,7 +9,7 @@ import torch
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.inference.extractors import encoder_features
 from bridle_fairseq.inference.pipeline import read_batches
 from bridle_fairseq.nn.knn import knn_accuracy

@@ -18,7 +18,7 @@ from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.checkpoints import load_model
 from bridle_fairseq.nn.mel_decoder import DECIBELS
 from bridle_fairseq.prepare.corpus import run_script

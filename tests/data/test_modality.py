@@ -1,30 +1,40 @@
-"""Modalities by name, and what each of them has."""
+"""Modalities by name, and what each of them implements."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from bridle_fairseq.data.modality import MODULES, modality_named, modality_of
+from bridle_fairseq.data.modalities import CLASSES, modality_named, modality_of
+from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.nn.frontend import FRONT_ENDS
 from bridle_fairseq.nn.settings import CHOICES
 from bridle_fairseq.utils.errors import InputError
 
 
-def test_every_modality_has_its_files_its_front_end_and_its_setting():
-    assert tuple(MODULES) == tuple(FRONT_ENDS) == CHOICES["modality"]
-    for name in MODULES:
+def test_every_modality_has_files_a_front_end_and_a_setting():
+    assert tuple(CLASSES) == tuple(FRONT_ENDS) == CHOICES["modality"]
+    for name in CLASSES:
         modality = modality_named(name)
+        assert isinstance(modality, Modality)
         assert modality.name == name and modality.files and all(e == e.lower() for e in modality.extensions)
 
 
-def test_a_configuration_that_names_none_is_of_sound():
+def test_incomplete_modality_cannot_be_created():
+    class Smell(Modality):
+        name, files, extensions = "smell", "smells", ("nose",)
+
+    with pytest.raises(TypeError, match="abstract"):
+        Smell()
+
+
+def test_configuration_without_modality_is_audio():
     assert modality_of(SimpleNamespace()).name == modality_of(None).name == "audio"
     assert modality_of(SimpleNamespace(modality="image")).name == "image"
     with pytest.raises(InputError, match="modality is 'smell'; expected one of audio, image, video"):
         modality_of(SimpleNamespace(modality="smell"))
 
 
-def test_seconds_are_of_sound():
+def test_only_audio_has_segments_in_seconds():
     assert modality_named("audio").segment(SimpleNamespace(sample_rate=8000), 2.0) == 16000
     for name in ("image", "video"):
         assert modality_named(name).segment(SimpleNamespace()) == 1

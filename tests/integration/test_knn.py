@@ -48,7 +48,7 @@ def watched(fairseq, labelled, stages, tmp_path_factory):
 
 def accuracy_of(path, folder):
     """By hand: features of one clip after the other, from the checkpoint."""
-    from bridle_fairseq.data.modality import modality_of
+    from bridle_fairseq.data.modalities import modality_of
     from bridle_fairseq.models.checkpoints import load_model
     from bridle_fairseq.nn.knn import knn_accuracy
 

@@ -5,9 +5,11 @@ import zipfile
 
 import pytest
 
-from bridle_fairseq.data.audio.dataset import MODALITY
+from bridle_fairseq.data.audio.modality import AudioModality
 from bridle_fairseq.prepare.scan import find_files, read_sizes
 from bridle_fairseq.utils.errors import InputError
+
+MODALITY = AudioModality()
 
 
 def names(files):
@@ -47,7 +49,7 @@ def test_nothing_found_is_an_error(tmp_path):
 
 
 def test_what_cannot_be_read_is_collected(tmp_path, write_sound, monkeypatch):
-    monkeypatch.setattr("bridle_fairseq.prepare.scan.CHUNK", 2)
+    monkeypatch.setattr("bridle_fairseq.prepare.scan.FILES_AT_ONCE", 2)
     for number, frames in enumerate([10, 20, 0, 30]):
         write_sound(f"{number}.wav", frames)
     (tmp_path / "4.wav").write_bytes(b"junk")

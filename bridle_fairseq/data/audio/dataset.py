@@ -14,7 +14,6 @@ from bridle_fairseq.data.audio.decode import open_audio, read_crop, read_info, r
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
@@ -205,52 +204,3 @@ def total_seconds(manifest: Manifest, rows: Iterable[int] | None = None) -> floa
 def _check_frames(num_frames: int, expected: int) -> None:
     if num_frames != expected:
         raise DecodeError(f"{num_frames} samples, the manifest says {expected}")
-
-
-def _segment_samples(cfg: Any, seconds: float | None = None) -> int:
-    if seconds is None:
-        return int(getattr(cfg, "max_sample_size", None) or 10.24 * cfg.sample_rate)
-    return round(seconds * cfg.sample_rate)
-
-
-def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> AudioDataset:
-    roll = getattr(cfg, "roll", False)
-    augment = AudioAugment(roll=roll, gain=cfg.gain) if training and (roll or cfg.gain) else None
-    if training:
-        options |= {
-            "seed": cfg.seed,
-            "num_buckets": cfg.num_buckets,
-            "segment_crops": getattr(cfg, "segment_crops", False),
-        }
-    return AudioDataset(
-        manifest,
-        sample_rate=cfg.sample_rate,
-        max_sample_size=getattr(cfg, "max_sample_size", None),
-        min_sample_size=getattr(cfg, "min_sample_size", None),
-        training=training,
-        augment=augment,
-        **options,
-    )
-
-
-def _layout_of_codes(cfg: Any, front_end: Any, segment: int) -> dict[str, int]:
-    steps, rows = front_end.grid((segment,))
-    return {
-        **front_end.layout,
-        "segment_samples": segment,
-        "min_segment_samples": int(getattr(cfg, "min_sample_size", None) or 1),
-        "patches_per_segment": steps * rows,
-        "sample_rate": cfg.sample_rate,
-    }
-
-
-MODALITY = Modality(
-    name="audio",
-    files="sound files",
-    extensions=("wav", "flac", "ogg", "opus", "mp3"),
-    measure=lambda path: read_info(path).num_frames,
-    dataset=_dataset,
-    reader=lambda cfg: AudioReader(cfg.sample_rate),
-    segment=_segment_samples,
-    layout_of_codes=_layout_of_codes,
-)

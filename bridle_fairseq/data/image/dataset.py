@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from bridle_fairseq.data.image.augment import ImageAugment, StrongImageAugment
 from bridle_fairseq.data.image.decode import check_header, crop_and_resize, decode, read_image
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.nn.patch import grid_size
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
@@ -137,64 +136,3 @@ def check_crop(image_size: int, valid_crop: float) -> None:
         raise InputError(f"task.image_size is {image_size}; expected a number of pixels, or 0 for images as they are")
     if not 0 < valid_crop <= 1:
         raise InputError(f"task.valid_crop is {valid_crop}; expected a share above 0, up to 1")
-
-
-def _measure(path: str) -> int:
-    check_header(path)
-    return 1
-
-
-def one_segment(cfg: Any, seconds: float | None = None) -> int:
-    """Length of an image or of a clip of video as one segment; a length in seconds is an error."""
-    if seconds is not None:
-        raise InputError(f"a length of {seconds:g} seconds; expected none: it is for sound")
-    return 1
-
-
-Data = TypeVar("Data", bound=ImageDataset)
-
-
-def dataset_of(kind: type[Data], manifest: Manifest, cfg: Any, training: bool, **options: Any) -> Data:
-    """A data set of this class, with a task's settings for pixels."""
-    augment = None
-    if training:
-        options |= {"seed": cfg.seed, "num_buckets": cfg.num_buckets}
-        if cfg.crop or cfg.flip:
-            augment = ImageAugment(cfg.crop, cfg.min_area, cfg.flip)
-        options["repeats"] = getattr(cfg, "repeats", 1)  # not there in old checkpoints
-        options["strong_augment"] = StrongImageAugment(cfg.rand_augment, cfg.rand_magnitude, cfg.erase)
-    return kind(
-        manifest,
-        image_size=cfg.image_size,
-        valid_crop=cfg.valid_crop,
-        training=training,
-        augment=augment,
-        **options,
-    )
-
-
-def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> ImageDataset:
-    return dataset_of(ImageDataset, manifest, cfg, training, **options)
-
-
-def layout_of_pixels(cfg: Any, front_end: Any, *frames: int) -> dict[str, Any]:
-    """Geometry of the patches of an image, or of a clip of ``frames``, as descriptions of codes have it."""
-    if not cfg.image_size:
-        raise InputError(
-            "codes and features are of images of one size; expected a checkpoint trained with task.image_size above 0"
-        )
-    grid = front_end.grid((*frames, cfg.image_size, cfg.image_size))
-    sizes = {"image_size": cfg.image_size, "valid_crop": cfg.valid_crop}
-    return {**front_end.layout, **sizes, "columns": grid[-1], "patches_per_segment": math.prod(grid)}
-
-
-MODALITY = Modality(
-    name="image",
-    files="images",
-    extensions=("jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"),
-    measure=_measure,
-    dataset=_dataset,
-    reader=lambda cfg: ImageReader(cfg.image_size, cfg.valid_crop),
-    segment=one_segment,
-    layout_of_codes=lambda cfg, front_end, segment: layout_of_pixels(cfg, front_end),
-)

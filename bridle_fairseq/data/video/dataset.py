@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.image.dataset import ImageDataset, check_crop, dataset_of, layout_of_pixels, one_segment
+from bridle_fairseq.data.image.dataset import ImageDataset, check_crop
 from bridle_fairseq.data.image.decode import Box, crop_and_resize
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.data.video.container import load_av
 from bridle_fairseq.data.video.frames import even_places
-from bridle_fairseq.data.video.reader import EXTENSIONS, borrowed_reader, count_frames
+from bridle_fairseq.data.video.reader import borrowed_reader, count_frames
 from bridle_fairseq.utils.errors import InputError
 
 MIDDLE = 0.5
@@ -189,26 +188,3 @@ def check_clip(num_frames: int, frame_stride: int) -> None:
         raise InputError(
             f"task.num_frames is {num_frames} and task.frame_stride {frame_stride}; expected at least 1 each"
         )
-
-
-def _dataset(manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> VideoDataset:
-    options |= {"num_frames": cfg.num_frames, "frame_stride": cfg.frame_stride, "random_start": cfg.random_start}
-    return dataset_of(VideoDataset, manifest, cfg, training, **options)
-
-
-def _layout_of_codes(cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
-    layout = layout_of_pixels(cfg, front_end, cfg.num_frames)
-    rows = front_end.grid((cfg.num_frames, cfg.image_size, cfg.image_size))[1]
-    return {**layout, "num_frames": cfg.num_frames, "frame_stride": cfg.frame_stride, "rows": rows}
-
-
-MODALITY = Modality(
-    name="video",
-    files="videos",
-    extensions=EXTENSIONS,
-    measure=count_frames,
-    dataset=_dataset,
-    reader=lambda cfg: ClipReader(cfg.num_frames, cfg.frame_stride, cfg.image_size, cfg.valid_crop),
-    segment=one_segment,
-    layout_of_codes=_layout_of_codes,
-)

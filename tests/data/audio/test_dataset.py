@@ -8,8 +8,9 @@ import torch
 
 from bridle_fairseq.data.audio import dataset as audio
 from bridle_fairseq.data.audio.augment import AudioAugment
-from bridle_fairseq.data.audio.dataset import MODALITY, AudioDataset, total_seconds
+from bridle_fairseq.data.audio.dataset import AudioDataset, total_seconds
 from bridle_fairseq.data.audio.decode import read_crop
+from bridle_fairseq.data.audio.modality import AudioModality
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError
@@ -208,10 +209,10 @@ def test_a_segment_is_drawn_as_often_as_its_share_of_the_clip(make_manifest):
 
 def test_the_tasks_shortest_item_is_that_of_data_set_and_codes(make_manifest):
     cfg = SimpleNamespace(sample_rate=16000, max_sample_size=4000, min_sample_size=500, gain=False)
-    dataset = MODALITY.dataset(make_manifest([400, 4600]), cfg)
+    dataset = AudioModality().dataset(make_manifest([400, 4600]), cfg)
     assert dataset.min_sample_size == 500 and dataset.ordered_indices().tolist() == [1]
     front_end = SimpleNamespace(grid=lambda sizes: (3, 2), layout={})
-    assert MODALITY.layout_of_codes(cfg, front_end, 4000)["min_segment_samples"] == 500
+    assert AudioModality().layout_of_codes(cfg, front_end, 4000)["min_segment_samples"] == 500
 
 
 def test_seconds_of_sound_are_those_of_each_files_own_rate(write_sound, tmp_path):

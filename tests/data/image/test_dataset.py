@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from bridle_fairseq.data.image.augment import ImageAugment
-from bridle_fairseq.data.image.dataset import MODALITY, ImageDataset, ImageReader
+from bridle_fairseq.data.image.dataset import ImageDataset, ImageReader
 from bridle_fairseq.data.image.decode import read_image
+from bridle_fairseq.data.image.modality import ImageModality
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.nn.settings import BridleSettings
@@ -97,7 +98,8 @@ def test_settings_that_cannot_work_are_refused(manifest):
 
 def test_the_reader_looks_at_headers_and_sizes(manifest, tmp_path):
     reader = ImageReader(16, 1.0)
-    assert reader.length(manifest.path(0)) == reader.length(manifest.path(0), 1) == MODALITY.measure(manifest.path(0))
+    path = manifest.path(0)
+    assert reader.length(path) == reader.length(path, 1) == ImageModality().measure(path) == 1
     with pytest.raises(DecodeError, match="the manifest says size 48000"):
         reader.length(manifest.path(0), 48000)
     (tmp_path / "0.png").write_text("text")

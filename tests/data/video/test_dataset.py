@@ -11,7 +11,8 @@ from bridle_fairseq.data.image.augment import ImageAugment
 from bridle_fairseq.data.image.decode import crop_and_resize
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.data.video.dataset import MODALITY, ClipReader, VideoDataset, read_clip
+from bridle_fairseq.data.video.dataset import ClipReader, VideoDataset, read_clip
+from bridle_fairseq.data.video.modality import VideoModality
 from bridle_fairseq.data.video.reader import VideoReader
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings
@@ -143,14 +144,14 @@ def test_settings_that_cannot_work_are_refused(manifest):
 
 def test_codes_say_which_clip_they_are_of():
     front_end = front_end_of(BridleSettings(modality="video", patch_size=[2, 8, 6]))
-    layout = MODALITY.layout_of_codes(SimpleNamespace(**SHOWN), front_end, 1)
+    layout = VideoModality().layout_of_codes(SimpleNamespace(**SHOWN), front_end, 1)
     assert layout == {
         **SHOWN,
         **{"patch_frames": 2, "patch_height": 8, "patch_width": 6},
         **{"rows": 3, "columns": 4, "patches_per_segment": 24},
     }
     with pytest.raises(InputError, match="expected a checkpoint trained with task.image_size above 0"):
-        MODALITY.layout_of_codes(SimpleNamespace(**{**SHOWN, "image_size": 0}), front_end, 1)
+        VideoModality().layout_of_codes(SimpleNamespace(**{**SHOWN, "image_size": 0}), front_end, 1)
 
 
 def test_views_go_over_the_file_and_along_the_longer_side(manifest):

@@ -1,0 +1,66 @@
+"""Audio as a modality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridle_fairseq.data.audio.augment import AudioAugment
+from bridle_fairseq.data.audio.dataset import AudioDataset, AudioReader
+from bridle_fairseq.data.audio.decode import read_info
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.modality import Modality
+
+DEFAULT_SEGMENT_SECONDS = 10.24
+
+
+class AudioModality(Modality):
+    """Sound files; sizes are samples."""
+
+    name = "audio"
+    files = "sound files"
+    extensions = ("wav", "flac", "ogg", "opus", "mp3")
+
+    def measure(self, path: str) -> int:
+        """Number of samples at the file's own rate."""
+        return read_info(path).num_frames
+
+    def dataset(self, manifest: Manifest, cfg: Any, training: bool = False, **options: Any) -> AudioDataset:
+        """See :meth:`Modality.dataset`."""
+        roll = getattr(cfg, "roll", False)
+        augment = AudioAugment(roll=roll, gain=cfg.gain) if training and (roll or cfg.gain) else None
+        if training:
+            options |= {
+                "seed": cfg.seed,
+                "num_buckets": cfg.num_buckets,
+                "segment_crops": getattr(cfg, "segment_crops", False),
+            }
+        return AudioDataset(
+            manifest,
+            sample_rate=cfg.sample_rate,
+            max_sample_size=getattr(cfg, "max_sample_size", None),
+            min_sample_size=getattr(cfg, "min_sample_size", None),
+            training=training,
+            augment=augment,
+            **options,
+        )
+
+    def reader(self, cfg: Any) -> AudioReader:
+        """See :meth:`Modality.reader`."""
+        return AudioReader(cfg.sample_rate)
+
+    def segment(self, cfg: Any, seconds: float | None = None) -> int:
+        """Number of samples at the model's rate."""
+        if seconds is None:
+            return int(getattr(cfg, "max_sample_size", None) or DEFAULT_SEGMENT_SECONDS * cfg.sample_rate)
+        return round(seconds * cfg.sample_rate)
+
+    def layout_of_codes(self, cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+        """See :meth:`Modality.layout_of_codes`."""
+        steps, rows = front_end.grid((segment,))
+        return {
+            **front_end.layout,
+            "segment_samples": segment,
+            "min_segment_samples": int(getattr(cfg, "min_sample_size", None) or 1),
+            "patches_per_segment": steps * rows,
+            "sample_rate": cfg.sample_rate,
+        }
