@@ -50,7 +50,7 @@ def main(args):
     spell, vocabulary = symbols_of(args, [text.words for text in parts.get("train", [])])
     for split, of_split in parts.items():
         write_symbols(args.dest, split, of_split, spell, vocabulary)
-    Corpus(scan, splits, lacking="transcript").write(args.dest)
+    Corpus(scan, splits, annotation="transcript").write(args.dest)
     print(f"{vocabulary.source}: {len(vocabulary)} symbols with the four special ones")
 
 

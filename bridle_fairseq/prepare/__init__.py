@@ -1,1 +1,1 @@
-"""Commands that write manifests: they scan folders, read tables, cut corpora and folds."""
+"""Writes manifests: scans folders, reads label tables, divides corpora into splits and folds."""

@@ -1,6 +1,6 @@
 """From media files, with or without labels, to the files of a data set: manifests, labels, folds.
 
-``bridle manifest`` and the scripts in ``manifests/`` are a few lines over this.
+``bridle manifest`` and the scripts in ``manifests/`` are thin wrappers of this module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import add_modality_argument, modality_named
+from bridle_fairseq.data.modalities import CLASSES, modality_named
 from bridle_fairseq.prepare.scan import Scan, find_files, read_sizes
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError
@@ -27,24 +27,24 @@ FAILURES_SHOWN = 20
 
 @dataclass
 class Corpus:
-    """Scanned files, ready to be written as manifests, with labels where there are some.
+    """Scanned files and their splits, ready to be written as manifests.
 
     Attributes:
         scan: the files.
-        splits: name (which may have a folder, ``fold1/train``) to row numbers of the scan.
+        splits: name of a split (which may contain a folder, ``fold1/train``) -> row numbers of the scan.
         classes: None without labels.
-        labels: class numbers of each file of the scan; empty for files that no split uses.
-        lacking: what files that no split uses do not have.
+        labels: class numbers of each file of the scan; empty for unused files.
+        annotation: what unused files lack, ``label`` or ``transcript``.
     """
 
     scan: Scan
     splits: dict[str, np.ndarray]
     classes: Classes | None = None
     labels: list[list[int]] = field(default_factory=list)
-    lacking: str = "label"
+    annotation: str = "label"
 
     def write(self, dest: str | os.PathLike[str], say: Callable[[str], object] = print) -> None:
-        """Write ``{split}.tsv``, and with labels ``{split}.lbl`` and a ``labels.csv`` beside them; ``say`` so."""
+        """Write ``{split}.tsv`` and, with labels, ``{split}.lbl`` and ``labels.csv``; ``say`` reports each split."""
         for split, rows in self.splits.items():
             path = Path(dest) / f"{split}.tsv"
             sizes = [self.scan.sizes[row] for row in rows]
@@ -57,7 +57,8 @@ class Corpus:
             say(f"{path}: {len(rows)} clips{classes}")
         unused = len(self.scan.files) - len(set().union(*(rows.tolist() for rows in self.splits.values())))
         if unused:
-            print(f"{unused} files have no {self.lacking} and were left out", file=sys.stderr)
+            files = "1 file" if unused == 1 else f"{unused} files"
+            print(f"skipped {files} without a {self.annotation}", file=sys.stderr)
 
 
 def scan_source(
@@ -68,7 +69,7 @@ def scan_source(
     workers: int = 8,
     modality: str = "audio",
 ) -> Scan:
-    """:func:`scan_files` of a modality."""
+    """:func:`scan_files` with the extensions and sizes of a modality."""
     kind = modality_named(modality)
     return scan_files(source, dest, extensions or kind.extensions, kind.measure, path_must_contain, workers)
 
@@ -81,10 +82,18 @@ def scan_files(
     path_must_contain: str | None = None,
     workers: int = 8,
 ) -> Scan:
-    """Find files and measure them, with a progress bar; unreadable ones go to ``skipped.tsv`` and stderr.
+    """Find files and read their sizes, with a progress bar. Unreadable files go to ``skipped.tsv`` and stderr.
+
+    Args:
+        source: folder or stored zip archive.
+        dest: folder of ``skipped.tsv``.
+        extensions: of the files.
+        measure: path -> the size.
+        path_must_contain: a text that the path below the source must contain.
+        workers: threads that read headers.
 
     Raises:
-        InputError: no file found, or none that can be read.
+        InputError: no file, or no readable file.
     """
     from tqdm import tqdm
 
@@ -94,25 +103,25 @@ def scan_files(
     for path, reason in scan.failures[:FAILURES_SHOWN]:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     if scan.failures:
-        listed = Path(dest) / "skipped.tsv"
-        with atomic_text(listed) as file:
+        skip_list = Path(dest) / "skipped.tsv"
+        with atomic_text(skip_list) as file:
             file.writelines(f"{path!r}\t{reason}\n" for path, reason in scan.failures)
-        print(f"{len(scan.failures)} of {len(files)} files cannot be read; all of them: {listed}", file=sys.stderr)
+        print(f"{len(scan.failures)} of {len(files)} files cannot be read; all of them: {skip_list}", file=sys.stderr)
     if not scan.files:
         raise InputError(f"{root}: none of {len(files)} files can be read, such as {' '.join(scan.failures[0])}")
     return scan
 
 
 def random_split(num_rows: int, valid_percent: float, seed: int) -> dict[str, np.ndarray]:
-    """Row numbers for ``train`` and ``valid``, each in order, one at least; no ``valid`` at all for a share of 0.
+    """Row numbers of ``train`` and ``valid``, each sorted and not empty; no ``valid`` for a share of 0.
 
     Args:
-        num_rows: to be split.
-        valid_percent: share of rows, 0 to under 1 (fairseq's name for it).
-        seed: of the choice.
+        num_rows: number of rows.
+        valid_percent: share of ``valid``, from 0 to below 1 (fairseq's name for it).
+        seed: of the draw.
 
     Raises:
-        InputError: a share out of range, or a single row to be split.
+        InputError: a share out of range, or a single row.
     """
     if not 0 <= valid_percent < 1:
         raise InputError(f"share for validation {valid_percent}; expected 0 to under 1, such as 0.05")
@@ -133,12 +142,18 @@ def labelled_corpus(
     seed: int = 42,
     classes: Classes | None = None,
 ) -> Corpus:
-    """Labels and splits of the files that have an entry: the entries' split where they have one, else at random.
+    """Labels and splits of the files with an entry. If entries have no split, the split is random.
 
-    Where entries have folds, ``fold{f}/train`` and ``fold{f}/valid`` are made as well for every fold f.
+    If entries have folds, there are also ``fold{f}/train`` and ``fold{f}/valid`` for every fold f.
+
+    Args:
+        scan: the files.
+        entries: of each file; None: the file is not used.
+        valid_percent, seed: see :func:`random_split`.
+        classes: default: those of the entries.
 
     Raises:
-        InputError: a class that is not among ``classes``, or a split in some entries only.
+        InputError: a class that is not among ``classes``, or only some entries have a split.
     """
     kept = [entry for entry in entries if entry is not None]
     classes = classes or Classes.from_names(label for entry in kept for label in entry.labels)
@@ -151,20 +166,20 @@ def labelled_corpus(
 
 
 def splits_of(
-    scan: Scan, of_files: Sequence[str | None], valid_percent: float, seed: int
+    scan: Scan, file_splits: Sequence[str | None], valid_percent: float, seed: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The rows of a scan that are used, and those of each split.
+    """The rows of a scan that are used, and the rows of each split.
 
     Args:
         scan: the files.
-        of_files: the split of each, None for a file that is left out; "" for all others: splits are drawn.
+        file_splits: split of each file; None: the file is not used; "" for all used files: random splits.
         valid_percent, seed: see :func:`random_split`.
 
     Raises:
-        InputError: a split of some files only.
+        InputError: only some files have a split.
     """
-    used = np.array([row for row, split in enumerate(of_files) if split is not None], dtype=np.int64)
-    column = np.array([split for split in of_files if split is not None])
+    used = np.array([row for row, split in enumerate(file_splits) if split is not None], dtype=np.int64)
+    column = np.array([split for split in file_splits if split is not None])
     names = sorted(set(column.tolist()))
     if names == [""]:
         return used, {name: used[rows] for name, rows in random_split(len(used), valid_percent, seed).items()}
@@ -175,20 +190,20 @@ def splits_of(
 
 
 def folder_entries(scan: Scan, valid_percent: float = 0.05, seed: int = 42) -> list[Entry | None]:
-    """An entry for each file in a folder of its class: ``class/file``, or ``split/class/file`` as ImageNet has it.
+    """Entries by folder: ``class/file``, or ``split/class/file`` as in ImageNet.
 
-    Files are taken to lie in folders of splits when all of them do, of which one is ``train``; where none is for
-    validation, a random share of ``train`` is. Deeper folders do not count. A file in no class has no entry.
+    The first folder is a split if that holds for all files and one of the splits is ``train``. Without a validation
+    split, a random share of ``train`` is used. Deeper folders are ignored. A file outside a class folder has no entry.
     """
-    parts = [file.name.split("/") for file in scan.files]
-    splits = [SPLIT_NAMES.get(part[0], part[0]) if len(part) > 2 else "" for part in parts]
+    paths = [file.name.split("/") for file in scan.files]
+    splits = [SPLIT_NAMES.get(folders[0], folders[0]) if len(folders) > 2 else "" for folders in paths]
     if not (set(splits) <= {"train", "valid", "test"} and "train" in splits):
-        return [Entry([part[0]]) if len(part) > 1 else None for part in parts]
+        return [Entry([folders[0]]) if len(folders) > 1 else None for folders in paths]
     if "valid" not in splits and valid_percent:
         train = np.flatnonzero(np.array(splits) == "train")
         for row in train[random_split(len(train), valid_percent, seed)["valid"]]:
             splits[row] = "valid"
-    return [Entry([part[1]], split) for part, split in zip(parts, splits, strict=True)]
+    return [Entry([folders[1]], split) for folders, split in zip(paths, splits, strict=True)]
 
 
 def _numbers(entry: Entry, classes: Classes) -> list[int]:
@@ -200,18 +215,19 @@ def _numbers(entry: Entry, classes: Classes) -> list[int]:
 
 
 def script_parser(description: str, random_split: bool = True, modality: bool = False) -> argparse.ArgumentParser:
-    """Arguments that every script in ``manifests/`` has.
+    """Parser with the arguments of all scripts in ``manifests/``.
 
     Args:
-        description: what the script says of itself.
-        random_split: whether it draws the clips for validation at random.
-        modality: whether it is for files of any modality.
+        description: of the script.
+        random_split: add the options of a random validation split.
+        modality: add ``--modality``.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="DIR", help="folder with the files, or a stored .zip of them")
     parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; made if missing")
     if modality:
-        add_modality_argument(parser)
+        choices = list(CLASSES)
+        parser.add_argument("--modality", choices=choices, default="audio", help="what the files are (%(default)s)")
     if random_split:
         parser.add_argument("--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation (0.05)")
         parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
@@ -219,7 +235,7 @@ def script_parser(description: str, random_split: bool = True, modality: bool = 
 
 
 def run_script(function: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Exit code of a script's work: 2 and one line on stderr for a user's mistake."""
+    """Run a script's function and return the exit code: 2, with one line on stderr, for a user's mistake."""
     try:
         function(args)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Lists of labelled clips: Kinetics' own annotations, csv files with a header, and lines ``path label``."""
+"""Lists of labelled clips: the official annotations of Kinetics, csv files with a header, and lines ``path label``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OFFICIAL = ("label", "youtube_id", "time_start", "time_end")
 
 
 def read_lists(lists: Mapping[str, Iterable[str | os.PathLike[str]]]) -> dict[str, Entry]:
-    """Clips of the lists of each split: a path, or what Kinetics calls a clip (``ID_000010_000020``), to its entry.
+    """The entry of each clip in the lists of each split.
 
-    If all lists are of one split, entries have none, and clips for validation are to be chosen at random.
+    A clip is a path or Kinetics' name of it (``ID_000010_000020``). If all lists are of one split, entries have no
+    split, and the validation split is to be drawn at random.
 
     Raises:
-        InputError: a list is missing or of none of the three kinds, or a clip stands in two places with two labels or
-            in two splits.
+        InputError: a list is missing or of another format, or a clip has two labels or two splits.
     """
     single = sum(bool(list(paths)) for paths in lists.values()) == 1
     entries: dict[str, Entry] = {}
@@ -28,44 +28,44 @@ def read_lists(lists: Mapping[str, Iterable[str | os.PathLike[str]]]) -> dict[st
             for clip, labels in _read(os.fspath(path)).items():
                 entry = Entry(labels, "" if single else split)
                 if entries.setdefault(clip, entry) != entry:
-                    raise InputError(f"{os.fspath(path)}: {clip!r} stands in another place with another label or split")
+                    raise InputError(f"{os.fspath(path)}: {clip!r} is listed elsewhere with another label or split")
     return entries
 
 
 def clip_names(clip: str) -> list[str]:
-    """Names under which the file of a clip may go: its path, its bare name, the YouTube id alone."""
+    """Possible names of a clip's file: its path, its bare name, its YouTube id."""
     bare = os.path.basename(clip)
     youtube_id = bare[:-14] if bare[-14:].replace("_", "").isdigit() and len(bare) == 25 else bare
     return [clip.removeprefix("./"), bare, youtube_id]
 
 
 def _read(path: str) -> dict[str, list[str]]:
-    """Class of each clip of a list."""
+    """Class names of each clip in a list."""
     lines = read_names(path)
     header = [cell.strip() for cell in lines[0].split(",")] if lines else []
     if set(OFFICIAL) <= set(header):
         return _official(path, header)
     if len(header) > 1 and "label" in header:
         return {clip: list(entry.labels) for clip, entry in read_table(path, {"label": "label"}).items()}
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         clip, _, label = line.rpartition("," if "," in line else " ")
         if not clip.strip() or not label.strip():
             raise InputError(f"{path}, line {number}: {line[:80]!r}; expected 'path label' or 'path,label'")
-        if found.setdefault(clip.strip(), [label.strip()]) != [label.strip()]:
+        if labels.setdefault(clip.strip(), [label.strip()]) != [label.strip()]:
             raise InputError(f"{path}, line {number}: {clip.strip()!r} has another label further up")
-    if not found:
+    if not labels:
         raise InputError(f"{path}: no clips; expected a header, or lines 'path label' or 'path,label'")
-    return found
+    return labels
 
 
 def _official(path: str, header: list[str]) -> dict[str, list[str]]:
-    found = {}
+    labels = {}
     for number, row in enumerate(read_csv(path)[1:], start=2):
         cells = dict(zip(header, row, strict=False))
         try:
             start, end = (int(float(cells[name])) for name in ("time_start", "time_end"))
-            found[f"{cells['youtube_id']}_{start:06d}_{end:06d}"] = [cells["label"]]
+            labels[f"{cells['youtube_id']}_{start:06d}_{end:06d}"] = [cells["label"]]
         except (KeyError, ValueError):
             raise InputError(f"{path}, row {number}: {', '.join(row)[:80]!r}; expected {', '.join(OFFICIAL)}") from None
-    return found
+    return labels

@@ -1,4 +1,4 @@
-"""Find the files of a modality in a folder or a stored zip archive and read how long each is (from headers only)."""
+"""Find the files of a modality in a folder or a stored zip archive, and read their sizes from their headers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,18 @@ from bridle_fairseq.data.manifests.archive import members
 from bridle_fairseq.data.manifests.manifest import is_writable
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
-CHUNK = 4096
+FILES_AT_ONCE = 4096
 
 
 class FoundFile(NamedTuple):
-    """A file that was found.
+    """A file of a source."""
 
-    ``name`` is what people and label tables call it: the path below the folder, or in the archive. ``path`` is what
-    stands in the manifest: the same for a folder, ``x.zip:offset:length`` for an archive.
-    """
-
-    name: str
-    path: str
+    name: str  # path below the folder or in the archive, as label tables have it
+    path: str  # as manifests have it: the same for a folder, x.zip:offset:length for an archive
 
 
 class Scan(NamedTuple):
-    """Readable files of a source, their sizes (as manifests have them), and (path, reason) of the others."""
+    """Readable files of a source, their sizes as in manifests, and (path, reason) of unreadable files."""
 
     root: str
     files: list[FoundFile]
@@ -38,7 +34,7 @@ class Scan(NamedTuple):
 def find_files(
     source: str | os.PathLike[str], extensions: Collection[str], path_must_contain: str | None = None
 ) -> tuple[str, list[FoundFile]]:
-    """Root folder and files of a folder (with its subfolders and links) or a zip archive, sorted by name.
+    """Root folder and files of a folder (including subfolders and links) or a zip archive, sorted by name.
 
     Raises:
         InputError: no such source, a compressed archive, or no file with one of the extensions.
@@ -46,25 +42,25 @@ def find_files(
     source = os.path.abspath(os.fspath(source))
     endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
     if os.path.isdir(source):
-        root, found = source, [FoundFile(name, name) for name in _walk(source)]
+        root, candidates = source, [FoundFile(name, name) for name in _walk(source)]
     elif os.path.isfile(source) and source.lower().endswith(".zip"):
         root, archive = os.path.split(source)
-        found = [FoundFile(name, f"{archive}:{offset}:{size}") for name, offset, size in members(source)]
+        candidates = [FoundFile(name, f"{archive}:{offset}:{size}") for name, offset, size in members(source)]
     else:
         raise InputError(f"{source}: no such folder or .zip archive")
     files = sorted(
         file
-        for file in found
+        for file in candidates
         if file.name.lower().endswith(endings) and (path_must_contain is None or path_must_contain in file.name)
     )
     if not files:
-        more = f" and {path_must_contain!r} in the path" if path_must_contain else ""
-        raise InputError(f"{source}: no file found with extension {', '.join(endings)}{more}")
+        condition = f" and {path_must_contain!r} in the path" if path_must_contain else ""
+        raise InputError(f"{source}: no file found with extension {', '.join(endings)}{condition}")
     return root, files
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Relative paths of all files; a link back to a folder above is followed no further."""
+    """Relative paths of all files; each folder is visited once, even if links make a cycle."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(parent)
@@ -83,9 +79,14 @@ def read_sizes(
     workers: int = 8,
     progress: Callable[[int], object] | None = None,
 ) -> Scan:
-    """Size of each file, headers read by several threads; what cannot be read is collected with its reason.
+    """Read the size of each file in several threads; unreadable files are collected with their reasons.
 
-    ``measure``: path -> the size, as :class:`bridle_fairseq.data.modality.Modality` has it.
+    Args:
+        root: folder of the files.
+        files: the files.
+        measure: path -> the size; raises :class:`DecodeError`.
+        workers: number of threads.
+        progress: called with numbers of finished files.
     """
 
     def size_or_reason(file: FoundFile) -> int | str:
@@ -99,13 +100,13 @@ def read_sizes(
     scan = Scan(root, [], [], [])
     remaining = iter(files)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        while chunk := list(islice(remaining, CHUNK)):
-            for file, result in zip(chunk, pool.map(size_or_reason, chunk), strict=True):
+        while some := list(islice(remaining, FILES_AT_ONCE)):
+            for file, result in zip(some, pool.map(size_or_reason, some), strict=True):
                 if isinstance(result, int):
                     scan.files.append(file)
                     scan.sizes.append(result)
                 else:
                     scan.failures.append((os.path.join(root, file.path), result))
             if progress is not None:
-                progress(len(chunk))
+                progress(len(some))
     return scan

@@ -1,4 +1,4 @@
-"""Label tables: csv files that name media files and their classes, and finding those files among the ones there are."""
+"""Label tables: csv files that list media files with their classes, and matching them to the files of a scan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLIT_NAMES = {"training": "train", "val": "valid", "validation": "valid", "dev"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a table says of one file: its class names (or ids), and its split and fold where the table has them."""
+    """A table's entry for one file: class names (or ids), and split and fold if the table has them."""
 
     labels: Sequence[str]
     split: str = ""
@@ -34,16 +34,16 @@ class Entry:
 def read_table(
     path: str | os.PathLike[str], columns: Mapping[str, str | None] | None = None, separator: str | None = None
 ) -> dict[str, Entry]:
-    """Read a csv file with a header and a line for each media file.
+    """Read a csv file with a header and a row for each media file.
 
     Args:
-        path: of the file.
-        columns: the columns to take for ``name``, ``label``, ``split`` and ``fold``. Where None, the usual names are
-            tried (``filename``, ``category``...); splits are optional, folds only read when asked for.
-        separator: between several classes in one cell; without it a cell is one class.
+        path: of the csv file.
+        columns: names of the columns ``name``, ``label``, ``split`` and ``fold``. By default common names are tried
+            (``filename``, ``category``...); a split column is optional, a fold column is read only if it is named here.
+        separator: of several classes in one cell; None: a cell is one class.
 
     Raises:
-        InputError: a column is missing, a line is short, or a file stands there twice with different contents.
+        InputError: a column is missing, a row is too short, or a file is listed twice with different contents.
     """
     path = os.fspath(path)
     rows = read_csv(path)
@@ -56,15 +56,15 @@ def read_table(
         if len(row) != len(header):
             raise InputError(f"{path}, row {number}: {len(row)} columns; expected {len(header)} as in the header")
         name, cell, split, fold = (row[place].strip() if place is not None else "" for place in at.values())
-        labels = [part.strip() for part in (cell.split(separator) if separator else [cell]) if part.strip()]
+        labels = [label.strip() for label in (cell.split(separator) if separator else [cell]) if label.strip()]
         entry = Entry(labels, SPLIT_NAMES.get(split, split), fold)
         if entries.setdefault(name, entry) != entry:
-            raise InputError(f"{path}, row {number}: {name!r} stands there twice with different contents")
+            raise InputError(f"{path}, row {number}: {name!r} is listed twice with different contents")
     return entries
 
 
 def column_of(path: str, header: list[str], what: str, wanted: str | None) -> int | None:
-    """Where the column for a name, label, split or fold is; None where there need not be one."""
+    """Index of the column for a name, label, split or fold; None if an optional one is missing."""
     for name in [wanted] if wanted else USUAL_COLUMNS[what]:
         if name in header:
             return header.index(name)
@@ -75,7 +75,7 @@ def column_of(path: str, header: list[str], what: str, wanted: str | None) -> in
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """Lines of a list of files, empty ones left out.
+    """Lines of a list of files, without empty ones.
 
     Raises:
         InputError: the list is missing or not UTF-8.
@@ -88,7 +88,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_segments(path: str | os.PathLike[str]) -> dict[tuple[str, float, float], list[str]]:
-    """AudioSet's segment list: (YouTube id, start, end in seconds) to class ids. Lines that begin with # are comments.
+    """Read AudioSet's list: (YouTube id, start, end in seconds) -> class ids. Lines that begin with # are comments.
 
     Raises:
         InputError: missing, or a line that is not ``id, start, end, "class,class"``.
@@ -108,34 +108,36 @@ def read_segments(path: str | os.PathLike[str]) -> dict[tuple[str, float, float]
 def match(
     scan: Scan, entries: Mapping[Key, Value], candidates: Callable[[Key], Iterable[str]] | None = None
 ) -> list[Value | None]:
-    """The table's entry for each file of a scan, None where it has none.
+    """The table's entry of each file of a scan, or None.
 
-    A file answers to its path below the source and to its bare name, both also without extension; a bare name that two
-    files share names neither.
+    A file matches its path below the source and its bare name, each with or without extension. A name that matches two
+    files is not used.
 
     Args:
-        candidates: names under which an entry's file may go, when it is not its own.
+        scan: the files.
+        entries: the table.
+        candidates: key of an entry -> possible names of its file; default: the key itself.
 
     Raises:
-        InputError: no entry fits any file.
+        InputError: no file has an entry.
     """
     rows = _rows_by_name(scan)
-    found: list[Value | None] = [None] * len(scan.files)
+    matched: list[Value | None] = [None] * len(scan.files)
     for key, entry in entries.items():
         names = candidates(key) if candidates else [str(key).removeprefix("./")]
         row = next((rows[name] for name in names if rows.get(name, -1) >= 0), None)
         if row is not None:
-            found[row] = entry
-    if not any(found):
+            matched[row] = entry
+    if not any(matched):
         raise InputError(
             f"{scan.root}: no file is named in the label table; it has names such as {next(iter(entries), '')!r}, the "
             f"folder such as {scan.files[0].name!r}"
         )
-    return found
+    return matched
 
 
 def _rows_by_name(scan: Scan) -> dict[str, int]:
-    """Every name a file answers to; -1 where two files do. A more exact name of one file goes before a looser one."""
+    """Row of each possible name of a file; -1 if two files match. Exact names override shortened ones."""
     rows: dict[str, int] = {}
     for shorten in (_bare_stem, _bare, _stem, str):
         level: dict[str, int] = {}

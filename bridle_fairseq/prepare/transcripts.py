@@ -1,6 +1,6 @@
-"""From tables of texts to the files that CTC trains from: symbols of each row, words, a dictionary.
+"""From tables of transcripts to the files of CTC training: symbols and words of each row, a dictionary.
 
-``manifests/transcripts.py`` is a few lines over this.
+``manifests/transcripts.py`` is a thin wrapper of this module.
 """
 
 from __future__ import annotations
@@ -20,21 +20,26 @@ from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
 TEXT_COLUMNS = ("transcript", "text", "sentence", "transcription")
-KEPT_MARKS = "'"  # parts of words such as DON'T
+KEPT_MARKS = "'"  # inside words such as DON'T
 
 
 class Text(NamedTuple):
-    """What is said in a file, where that stands (for messages), and the file's split, "" for none."""
+    """The transcript of a file."""
 
     words: str
-    source: str
-    split: str = ""
+    source: str  # file and line, for messages
+    split: str = ""  # of the file; "": none
 
 
 def table_texts(
     path: str, scan: Scan, name_column: str | None = None, text_column: str | None = None
 ) -> list[Text | None]:
-    """The text of each file in a csv file with a column of transcripts.
+    """Read the transcript of each file from a csv file.
+
+    Args:
+        path: of the csv file.
+        scan: the files.
+        name_column, text_column: of the csv file; default: common names are tried.
 
     Raises:
         InputError: as :func:`read_table`, or no column of transcripts.
@@ -59,32 +64,32 @@ def table_texts(
 
 
 def librispeech_texts(scan: Scan, splits: Mapping[str, Sequence[str]]) -> list[Text | None]:
-    """The text of each file by the ``*.trans.txt`` files beside them, lines ``NAME TRANSCRIPT``, as LibriSpeech has.
+    """Read the transcript of each file from LibriSpeech's ``*.trans.txt`` files (lines ``NAME TRANSCRIPT``) beside it.
 
     Args:
         scan: of a folder.
-        splits: name of a split -> folders below the scanned one, whose files it takes; no file of other folders is
-            taken. Empty: the first folder decides by its name, ``train...``, ``dev...`` (valid) or ``test...``.
+        splits: name of a split -> its folders below the scanned one; files of other folders are not used. Empty: the
+            split follows from the name of the first folder, ``train...``, ``dev...`` (valid) or ``test...``.
 
     Raises:
-        InputError: no transcripts, a file that has none, or folders without files.
+        InputError: no transcripts, a file without one, or folders without files.
     """
-    said = {}
+    transcripts = {}
     for path in sorted(Path(scan.root).rglob("*.trans.txt")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             name, _, words = line.strip().partition(" ")
             if name:
                 below = path.parent.relative_to(scan.root) / name
-                said[below.as_posix()] = words, f"{path}, line {number}"
-    if not said:
+                transcripts[below.as_posix()] = words, f"{path}, line {number}"
+    if not transcripts:
         raise InputError(f"{scan.root}: no *.trans.txt file with transcripts; expected LibriSpeech's folders, or a csv")
     texts: list[Text | None] = []
     for file in scan.files:
         split = _split_of(file.name, splits)
-        found = said.get(os.path.splitext(file.name)[0].replace(os.sep, "/"))
-        if split is not None and found is None:
+        transcript = transcripts.get(os.path.splitext(file.name)[0].replace(os.sep, "/"))
+        if split is not None and transcript is None:
             raise InputError(f"{os.path.join(scan.root, file.name)}: no line in a .trans.txt file beside it has it")
-        texts.append(None if split is None or found is None else Text(*found, split))
+        texts.append(None if split is None or transcript is None else Text(*transcript, split))
     if not any(texts):
         listed = ", ".join(folder for folders in splits.values() for folder in folders)
         raise InputError(f"{scan.root}: no file below {listed}; expected folders that hold some")
@@ -101,12 +106,12 @@ def _split_of(name: str, splits: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def normalized(text: str, case: str = "keep", drop_punctuation: bool = False) -> str:
-    """A text with one space between words, in Unicode's composed form (NFC).
+    """Normalize a text: single spaces between words, Unicode's composed form (NFC).
 
     Args:
-        text: what is said.
+        text: the transcript.
         case: ``upper``, ``lower`` or ``keep``.
-        drop_punctuation: leave out what Unicode calls punctuation but the apostrophe; a dash parts words.
+        drop_punctuation: drop Unicode punctuation except the apostrophe; a dash separates words.
     """
     text = unicodedata.normalize("NFC", text)
     text = {"upper": text.upper, "lower": text.lower, "keep": lambda: text}[case]()
@@ -123,12 +128,12 @@ def _without_punctuation(mark: str) -> str:
 
 
 def letters(text: str) -> list[str]:
-    """Letters of a normalised text, with ``|`` behind each word, as the examples of wav2vec 2.0 have them."""
+    """Letters of a normalized text, with ``|`` after each word, as in the examples of wav2vec 2.0."""
     return [*text.replace(" ", WORD_MARKS["ltr"]), WORD_MARKS["ltr"]]
 
 
 def letter_counts(texts: Iterable[str]) -> dict[str, int]:
-    """Letters and their counts, the most frequent first, equal ones by code point."""
+    """Letters and their counts, the most frequent first, ties by code point."""
     counts = Counter(letter for text in texts for letter in letters(text))
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
@@ -140,7 +145,7 @@ def write_symbols(
     spell: Callable[[str], list[str]],
     vocabulary: Vocabulary,
 ) -> str:
-    """Write ``{split}.{kind}`` and ``{split}.wrd``, a line for each text; the path of the first.
+    """Write ``{split}.{kind}`` and ``{split}.wrd``, a line for each text; return the path of the first.
 
     Raises:
         InputError: a symbol that is not in the dictionary.

@@ -51,7 +51,7 @@ def test_manifests_labels_and_classes_are_written_in_line(tmp_path, capsys):
         read = Labels.read(tmp_path / f"{split}.lbl", manifest, classes)
         assert [read[row] for row in range(len(read))] == labels
     said = capsys.readouterr()
-    assert "train.tsv: 2 clips, 2 classes" in said.out and "2 files have no label" in said.err
+    assert "train.tsv: 2 clips, 2 classes" in said.out and "skipped 2 files without a label" in said.err
 
 
 def test_without_labels_there_are_manifests_only(tmp_path):

@@ -62,5 +62,5 @@ def test_lists_that_cannot_be_read_say_where(write, text, message):
 
 def test_a_clip_in_two_splits_is_told(write):
     lists = {"train": [write("a.txt", "a.mp4 1\n")], "valid": [write("b.txt", "a.mp4 1\n")]}
-    with pytest.raises(InputError, match="b.txt: 'a.mp4' stands in another place"):
+    with pytest.raises(InputError, match="b.txt: 'a.mp4' is listed elsewhere"):
         read_lists(lists)

@@ -38,7 +38,7 @@ def test_columns_can_be_named(tmp_path):
         ("name,label\na,b\n", {"label": "kind"}, "expected for the label 'kind'"),
         ("name,label\na,b\n", {"fold": "fold"}, "expected for the fold 'fold'"),
         ("name,label\na\n", {}, "row 2: 1 columns; expected 2"),
-        ("name,label\na,b\na,c\n", {}, "row 3: 'a' stands there twice"),
+        ("name,label\na,b\na,c\n", {}, "row 3: 'a' is listed twice"),
     ],
 )
 def test_a_bad_table_is_one_sentence(tmp_path, text, columns, said):
