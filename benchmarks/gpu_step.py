@@ -1,15 +1,15 @@
-"""Clips a second of training `base` on a GPU, and the share of the GPU's matrix products that is used.
+"""Training speed of `base` on a GPU in clips per second, and utilization of the GPU.
 
     sh scripts/peers.sh
     PYTHONPATH=peers python benchmarks/gpu_step.py [--batch-size 64] [--updates 20] [--rounds 5] [--no-compile]
 
-Everything is in bfloat16 (autocast), beside timm's ViT-B/16 in bfloat16 on the same input, all compiled. An update is
-what a run does between log lines: front end, targets, forward, backward, clipping, fused AdamW and the commit of the
-codebooks. Each round times all candidates in turn; figures are medians over rounds. *Used* is the arithmetic of an
-update's matrix products and attention (counted by torch, forward and backward), over its time and the largest speed of
-a product of two bfloat16 matrices that was measured first.
+BRIDLE and timm's ViT-B/16 run in bfloat16 (autocast) on the same input, both compiled. An update consists of front
+end, targets, forward, backward, gradient clipping, fused AdamW and the commit of the codebooks. Each round times all
+candidates in turn; results are medians over rounds. *Used* is the speed of an update's matrix products and attention
+(counted by torch, forward and backward), divided by the peak speed of a bfloat16 matrix product, which is measured
+first.
 
---dry-run goes through all of it on a CPU at the smallest sizes, to see that it runs: its figures mean nothing.
+--dry-run runs all steps on a CPU at the smallest sizes. Its timings are meaningless.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from configs import model_settings
 from torch import nn
-from train_step import COLD, LIVE, PEER, TOKENIZER, fast_settings, load_peer, operations, samples_and_frames
+from train_step import COLD, LIVE, PEER, TOKENIZER, load_peer, operations, samples_and_frames
 
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.schedule import Stage
@@ -36,20 +37,20 @@ DRY_PEER = {"embed_dim": 48, "depth": 2, "num_heads": 2}
 
 
 class Candidate(NamedTuple):
-    """Something to be timed."""
+    """An update to be timed."""
 
     update: Callable[[], None]
-    flops: int  # of an update
+    flops: int  # per update
 
 
 def ours(args: argparse.Namespace, stage: Stage, cached: bool, **settings: Any) -> Candidate:
-    """Updates of a stage of `base`, from cached codes or not."""
+    """Updates of a stage of `base`, with or without cached codes."""
     sizes = DRY if args.dry_run else {}
     model = Bridle(BridleSettings(**{"precision": "bfloat16", **settings, **sizes})).to(args.device).train()
     samples, _ = samples_and_frames(args.seconds)
     waveform = 0.1 * torch.randn(args.batch_size, samples, device=args.device)
-    places = model.front_end.grid((samples,))
-    shape = (args.batch_size, places[0] * places[1], model.settings.num_codebooks)
+    frames, bands = model.front_end.grid((samples,))
+    shape = (args.batch_size, frames * bands, model.settings.num_codebooks)
     codes = torch.randint(model.settings.codebook_size, shape, device=args.device) if cached else None
 
     def loss() -> torch.Tensor:
@@ -58,12 +59,12 @@ def ours(args: argparse.Namespace, stage: Stage, cached: bool, **settings: Any) 
 
     model.begin_stage(stage)
     parameters = [p for part in model.trained_parts(stage) for p in part.parameters()]
-    compiles = (lambda: compile_blocks(model, args.backend)) if args.compile else None
-    return _candidate(loss, parameters, compiles, model.commit)
+    compile_model = (lambda: compile_blocks(model, args.backend)) if args.compile else None
+    return _candidate(loss, parameters, compile_model, model.commit)
 
 
 def peer(args: argparse.Namespace) -> Candidate:
-    """Updates of timm's ViT-B, whose loss is the mean of its output."""
+    """Updates of timm's ViT-B; the loss is the mean of its output."""
     _, frames = samples_and_frames(args.seconds)
     model = load_peer(frames, **(DRY_PEER if args.dry_run else {})).to(args.device).train()
     picture = torch.randn(args.batch_size, 1, frames, 128, device=args.device)
@@ -72,14 +73,14 @@ def peer(args: argparse.Namespace) -> Candidate:
         with torch.autocast(args.device.type, dtype=torch.bfloat16):
             return model(picture).float().mean()
 
-    compiles = (lambda: model.compile(backend=args.backend)) if args.compile else None
-    return _candidate(loss, list(model.parameters()), compiles, lambda: None)
+    compile_model = (lambda: model.compile(backend=args.backend)) if args.compile else None
+    return _candidate(loss, list(model.parameters()), compile_model, lambda: None)
 
 
 def _candidate(
     loss: Callable[[], torch.Tensor],
     parameters: list[nn.Parameter],
-    compiles: Callable[[], None] | None,
+    compile_model: Callable[[], None] | None,
     commit: Callable[[], None],
 ) -> Candidate:
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
@@ -91,22 +92,22 @@ def _candidate(
         optimizer.zero_grad()
         commit()
 
-    update()  # codebooks and averages start
-    arithmetic = operations(update)
-    if compiles is not None:
-        compiles()
-    return Candidate(update, arithmetic)
+    update()  # initializes the codebooks and the running averages
+    flops = operations(update)
+    if compile_model is not None:
+        compile_model()
+    return Candidate(update, flops)
 
 
 def matmul_peak(device: torch.device, size: int) -> float:
-    """Floating point operations a second of the fastest of some products of bfloat16 matrices."""
+    """Peak speed of a product of two bfloat16 matrices, in floating point operations per second."""
     a, b = (torch.randn(size, size, device=device).bfloat16() for _ in "ab")
     best = min(_seconds(lambda: a @ b, device, 10) for _ in range(5))
     return 2 * size**3 / best
 
 
 def _seconds(run: Callable[[], Any], device: torch.device, times: int) -> float:
-    """Seconds of one of ``times`` runs that are not waited for in between."""
+    """Mean seconds per run over ``times`` runs, without synchronization between them."""
     run()
     _wait(device)
     start = time.perf_counter()
@@ -122,16 +123,16 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Print a table."""
+    """Time all candidates and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--updates", type=int, default=20, help="of a candidate in a round")
+    parser.add_argument("--updates", type=int, default=20, help="updates of each candidate per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--dry-run", action="store_true", help="smallest sizes, on a CPU")
     args = parser.parse_args()
     if not args.dry_run and not torch.cuda.is_available():
-        parser.error("no GPU was found; --dry-run goes through the same steps on a CPU")
+        parser.error("no GPU found; --dry-run runs the same steps on a CPU")
     args.device = torch.device("cpu" if args.dry_run else "cuda")
     args.backend, args.seconds = "inductor", SECONDS
     if args.dry_run:
@@ -145,7 +146,7 @@ def main() -> None:
         "encoder, live tokenizer": ours(args, LIVE, cached=False),
         "encoder, cold start": ours(args, COLD, cached=False),
         "tokenizer": ours(args, TOKENIZER, cached=False),
-        "base_fast, cached codes": ours(args, LIVE, cached=True, **fast_settings()),
+        "base_fast, cached codes": ours(args, LIVE, cached=True, **model_settings("base_fast")),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):
@@ -157,7 +158,7 @@ def main() -> None:
 def _print_table(
     args: argparse.Namespace, peak: float, runs: dict[str, Candidate], seconds: dict[str, list[float]]
 ) -> None:
-    name = "CPU, smallest sizes: these figures mean nothing" if args.dry_run else torch.cuda.get_device_name()
+    name = "CPU, smallest sizes: timings are meaningless" if args.dry_run else torch.cuda.get_device_name()
     compiled = "compiled" if args.compile else "not compiled"
     print(f"{name}; torch {torch.__version__}, bfloat16, {compiled}, batch {args.batch_size} x {args.seconds} s")
     print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; medians of {args.rounds} rounds of {args.updates} updates\n")
@@ -169,7 +170,7 @@ def _print_table(
         row = [f"{args.batch_size / median:.0f}", f"{1e3 * median:.1f}", f"{rate / 1e12:.1f}"]
         print("| " + " | ".join([name, *row, f"{rate / peak:.2f}", f"{rate / first:.2f}"]) + " |")
     if args.device.type == "cuda":
-        print(f"\npeak of memory, all models at once: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        print(f"\npeak memory, all models together: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":

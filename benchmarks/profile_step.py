@@ -1,18 +1,17 @@
-"""Where the time of an update goes: shares of kinds of operators, by torch.profiler.
+"""Time of a training update by kind of operator, measured with torch.profiler.
 
     python benchmarks/profile_step.py [--size base|tiny] [--precision bfloat16] [--batch-size 2] [--seconds 10.24]
 
-One table: an update of each stage without the optimizer's step. Shares are of the time in operators themselves (on a
-GPU: of its kernels). *Reads* are values that the host asked the device for: each is a wait on a GPU.
+Prints one table with an update of each stage, without the optimizer step. Shares are of self time in operators (on a
+GPU: in kernels). *Reads* are device values that the host reads: on a GPU, each one is a synchronization.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+from configs import model_settings
 from torch.profiler import ProfilerActivity, profile
 
 from bridle_fairseq.nn.bridle import Bridle
@@ -35,16 +34,8 @@ KINDS = {
 READS = ("aten::_local_scalar_dense", "aten::nonzero")
 
 
-def settings_of(size: str) -> dict:
-    """The model's settings in a configuration of examples/audio, but for its stages."""
-    folder = Path(__file__).resolve().parents[1] / "examples/audio/config/pretraining"
-    found = OmegaConf.to_container(OmegaConf.load(folder / f"{size}.yaml").model)
-    known = vars(BridleSettings())
-    return {name: value for name, value in found.items() if name in known and name != "stages"}
-
-
 def kind_of(operator: str) -> str:
-    """Which of :data:`KINDS` an operator is of."""
+    """The kind of an operator: a key of :data:`KINDS`, or "all else"."""
     for kind, names in KINDS.items():
         if operator in names or operator.startswith(tuple(n for n in names if n not in ("aten::mm", "aten::addmm"))):
             return kind
@@ -52,7 +43,7 @@ def kind_of(operator: str) -> str:
 
 
 def shares(model: Bridle, stage: Stage, waveform: torch.Tensor) -> tuple[dict[str, float], int, int]:
-    """Share of the time of each kind, operators, and reads of an update."""
+    """Time share of each kind, number of operators and number of reads in one update."""
 
     def update() -> None:
         out = model(waveform, None, stage)
@@ -60,21 +51,21 @@ def shares(model: Bridle, stage: Stage, waveform: torch.Tensor) -> tuple[dict[st
         model.commit()
         model.zero_grad()
 
-    for _ in range(2):  # codebooks start, memory is there
+    for _ in range(2):  # initializes the codebooks and fills the memory allocator
         update()
     device = waveform.device.type
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
-    with profile(activities=activities) as found:
+    with profile(activities=activities) as profiler:
         update()
-    spent = dict.fromkeys([*KINDS, "all else"], 0.0)
+    seconds = dict.fromkeys([*KINDS, "all else"], 0.0)
     operators = reads = 0
-    for event in found.key_averages():
-        own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
-        spent[kind_of(event.key)] += own
+    for event in profiler.key_averages():
+        self_time = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+        seconds[kind_of(event.key)] += self_time
         operators += event.count * event.key.startswith("aten::")
         reads += event.count * (event.key in READS)
-    total = sum(spent.values())
-    return {kind: value / total for kind, value in spent.items()}, operators, reads
+    total = sum(seconds.values())
+    return {kind: value / total for kind, value in seconds.items()}, operators, reads
 
 
 def main() -> None:
@@ -89,14 +80,14 @@ def main() -> None:
     if args.device == "cpu":
         keep_freed_memory()
     torch.manual_seed(0)
-    model = Bridle(BridleSettings(**settings_of(args.size) | {"precision": args.precision})).to(args.device).train()
+    model = Bridle(BridleSettings(**model_settings(args.size) | {"precision": args.precision})).to(args.device).train()
     waveform = 0.1 * torch.randn(args.batch_size, round(args.seconds * 16000), device=args.device)
     print(f"{args.size}, {args.batch_size} x {args.seconds} s, {args.precision}, {torch.get_num_threads()} threads\n")
     names = [*KINDS, "all else"]
     print("| " + " | ".join(["an update of", *names, "operators", "reads"]) + " |\n|" + "---|" * (len(names) + 3))
     for title, stage in STAGES.items():
-        found, operators, reads = shares(model, stage, waveform)
-        print("| " + " | ".join([title, *(f"{found[name]:.3f}" for name in names), str(operators), str(reads)]) + " |")
+        kinds, operators, reads = shares(model, stage, waveform)
+        print("| " + " | ".join([title, *(f"{kinds[name]:.3f}" for name in names), str(operators), str(reads)]) + " |")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""One update of each stage of `base`, as a ratio to forward and backward of timm's ViT-B in the same run.
+"""Time of one update of each stage of `base`, relative to a forward and backward pass of timm's ViT-B.
 
     sh scripts/peers.sh
     PYTHONPATH=peers python benchmarks/train_step.py [--batch-size 4] [--seconds 10.24] [--precision bfloat16]
 
-Each round times every candidate once, in turn, so that a machine that slows down slows down all of them; the figure is
-the ratio of the medians. The peer computes in float32 unless --peer-precision says otherwise. An update is what a
-trainer runs: front end, targets, forward, backward and the commit of the codebooks, without the optimizer's step
-(timm's figure has none either).
+Each round times every candidate once, in turn, so that a slowdown of the machine affects all of them. The result is
+the ratio of the medians. The peer computes in float32 unless --peer-precision is set. An update consists of front end,
+targets, forward, backward and the commit of the codebooks, without the optimizer step (the peer has none either).
 
-Two more columns say how far down a ratio could go: *arithmetic*, multiplications and additions of matrix products,
-attention and convolutions as a ratio to the peer's, and *floor*, the same where a product of the encoder's size in our
-precision takes what it took in this run, beside one in the peer's.
+Two more columns bound the ratio from below. *arithmetic* is the number of multiplications and additions in matrix
+products, attention and convolutions, relative to the peer's. *floor* is the same, times the measured speed ratio of a
+matrix product of the encoder's size in our precision and in the peer's.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ import sys
 import time
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from configs import model_settings
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from bridle_fairseq.nn.bridle import Bridle
@@ -50,7 +48,7 @@ class _Anything(type):
 
 
 class _NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """timm imports torchvision for its data sets, and PyPI's torchvision fails beside a CPU build of torch."""
+    """Stands in for torchvision: timm imports it for its data sets, and it fails with a CPU build of torch."""
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "torchvision":
@@ -73,7 +71,7 @@ class _NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def load_peer(frames: int, **sizes: int) -> torch.nn.Module:
-    """timm's ViT-B/16 on a frames x 128 input of one channel; ``sizes`` (``depth`` and so on) make it another."""
+    """timm's ViT-B/16 on inputs of 1 x frames x 128; ``sizes`` (``depth`` and so on) override its sizes."""
     sys.meta_path.insert(0, _NoTorchvision())
     try:
         import timm
@@ -83,19 +81,13 @@ def load_peer(frames: int, **sizes: int) -> torch.nn.Module:
 
 
 def samples_and_frames(seconds: float) -> tuple[int, int]:
-    """Samples of a clip, and its frames up to a whole patch: the height of the peer's picture."""
+    """Number of samples of a clip, and of its frames rounded up to whole patches: the height of the peer's input."""
     samples = round(seconds * 16000)
     return samples, -(-(1 + (samples - 400) // 160) // 16) * 16
 
 
-def fast_settings() -> dict[str, Any]:
-    """The settings that `base_fast` changes."""
-    folder = Path(__file__).resolve().parents[1] / "examples/audio/config/pretraining/variant"
-    return OmegaConf.to_container(OmegaConf.load(folder / "fast_base.yaml").model)
-
-
 def candidates(args: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], None]]:
-    """A function for each thing to be timed: the peer, one update of each stage, and the fast recipe."""
+    """The functions to be timed: the peer, an update of each stage, and an update of `base_fast`."""
     samples, frames = samples_and_frames(args.seconds)
     peer = load_peer(frames).to(device)
     picture = torch.randn(args.batch_size, 1, frames, 128, device=device)
@@ -124,7 +116,7 @@ def candidates(args: argparse.Namespace, device: torch.device) -> dict[str, Call
 
     model, half = make(), make(codes_precision="bfloat16")
     half.load_state_dict(model.state_dict())
-    fast = make(**fast_settings() | {"precision": args.precision})
+    fast = make(**model_settings("base_fast") | {"precision": args.precision})
     return {
         PEER: peer_update,
         "encoder, cold start": update(model, COLD),
@@ -137,7 +129,7 @@ def candidates(args: argparse.Namespace, device: torch.device) -> dict[str, Call
 
 
 def product(precision: str, device: torch.device) -> Callable[[], object]:
-    """A matrix product of the size that most of the encoder's have."""
+    """A matrix product of the size that is most frequent in the encoder."""
     x, weight = (torch.randn(*size, device=device, dtype=getattr(torch, precision)) for size in PRODUCT)
     return lambda: torch.nn.functional.linear(x, weight)
 
@@ -157,22 +149,24 @@ FUSED_ON_CPU = {
 
 
 def operations(run: Callable[[], None]) -> int:
-    """Multiplications and additions of one update."""
-    with FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU) as counter:  # torch knows those of GPUs alone
+    """Number of multiplications and additions in one update."""
+    with FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU) as counter:  # torch counts only the GPU kernels
         run()
     return counter.get_total_flops()
 
 
 def main() -> None:
-    """Print a table of seconds and ratios."""
+    """Time all candidates and print seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.24, help="length of a clip")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of ours")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="precision of BRIDLE")
     parser.add_argument("--peer-precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for one thread, if shared")
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: CPU time, for one thread on a shared machine"
+    )
     args = parser.parse_args()
     device = torch.device(args.device)
     if device.type == "cpu":
@@ -184,7 +178,7 @@ def main() -> None:
     clock = time.perf_counter if args.clock == "wall" else time.process_time
     timed = runs | products
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for round_number in range(args.rounds + 1):  # the first one warms up
+    for round_number in range(args.rounds + 1):  # round 0 is a warm-up
         for name, run in timed.items():
             _wait(device)
             start = clock()
