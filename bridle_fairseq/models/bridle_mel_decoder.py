@@ -1,4 +1,4 @@
-"""fairseq model ``bridle_mel_decoder``: log-mel from the codes of a ``bridle`` checkpoint, to hear what they hold."""
+"""fairseq model ``bridle_mel_decoder``: estimates log-mel from the codes of a ``bridle`` checkpoint."""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -15,17 +15,17 @@ from bridle_fairseq.utils.files import file_sha256
 
 @dataclass
 class BridleMelDecoderConfig(FairseqDataclass):
-    """Whose codes, and how large the decoder is."""
+    """The checkpoint of the tokenizer, and the size of the decoder."""
 
     checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
     decoder_width: int = field(default=192, metadata={"help": "width of the decoder"})
-    decoder_depth: int = field(default=2, metadata={"help": "attention blocks of the decoder"})
-    decoder_heads: int = field(default=4, metadata={"help": "their heads"})
+    decoder_depth: int = field(default=2, metadata={"help": "number of attention blocks of the decoder"})
+    decoder_heads: int = field(default=4, metadata={"help": "attention heads of the decoder"})
     settings: Any = field(
-        default=None, metadata={"help": "written by the run: the checkpoint's settings, so that its file can go"}
+        default=None, metadata={"help": "written by the run: settings of the checkpoint; its file is no longer needed"}
     )
     checkpoint_sha256: Optional[str] = field(
-        default=None, metadata={"help": "written by the run: of the checkpoint, to tell its codes from others"}
+        default=None, metadata={"help": "written by the run: hash of the checkpoint, to recognize its codes"}
     )
 
 
@@ -40,10 +40,10 @@ class BridleMelDecoderModel(MelDecoder, BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg, task):
-        """A new decoder for ``cfg.checkpoint``; with ``cfg.settings``, one whose weights are loaded afterwards.
+        """A new decoder for ``cfg.checkpoint``; with ``cfg.settings``, fairseq loads the weights afterwards.
 
         Raises:
-            InputError: the checkpoint cannot be used, or was trained at another sample rate than the task's.
+            InputError: the checkpoint is unusable, or its sample rate is not the task's.
         """
         if getattr(cfg, "settings", None) is not None:
             return cls(cfg, settings_from(cfg.settings))

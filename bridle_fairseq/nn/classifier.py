@@ -1,4 +1,4 @@
-"""A classifier on top of the encoder: pooled patches, a norm and one linear map (METHOD, section 4: fine-tuning)."""
+"""A classifier: pretrained encoder, pooling, a norm and one linear layer (METHOD, section 4: fine-tuning)."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from torch import Tensor, nn
 from bridle_fairseq.nn.frontend import Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
-from bridle_fairseq.nn.pretrained_encoder import FineTuning, TunedEncoder, check_finetuning
+from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization, PretrainedEncoder, check_classifier
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 
 
 def class_scores(logits: Tensor, multi_label: bool) -> Tensor:
-    """Probabilities of the classes, B x classes: each by itself, or of exactly one of them."""
+    """Logits -> probabilities, B x classes: of each class independently, or a distribution over the classes."""
     return logits.sigmoid() if multi_label else logits.softmax(1)
 
 
-class Classifier(TunedEncoder):
+class Classifier(PretrainedEncoder):
     """Encoder, pooling, norm, linear head.
 
     Args:
-        settings: of the pretrained model; front end and encoder are built after them.
-        num_classes: outputs.
+        settings: of the pretrained model.
+        num_classes: number of outputs.
         pooling: see :func:`pool_patches`.
-        freeze_encoder: norm and head alone learn; the encoder gets no gradient.
-        finetuning: regularisation while training; none by default.
+        freeze_encoder: only norm and head learn.
+        regularization: of training; none by default.
 
     Raises:
-        InputError: an unknown pooling, or settings that cannot work.
+        InputError: an unknown pooling, or settings that are not possible.
     """
 
-    finetuning: FineTuning
+    regularization: ClassifierRegularization
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class Classifier(TunedEncoder):
         num_classes: int,
         pooling: str = "mean",
         freeze_encoder: bool = False,
-        finetuning: FineTuning | None = None,
+        regularization: ClassifierRegularization | None = None,
     ) -> None:
         check_settings(settings)
         if pooling not in POOLINGS:
             raise InputError(f"model.pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
-        tuning = FineTuning() if finetuning is None else finetuning
-        check_finetuning(tuning, pooling, freeze_encoder, settings.modality)
-        super().__init__(settings, tuning, freeze_encoder)
+        regularization = regularization or ClassifierRegularization()
+        check_classifier(regularization, pooling, freeze_encoder, settings.modality)
+        super().__init__(settings, regularization, freeze_encoder)
         self.pooling = pooling
         width = pooled_width(self.front_end, settings.encoder_width, pooling)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -55,7 +55,7 @@ class Classifier(TunedEncoder):
         nn.init.zeros_(self.head.bias)
 
     def pooled(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """What :meth:`forward` classifies, B x width, float32."""
+        """The pooled features that :meth:`forward` classifies, B x width, float32."""
         patches = self.patches(source, padding_mask)
         mask = self._patch_mask(patches)
         with self.encoding(source.device):
@@ -69,8 +69,8 @@ class Classifier(TunedEncoder):
         return pool_patches(out, mask.grid, mask.visible_padding, self.pooling)
 
     def _patch_mask(self, patches: Patches) -> GridMask | None:
-        """Which patches the encoder sees, while training with ``mask_time`` or ``mask_frequency``."""
-        s = self.finetuning
+        """The patches to encode, in training with ``mask_time`` or ``mask_frequency``; None for all of them."""
+        s = self.regularization
         if not self.training or not (s.mask_time or s.mask_frequency):
             return None
         steps, rows = patches.grid
@@ -87,9 +87,9 @@ class Classifier(TunedEncoder):
         """Logits of the classes, B x num_classes, float32.
 
         Args:
-            source: what the front end takes (audio: B x S waveforms, image: B x 3 x height x width, video: B x 3 x
-                frames x height x width; of any size).
-            padding_mask: as ``source``, without the axis of colours; or None.
+            source: input of the front end (audio: B x S waveforms, image: B x 3 x height x width, video: B x 3 x frames
+                x height x width; of any size).
+            padding_mask: as ``source`` without the channel axis, or None.
         """
         pooled = self.pooled(source, padding_mask).to(self.head.weight.dtype)
         return self.head(self.norm(pooled)).float()

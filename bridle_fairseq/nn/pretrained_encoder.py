@@ -1,4 +1,4 @@
-"""An encoder that is fine-tuned or frozen, with its front end: what all heads on top of it share."""
+"""A pretrained encoder with its front end, fine-tuned or frozen: the base of classifier and transcriber."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -14,46 +14,46 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.precision import autocast
 
-# Real (not postponed) annotations: omegaconf 2.0, which fairseq pins, reads nothing newer.
+# Evaluated annotations: omegaconf 2.0, which fairseq pins, supports nothing newer.
 
 
 @dataclass
-class EncoderTuning:
-    """Regularisation that keeps every patch; the defaults switch all of it off. Nothing of it acts in evaluation."""
+class EncoderRegularization:
+    """Regularization of fine-tuning that keeps all patches. Off by default, and in evaluation."""
 
     drop_path: float = field(
         default=0.0, metadata={"help": "stochastic depth: probability at the last block, rising linearly from 0"}
     )
     layer_decay: float = field(
-        default=1.0, metadata={"help": "each block learns at this share of the next one's rate; 1: all alike"}
+        default=1.0, metadata={"help": "layer-wise decay: learning rate of a block relative to the next one; 1: none"}
     )
-    spec_augment_mel_bins: int = field(
-        default=0, metadata={"help": "SpecAugment: hide a stretch of up to so many mel bins"}
-    )
-    spec_augment_frames: int = field(
-        default=0, metadata={"help": "SpecAugment: hide a stretch of up to so many frames"}
-    )
+    spec_augment_mel_bins: int = field(default=0, metadata={"help": "SpecAugment: largest number of mel bins to mask"})
+    spec_augment_frames: int = field(default=0, metadata={"help": "SpecAugment: largest number of frames to mask"})
 
 
 @dataclass
-class FineTuning(EncoderTuning):
-    """Regularisation of METHOD's fine-tuning of a classifier, which may leave patches out."""
+class ClassifierRegularization(EncoderRegularization):
+    """Regularization of a classifier (METHOD, section 4), which can also leave out patches."""
 
-    mask_time: float = field(default=0.0, metadata={"help": "share of the time steps of patches that is left out"})
+    mask_time: float = field(default=0.0, metadata={"help": "fraction of the time steps of patches to leave out"})
     mask_frequency: float = field(
-        default=0.0, metadata={"help": "share of the frequency rows of patches that is left out"}
+        default=0.0, metadata={"help": "fraction of the frequency rows of patches to leave out"}
     )
 
 
 class LayerGroup(NamedTuple):
-    """A parameter's ``param_group``, the attribute that fairseq carries over to its float32 copies of parameters."""
+    """Value of a parameter's attribute ``param_group``, which fairseq copies to its float32 copies of parameters."""
 
     lr_scale: float  # factor on the learning rate
 
 
-def check_tuning(s: EncoderTuning, freeze_encoder: bool, modality: str = "audio") -> None:
-    """Raise :class:`InputError` with one sentence for what cannot work or would have no effect."""
-    off = {f.name: f.default for f in fields(s)}  # FineTuning has more of them
+def check_regularization(s: EncoderRegularization, freeze_encoder: bool, modality: str = "audio") -> None:
+    """Check that settings are possible and have an effect.
+
+    Raises:
+        InputError: with one sentence for the first setting that is not or has none.
+    """
+    off = {f.name: f.default for f in fields(s)}  # a ClassifierRegularization has more fields
 
     def given(*names: str) -> dict[str, float]:
         return {name: getattr(s, name) for name in names if name in off}
@@ -77,9 +77,9 @@ def check_tuning(s: EncoderTuning, freeze_encoder: bool, modality: str = "audio"
             )
 
 
-def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool, modality: str = "audio") -> None:
-    """:func:`check_tuning` of a classifier that pools its patches like this."""
-    check_tuning(s, freeze_encoder, modality)
+def check_classifier(s: ClassifierRegularization, pooling: str, freeze_encoder: bool, modality: str = "audio") -> None:
+    """:func:`check_regularization` of a classifier with this pooling."""
+    check_regularization(s, freeze_encoder, modality)
     if pooling == "frequency" and s.mask_frequency:
         raise InputError(
             f"model.mask_frequency is {s.mask_frequency} with model.pooling frequency, which needs all rows; expected 0"
@@ -87,10 +87,12 @@ def check_finetuning(s: FineTuning, pooling: str, freeze_encoder: bool, modality
 
 
 def decay_learning_rates(encoder: nn.Module, blocks: nn.ModuleList, layer_decay: float) -> None:
-    """Mark the encoder's parameters so that early layers learn more slowly (optimizer ``bridle_adamw``).
+    """Layer-wise learning rate decay, for the optimizer ``bridle_adamw``.
 
-    The last block of n has ``layer_decay`` times the rate of norm and head, the first ``layer_decay ** n``, the patch
-    embedding and the class token ``layer_decay ** (n + 1)`` (layer-wise decay of BEiT, arXiv 2106.08254, section 3.2).
+    Relative to norm and head, the last of n blocks has the rate ``layer_decay``, the first ``layer_decay ** n``, and
+    patch embedding and class token ``layer_decay ** (n + 1)``.
+
+    Source: BEiT (arXiv 2106.08254, section 3.2).
     """
     layers = {id(p): number + 1 for number, block in enumerate(blocks) for p in block.parameters()}
     above = len(blocks) + 1
@@ -99,46 +101,46 @@ def decay_learning_rates(encoder: nn.Module, blocks: nn.ModuleList, layer_decay:
         parameter.param_group = LayerGroup(layer_decay ** (above - layer))  # type: ignore[attr-defined]
 
 
-class TunedEncoder(nn.Module):
+class PretrainedEncoder(nn.Module):
     """Front end and encoder of a pretrained model.
 
     Args:
         settings: of the pretrained model.
-        tuning: regularisation while training.
+        regularization: of training.
         freeze_encoder: the encoder gets no gradient and stays in eval mode.
     """
 
-    def __init__(self, settings: BridleSettings, tuning: EncoderTuning, freeze_encoder: bool) -> None:
+    def __init__(self, settings: BridleSettings, regularization: EncoderRegularization, freeze_encoder: bool) -> None:
         super().__init__()
         s = self.settings = settings
-        self.finetuning, self.freeze_encoder = tuning, freeze_encoder
+        self.regularization, self.freeze_encoder = regularization, freeze_encoder
         self.front_end = front_end_of(s)
-        self.encoder = Encoder(
-            self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads, drop_path=tuning.drop_path
-        )
+        sizes = (self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads)
+        self.encoder = Encoder(*sizes, drop_path=regularization.drop_path)
         if freeze_encoder:
             self.encoder.requires_grad_(False)
-        elif tuning.layer_decay != 1:
-            decay_learning_rates(self.encoder, self.encoder.blocks, tuning.layer_decay)
+        elif regularization.layer_decay != 1:
+            decay_learning_rates(self.encoder, self.encoder.blocks, regularization.layer_decay)
 
-    def train(self, mode: bool = True) -> "TunedEncoder":
-        """As of any module, but a frozen encoder stays in eval mode: fairseq's trainer calls this at every update."""
+    def train(self, mode: bool = True) -> "PretrainedEncoder":
+        """Set the mode, but keep a frozen encoder in eval mode; fairseq's trainer calls this at every update."""
         super().train(mode)
         if self.freeze_encoder:
             self.encoder.eval()
         return self
 
     def patches(self, source: Tensor, padding_mask: Tensor | None = None) -> Patches:
-        """Patches of a batch, with SpecAugment while training."""
-        hides = self.finetuning.spec_augment_frames or self.finetuning.spec_augment_mel_bins
-        return self.front_end(source, padding_mask, self._spec_augment if self.training and hides else None)
+        """Patches of a batch, in training with SpecAugment."""
+        masks = self.regularization.spec_augment_frames or self.regularization.spec_augment_mel_bins
+        return self.front_end(source, padding_mask, self._spec_augment if self.training and masks else None)
 
     def _spec_augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
-        s = self.finetuning
+        """B x 1 x M x mel -> the same."""
+        s = self.regularization
         return spec_augment(x.squeeze(1), frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins).unsqueeze(1)
 
     def encoding(self, device: torch.device) -> ExitStack:
-        """The context in which the encoder runs: its precision, and no gradient where it is frozen."""
+        """Context for the encoder's forward pass: its precision, and no gradient if it is frozen."""
         context = ExitStack()
         if self.freeze_encoder:
             context.enter_context(torch.no_grad())

@@ -14,7 +14,7 @@ from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.tasks.datasets import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
-from bridle_fairseq.utils.distributed import draw_apart
+from bridle_fairseq.utils.distributed import decorrelate_rng
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 from bridle_fairseq.utils.memory import keep_freed_memory
 
@@ -203,7 +203,7 @@ class MediaTask(FairseqTask):
             for log in self.skips.values():
                 log.check(self.cfg.max_skipped)
         log_memory()
-        draw_apart()
+        decorrelate_rng()
         loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if ignore_grad:  # a stand-in for a batch that this rank does not have: fairseq would count it
             sample_size, log = _zero(sample_size), {key: _zero(value) for key, value in log.items()}

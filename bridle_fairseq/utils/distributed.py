@@ -19,7 +19,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def draw_apart() -> None:
+def decorrelate_rng() -> None:
     """Give this rank random numbers of its own from here on.
 
     fairseq seeds the generators of all ranks alike at every update: each would hide the same places and mix in the same

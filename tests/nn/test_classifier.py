@@ -7,7 +7,7 @@ import torch
 
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.nn.pretrained_encoder import FineTuning
+from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
@@ -90,12 +90,12 @@ def test_unknown_pooling_is_named() -> None:
 @pytest.mark.parametrize("samples", [300, 16000, 5 * 16000])
 def test_clips_of_any_length_and_any_grid(pooling, samples) -> None:
     """Far longer and far shorter than in pretraining; positions are computed for the grid at hand."""
-    options = FineTuning(mask_time=0.2, mask_frequency=0.0 if pooling == "frequency" else 0.2)
+    options = ClassifierRegularization(mask_time=0.2, mask_frequency=0.0 if pooling == "frequency" else 0.2)
     for patch_size, bins in (([8, 16], 40), ([16, 16], 128), ([3, 50], 64)):
         settings = BridleSettings(
             encoder_width=16, encoder_depth=1, encoder_heads=2, num_mel_bins=bins, patch_size=patch_size
         )
-        model = Classifier(settings, 5, pooling, finetuning=options).eval()
+        model = Classifier(settings, 5, pooling, regularization=options).eval()
         alone = model(torch.ones(1, samples).cumsum(1).sin())
         assert alone.shape == (1, 5) and torch.isfinite(alone).all()
         source, padding = padded([torch.ones(samples).cumsum(0).sin(), torch.randn(2 * samples)])
@@ -106,7 +106,7 @@ def test_clips_of_any_length_and_any_grid(pooling, samples) -> None:
 def test_masked_patches_do_not_matter_while_training() -> None:
     """With as good as all time steps hidden, what is left is one column: the pooled vector is that of a short clip."""
     torch.manual_seed(0)
-    model = classifier(finetuning=FineTuning(mask_time=0.99)).train()
+    model = classifier(regularization=ClassifierRegularization(mask_time=0.99)).train()
     seen = []
     model.encoder.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
     assert model(torch.randn(2, 16000)).shape == (2, 5)

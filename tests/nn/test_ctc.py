@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.ctc import BLANK, Emissions, Transcriber, ctc_loss, emitted_frames, greedy, needed_frames
-from bridle_fairseq.nn.pretrained_encoder import EncoderTuning
+from bridle_fairseq.nn.pretrained_encoder import EncoderRegularization
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
@@ -98,7 +98,8 @@ def test_the_encoder_learns_unless_it_is_frozen() -> None:
 
     assert learns() == {"encoder", "norm", "frame_head"}
     assert learns(freeze_encoder=True) == {"norm", "frame_head"}
-    assert learns(finetuning=EncoderTuning(drop_path=0.2, layer_decay=0.5, spec_augment_frames=20)) == learns()
+    regularization = EncoderRegularization(drop_path=0.2, layer_decay=0.5, spec_augment_frames=20)
+    assert learns(regularization=regularization) == learns()
 
 
 def test_mistakes_are_told_in_a_sentence() -> None:
@@ -107,7 +108,7 @@ def test_mistakes_are_told_in_a_sentence() -> None:
         (image, {}, "the pretrained model is of modality image; expected one of sound"),
         (SETTINGS, {"pooling": "class_token"}, "model.pooling is 'class_token'; expected one of mean, frequency"),
         (SETTINGS, {"upsample": 0}, "model.upsample is 0; expected 1 or more"),
-        (SETTINGS, {"finetuning": EncoderTuning(drop_path=1.0)}, "model.drop_path is 1.0"),
+        (SETTINGS, {"regularization": EncoderRegularization(drop_path=1.0)}, "model.drop_path is 1.0"),
     ):
         with pytest.raises(InputError, match=sentence):
             transcriber(settings, **options)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.classifier import Classifier
-from bridle_fairseq.nn.pretrained_encoder import FineTuning, check_finetuning
+from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization, check_classifier
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
@@ -26,16 +26,17 @@ MISTAKES = [
 @pytest.mark.parametrize(("settings", "pooling", "freeze", "sentence"), MISTAKES)
 def test_what_cannot_work_is_named(settings, pooling, freeze, sentence) -> None:
     with pytest.raises(InputError, match=sentence):
-        Classifier(BridleSettings(encoder_width=16, encoder_heads=2), 3, pooling, freeze, FineTuning(**settings))
+        sizes = BridleSettings(encoder_width=16, encoder_heads=2)
+        Classifier(sizes, 3, pooling, freeze, ClassifierRegularization(**settings))
 
 
 def test_what_works_with_a_frozen_encoder() -> None:
-    check_finetuning(FineTuning(spec_augment_frames=192, spec_augment_mel_bins=48), "frequency", True)
+    check_classifier(ClassifierRegularization(spec_augment_frames=192, spec_augment_mel_bins=48), "frequency", True)
 
 
 def test_learning_rates_fall_layer_by_layer() -> None:
     settings = BridleSettings(encoder_width=16, encoder_depth=3, encoder_heads=2)
-    model = Classifier(settings, 3, finetuning=FineTuning(layer_decay=0.5))
+    model = Classifier(settings, 3, regularization=ClassifierRegularization(layer_decay=0.5))
     expected = {"encoder.patch_embed": 0.5**4, "encoder.class_token": 0.5**4, "encoder.norm": 1.0}
     expected |= {f"encoder.blocks.{number}": 0.5 ** (3 - number) for number in range(3)}
     for name, parameter in model.named_parameters():
@@ -57,7 +58,7 @@ def test_nothing_of_it_acts_in_evaluation_and_all_of_it_in_training() -> None:
         {"mask_time": 0.3},
         {"mask_frequency": 0.3},
     ):
-        model = Classifier(sizes, 3, finetuning=FineTuning(**settings))
+        model = Classifier(sizes, 3, regularization=ClassifierRegularization(**settings))
         model.load_state_dict(plain.state_dict())
         expected = plain(source)
         assert torch.equal(model.eval()(source), expected), settings
