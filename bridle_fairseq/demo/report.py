@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file that needs nothing else, for light and dark screens of any width."""
+"""The demo's page: one self-contained HTML file, for light and dark screens of any width."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridle_fairseq.report import charts, figures
+from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example
+from bridle_fairseq.report.images import code_colours
 from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
 from bridle_fairseq.training.log import Record
 
 
 @dataclass
-class Row:
-    """A line of the result table."""
+class ResultRow:
+    """A row of the result table."""
 
     name: str
     accuracy: float
-    chosen: str = ""  # what validation chose
+    chosen: str = ""  # settings that were chosen on the validation split
     best: bool = False
 
 
 @dataclass
 class Page:
-    """All that the page shows."""
+    """The contents of the page."""
 
     headline: str
     summary: str
-    facts: list[tuple[str, str]]  # value, what it is
+    facts: list[tuple[str, str]]  # value, description
     records: Sequence[Record]
     bands: list[Band]  # the stages
-    rows: list[Row]  # empty without labels
+    rows: list[ResultRow]  # empty without labels
     table_note: str
     clips: list[Example]
-    shown: tuple[str, str]  # title of and text above the clips
+    shown: tuple[str, str]  # title and text above the clips
     codebooks: list[np.ndarray]  # K arrays, C x D
     codebook_size: int
-    mask_ratio: float  # share of the patches that is hidden
-    places: list[tuple[str, str]]  # what, path
-    commands: list[tuple[str, str]]  # what it does, command
+    mask_ratio: float  # fraction of masked patches
+    files: list[tuple[str, str]]  # description, path
+    commands: list[tuple[str, str]]  # description, command
     footer: str = ""
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """The page as HTML text."""
     body = [
         header("bridle demo", page.headline, page.summary, page.facts),
         _result(page),
@@ -61,7 +62,7 @@ def render(page: Page) -> str:
 
 
 def _result(page: Page) -> str:
-    title = "<h2>What the frozen encoder knows</h2>"
+    title = "<h2>Linear probes of the frozen encoder</h2>"
     if not page.rows:
         return f'{title}<p class="soft">{html.escape(page.table_note)}</p>'
     rows = "".join(
@@ -82,12 +83,10 @@ def _meter(accuracy: float) -> str:
 def _clips(page: Page) -> str:
     if not page.clips:
         return ""
-    colours = [charts.code_colours(codebook) for codebook in page.codebooks]
+    colours = [code_colours(codebook) for codebook in page.codebooks]
     clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in page.clips)
     title, text = page.shown
-    text += (
-        f" Below, {100 * page.mask_ratio:.0f} % of the patches are hidden from the encoder, and their codes predicted:"
-    )
+    text += f" Below, {100 * page.mask_ratio:.0f} % of the patches are masked, and their codes predicted:"
     return (
         f"<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p>"
         f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
@@ -95,6 +94,6 @@ def _clips(page: Page) -> str:
 
 
 def _next(page: Page) -> str:
-    places = "".join(f"<dt>{html.escape(k)}</dt><dd><code>{html.escape(v)}</code></dd>" for k, v in page.places)
+    files = "".join(f"<dt>{html.escape(k)}</dt><dd><code>{html.escape(v)}</code></dd>" for k, v in page.files)
     commands = "".join(f"<p>{html.escape(k)}</p><pre>{html.escape(v)}</pre>" for k, v in page.commands)
-    return f"<h2>Where everything is</h2><dl>{places}</dl><h2>What to run next</h2>{commands}"
+    return f"<h2>Files</h2><dl>{files}</dl><h2>What to run next</h2>{commands}"

@@ -1,4 +1,4 @@
-"""The page that compares runs."""
+"""The page that compares several runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridle_fairseq.report.run import Run, configuration
 from bridle_fairseq.report.sections import chart_card, document, header
 from bridle_fairseq.training.log import series
 
-LAST = (  # metric, what it is; {k} stands for the level
+LAST = (  # metric and its title; {k} stands for the level
     ("loss", "loss"),
     ("acc_{k}", "accuracy, level {k}"),
     ("cosine", "cosine"),
@@ -23,29 +23,29 @@ LAST = (  # metric, what it is; {k} stands for the level
     ("wer", "word error rate"),
     ("uer", "symbol error rate"),
 )
-# metrics whose values in validation are drawn too
+# metrics of which validation is drawn, too
 VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine", "accuracy", "precision_at_1", "mAP", "wer", "uer")
 
 
 def comparison(runs: Sequence[Run]) -> str:
-    """Several runs on one page: where they differ, how they ended, and their curves on common axes."""
+    """The page as HTML: final metrics, differences in configuration, and curves on common axes."""
     names = _names(runs)
     body = [
         header("bridle runs compared", " and ".join(names), "Each run has its own colour on this page.", []),
         _key(names),
-        "<h2>How they ended</h2>",
+        "<h2>Final metrics</h2>",
         figures.table(("", *names), _results(runs)),
-        "<h2>Where they differ</h2>",
+        "<h2>Differences in configuration</h2>",
         _differences(runs, names),
         "<h2>Curves</h2>",
-        '<p class="soft">Dashed lines are of validation. Stages are not drawn where the runs have different ones.</p>',
+        '<p class="soft">Dashed lines are validation. Stages are drawn only if all runs have the same ones.</p>',
         f'<div class="grid2">{"".join(_curves(runs, names))}</div>',
     ]
     return document(f"{' and '.join(names)}: bridle runs", body)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Names that tell the runs apart: their folders', with as much of the path as that takes."""
+    """Unique names of the runs: the shortest tails of their paths that differ."""
     for depth in range(1, 9):
         names = ["/".join(run.folder.parts[-depth:]) for run in runs]
         if len(set(names)) == len(names):
@@ -73,18 +73,18 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
     for level in range(1, levels + 1):
         cells = []
         for run in runs:
-            found = series(run.records, f"perplexity_{level}")
-            cells.append(f"{found[-1][1]:.1f} of {run.model.settings.codebook_size}" if found else "")
+            values = series(run.records, f"perplexity_{level}")
+            cells.append(f"{values[-1][1]:.1f} of {run.model.settings.codebook_size}" if values else "")
         rows.append([f"perplexity, level {level}", *cells])
     return rows
 
 
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
     tables = [dict(configuration(run.cfg)) for run in runs]
-    keys = list(dict.fromkeys(key for found in tables for key in found))
-    rows = [[key, *[found.get(key, "") for found in tables]] for key in keys if len({f.get(key) for f in tables}) > 1]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    rows = [[key, *[table.get(key, "") for table in tables]] for key in keys if len({t.get(key) for t in tables}) > 1]
     if not rows:
-        return '<p class="soft">In no setting.</p>'
+        return '<p class="soft">None.</p>'
     return figures.table(("setting", *names), rows)
 
 

@@ -128,7 +128,8 @@ def embedding_map(model: Any, items: Items, most: int) -> Map | None:
         labels += [items.label(int(row)) or "no label" for row in batch["id"]]
     if len(labels) < 3:
         return None
-    return Map(*_project(np.concatenate(vectors)), labels)
+    points, method = _project(np.concatenate(vectors))
+    return Map(points, labels, method)
 
 
 def _project(vectors: np.ndarray) -> tuple[np.ndarray, str]:

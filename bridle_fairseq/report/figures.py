@@ -1,4 +1,4 @@
-"""Figures that are no curves over updates: use of codes, right and wrong predictions, a map of points."""
+"""Figures other than charts over updates: use of codes, right and wrong predictions, a map of embeddings, tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import numpy as np
 
 from bridle_fairseq.report import charts
 from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map
+from bridle_fairseq.report.images import png_uri
 
 COLOURS, SHAPES = 8, 3
 PREDICTION = {VISIBLE: (128, 122, 116), RIGHT: (22, 148, 168), WRONG: (226, 124, 52)}
-_PREDICTION_NAMES = ((RIGHT, "right"), (WRONG, "wrong"), (VISIBLE, "not hidden"))
+_PREDICTION_NAMES = ((RIGHT, "right"), (WRONG, "wrong"), (VISIBLE, "visible"))
 
 
 def usage_histogram(usage: np.ndarray, level: int, dead_share: float) -> str:
-    """Bars of a level's code frequencies (C), the most used code first, in units of even use; dead codes marked."""
+    """Bar chart of the use of a level's codes, sorted, as multiples of even use; dead codes are marked.
+
+    Args:
+        usage: frequency of each code, C.
+        level: number of the level, from 1.
+        dead_share: codes below this multiple of even use are dead.
+    """
     share = np.sort(usage)[::-1] / max(usage.sum(), 1e-12) * len(usage)
     top = max(float(share[0]) * 1.06, 1.2)
     wide = (charts.WIDTH - charts.LEFT - charts.RIGHT) / len(share)
@@ -50,15 +57,15 @@ def usage_histogram(usage: np.ndarray, level: int, dead_share: float) -> str:
 
 
 def prediction_rows(predicted: np.ndarray) -> str:
-    """For each level, where a clip's hidden codes were predicted right and wrong: rows x columns x K -> HTML."""
+    """HTML that shows for each level where masked codes were predicted right and wrong: rows x columns x K -> text."""
     rows = []
     for level in range(predicted.shape[2]):
         pixels = np.zeros((*predicted.shape[:2], 3), np.uint8)
         for kind, colour in PREDICTION.items():
             pixels[predicted[..., level] == kind] = colour
-        hidden = predicted[..., level] != VISIBLE
-        right = float((predicted[..., level] == RIGHT).sum() / max(hidden.sum(), 1))
-        source = charts.data_uri("image/png", charts.png(pixels))
+        masked = predicted[..., level] != VISIBLE
+        right = float((predicted[..., level] == RIGHT).sum() / max(masked.sum(), 1))
+        source = png_uri(pixels)
         rows.append(
             f"<span>predicted {level + 1}<br>{100 * right:.0f} % right</span>"
             f'<img class="codes" src="{source}" alt="predictions of level {level + 1}: {100 * right:.0f} % right">'
@@ -67,23 +74,23 @@ def prediction_rows(predicted: np.ndarray) -> str:
 
 
 def prediction_legend() -> str:
-    """What the colours of :func:`prediction_rows` mean."""
+    """The legend of :func:`prediction_rows` as HTML."""
     items = "".join(
         f'<li><i style="border-color:rgb{PREDICTION[kind]}"></i>{name}</li>' for kind, name in _PREDICTION_NAMES
     )
     return f'<ul class="legend">{items}</ul>'
 
 
-def scatter(found: Map) -> str:
-    """A map of points with a colour and a shape for each label, and its legend."""
-    counts = Counter(found.labels)
+def scatter(embeddings: Map) -> str:
+    """A map of embeddings with a colour and a shape for each label, and its legend."""
+    counts = Counter(embeddings.labels)
     names = sorted(name for name, _ in counts.most_common(COLOURS * SHAPES - 1))
     rest = len(counts) - len(names)
-    low, high = found.points.min(0), found.points.max(0)
-    place = (found.points - low) / np.maximum(high - low, 1e-9)
+    low, high = embeddings.points.min(0), embeddings.points.max(0)
+    place = (embeddings.points - low) / np.maximum(high - low, 1e-9)
     width, height, edge = charts.WIDTH * 1.6, charts.HEIGHT * 1.6, 10
     marks = []
-    for (x, y), name in zip(place, found.labels, strict=True):
+    for (x, y), name in zip(place, embeddings.labels, strict=True):
         number = names.index(name) if name in names else COLOURS * SHAPES - 1
         at = (edge + x * (width - 2 * edge), height - edge - y * (height - 2 * edge))
         marks.append(_mark(number, *at, html.escape(name)))
@@ -94,7 +101,7 @@ def scatter(found: Map) -> str:
         f'<li><svg class="key" viewBox="0 0 12 12">{_mark(number, 6, 6)}</svg>{html.escape(name)}</li>'
         for number, name in entries
     )
-    label = f"{found.how} of {len(found.labels)} clips of {len(counts)} classes"
+    label = f"{embeddings.method} of {len(embeddings.labels)} clips of {len(counts)} classes"
     return (
         f'<ul class="legend">{legend}</ul><svg class="map" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{label}">{"".join(marks)}</svg>'
@@ -112,7 +119,7 @@ def _mark(number: int, x: float, y: float, title: str = "") -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column names the row."""
+    """A table as HTML; the first column has the names of the rows."""
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(
         f"<tr><th>{html.escape(row[0])}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row[1:])}</tr>"

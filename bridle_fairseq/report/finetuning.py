@@ -15,25 +15,25 @@ from bridle_fairseq.report.run import Run
 from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
 from bridle_fairseq.training.log import series
 
-METRICS = (  # of validation, in the order in which they are shown: name, title, what it is
+METRICS = (  # of validation, in the order of the page: name, title, description
     ("accuracy", "Accuracy", "share of clips whose highest score is their class"),
     ("top5_accuracy", "Top-5 accuracy", "share of clips with their class among the five highest scores"),
     ("precision_at_1", "Precision at 1", "share of clips whose highest score is one of their classes"),
     ("mAP", "mAP", "mean over classes of the average precision"),
     ("mAUC", "mAUC", "mean over classes of the area under the ROC curve"),
 )
-ERROR_RATES = (  # of the validation of transcripts; above 1 where more is said than there was
-    ("wer", "Word error rate", "errors a word of greedy transcripts"),
-    ("uer", "Symbol error rate", "errors a letter, or a piece, of greedy transcripts"),
+ERROR_RATES = (  # of the validation of transcripts; insertions can make them exceed 1
+    ("wer", "Word error rate", "errors per word of greedy transcripts"),
+    ("uer", "Symbol error rate", "errors per letter, or per piece, of greedy transcripts"),
 )
 COLUMNS = ("display_name", "positives", "average_precision", "recall", "f1")  # of the table of classes
-HARDEST = 20  # classes that are shown at once
-MATRIX_CLASSES = 24  # a larger confusion matrix is not readable; its largest entries are
+HARDEST = 20  # classes that are not collapsed
+MATRIX_CLASSES = 24  # a larger confusion matrix is not readable; only its largest entries are shown
 CONFUSIONS = 12
 
 
 def finetuning_page(run: Run) -> str:
-    """A run of ``bridle_classification`` or ``bridle_ctc`` as HTML: curves, and which classes are still confused."""
+    """The page of a run of ``bridle_classification`` or ``bridle_ctc`` as HTML."""
     body = [
         header("bridle fine-tuning run", run.name, _lead(run), _facts(run)),
         _curves(run),
@@ -47,24 +47,24 @@ def finetuning_page(run: Run) -> str:
 
 def _lead(run: Run) -> str:
     model = run.model
-    what = "a linear probe on the frozen encoder" if model.freeze_encoder else "encoder and head learn"
+    trained = "a linear probe on the frozen encoder" if model.freeze_encoder else "encoder and head learn"
     if isinstance(model, Transcriber):
-        heard = f"Transcripts of {model.num_symbols} symbols by CTC, a frame every {model.frame_ms:g} ms"
+        outputs = f"Transcripts of {model.num_symbols} symbols by CTC, a frame every {model.frame_ms:g} ms"
     else:
-        heard = f"{model.head.out_features} classes"
-    return f"{heard}, {model.pooling} pooling, {what}. Pretrained: {run.cfg['model'].get('checkpoint')}."
+        outputs = f"{model.head.out_features} classes"
+    return f"{outputs}, {model.pooling} pooling, {trained}. Pretrained: {run.cfg['model'].get('checkpoint')}."
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    found = [(f"{run.updates}", "updates"), *duration(run.records)]
+    facts = [(f"{run.updates}", "updates"), *duration(run.records)]
     saved = run.cfg.get("checkpoint") or {}
     metric = str(saved.get("best_checkpoint_metric", ""))
     values = series(run.records, metric, "valid")
     if values:
         choose = max if saved.get("maximize_best_checkpoint_metric") else min
         update, best = choose(values, key=lambda point: point[1])
-        found += [(f"{best:.3f}", f"best {metric}, after {update}"), (f"{values[-1][1]:.3f}", f"{metric} at the end")]
-    return found
+        facts += [(f"{best:.3f}", f"best {metric}, after {update}"), (f"{values[-1][1]:.3f}", f"{metric} at the end")]
+    return facts
 
 
 def _curves(run: Run) -> str:
@@ -91,7 +91,7 @@ def _curves(run: Run) -> str:
 
 
 def _table(run: Run, name: str) -> list[list[str]]:
-    """The rows of a table that the last validation wrote; none where there is none."""
+    """The rows of a table of the last validation; none if it wrote none."""
     results = (run.cfg.get("task") or {}).get("results")
     folder = run.folder / results if results else run.checkpoint.parent
     path = Path(folder, f"valid.{name}.csv")
@@ -128,19 +128,19 @@ def _confusion(run: Run) -> str:
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
     pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
     listed = [[names[a], names[b], f"{counts[a, b]} of {counts[a].sum()}"] for a, b in pairs]
-    most = figures.table(("true", "taken for", "clips"), listed) if listed else '<p class="soft">Nothing.</p>'
+    most = figures.table(("true", "predicted", "clips"), listed) if listed else '<p class="soft">No errors.</p>'
     matrix = _matrix(names, counts) if len(names) <= MATRIX_CLASSES else ""
-    return f'<h2>What is taken for what</h2><p class="soft">The last validation.</p>{most}{matrix}'
+    return f'<h2>Confusion matrix</h2><p class="soft">The last validation.</p>{most}{matrix}'
 
 
 def _matrix(names: list[str], counts: np.ndarray) -> str:
-    """The confusion matrix as a table, each row shaded by its shares."""
+    """The confusion matrix as a table; cells are shaded by their share of the row."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     top = "".join(f"<th><span>{html.escape(name)}</span></th>" for name in names)
     lines = []
-    for name, row, of_row in zip(names, counts.tolist(), shares.tolist(), strict=True):
+    for name, row, row_shares in zip(names, counts.tolist(), shares.tolist(), strict=True):
         cells = "".join(
-            f'<td style="--share:{share:.2f}">{count or ""}</td>' for count, share in zip(row, of_row, strict=True)
+            f'<td style="--share:{share:.2f}">{count or ""}</td>' for count, share in zip(row, row_shares, strict=True)
         )
         lines.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
     return (

@@ -1,13 +1,14 @@
-"""The page about one run."""
+"""The page about one pretraining run."""
 
 from __future__ import annotations
 
 import html
 
 from bridle_fairseq.quantization.statistics import level_statistics
-from bridle_fairseq.report import charts, figures
+from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.examples import Items, embedding_map, examples, items_of
+from bridle_fairseq.report.images import code_colours
 from bridle_fairseq.report.run import Run
 from bridle_fairseq.report.sections import (
     by_level,
@@ -25,13 +26,13 @@ from bridle_fairseq.training.log import series
 
 
 def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
-    """One run as HTML.
+    """The page of a run as HTML.
 
     Args:
-        run: what it left.
-        manifest: of the clips to show; None: the run's validation split, if it is still there.
-        clips: shown with their codes and predictions.
-        points: clips on the map of embeddings, at most.
+        run: the run.
+        manifest: of the clips to show; None: the run's validation split, if it still exists.
+        clips: number of clips shown with codes and predictions.
+        points: maximum number of clips on the map of embeddings.
 
     Raises:
         InputError: the manifest or its files cannot be used.
@@ -52,18 +53,18 @@ def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """(value, what it is) of what one wants to know first."""
+    """The most important facts: (value, description)."""
     encoder = sum(p.numel() for p in run.model.encoder.parameters())
-    found = [
+    shown = [
         (f"{run.updates}", "updates"),
         (f"{len(run.bands)}", "stages begun"),
         (f"{encoder / 1e6:.3g} M", "encoder"),
     ]
-    found += duration(run.records)
+    shown += duration(run.records)
     probe = series(run.records, "knn_accuracy", "valid")
     if probe:
-        found.append((f"{probe[-1][1]:.3f}", "k-NN accuracy at the end"))
-    return found
+        shown.append((f"{probe[-1][1]:.3f}", "k-NN accuracy at the end"))
+    return shown
 
 
 def _lead(run: Run) -> str:
@@ -74,27 +75,27 @@ def _lead(run: Run) -> str:
 
 
 def _probe_and_memory(run: Run) -> list[str]:
-    parts = []
+    cards = []
     probe = [Line("k-NN on the labelled manifest", series(run.records, "knn_accuracy", "valid"), 2)]
     if probe[0].points:
-        parts.append(
+        cards.append(
             chart_card("Probe accuracy", "frozen encoder, while it is being pretrained", probe, run.bands, top=1.0)
         )
-    return [*parts, *memory_cards(run.records, run.bands)]
+    return [*cards, *memory_cards(run.records, run.bands)]
 
 
 def _changes(run: Run) -> list[str]:
-    """Charts of dead codes and of restarts, where the run logged them."""
+    """Charts of dead and of restarted codes, if the run logged them."""
     share = run.model.quantizer.codebooks.restart_threshold
-    found = []
+    cards = []
     for metric, title, text in (
         ("dead", "Dead codes", f"codes used less than {share:g} times as often as even use would have it"),
         ("revived", "Revived codes", "dead codes that restarted in an update, mean over the log's interval"),
     ):
         lines = by_level(run.records, metric)
         if any(line.points for line in lines):
-            found.append(chart_card(title, text, lines, run.bands))
-    return found
+            cards.append(chart_card(title, text, lines, run.bands))
+    return cards
 
 
 def _usage(run: Run) -> str:
@@ -123,28 +124,29 @@ def _usage(run: Run) -> str:
 
 
 def _examples(run: Run, items: Items | None, count: int) -> str:
-    title = "<h2>What goes in, its codes, and what is predicted of them</h2>"
+    title = "<h2>Inputs, codes and predictions</h2>"
     if items is None:
         text = "The run's manifests are not where they were. Show clips with --manifest."
         return f'{title}<p class="soft">{text}</p>'
-    found = examples(run.model, items, count)
-    if not found:
+    shown = examples(run.model, items, count)
+    if not shown:
         return ""
-    colours = [charts.code_colours(codebook) for codebook in run.model.quantizer.codebooks.codes.cpu().numpy()]
-    clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in found)
-    hidden = round(100 * run.model.settings.mask_ratio)
+    colours = [code_colours(codebook) for codebook in run.model.quantizer.codebooks.codes.cpu().numpy()]
+    clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in shown)
+    masked = round(100 * run.model.settings.mask_ratio)
     return (
         f'{title}<p class="soft">Codes that lie close together in a level\'s codebook have similar colours. Below, '
-        f"{hidden} % of the patches are hidden from the encoder and the decoder predicts their codes:</p>"
+        f"{masked} % of the patches are masked and the decoder predicts their codes:</p>"
         f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
     )
 
 
 def _map(run: Run, items: Items | None, points: int) -> str:
-    found = embedding_map(run.model, items, points) if items is not None and points else None
-    if found is None:
+    embeddings = embedding_map(run.model, items, points) if items is not None and points else None
+    if embeddings is None:
         return ""
-    text = (
-        f"{found.how} of the mean-pooled features of {len(found.labels)} clips, each with its label's colour and shape."
+    text = f"{embeddings.method} of the mean-pooled features of {len(embeddings.labels)} clips"
+    return (
+        f'<h2>Map of embeddings</h2><p class="soft">{text}, each with its label\'s colour and shape.</p>'
+        f'<div class="card">{figures.scatter(embeddings)}</div>'
     )
-    return f'<h2>Map of embeddings</h2><p class="soft">{text}</p><div class="card">{figures.scatter(found)}</div>'

@@ -1,4 +1,4 @@
-"""How an item of each modality is drawn, with maps of its codes laid out as the picture is."""
+"""Pictures of an item for each modality, and maps of its codes in the same layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.nn.frontend import unit_range
-from bridle_fairseq.report import charts
+from bridle_fairseq.report.images import data_uri, heat
 
 FRAMES_A_SECOND = 100
 
@@ -23,48 +23,48 @@ class Clip:
     name: str
     label: str
     picture: np.ndarray  # height x width x 3, uint8
-    codes: np.ndarray  # rows x columns x K, as wide as the picture
-    kind: str  # what the picture is: "log-mel", "image", "frames"
+    codes: np.ndarray  # rows x columns x K, in the layout of the picture
+    kind: str  # of the picture: "log-mel", "image", "frames"
     style: str  # of picture and maps: "sound", "image" or "video"
-    ticks: Sequence[str] = ()  # under the maps, evenly
+    ticks: Sequence[str] = ()  # labels of the time axis, evenly spaced
     player: str = ""  # HTML to play it
 
 
-def laid_out(codes: np.ndarray, modality: str) -> np.ndarray:
-    """Something of each patch (the grid's axes, then others) in rows and columns of the picture.
+def in_picture_layout(values: np.ndarray, modality: str) -> np.ndarray:
+    """Arrange values of patches, grid axes x ..., in rows and columns of the picture.
 
-    Sound: T x F becomes rows of frequency, the lowest at the bottom, and columns of time. Images are as they are. Of
-    video (T x rows x columns) the steps of time lie side by side.
+    Sound: T x F -> F x T, low frequencies at the bottom. Images are unchanged. Video: T x rows x columns -> rows x
+    (T * columns), time steps side by side.
     """
     if modality == "video":
-        return np.concatenate(list(codes), axis=1)
-    return codes.swapaxes(0, 1)[::-1] if modality == "audio" else codes
+        return np.concatenate(list(values), axis=1)
+    return values.swapaxes(0, 1)[::-1] if modality == "audio" else values
 
 
 @torch.inference_mode()
 def draw(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
-    """An item with its codes.
+    """Draw an item with its codes.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.bridle.Bridle`, on the device of its parameters.
-        name, label: what the page calls it.
-        source: one item, as its data set gives it.
-        codes: the grid's axes x K.
+        model: a :class:`bridle_fairseq.nn.bridle.Bridle` on any device.
+        name, label: shown on the page.
+        source: the item, as its dataset returns it.
+        codes: grid axes x K.
     """
     settings = model.settings
-    codes = laid_out(codes, settings.modality)
+    codes = in_picture_layout(codes, settings.modality)
     if settings.modality == "audio":
-        return _sound(model, name, label, source, codes)
+        return _draw_sound(model, name, label, source, codes)
     pixels = (unit_range(source) * 255).round().byte().cpu().numpy()
     if settings.modality == "image":
-        return Clip(name, label, _picture(model, pixels), codes, "image", "image")
-    frames = pixels[:, :: settings.patch_size[0]]  # the first of each step
-    shown = np.concatenate([_picture(model, frames[:, step]) for step in range(frames.shape[1])], axis=1)
+        return Clip(name, label, _fill_patches(model, pixels), codes, "image", "image")
+    frames = pixels[:, :: settings.patch_size[0]]  # the first frame of each time step
+    shown = np.concatenate([_fill_patches(model, frames[:, step]) for step in range(frames.shape[1])], axis=1)
     return Clip(name, label, shown, codes, "frames", "video")
 
 
-def _picture(model: Any, pixels: np.ndarray) -> np.ndarray:
-    """3 x height x width to height x width x 3, as large as the maps: the last patch may reach past the edge."""
+def _fill_patches(model: Any, pixels: np.ndarray) -> np.ndarray:
+    """3 x height x width -> height x width x 3, filled up with white to whole patches."""
     sides = model.settings.patch_size[-2:]
     height, width = (-(-length // side) * side for length, side in zip(pixels.shape[1:], sides, strict=True))
     full = np.full((height, width, 3), 255, np.uint8)
@@ -72,18 +72,18 @@ def _picture(model: Any, pixels: np.ndarray) -> np.ndarray:
     return full
 
 
-def _sound(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
+def _draw_sound(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
     fbank, _ = model.front_end.log_mel(source[None].to(next(model.parameters()).device))
-    found = fbank[0].cpu().numpy()
-    frames = codes.shape[1] * model.settings.patch_size[0]  # the last patch may reach past the end
-    full = np.full((frames, found.shape[1]), found.min(), np.float32)
-    full[: len(found)] = found[:frames]
+    log_mel = fbank[0].cpu().numpy()
+    frames = codes.shape[1] * model.settings.patch_size[0]  # the last patch may extend past the end
+    full = np.full((frames, log_mel.shape[1]), log_mel.min(), np.float32)
+    full[: len(log_mel)] = log_mel[:frames]
     seconds = frames / FRAMES_A_SECOND
-    audio = charts.data_uri("audio/wav", _wav(source.numpy(), model.settings.sample_rate))
+    audio = data_uri("audio/wav", _wav(source.numpy(), model.settings.sample_rate))
     return Clip(
         name,
         label,
-        charts.heat(full.T[::-1]),
+        heat(full.T[::-1]),
         codes,
         kind="log-mel",
         style="sound",

@@ -1,14 +1,15 @@
-"""What a training run left in its folder: log, configuration, checkpoint."""
+"""A training run, read from its folder: log, configuration and checkpoint."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.training.log import Record, parse, parse_board
 from bridle_fairseq.utils.errors import InputError
@@ -18,13 +19,13 @@ LOG_NAMES = ("hydra_train.log", "train.log", "log")
 
 @dataclass
 class Run:
-    """A run of the task ``bridle_pretraining``, of ``bridle_classification`` or of ``bridle_ctc``.
+    """A run of the task ``bridle_pretraining``, ``bridle_classification`` or ``bridle_ctc``.
 
     Attributes:
-        folder: its folder.
-        name: how pages call it.
-        records: what was logged.
-        cfg: its configuration, from the checkpoint.
+        folder: of the run.
+        name: on pages.
+        records: of the log.
+        cfg: configuration of the run, from the checkpoint.
         model: of the newest checkpoint, in eval mode on the CPU.
         updates: of the checkpoint.
         checkpoint: its path.
@@ -50,26 +51,32 @@ class Run:
 
     @property
     def bands(self) -> list[Band]:
-        """The stages that have begun, as stretches of updates; fine-tuning has none."""
+        """The stages that have begun; none in fine-tuning."""
         if not self.pretraining:
             return []
-        schedule = self.model.settings.schedule()
         last = max([self.updates, *(record.update for record in self.records)])
-        found, encoders = [], 0
-        for start, stage in zip(schedule.starts, schedule.stages, strict=True):
-            encoders += stage.kind == "encoder"
-            number = encoders + (stage.kind == "tokenizer")
-            name = "cold start" if start == 0 and stage.kind == "encoder" else f"{stage.kind} {number}"
-            if start < last:
-                found.append(Band(name, f"{stage.kind[0].upper()}{number}", start, min(start + stage.updates, last)))
-        return found
+        return stage_bands(self.model.settings.schedule().stages, last)
+
+
+def stage_bands(stages: Iterable[Stage], last: int | None = None) -> list[Band]:
+    """Stages as bands of a chart, up to the update ``last``; None: all of them."""
+    bands, start, encoders = [], 0, 0
+    for stage in stages:
+        encoders += stage.kind == "encoder"
+        number = encoders + (stage.kind == "tokenizer")
+        name = "cold start" if start == 0 and stage.kind == "encoder" else f"{stage.kind} {number}"
+        end = start + stage.updates
+        if last is None or start < last:
+            bands.append(Band(name, f"{stage.kind[0].upper()}{number}", start, end if last is None else min(end, last)))
+        start = end
+    return bands
 
 
 def read_run(folder: str) -> Run:
-    """Read the folder of a run: its log (or tensorboard's files) and its newest checkpoint.
+    """Read the folder of a run: its log (or tensorboard files) and its newest checkpoint.
 
     Raises:
-        InputError: no such folder, no log, no checkpoint, or one of a model that is not ours.
+        InputError: no such folder, no log, no checkpoint, or one of another model.
     """
     root = Path(folder).absolute()
     if not root.is_dir():
@@ -84,30 +91,30 @@ def read_run(folder: str) -> Run:
 
 
 def _checkpoint(root: Path) -> Path:
-    places = [*_save_dir(root), root / "checkpoints", root]
-    for place in places:
-        if (place / "checkpoint_last.pt").is_file():
-            return place / "checkpoint_last.pt"
-    found = [path for place in places for path in place.glob("*.pt")]
-    if not found:
-        listed = ", ".join(map(str, places))
+    folders = [*_save_dir(root), root / "checkpoints", root]
+    for folder in folders:
+        if (folder / "checkpoint_last.pt").is_file():
+            return folder / "checkpoint_last.pt"
+    paths = [path for folder in folders for path in folder.glob("*.pt")]
+    if not paths:
+        listed = ", ".join(map(str, folders))
         raise InputError(f"{root}: no checkpoint; expected checkpoint_last.pt or another .pt file in one of {listed}")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(paths, key=lambda path: path.stat().st_mtime)
 
 
 def _save_dir(root: Path) -> list[Path]:
-    """Where hydra's copy of the configuration says that checkpoints go; nothing without one."""
+    """Folder of the checkpoints in hydra's copy of the configuration; none without a copy."""
     from omegaconf import OmegaConf
 
-    kept = root / ".hydra" / "config.yaml"
-    place = OmegaConf.select(OmegaConf.load(kept), "checkpoint.save_dir") if kept.is_file() else None
-    return [root / place] if place else []
+    copy = root / ".hydra" / "config.yaml"
+    folder = OmegaConf.select(OmegaConf.load(copy), "checkpoint.save_dir") if copy.is_file() else None
+    return [root / folder] if folder else []
 
 
 def _records(root: Path) -> list[Record]:
-    """From the log; values that only tensorboard's files have are taken from there."""
-    names = [path for name in LOG_NAMES for path in (root / name, root / "hydra" / name) if path.is_file()]
-    lines = [line for path in names for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    """Records of the logs, else of tensorboard files."""
+    paths = [path for name in LOG_NAMES for path in (root / name, root / "hydra" / name) if path.is_file()]
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     records = parse(lines) or parse_board(sorted(root.rglob("events.out.tfevents.*")))
     if not records:
         raise InputError(
@@ -134,18 +141,18 @@ SHOWN = {
 
 
 def configuration(cfg: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(setting, value) of what one wants to know of a run: all of the model, and some of the rest."""
+    """(setting, value) pairs of a run: all settings of the model, and some of the rest."""
     rows = []
     for group, names in SHOWN.items():
-        part = cfg.get(group) or {}
-        rows += [(f"{group}.{name}", _shown(part[name])) for name in names if part.get(name) is not None]
+        values = cfg.get(group) or {}
+        rows += [(f"{group}.{name}", _text(values[name])) for name in names if values.get(name) is not None]
     model = dict(cfg.get("model") or {})
     model |= {f"settings.{name}": value for name, value in (model.pop("settings", None) or {}).items()}
     model = {name: value for name, value in model.items() if not name.rpartition(".")[2].startswith("_")}
-    return rows + [(f"model.{name}", _shown(value)) for name, value in sorted(model.items())]
+    return rows + [(f"model.{name}", _text(value)) for name, value in sorted(model.items())]
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "; ".join(", ".join(f"{k} {v}" for k, v in item.items()) for item in value)
     return re.sub(r"[\[\]{}']", "", str(value)) or "none"

@@ -1,4 +1,4 @@
-"""What pages about runs are made of: the frame, charts of a log, and clips above their codes; all of it HTML text."""
+"""Sections that pages share, as HTML: the document, charts of a log, and clips above their codes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 
 from bridle_fairseq.report import charts, figures
 from bridle_fairseq.report.charts import Band, Line
+from bridle_fairseq.report.images import png_uri
 from bridle_fairseq.report.pictures import Clip
 from bridle_fairseq.report.run import configuration
 from bridle_fairseq.report.style import CSS, SCRIPT
 from bridle_fairseq.training.log import Record, count_levels, series
 
-# What the page itself allows: what stands in it, and nothing from anywhere else.
+# content security policy: the page may use nothing outside itself
 POLICY = "default-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'none'"
 
 
 def document(title: str, body: Sequence[str]) -> str:
-    """A whole page of these parts; it asks for nothing outside itself."""
+    """A complete page with this body; it makes no request."""
     script = SCRIPT % {
         "left": charts.LEFT,
         "width": charts.WIDTH - charts.LEFT - charts.RIGHT,
@@ -38,7 +39,7 @@ def document(title: str, body: Sequence[str]) -> str:
 
 
 def header(eyebrow: str, title: str, lead: str, facts: Sequence[tuple[str, str]]) -> str:
-    """The top of a page; facts are (value, what it is)."""
+    """The top of a page; facts are (value, description)."""
     escape = html.escape
     items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in facts)
     return (
@@ -50,7 +51,7 @@ def header(eyebrow: str, title: str, lead: str, facts: Sequence[tuple[str, str]]
 def chart_card(
     title: str, text: str, lines: Sequence[Line], bands: Sequence[Band], top: float | None = None, last: int = 0
 ) -> str:
-    """A chart with its title, what it shows and its legend; see :func:`charts.line_chart`."""
+    """A chart with title, description and legend; see :func:`charts.line_chart`."""
     return (
         f'<div class="card"><h3>{html.escape(title)}</h3><div class="note">{html.escape(text)}</div>'
         f"{charts.legend(lines)}{charts.line_chart(lines, bands, label=f'{title}: {text}', top=top, last=last)}"
@@ -59,35 +60,35 @@ def chart_card(
 
 
 def duration(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Facts: how long it took, how fast, and the memory of it."""
-    found = []
+    """Duration, speed and memory of a run as facts."""
+    facts = []
     wall = [value for _, value in series(records, "wall")]
     if wall:
-        found.append((f"{max(wall) / 60:.0f} min" if max(wall) >= 90 else f"{max(wall):.0f} s", "of training"))
+        facts.append((f"{max(wall) / 60:.0f} min" if max(wall) >= 90 else f"{max(wall):.0f} s", "of training"))
     speed = [value for _, value in series(records, "clips_per_second")]
     if speed:
-        found.append((f"{float(np.median(speed)):.3g}", "clips a second, median"))
+        facts.append((f"{float(np.median(speed)):.3g}", "clips a second, median"))
     memory = [value for _, value in series(records, "memory_gb")]
     if memory:
-        found.append((f"{max(memory):.3g} GB", "of memory"))
-    return found
+        facts.append((f"{max(memory):.3g} GB", "of memory"))
+    return facts
 
 
 def memory_cards(records: Sequence[Record], bands: Sequence[Band]) -> list[str]:
-    """Charts of memory, of what was logged."""
-    found = []
+    """Charts of the memory metrics that were logged."""
+    cards = []
     for metric, title, text in (
         ("gb_free", "Free GPU memory", "GB that an update left, at least"),
         ("memory_gb", "Memory", "GB of the training process, peak so far; without GPU and data loaders"),
     ):
         line = Line("GB", series(records, metric), 3)
         if line.points:
-            found.append(chart_card(title, text, [line], bands))
-    return found
+            cards.append(chart_card(title, text, [line], bands))
+    return cards
 
 
 def configuration_table(cfg: Mapping[str, Any]) -> str:
-    """The settings of a run, folded away."""
+    """The settings of a run, collapsed."""
     return (
         "<h2>Configuration</h2><details><summary>All settings of the model and some of the rest</summary>"
         f"{figures.table(('setting', 'value'), configuration(cfg))}</details>"
@@ -95,13 +96,13 @@ def configuration_table(cfg: Mapping[str, Any]) -> str:
 
 
 def by_level(records: Sequence[Record], metric: str) -> list[Line]:
-    """One line a level of a metric that is numbered by level."""
+    """One line for each level of a metric that is numbered by level."""
     levels = range(1, count_levels(records) + 1)
     return [Line(f"level {k}", series(records, f"{metric}_{k}"), (k - 1) % 8) for k in levels]
 
 
 def curves(records: Sequence[Record], bands: Sequence[Band], more: Sequence[str] = ()) -> str:
-    """Loss, accuracy of each level, cosine, speed and ``more`` cards over the updates, stage by stage."""
+    """Charts of loss, accuracy of each level, cosine and speed, and ``more`` cards."""
     loss = [
         Line("training", series(records, "loss"), 0),
         Line("validation", series(records, "loss", "valid"), 1, dashed=True),
@@ -126,7 +127,7 @@ def curves(records: Sequence[Record], bands: Sequence[Band], more: Sequence[str]
 
 
 def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more: Sequence[str] = ()) -> str:
-    """Use of each level's codes over the updates, and ``more`` cards; ``size`` codes a level."""
+    """Charts of the use of codes, and ``more`` cards; each level has ``size`` codes."""
     parts = [
         chart_card(
             "Perplexity of each level", f"{size} would be even use of all codes", by_level(records, "perplexity"), bands
@@ -143,13 +144,13 @@ def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more:
 
 
 def clip_figure(clip: Clip, colours: Sequence[np.ndarray], more: str = "") -> str:
-    """A clip's spectrogram above its codes, one map a level; ``more``: further rows of the figure."""
-    picture = charts.data_uri("image/png", charts.png(clip.picture))
+    """The picture of a clip above its codes, one map for each level, and ``more`` rows."""
     name = html.escape(clip.label or clip.name)
-    parts = [f'<span>{clip.kind}</span><img class="{clip.style}" src="{picture}" alt="{clip.kind} of {name}">']
+    parts = [
+        f'<span>{clip.kind}</span><img class="{clip.style}" src="{png_uri(clip.picture)}" alt="{clip.kind} of {name}">'
+    ]
     for level in range(clip.codes.shape[2]):
-        pixels = colours[level][clip.codes[..., level]]
-        source = charts.data_uri("image/png", charts.png(pixels))
+        source = png_uri(colours[level][clip.codes[..., level]])
         parts.append(
             f'<span>level {level + 1}</span><img class="codes" src="{source}" alt="codes of level {level + 1}">'
         )

@@ -1,4 +1,4 @@
-"""The look of all pages, and the few lines of script that read values off its charts."""
+"""Style sheet and script of all pages."""
 
 CSS = """
 :root {
@@ -129,7 +129,7 @@ footer { margin-top: 52px; padding-top: 14px; border-top: 1px solid var(--edge);
 }
 """
 
-# Reads the values of a chart's lines off at the pointer; the page is complete without it.
+# Shows the values of a chart's lines at the pointer; the page is complete without it.
 SCRIPT = """
 for (const svg of document.querySelectorAll('svg[data-chart]')) {
   const {last, lines} = JSON.parse(svg.dataset.chart);

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 
 import numpy as np
+from PIL import Image
 
 from bridle_fairseq.demo import report
-from bridle_fairseq.report import charts, pictures, sections
+from bridle_fairseq.report import pictures, sections
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example
+from bridle_fairseq.report.images import code_colours
 from bridle_fairseq.training.log import Record
 
 
-def decode(data: bytes) -> np.ndarray:
-    from matplotlib import image
-
-    return (image.imread(io.BytesIO(data), format="png")[..., :3] * 255).round().astype(np.uint8)
+def decode(data: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 def make_page(**changes) -> report.Page:
@@ -39,14 +40,14 @@ def make_page(**changes) -> report.Page:
         facts=[("12", "clips")],
         records=[Record("train", u, values) for u in (10, 20, 30)],
         bands=[Band("encoder", "E", 0, 30)],
-        rows=[report.Row("pretrained", 0.75, "layer 3", best=True), report.Row("untrained", 0.5)],
+        rows=[report.ResultRow("pretrained", 0.75, "layer 3", best=True), report.ResultRow("untrained", 0.5)],
         table_note="n",
         clips=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
         shown=("Sound and its codes", "Codes that lie close together"),
         codebooks=[rng.normal(size=(16, 4)) for _ in range(2)],
         codebook_size=16,
         mask_ratio=0.75,
-        places=[("Codes", "x/y")],
+        files=[("Codes", "x/y")],
         commands=[("Next", "ls -l <here>")],
     )
     return report.Page(**{**page, **changes})
@@ -57,7 +58,7 @@ def test_page_is_well_formed_and_needs_nothing_else(structure_of) -> None:
     structure = structure_of(text)
     assert structure.open == []
     assert len(structure.addresses) == 7  # icon, spectrogram, two maps, two of predictions, sound
-    assert "75 % of the patches are hidden" in text and text.count("% right") == 4  # as text and in words
+    assert "75 % of the patches are masked" in text and text.count("% right") == 4  # as text and in words
     assert all(address.startswith("data:") for address in structure.addresses)
     assert "@import" not in text and "url(" not in text
     assert "a &lt;b&gt;.wav" in text and "ls -l &lt;here&gt;" in text
@@ -77,11 +78,9 @@ def test_page_without_labels_says_so() -> None:
 
 def test_maps_are_as_wide_in_time_as_the_spectrogram() -> None:
     page = make_page()
-    colours = [charts.code_colours(codebook) for codebook in page.codebooks]
-    import base64
-
+    colours = [code_colours(codebook) for codebook in page.codebooks]
     images = [
-        decode(base64.b64decode(data))
+        decode(data)
         for data in re.findall('image/png;base64,([^"]+)', sections.clip_figure(page.clips[0].clip, colours))
     ]
     assert images[0].shape[:2] == (128, 48)  # 3 steps of 16 frames

@@ -1,4 +1,4 @@
-"""How items are drawn: sound with time from left to right and low frequencies at the bottom, images as they are."""
+"""Pictures of items: sound with time from left to right and low frequencies at the bottom, images unchanged."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings
-from bridle_fairseq.report.pictures import draw, laid_out
+from bridle_fairseq.report.pictures import draw, in_picture_layout
 
 
 def model_of(**settings):
@@ -20,7 +20,7 @@ def model_of(**settings):
     )
 
 
-def test_sound_is_as_wide_as_its_maps_and_low_at_the_bottom():
+def test_sound_is_as_wide_as_its_maps_with_low_frequencies_at_the_bottom():
     waveform = 0.5 * torch.sin(torch.arange(6000) * 0.05)  # 127 Hz
     codes = np.arange(3 * 8 * 2).reshape(3, 8, 2)
     clip = draw(model_of(), "a.wav", "hum", waveform, codes)
@@ -32,7 +32,7 @@ def test_sound_is_as_wide_as_its_maps_and_low_at_the_bottom():
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_image_is_shown_as_it_is_beside_maps_of_its_size(whole):
+def test_image_is_unchanged_and_filled_up_to_its_maps(whole):
     pixels = torch.randint(0, 256, (3, 14, 24), dtype=torch.uint8)
     codes = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     source = pixels if whole else pixels.float() / 255
@@ -40,7 +40,7 @@ def test_an_image_is_shown_as_it_is_beside_maps_of_its_size(whole):
     assert clip.picture.shape == (16, 24, 3) and np.array_equal(clip.codes, codes)
     assert np.array_equal(clip.picture[:14], pixels.permute(1, 2, 0).numpy()) and (clip.picture[14:] == 255).all()
     assert (clip.style, clip.ticks, clip.player) == ("image", (), "")
-    assert np.array_equal(laid_out(codes, "image"), codes) and Image.fromarray(clip.picture).size == (24, 16)
+    assert np.array_equal(in_picture_layout(codes, "image"), codes) and Image.fromarray(clip.picture).size == (24, 16)
 
 
 def test_video_is_a_strip_of_the_first_frames_of_its_tubelets_above_maps_as_wide():
