@@ -28,7 +28,7 @@ from bridle_fairseq.prepare.transcripts import (
     table_texts,
     write_symbols,
 )
-from bridle_fairseq.units.sentencepiece import Pieces, train_pieces
+from bridle_fairseq.units.sentencepiece import Pieces, train_on_text
 from bridle_fairseq.utils.errors import InputError
 
 MODEL = "spm.model"
@@ -87,7 +87,7 @@ def symbols_of(args, training_texts):
         counts = letter_counts(training_texts)
         if args.units == "spm":
             with atomic_binary(model) as file:
-                file.write(train_pieces(training_texts, args.vocab_size))
+                file.write(train_on_text(training_texts, args.vocab_size))
             counts = Pieces(model.read_bytes(), str(model)).counts(training_texts)
         Vocabulary.write(folder, args.units, counts)
     vocabulary = Vocabulary.read(folder, args.units)

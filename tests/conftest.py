@@ -123,9 +123,9 @@ def picture(number, width, height):
 def sentencepiece_model():
     """``sentencepiece_model(lines, vocab_size, codes)``: a processor trained on lines of characters."""
     sentencepiece = pytest.importorskip("sentencepiece")
-    from bridle_fairseq.units.sentencepiece import train
+    from bridle_fairseq.units.sentencepiece import train_on_units
 
     def make(lines, vocab_size, codes):
-        return sentencepiece.SentencePieceProcessor(model_proto=train(lines, vocab_size, codes))
+        return sentencepiece.SentencePieceProcessor(model_proto=train_on_units(lines, vocab_size, codes))
 
     return make

@@ -1,1 +1,1 @@
-"""Discrete units: codes as text, SentencePiece models on them, and sound from them."""
+"""Discrete units: codes as sequences of numbers or characters, SentencePiece models of them, and audio from them."""

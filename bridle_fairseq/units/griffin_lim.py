@@ -1,4 +1,4 @@
-"""From log-mel to sound that can be listened to: the inverse of the front end, as far as there is one."""
+"""From log-mel spectrograms to waveforms: an approximate inverse of the front end."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def load_torchaudio() -> Any:
 
 @torch.no_grad()
 def waveform(log_mel: Tensor, analysis: LogMel, iterations: int = 60) -> Tensor:
-    """Sound with about this log-mel, its phases found by Griffin-Lim (Perraudin et al. 2013, as torchaudio has it).
+    """A waveform with approximately this log-mel, by fast Griffin-Lim (Perraudin et al. 2013, torchaudio).
 
-    Power of the spectrum is the least-squares solution for the mel filters, and pre-emphasis is taken back.
+    The power spectrum is the least-squares solution for the mel filters, with pre-emphasis undone. Deterministic.
 
     Args:
-        log_mel: B x M x mel bins, natural logarithms of power, as ``analysis`` gives them.
-        analysis: what was used to get them.
+        log_mel: B x M x mel bins, natural logarithm of power, as ``analysis`` computes it.
+        analysis: the front end.
         iterations: of Griffin-Lim.
 
     Returns:
-        B x S, S = (M - 1) frame shifts and a frame; deterministic.
+        B x S, where S is M - 1 frame shifts plus a frame length.
 
     Raises:
         InputError: no torchaudio.
@@ -45,11 +45,11 @@ def waveform(log_mel: Tensor, analysis: LogMel, iterations: int = 60) -> Tensor:
     angle = torch.arange(power.shape[-1], device=power.device) * (2 * math.pi / analysis.fft_length)
     gain = 1 + PREEMPHASIS**2 - 2 * PREEMPHASIS * angle.cos()  # |1 - 0.97 exp(-i w)|^2
     power = power / gain
-    # torch's frames stand around their positions, Kaldi's begin there: half a frame of silence on both sides
-    missing = math.ceil(analysis.frame_length / 2 / analysis.frame_shift)
-    power = torch.nn.functional.pad(power, (0, 0, missing, missing))
+    # torch centres frames on their positions and Kaldi begins them there, so pad by half a frame on both sides.
+    padding = math.ceil(analysis.frame_length / 2 / analysis.frame_shift)
+    power = torch.nn.functional.pad(power, (0, 0, padding, padding))
     length = (power.shape[1] - 1) * analysis.frame_shift
-    found = functional.griffinlim(
+    samples = functional.griffinlim(
         power.transpose(1, 2),
         window=analysis.window,
         n_fft=analysis.fft_length,
@@ -61,5 +61,5 @@ def waveform(log_mel: Tensor, analysis: LogMel, iterations: int = 60) -> Tensor:
         length=length,
         rand_init=False,
     )
-    start = missing * analysis.frame_shift - analysis.frame_length // 2
-    return found[:, start : start + (log_mel.shape[1] - 1) * analysis.frame_shift + analysis.frame_length]
+    start = padding * analysis.frame_shift - analysis.frame_length // 2
+    return samples[:, start : start + (log_mel.shape[1] - 1) * analysis.frame_shift + analysis.frame_length]

@@ -1,15 +1,15 @@
-"""Codes as units: the numbers, characters and lines that language models and other tools for discrete speech take.
+"""Codes as units: sequences of numbers or characters for language models and other tools for discrete speech.
 
-A row's codes are N x K, its patches **time-major**: all frequency patches of a time step, low ones first, then those of
-the next step (images: row by row). Units keep that order. Three layouts turn N x K codes into lines; unit numbers begin
-at 0, and where several levels share a line, code c of level k (from 1) is the unit (k - 1) x C + c:
+A row's codes are N x K, its patches **time-major**: all frequency patches of a time step, low frequencies first, then
+those of the next step (images: row by row). Units keep that order. Three layouts turn N x K codes into lines. If
+several levels share a line, code c of level k (from 1) is the unit (k - 1) x C + c.
 
-* ``interleaved``: the K units of a patch, coarse to fine, then those of the next patch. One line a row.
-* ``flattened``: level 1 of all patches, then level 2 of all patches, and so on. One line a row.
-* ``separate``: each level is a set of units of its own, 0 to C - 1, in a folder of its own.
+* ``interleaved``: the K units of a patch, coarse to fine, then those of the next patch. One line per row.
+* ``flattened``: level 1 of all patches, then level 2 of all patches, and so on. One line per row.
+* ``separate``: one line per level and row, in a folder for each level, with units 0 to C - 1.
 
-A single level is ``separate`` with that level alone. Where units are characters, a code has the same one in every
-layout: the units (k - 1) x C + c are private characters of Unicode, from U+F0000 on.
+A single level is ``separate`` with that level only. As characters, a code is the same character in every layout: the
+unit (k - 1) x C + c is the Unicode private-use character of that number, from U+F0000.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from bridle_fairseq.utils.errors import InputError
 
 LAYOUTS = ("interleaved", "flattened", "separate")
-PLANES = (0xF0000, 0x100000)  # the private planes 15 and 16
-PLANE_SIZE = 0xFFFE  # the last two of each plane are no characters
+PLANES = (0xF0000, 0x100000)  # the private-use planes 15 and 16
+PLANE_SIZE = 0xFFFE  # the last two code points of each plane are not characters
 MAX_CHARACTERS = len(PLANES) * PLANE_SIZE
 
 
 class UnitError(Exception):
-    """Units that are none of codes, in a few words; the caller knows the file and the line."""
+    """Invalid units; the caller adds the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Scheme:
         num_codebooks: K.
         codebook_size: C.
         layout: one of :data:`LAYOUTS`.
-        levels: those whose codes are taken, from 1: all of them, or with ``separate`` a single one.
+        levels: used levels, from 1: all of them, or with ``separate`` a single one.
     """
 
     num_codebooks: int
@@ -48,7 +48,7 @@ class Scheme:
 
     @classmethod
     def of(cls, num_codebooks: int, codebook_size: int, level: str, layout: str) -> Scheme:
-        """What ``--level`` (a number or "all") and ``--layout`` say.
+        """The scheme of the options ``--level`` (a number or "all") and ``--layout``.
 
         Raises:
             InputError: no such level.
@@ -61,7 +61,7 @@ class Scheme:
 
     @property
     def streams(self) -> int:
-        """Lines of a row, each in a file of its own."""
+        """Number of lines per row, each in a separate file."""
         return len(self.levels) if self.layout == "separate" else 1
 
     @property
@@ -71,25 +71,25 @@ class Scheme:
 
     @property
     def step(self) -> int:
-        """Units of a line that belong together, and repeat together."""
+        """Number of consecutive units that deduplication treats as one: those of a patch if they are interleaved."""
         return self.num_codebooks if self.layout == "interleaved" else 1
 
     def first_character(self, stream: int) -> int:
-        """The number of the character that stands for unit 0 of a stream."""
+        """Number of the character of unit 0 of a stream."""
         return (self.levels[stream] - 1) * self.codebook_size if self.layout == "separate" else 0
 
     def units(self, codes: np.ndarray) -> list[np.ndarray]:
-        """Codes of a row (n x K) -> the units of each stream."""
+        """Codes of a row (n x K) -> units of each stream."""
         if self.layout == "separate":
             return [codes[:, level - 1] for level in self.levels]
-        numbered = codes + np.arange(self.num_codebooks) * self.codebook_size
+        numbered = codes + np.arange(self.num_codebooks) * self.codebook_size  # n x K
         return [(numbered if self.layout == "interleaved" else numbered.T).reshape(-1)]
 
     def codes(self, streams: list[np.ndarray]) -> np.ndarray:
-        """The units of a row -> its codes, n x levels.
+        """Units of each stream of a row -> its codes, n x levels.
 
         Raises:
-            UnitError: they are not units of codes.
+            UnitError: invalid units.
         """
         sizes = {len(units) for units in streams}
         if len(sizes) > 1:
@@ -107,9 +107,8 @@ class Scheme:
         wrong = np.argwhere(level != np.arange(self.num_codebooks))
         if len(wrong):
             patch, place = wrong[0].tolist()
-            found = int(numbered[patch, place])
-            of = found // self.codebook_size + 1
-            raise UnitError(f"unit {found} of level {of}; expected one of level {place + 1}")
+            unit = int(numbered[patch, place])
+            raise UnitError(f"unit {unit} of level {level[patch, place] + 1}; expected one of level {place + 1}")
         return codes
 
     @staticmethod
@@ -121,24 +120,24 @@ class Scheme:
 
 
 def collapse(units: np.ndarray, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of equal steps as one each, and how long each run was.
+    """Deduplicate: the units without repetitions, and the length of each run.
 
     Args:
         units: their number is a multiple of ``step``.
-        step: units that repeat together.
+        step: number of consecutive units that are compared as one.
     """
     steps = units.reshape(-1, step)
-    first = np.ones(len(steps), bool)
-    first[1:] = (steps[1:] != steps[:-1]).any(1)
-    places = np.flatnonzero(first)
-    return steps[places].reshape(-1), np.diff(np.append(places, len(steps)))
+    is_first = np.ones(len(steps), bool)
+    is_first[1:] = (steps[1:] != steps[:-1]).any(1)
+    starts = np.flatnonzero(is_first)
+    return steps[starts].reshape(-1), np.diff(np.append(starts, len(steps)))
 
 
 def expand(units: np.ndarray, counts: np.ndarray, step: int = 1) -> np.ndarray:
-    """What :func:`collapse` was given.
+    """Invert :func:`collapse`.
 
     Raises:
-        UnitError: the counts are not of these units.
+        UnitError: the counts do not fit the units.
     """
     if len(units) != len(counts) * step:
         raise UnitError(f"{len(units) // step} runs of units and {len(counts)} counts; expected as many of each")
@@ -148,13 +147,13 @@ def expand(units: np.ndarray, counts: np.ndarray, step: int = 1) -> np.ndarray:
 
 
 def to_characters(numbers: np.ndarray) -> str:
-    """Numbers from 0 to :data:`MAX_CHARACTERS` - 1 as private characters."""
+    """Numbers from 0 to :data:`MAX_CHARACTERS` - 1 as private-use characters."""
     plane, place = np.divmod(numbers, PLANE_SIZE)
     return (np.array(PLANES)[plane] + place).astype("<u4").tobytes().decode("utf-32-le")
 
 
 def from_characters(text: str) -> np.ndarray:
-    """What :func:`to_characters` was given; another character gives a number that is no unit (-1)."""
+    """Invert :func:`to_characters`; any other character becomes -1."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)
     numbers = np.full(len(points), -1)
     for number, first in enumerate(PLANES):

@@ -1,8 +1,7 @@
-"""SentencePiece over units: often repeated sequences of codes as one piece each ("acoustic BPE"), without loss.
+"""SentencePiece models of units ("acoustic BPE": frequent sequences of codes become pieces) and of text.
 
-A line of units is one word of private characters (:func:`bridle_fairseq.units.scheme.to_characters`). SentencePiece
-neither normalises it, nor looks for blanks or scripts in it, and every character is a piece: whatever codes come,
-encoding and decoding gives them back.
+A line of units is one word of private-use characters (:func:`bridle_fairseq.units.scheme.to_characters`). It is not
+normalized, nor split at spaces or scripts, and every character is a piece. So encoding is lossless for any codes.
 """
 
 from __future__ import annotations
@@ -16,20 +15,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.units.files import UnitsInfo, check_alike, units_summary
+from bridle_fairseq.units.info import UnitsInfo, check_same_units
 from bridle_fairseq.units.scheme import to_characters
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, fields_of
 from bridle_fairseq.utils.optional import optional_import
 
-LONGEST_LINE = 4096  # for training alone; SentencePiece counts positions of a line in 16 bits
-MAX_UNITS = 4_000_000  # of training: its memory grows with them, some 100 bytes each
+LONGEST_LINE = 4096  # in training; SentencePiece stores positions in a line in 16 bits
+MAX_UNITS = 4_000_000  # in training, which needs about 100 bytes of memory per unit
 UNKNOWN = 0
 VERSION = 1  # of a model's description
+NEED = "pieces of words", "speech"  # for text: what needs sentencepiece, and the extra that installs it
 
 
 def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> Any:
-    """The module ``sentencepiece``; ``what`` needs it, and ``extra`` brings it along.
+    """The module ``sentencepiece``.
+
+    Args:
+        what: needs it, for the message.
+        extra: of the package, which installs it.
 
     Raises:
         InputError: it is not installed.
@@ -39,29 +43,30 @@ def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> A
     return sentencepiece
 
 
-def train(lines: Iterable[str], vocab_size: int, num_characters: int, max_units: int = MAX_UNITS) -> bytes:
-    """A byte-pair model of lines of units, as the bytes of its file.
+def train_on_units(lines: Iterable[str], vocab_size: int, num_characters: int, max_units: int = MAX_UNITS) -> bytes:
+    """Train a byte-pair model on lines of units; returns the bytes of its file.
 
     Args:
-        lines: of characters, one a clip; of lines beyond ``max_units`` characters nothing is learned.
-        vocab_size: pieces, with every character and the unknown one; fewer where nothing else is repeated.
-        num_characters: different ones that there can be; each is a piece, also where no line has it.
-        max_units: characters that are looked at.
+        lines: a line of characters per clip.
+        vocab_size: number of pieces, including every character and the unknown piece; the model has fewer if no other
+            sequence is repeated.
+        num_characters: number of possible characters; each is a piece, even if it is in no line.
+        max_units: number of characters to train on; the rest is ignored.
 
     Raises:
-        InputError: no sentencepiece, no lines, or a vocabulary that cannot be had.
+        InputError: no sentencepiece, no lines, or an impossible vocabulary.
     """
     sentencepiece = load_sentencepiece()
     if vocab_size <= num_characters:
         raise InputError(f"a vocabulary of {vocab_size} pieces; expected more than the {num_characters} codes")
     alphabet = to_characters(np.arange(num_characters))
-    stretches = list(_stretches(lines, max_units))
-    if not stretches:
+    sentences = list(_sentences(lines, max_units))
+    if not sentences:
         raise InputError("no units to learn pieces from; expected a line of them for each clip")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([*stretches, *alphabet]),  # each character once more: unseen ones are dropped
+            sentence_iterator=iter([*sentences, *alphabet]),  # with each character, because unseen ones are dropped
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -79,7 +84,7 @@ def train(lines: Iterable[str], vocab_size: int, num_characters: int, max_units:
             eos_id=-1,
             pad_id=-1,
             hard_vocab_limit=False,
-            max_sentence_length=4 * LONGEST_LINE + 1,  # bytes; longer lines would be left out without a word
+            max_sentence_length=4 * LONGEST_LINE + 1,  # bytes; longer lines would be ignored silently
             num_threads=1,
             minloglevel=2,
         )
@@ -88,29 +93,29 @@ def train(lines: Iterable[str], vocab_size: int, num_characters: int, max_units:
         raise InputError(f"a vocabulary of {vocab_size} pieces: SentencePiece says {reason[:160]!r}") from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     missing = [character for character in alphabet if processor.piece_to_id(character) == UNKNOWN]
-    if missing:  # it counts coverage in 32-bit floating point
+    if missing:  # SentencePiece computes coverage in 32-bit floating point
         raise InputError(f"{len(missing)} codes became no pieces; expected fewer units to learn from (max_units)")
     return model.getvalue()
 
 
-def _stretches(lines: Iterable[str], max_units: int) -> Iterator[str]:
-    """Lines in pieces of at most :data:`LONGEST_LINE`, as many as have ``max_units`` characters."""
+def _sentences(lines: Iterable[str], max_units: int) -> Iterator[str]:
+    """Lines, split after every :data:`LONGEST_LINE` characters, until they have ``max_units`` characters."""
     left = max_units
     for line in lines:
         for start in range(0, len(line), LONGEST_LINE):
-            stretch = line[start : start + min(LONGEST_LINE, left)]
-            left -= len(stretch)
-            if stretch:
-                yield stretch
+            sentence = line[start : start + min(LONGEST_LINE, left)]
+            left -= len(sentence)
+            if sentence:
+                yield sentence
         if left <= 0:
             return
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """The ``SentencePieceProcessor`` of a model's file.
+    """Load a model's file as ``SentencePieceProcessor``.
 
     Raises:
-        InputError: no sentencepiece, or no such model.
+        InputError: no sentencepiece, or not a model.
     """
     sentencepiece = load_sentencepiece()
     try:
@@ -119,17 +124,17 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{path}: not a model of SentencePiece; expected one that was trained on units") from None
 
 
-def describe(path: str | os.PathLike[str], info: UnitsInfo) -> None:
-    """Write ``{path}.json`` beside a model's file: of which units it was trained."""
+def write_description(path: str | os.PathLike[str], info: UnitsInfo) -> None:
+    """Write ``{path}.json`` beside a model's file: the identity of the units that it was trained on."""
     with atomic_text(f"{os.fspath(path)}.json") as file:
-        json.dump({**units_summary(info), "version": VERSION}, file, indent=2)
+        json.dump({**info.identity, "version": VERSION}, file, indent=2)
         file.write("\n")
 
 
-def load_for(path: str | os.PathLike[str], units: str, info: UnitsInfo) -> Any:
-    """The model at a path, for units that mean what those meant of which it was trained.
+def load_matching(path: str | os.PathLike[str], units: str, info: UnitsInfo) -> Any:
+    """Load a model that was trained on units with the same meaning as these.
 
-    The characters of two checkpoints' codes are the same ones: nothing else would tell them apart.
+    The check is needed because the codes of all checkpoints use the same characters.
 
     Args:
         path: of the model's file.
@@ -137,43 +142,45 @@ def load_for(path: str | os.PathLike[str], units: str, info: UnitsInfo) -> Any:
         info: that description.
 
     Raises:
-        InputError: see :func:`load`; no description of the model, or it is one of other units.
+        InputError: see :func:`load`; or the model has no description, or was trained on other units.
     """
     model = load(path)
     with fields_of(path, "a model of pieces", VERSION) as fields:
-        check_alike(units, units_summary(info), f"{os.fspath(path)}.json", {k: fields[k] for k in units_summary(info)})
+        learned = {name: fields[name] for name in info.identity}
+        check_same_units(units, info.identity, f"{os.fspath(path)}.json", learned)
     return model
 
 
-class Cost(NamedTuple):
-    """What lines of tokens cost a code that knows how often each token occurs, and nothing of their order."""
+class UnigramCost(NamedTuple):
+    """Cost of coding tokens by their frequencies, regardless of their order."""
 
     tokens: int
-    entropy: float  # bits of a token, by these lines' own frequencies
-    held_out: float  # bits of a token, by those of other lines: what coding them takes
+    entropy: float  # bits per token, with the frequencies in the same lines
+    held_out: float  # bits per token, with the frequencies in other lines
 
 
-def unigram_cost(counts: np.ndarray, learned: np.ndarray) -> Cost:
-    """Cost of lines in which each token occurs ``counts`` times, by the frequencies in other lines, ``learned``.
+def unigram_cost(counts: np.ndarray, learned: np.ndarray) -> UnigramCost:
+    """Cost of lines in which each token occurs ``counts`` times (V), with its frequencies in other lines (V).
 
-    Both V numbers. Laplace's rule: every token is taken to have occurred once more than it has.
+    Frequencies are smoothed by Laplace's rule: 1 is added to each count.
     """
     total = int(counts.sum())
     if not total:
         raise InputError("no tokens to measure; expected lines of units")
     share = counts[counts > 0] / total
     smoothed = (learned + 1) / (learned.sum() + len(learned))
-    return Cost(total, float(-(share * np.log2(share)).sum()), float(-(counts * np.log2(smoothed)).sum() / total))
+    return UnigramCost(
+        total, float(-(share * np.log2(share)).sum()), float(-(counts * np.log2(smoothed)).sum() / total)
+    )
 
 
-NEED = "pieces of words", "speech"
+def train_on_text(texts: Iterable[str], vocab_size: int) -> bytes:
+    """Train a unigram model on texts without normalization; returns the bytes of its file.
 
-
-def train_pieces(texts: Iterable[str], vocab_size: int) -> bytes:
-    """A unigram model of texts as they are, as the bytes of its file; fewer pieces where there are no more.
+    The model has fewer than ``vocab_size`` pieces if there are no more.
 
     Raises:
-        InputError: no sentencepiece, or a vocabulary that cannot be had.
+        InputError: no sentencepiece, or an impossible vocabulary.
     """
     model = io.BytesIO()
     try:
@@ -194,7 +201,7 @@ def train_pieces(texts: Iterable[str], vocab_size: int) -> bytes:
 
 
 class Pieces:
-    """A SentencePiece model that spells texts.
+    """A SentencePiece model that splits text into pieces.
 
     Args:
         model: the bytes of its file.
@@ -211,12 +218,12 @@ class Pieces:
             raise InputError(f"{source}: not a model of SentencePiece; expected one that was trained on text") from None
 
     def __call__(self, text: str) -> list[str]:
-        """The pieces of a text; what the model does not know is a piece by itself."""
+        """The pieces of a text; an unknown character is a piece by itself."""
         return self._processor.encode(text, out_type=str)
 
     def counts(self, texts: Iterable[str]) -> dict[str, int]:
-        """All pieces of the model but its special ones, and how often texts have them."""
+        """All pieces of the model except special ones, with their counts in texts."""
         counts = Counter(piece for text in texts for piece in self(text))
-        p = self._processor
-        numbers = (n for n in range(p.get_piece_size()) if not (p.is_unknown(n) or p.is_control(n)))
-        return {p.id_to_piece(n): counts[p.id_to_piece(n)] for n in numbers}
+        model = self._processor
+        numbers = (n for n in range(model.get_piece_size()) if not (model.is_unknown(n) or model.is_control(n)))
+        return {piece: counts[piece] for piece in map(model.id_to_piece, numbers)}

@@ -11,14 +11,8 @@ import numpy as np
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.artifacts.indexed import write_index
 from bridle_fairseq.data.artifacts.sharding import BlockResult, ShardedJob, plan_blocks
-from bridle_fairseq.units.files import (
-    FORMATS,
-    RowEncoder,
-    UnitsInfo,
-    read_units_info,
-    write_dictionary,
-    write_units_info,
-)
+from bridle_fairseq.units.files import RowEncoder, write_dictionary
+from bridle_fairseq.units.info import FORMATS, UnitsInfo, read_units_info, write_units_info
 from bridle_fairseq.utils.files import atomic_binary
 
 ROWS_PER_BLOCK, CODES_PER_BLOCK = 1 << 16, 1 << 22  # about 20 MB of text
@@ -90,7 +84,7 @@ class UnitsJob(ShardedJob):
         for number in range(len(self.blocks)):
             sizes += self.read(number, [f"units{stream}"]).arrays[f"units{stream}"].tolist()
         if self.info.format == "fairseq":
-            write_index(stem, [size + 1 for size in sizes], self.info.dtype)  # each item ends with END_OF_LINE
+            write_index(stem, [size + 1 for size in sizes], self.info.dtype)  # and END_OF_LINE
         if self.info.dedup:
             self._write(f"{stem}.counts", f"counts{stream}")
         write_dictionary(self.info, stem)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio.dataset import total_seconds
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.units import sentencepiece as pieces
-from bridle_fairseq.units.files import UnitsInfo, read_units_info, write_units_info
+from bridle_fairseq.units.convert import prefix_of
+from bridle_fairseq.units.info import UnitsInfo, read_units_info, write_units_info
 from bridle_fairseq.units.scheme import from_characters
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
@@ -134,7 +134,7 @@ def sample(args: argparse.Namespace) -> None:
         raise InputError(f"{args.like}: expected text units of one level or interleaved ones, without deduplication")
     model, task = load(args.checkpoint, args.data)
     where = f"{prefix_of(args.like, '.units')}.json"
-    processor, dictionary = pieces.load_for(args.model, where, info), task.dictionary
+    processor, dictionary = pieces.load_matching(args.model, where, info), task.dictionary
     numbers = [int(token) if token.isdecimal() else pieces.UNKNOWN for token in dictionary.symbols]
     if max(numbers) >= processor.get_piece_size():
         raise InputError(f"{args.data}/dict.txt: a token {max(numbers)}; expected the pieces of {args.model}")

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.audio.dataset import total_seconds
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.units import sentencepiece as pieces
-from bridle_fairseq.units.files import UnitsInfo, check_alike, read_units_info, units_summary
+from bridle_fairseq.units.convert import prefix_of
+from bridle_fairseq.units.info import UnitsInfo, check_same_units, read_units_info
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
@@ -69,10 +69,10 @@ def train(args: argparse.Namespace) -> None:
     _, info, _ = read_text(args.units)
     args.out.mkdir(parents=True, exist_ok=True)
     for size in args.vocab_size:
-        model = pieces.train(units_of(args.units), size, characters(info), args.max_units)
+        model = pieces.train_on_units(units_of(args.units), size, characters(info), args.max_units)
         path = args.out / f"{size}.model"
         path.write_bytes(model)
-        pieces.describe(path, info)
+        pieces.write_description(path, info)
         made = pieces.load(path).get_piece_size()
         print(f"{path}: {made} pieces{'; nothing else comes twice' if made < size else ''}")
 
@@ -82,7 +82,7 @@ def encode(args: argparse.Namespace) -> None:
     model = None
     for units in args.units:
         where, info, _ = read_text(units)
-        model = pieces.load_for(args.model, where, info)
+        model = pieces.load_matching(args.model, where, info)
     args.out.mkdir(parents=True, exist_ok=True)
     with atomic_text(args.out / "dict.txt") as file:
         file.writelines(f"{number} 1\n" for number in range(model.get_piece_size()))
@@ -102,7 +102,7 @@ def encode(args: argparse.Namespace) -> None:
 def decode(args: argparse.Namespace) -> None:
     """Files of units again, beside a copy of the description of those that were encoded."""
     where, info, text = read_text(args.like)
-    model = pieces.load_for(args.model, where, info)
+    model = pieces.load_matching(args.model, where, info)
     path = args.out / Path(text).name
     if path.resolve() == Path(text).resolve():
         raise InputError(f"--out is {args.out}, where the units of --like are; expected another folder")
@@ -125,13 +125,13 @@ def report(args: argparse.Namespace) -> None:
     if info.codes.manifest_sha256 != manifest.fingerprint():
         raise InputError(f"{args.units}: units of another manifest; expected those of {args.manifest}")
     others, learned, _ = read_text(args.train)
-    check_alike(
+    check_same_units(
         where,
-        {**units_summary(info), "dedup": info.dedup},
+        {**info.identity, "dedup": info.dedup},
         others,
-        {**units_summary(learned), "dedup": learned.dedup},
+        {**learned.identity, "dedup": learned.dedup},
     )
-    models: list[Any] = [None, *(pieces.load_for(path, where, info) for path in args.models)]
+    models: list[Any] = [None, *(pieces.load_matching(path, where, info) for path in args.models)]
     first, plain = info.scheme.first_character(0), 0
     seconds = total_seconds(manifest, [row for row, line in enumerate(units_of(args.units)) if line])
     print("vocabulary  tokens/s  units/token  entropy bits/s  coded bits/s")

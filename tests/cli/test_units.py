@@ -207,7 +207,7 @@ def edited(change, name="train.km"):
 
 
 SPOILT = {
-    "a line is missing": (edited(lambda t: t.split("\n", 1)[1]), "train.km: 7 lines; expected 8, one a row"),
+    "a line is missing": (edited(lambda t: t.split("\n", 1)[1]), "train.km: 7 lines; expected 8, one per row"),
     "a line too many": (edited(lambda t: t + "1 17\n"), "train.km: more than 8 lines; expected 8"),
     "half a patch": (edited(lambda t: "1 " + t), "train.km, line 1: 13 units; expected a multiple of the 3 levels"),
     "no numbers": (edited(lambda t: "x " + t), "train.km, line 1: 'x'; expected whole numbers"),

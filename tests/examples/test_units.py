@@ -13,7 +13,7 @@ import torch
 
 from bridle_fairseq.data.artifacts.codes import CodesInfo, write_info
 from bridle_fairseq.data.artifacts.indexed import write_index
-from bridle_fairseq.units.files import UnitsInfo
+from bridle_fairseq.units.info import UnitsInfo
 from bridle_fairseq.units.scheme import to_characters
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "units"
@@ -77,7 +77,7 @@ def test_rows_that_are_not_there_are_not_decoded(monkeypatch, tmp_path, capsys):
 
 def write_units(folder, rows, split="train", **changes):
     """Text units of a split, a line for each row; the path of their description."""
-    from bridle_fairseq.units.files import write_units_info
+    from bridle_fairseq.units.info import write_units_info
 
     folder.mkdir(exist_ok=True)
     codes = dataclasses.replace(CODES, **changes)

@@ -7,7 +7,7 @@ import pytest
 
 from bridle_fairseq.data.artifacts.codes import CodesInfo
 from bridle_fairseq.units import sentencepiece as pieces
-from bridle_fairseq.units.files import UnitsInfo
+from bridle_fairseq.units.info import UnitsInfo
 from bridle_fairseq.units.scheme import LAYOUTS, Scheme, from_characters, to_characters
 from bridle_fairseq.utils.errors import InputError
 
@@ -26,7 +26,7 @@ def lines(count=60, length=50, seed=0):
 
 
 def trained(*arguments, **options):
-    return sentencepiece.SentencePieceProcessor(model_proto=pieces.train(*arguments, **options))
+    return sentencepiece.SentencePieceProcessor(model_proto=pieces.train_on_units(*arguments, **options))
 
 
 def test_every_code_is_a_piece_and_comes_back_also_unseen_ones():
@@ -77,7 +77,7 @@ def test_long_lines_are_learned_from_too_and_nothing_beyond_the_limit():
 )
 def test_mistakes(text, vocab_size, sentence):
     with pytest.raises(InputError, match=sentence):
-        pieces.train(text, vocab_size, CODES)
+        pieces.train_on_units(text, vocab_size, CODES)
 
 
 def test_there_are_no_more_pieces_than_repeat():
@@ -116,15 +116,15 @@ def test_the_cost_of_tokens():
 
 def test_a_model_knows_whose_units_it_is_of(tmp_path):
     path = tmp_path / "50.model"
-    path.write_bytes(pieces.train(lines(), 50, CODES))
+    path.write_bytes(pieces.train_on_units(lines(), 50, CODES))
     with pytest.raises(InputError, match="50.model.json: cannot read this description of a model of pieces"):
-        pieces.load_for(path, "a.units.json", info("a"))
-    pieces.describe(path, info("a"))
-    assert pieces.load_for(path, "a.units.json", info("a")).get_piece_size() == 50
+        pieces.load_matching(path, "a.units.json", info("a"))
+    pieces.write_description(path, info("a"))
+    assert pieces.load_matching(path, "a.units.json", info("a")).get_piece_size() == 50
     with pytest.raises(InputError, match=r"b.units.json: checkpoint_sha256 b; expected a as in .*50.model.json"):
-        pieces.load_for(path, "b.units.json", info("b"))
+        pieces.load_matching(path, "b.units.json", info("b"))
     with pytest.raises(InputError, match="a.units.json: level 1; expected all"):
-        pieces.load_for(path, "a.units.json", info("a", level="1"))
+        pieces.load_matching(path, "a.units.json", info("a", level="1"))
 
 
 def info(checkpoint, level="all"):

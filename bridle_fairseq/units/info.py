@@ -1,0 +1,115 @@
+"""The description of files of units, ``{split}.units.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bridle_fairseq.data.artifacts.codes import CodesInfo
+from bridle_fairseq.units.scheme import MAX_CHARACTERS, Scheme
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text, fields_of
+
+VERSION = 1
+FORMATS = {"km": ("km",), "text": ("txt",), "fairseq": ("bin", "idx")}  # endings of the files
+SPECIAL_SYMBOLS = 4  # of fairseq's dictionaries, before the units
+FAIRSEQ_UINT16_LIMIT = 65500  # fairseq stores larger vocabularies in int32
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitsInfo:
+    """Content of ``{split}.units.json``.
+
+    Attributes:
+        codes: description of the codes that the units were made from.
+        rows: number of lines.
+        level: a number, or ``all``.
+        layout: see :mod:`.scheme`.
+        format: a key of :data:`FORMATS`; see :mod:`.files`.
+        dedup: whether runs of equal units are written once, with their counts in another file.
+        version: of this format.
+    """
+
+    codes: CodesInfo
+    rows: int
+    level: str
+    layout: str
+    format: str
+    dedup: bool
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        characters = self.codes.num_codebooks * self.codes.codebook_size
+        if self.format == "text" and characters > MAX_CHARACTERS:
+            raise InputError(f"{characters} codes in all; expected at most {MAX_CHARACTERS}, a character for each")
+
+    @property
+    def scheme(self) -> Scheme:
+        """How codes become units."""
+        return Scheme.of(self.codes.num_codebooks, self.codes.codebook_size, self.level, self.layout)
+
+    @property
+    def dtype(self) -> type[np.integer]:
+        """Of ``.bin``."""
+        return np.uint16 if self.scheme.size + SPECIAL_SYMBOLS < FAIRSEQ_UINT16_LIMIT else np.int32
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields that files of units must share to be used together, by name."""
+        return {
+            "checkpoint_sha256": self.codes.checkpoint_sha256,
+            "num_codebooks": self.codes.num_codebooks,
+            "codebook_size": self.codes.codebook_size,
+            "level": self.level,
+            "layout": self.layout,
+        }
+
+    def stems(self, prefix: str) -> list[str]:
+        """Paths of the files of each stream without endings, for ``{split}.units`` at ``prefix``."""
+        folder, name = os.path.split(prefix.removesuffix(".units"))
+        if self.scheme.streams == 1:
+            return [os.path.join(folder, name)]
+        return [os.path.join(folder, f"level{level}", name) for level in self.scheme.levels]
+
+
+def read_units_info(prefix: str | os.PathLike[str]) -> UnitsInfo:
+    """Read ``{prefix}.json``.
+
+    Raises:
+        InputError: missing, damaged, or of another version.
+    """
+    with fields_of(prefix, "units", VERSION) as fields:
+        codes = CodesInfo(**{**fields["codes"], "grid": dict(fields["codes"]["grid"])})
+        return UnitsInfo(**{**fields, "codes": codes})
+
+
+def write_units_info(prefix: str | os.PathLike[str], info: UnitsInfo) -> None:
+    """Write ``{prefix}.json`` atomically."""
+    with atomic_text(f"{os.fspath(prefix)}.json") as file:
+        json.dump(dataclasses.asdict(info), file, indent=2)
+        file.write("\n")
+
+
+def check_same_units(path: str, identity: Mapping[str, Any], expected_path: str, expected: Mapping[str, Any]) -> None:
+    """Check that two artifacts are of units with the same meaning.
+
+    Args:
+        path: of the first one's description.
+        identity: of its units (:attr:`UnitsInfo.identity`).
+        expected_path: of the second one's description.
+        expected: identity of its units.
+
+    Raises:
+        InputError: a field differs.
+    """
+    for name, value in expected.items():
+        if identity.get(name) != value:
+            raise InputError(
+                f"{path}: {name} {str(identity.get(name))[:12]}; expected {str(value)[:12]} as in {expected_path}; "
+                "units that are used together must have the same meaning"
+            )
