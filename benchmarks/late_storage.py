@@ -1,10 +1,11 @@
-"""Clips a second of a data loader whose storage answers late: one file at a time beside several at once.
+"""Data loading from high-latency storage: one file at a time compared with several in parallel.
 
     python benchmarks/late_storage.py [--latency-ms 30] [--threads 16] [--workers 2]
 
-Made sounds lie in a stored zip, and each read of it waits as a request to an object store does; bandwidth is not
-limited. Data loaders with ``task.read_threads`` of 1 and of --threads read the same batches in turns; the ratio is
-that of the medians over the rounds, each a pass over all clips, with the quartiles of the rounds' ratios.
+Generated sounds are stored in an uncompressed zip, and each read of it is delayed like a request to an object store.
+Bandwidth is not limited. Data loaders with ``task.read_threads`` of 1 and of --threads read the same batches in turn. A
+round is one pass over all clips. Prints the ratio of the medians over the rounds, with the quartiles of the rounds'
+ratios.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CLIPS, BATCH_SIZE = 512, 16
 
 
 def zipped(folder: Path, clips: int) -> Manifest:
-    """Sounds of 2 s in a stored archive."""
+    """A manifest of sounds of 2 s in an uncompressed archive."""
     write_sounds(folder, clips, seconds=2.0)
     sizes = dict(Manifest.read(folder / "train.tsv"))
     with zipfile.ZipFile(folder / "sounds.zip", "w") as file:
@@ -45,7 +46,7 @@ def zipped(folder: Path, clips: int) -> Manifest:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Time both loaders and print clips per second."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency-ms", type=float, default=30.0)
     parser.add_argument("--threads", type=int, default=16)
@@ -54,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     pread = os.pread
 
-    def late(*request: int) -> bytes:
+    def delayed_pread(*request: int) -> bytes:
         time.sleep(args.latency_ms / 1000)
         return pread(*request)
 
@@ -62,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         media = AudioDataset(zipped(Path(folder), CLIPS), training=True)
         batches = torch.arange(CLIPS).view(-1, BATCH_SIZE).tolist()
-        os.pread = late
+        os.pread = delayed_pread
         loaders = {
             threads: torch.utils.data.DataLoader(
                 FairseqMedia(media, read_threads=threads),
@@ -73,15 +74,15 @@ def main() -> None:
             )
             for threads in rates
         }
-        for number in range(args.rounds + 1):  # the first one starts the workers
+        for number in range(args.rounds + 1):  # round 0 starts the workers
             for threads, loader in loaders.items():
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 clips = sum(len(batch["id"]) for batch in loader)
                 if number:
-                    rates[threads].append(clips / (time.perf_counter() - begun))
+                    rates[threads].append(clips / (time.perf_counter() - start))
     for threads, values in rates.items():
-        print(f"{threads:3} at once: {statistics.median(values):7.1f} clips/s")
-    print(f"ratio {spread(rates[args.threads], rates[1])}; {args.latency_ms:g} ms a read, {args.workers} workers")
+        print(f"{threads:3} in parallel: {statistics.median(values):7.1f} clips/s")
+    print(f"ratio {spread(rates[args.threads], rates[1])}; {args.latency_ms:g} ms per read, {args.workers} workers")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Images or clips a second of the data loader alone, beside torchvision's ImageFolder or plain PyAV decoding.
+"""Speed of the data loader alone, compared with torchvision's ImageFolder or plain PyAV decoding.
 
     python benchmarks/loader.py image [DIR] [--image-size 224] [--workers 2] [--rounds 5]
     python benchmarks/loader.py video [DIR]
 
-All ways give batches through torch's DataLoader with the same workers, one thread each, in turns; a round is one pass
-over all files, and the median of the rounds counts: by the clock, and in CPU time of the workers and their decoding
-processes, which other work on the machine disturbs less (on Linux). Ours is the data set of training as it stands.
+All loaders use torch's DataLoader with the same number of workers, one thread each, and run in turn. A round is one
+pass over all files. Results are medians over rounds of wall time and of CPU time of the workers and their decoding
+processes, which other processes disturb less (Linux only). Ours is the data set that training uses.
 
-image: DIR has class folders; without it, 256 JPEGs of 500 x 375 are made. The peers are ImageFolder with
-RandomResizedCrop(0.2 to 1, bicubic) and a flip, once to uint8, as ours, and once normalised as recipes have it.
-video: without DIR, the files of video_loader.py. The peers are a few lines over PyAV (open, seek, decode with one
-thread, scale what is wanted) with nothing after it, and with torchvision's crop and flip as ours has them.
+image: DIR has class folders; without it, 256 JPEGs of 500 x 375 pixels are generated. The peers are ImageFolder with
+RandomResizedCrop(0.2 to 1, bicubic) and a flip, once to uint8 (as ours) and once normalized (as in common recipes).
+video: without DIR, the files of video_loader.py are generated. The peers are a short PyAV reader (open, seek, decode
+with one thread, scale the needed frames), once with decoding alone and once with torchvision's crop and flip.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from video_loader import FRAMES, STRIDE, make_videos, plain
+from video_loader import FRAMES, STRIDE, make_videos, read_plain
 
 from bridle_fairseq.data.image.augment import ImageAugment, load_transforms
 from bridle_fairseq.data.image.dataset import ImageDataset
@@ -43,7 +43,7 @@ VALID_CROP = 0.875
 
 
 def make_images(folder: Path, count: int = 256, size: tuple[int, int] = (500, 375)) -> None:
-    """Patches of colour at four scales with some noise, as JPEG with quality 90: about as many bytes as photographs."""
+    """Write JPEGs (quality 90) of coloured patches at four scales plus noise: about the file size of photographs."""
     random = np.random.default_rng(0)
     for number in range(count):
         pixels = random.normal(0, 6, (size[1], size[0], 3)) + 128
@@ -57,7 +57,7 @@ def make_images(folder: Path, count: int = 256, size: tuple[int, int] = (500, 37
 
 
 def manifest_of(folder: Path, modality: str) -> Manifest:
-    """The files of a folder."""
+    """The manifest of the files in a folder."""
     kind = modality_named(modality)
     scan = read_sizes(*find_files(folder, kind.extensions), kind.measure, workers=2)
     path = Path(tempfile.mkdtemp(), "train.tsv")
@@ -67,35 +67,35 @@ def manifest_of(folder: Path, modality: str) -> Manifest:
 
 
 def ours(manifest: Manifest, modality: str, image_size: int) -> Any:
-    """The data set of training, its crop and flip as in ``base``."""
+    """The data set that training uses, with the crop and flip of ``base``."""
     augment = ImageAugment(crop=True, min_area=MIN_AREA[modality], flip=True)
     options: dict[str, Any] = {"image_size": image_size, "valid_crop": VALID_CROP, "training": True, "augment": augment}
     return VideoDataset(manifest, **options) if modality == "video" else ImageDataset(manifest, **options)
 
 
 def crop_and_flip(modality: str, image_size: int) -> list[Any]:
-    """Torchvision's."""
+    """Torchvision's crop and flip, with the settings of ours."""
     v2 = load_transforms()
     area = (MIN_AREA[modality], 1.0)
-    how = v2.InterpolationMode.BICUBIC
-    return [v2.RandomResizedCrop(image_size, area, interpolation=how), v2.RandomHorizontalFlip()]
+    bicubic = v2.InterpolationMode.BICUBIC
+    return [v2.RandomResizedCrop(image_size, area, interpolation=bicubic), v2.RandomHorizontalFlip()]
 
 
 def image_peers(folder: Path, image_size: int) -> dict[str, Dataset]:
-    """ImageFolder with the transforms that ours has, by name."""
+    """Name -> ImageFolder with the transforms of ours."""
     v2 = load_transforms()
     from torchvision.datasets import ImageFolder
 
-    shown = crop_and_flip("image", image_size)
-    normalised = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
+    augment = crop_and_flip("image", image_size)
+    normalize = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
     return {
-        "ImageFolder, uint8": ImageFolder(str(folder), v2.Compose([*shown, v2.PILToTensor()])),
-        "ImageFolder, normalised": ImageFolder(str(folder), v2.Compose([*shown, *normalised])),
+        "ImageFolder, uint8": ImageFolder(str(folder), v2.Compose([*augment, v2.PILToTensor()])),
+        "ImageFolder, normalized": ImageFolder(str(folder), v2.Compose([*augment, *normalize])),
     }
 
 
 class PlainVideo(Dataset):
-    """A random clip of each file by a few lines over PyAV; ``transform`` of frames x 3 x height x width."""
+    """A random clip of each file, read with plain PyAV; ``transform`` takes frames x 3 x height x width."""
 
     def __init__(self, manifest: Manifest, image_size: int, transform: Callable[[Any], Any] | None) -> None:
         self.manifest, self.short_side, self.transform = manifest, round(image_size / VALID_CROP), transform
@@ -104,15 +104,15 @@ class PlainVideo(Dataset):
         return len(self.manifest)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        room = int(self.manifest.sizes[row]) - (FRAMES - 1) * STRIDE - 1
-        start = int(torch.randint(max(1, room + 1), ()))
-        (clip,) = plain(self.manifest.path(row), [start], self.short_side)
+        last_start = int(self.manifest.sizes[row]) - (FRAMES - 1) * STRIDE - 1
+        start = int(torch.randint(max(1, last_start + 1), ()))
+        (clip,) = read_plain(self.manifest.path(row), [start], self.short_side)
         clip = clip.permute(0, 3, 1, 2)
         return (clip if self.transform is None else self.transform(clip)).transpose(0, 1).contiguous(), row
 
 
 def video_peers(manifest: Manifest, image_size: int) -> dict[str, Dataset]:
-    """Plain PyAV, by name."""
+    """Name -> data set that reads with plain PyAV."""
     transform = load_transforms().Compose(crop_and_flip("video", image_size))
     return {
         "plain PyAV, decoding alone": PlainVideo(manifest, image_size, None),
@@ -121,76 +121,81 @@ def video_peers(manifest: Manifest, image_size: int) -> dict[str, Dataset]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes below this one: workers, and their decoding processes."""
-    found = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    return [*found, *(below for child in found for below in descendants(child))]
+    """Ids of all descendants of a process: workers and their decoding processes."""
+    children = [
+        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+    ]
+    return [*children, *(pid for child in children for pid in descendants(child))]
 
 
 def cpu_seconds() -> float:
-    """Of all workers so far; 0 elsewhere than on Linux."""
+    """CPU seconds of all workers so far; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0.0
-    return sum(time.clock_gettime(~pid << 3 | 2) for pid in descendants(os.getpid()))  # as clock_getcpuclockid(3)
+    return sum(
+        time.clock_gettime(~pid << 3 | 2) for pid in descendants(os.getpid())
+    )  # the clock id of clock_getcpuclockid(3)
 
 
 def pass_over(loader: DataLoader) -> tuple[int, float, float]:
-    """Items of one pass over all files, and its seconds by the clock and of CPU."""
-    begun, cpu, items = time.perf_counter(), cpu_seconds(), 0
+    """Number of items in one pass over all files, its wall seconds and its CPU seconds."""
+    start, cpu, items = time.perf_counter(), cpu_seconds(), 0
     for batch in loader:
         items += len(batch["net_input"]["source"] if isinstance(batch, dict) else batch[0])
-    return items, time.perf_counter() - begun, cpu_seconds() - cpu
+    return items, time.perf_counter() - start, cpu_seconds() - cpu
 
 
 def main() -> None:
-    """Compare, and print items a second and their ratios."""
-    parser = argparse.ArgumentParser(description="The data loader alone, beside a peer.")
+    """Compare the loaders and print items per second and ratios."""
+    parser = argparse.ArgumentParser(description="The data loader alone, compared with peers.")
     parser.add_argument("modality", choices=["image", "video"])
-    parser.add_argument("data", type=Path, nargs="?", help="folder of files (images: of class folders)")
+    parser.add_argument("data", type=Path, nargs="?", help="folder of the files (images: with class folders)")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as folder:
         if args.data is None:
-            (make_images if args.modality == "image" else make_videos)(Path(made))
-        compare(args, args.data or Path(made))
+            (make_images if args.modality == "image" else make_videos)(Path(folder))
+        compare(args, args.data or Path(folder))
 
 
-def against(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> str:
-    """How many times as fast ours is: median and range of the rounds, by the clock and in CPU time."""
-    said = []
+def speedup(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> str:
+    """Speed of ours relative to a peer: median and range over the rounds, in wall time and in CPU time."""
+    texts = []
     for mine, other in zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True):
         ratios = [b / a if a else 0.0 for a, b in zip(mine, other, strict=True)]
-        said.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    return f"{said[0]} times as fast, {said[1]} in CPU time"
+        texts.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return f"{texts[0]} times as fast, {texts[1]} in CPU time"
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
-    """A pass of each way to warm up, then rounds in turns."""
+    """Warm up each loader with one pass, then time the rounds in turn."""
     manifest = manifest_of(folder, args.modality)
-    ways: dict[str, Any] = {"ours": ours(manifest, args.modality, args.image_size)}
-    more = (folder, args.image_size) if args.modality == "image" else (manifest, args.image_size)
-    ways |= (image_peers if args.modality == "image" else video_peers)(*more)
+    datasets: dict[str, Any] = {"ours": ours(manifest, args.modality, args.image_size)}
+    arguments = (folder, args.image_size) if args.modality == "image" else (manifest, args.image_size)
+    datasets |= (image_peers if args.modality == "image" else video_peers)(*arguments)
     size = args.batch_size or {"image": 32, "video": 2}[args.modality]
     options = {"batch_size": size, "shuffle": True, "num_workers": args.workers, "persistent_workers": True}
     loaders = {
-        name: DataLoader(way, **options, collate_fn=getattr(way, "collater", None)) for name, way in ways.items()
+        name: DataLoader(dataset, **options, collate_fn=getattr(dataset, "collater", None))
+        for name, dataset in datasets.items()
     }
-    took: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
     for number in range(args.rounds + 1):
         for name, loader in loaders.items():
             items, *seconds = pass_over(loader)
             assert items == len(manifest), f"{name}: {items} of {len(manifest)}"
             if number:
-                took[name].append(tuple(seconds))
-    for name, found in took.items():
-        clock, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-        print(f"{name:26} {items / clock:7.1f} a second, {1000 * cpu / items:6.2f} ms of CPU each", end="")
-        print("" if name == "ours" else f"; ours is {against(took['ours'], found)}")
-    stored = sum(os.path.getsize(manifest.path(row)) for row in range(len(manifest))) / len(manifest) / 1000
-    print(f"{len(manifest)} files of {stored:.0f} kB, {args.image_size} pixels, {args.workers} workers")
+                rounds[name].append(tuple(seconds))
+    for name, timings in rounds.items():
+        clock, cpu = (statistics.median(values) for values in zip(*timings, strict=True))
+        print(f"{name:26} {items / clock:7.1f} per second, {1000 * cpu / items:6.2f} ms of CPU each", end="")
+        print("" if name == "ours" else f"; ours is {speedup(rounds['ours'], timings)}")
+    kilobytes = sum(os.path.getsize(manifest.path(row)) for row in range(len(manifest))) / len(manifest) / 1000
+    print(f"{len(manifest)} files of {kilobytes:.0f} kB, {args.image_size} pixels, {args.workers} workers")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a manifest of two million rows costs: seconds to open it and to make an epoch's batches, memory of 8 workers.
+"""Cost of a manifest of two million rows: time to read it and to batch an epoch, and memory of 8 workers.
 
     python benchmarks/manifest.py [--rows 2000000] [--workers 8]
 
-Workers are forked, as those of a data loader, and look at as many rows as there are. Memory is the proportional set
-size of all of them and of the process that opened the manifest (Linux), less that of the same processes before.
+Workers are forked, like those of a data loader, and each reads its share of the rows. Memory is the proportional set
+size of the workers and of the process that read the manifest (Linux), minus that of the same processes without it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_TOKENS = 163840 * 16
 
 
 def write_manifest(folder: Path, rows: int) -> Path:
-    """A manifest of so many rows: 1000 folders that are all the same one, with 64 short files."""
+    """A manifest with this many rows, over 1000 symbolic links to one folder of 64 short files."""
     (folder / "files").mkdir()
     for number in range(64):
         soundfile.write(folder / "files" / f"Y{number:011d}_abcdef.wav", np.zeros(160), 16000)
@@ -42,13 +42,13 @@ def write_manifest(folder: Path, rows: int) -> Path:
 
 
 def proportional_megabytes(process: str) -> float:
-    """Memory of a process, what it shares divided by those that share it."""
+    """Proportional set size of a process: shared memory is divided among the processes that share it."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def work(dataset: AudioDataset | None, number: int, workers: int, done, leave) -> None:
-    """Look at a worker's share of the rows, then wait."""
+def run_worker(dataset: AudioDataset | None, number: int, workers: int, done, leave) -> None:
+    """Read a worker's share of the rows, then wait."""
     if dataset is not None:
         for row in range(number, len(dataset), workers * 50):
             dataset.manifest.path(row)
@@ -58,11 +58,11 @@ def work(dataset: AudioDataset | None, number: int, workers: int, done, leave) -
 
 
 def memory(dataset: AudioDataset | None, workers: int) -> float:
-    """Megabytes of this process and of its workers while they are at work."""
+    """Megabytes of this process and of its workers while all workers hold the data set."""
     context = multiprocessing.get_context("fork")
     done, leave = context.Semaphore(0), context.Event()
     processes = [
-        context.Process(target=work, args=(dataset, number, workers, done, leave)) for number in range(workers)
+        context.Process(target=run_worker, args=(dataset, number, workers, done, leave)) for number in range(workers)
     ]
     for process in processes:
         process.start()
@@ -76,7 +76,7 @@ def memory(dataset: AudioDataset | None, workers: int) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure time and memory, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--workers", type=int, default=8)
@@ -86,22 +86,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write_manifest(Path(folder), args.rows)
         before = memory(None, args.workers)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         manifest = Manifest.read(path)
-        opened = time.perf_counter() - begun
-        begun = time.perf_counter()
+        read_seconds = time.perf_counter() - start
+        start = time.perf_counter()
         dataset = AudioDataset(manifest, training=True, max_sample_size=163840)
-        checked = time.perf_counter() - begun
-        begun = time.perf_counter()
+        dataset_seconds = time.perf_counter() - start
+        start = time.perf_counter()
         order = dataset.ordered_indices()
         batches = batch_by_size(order, dataset.sizes.__getitem__, dataset.sizes[order], max_tokens=MAX_TOKENS)
-        batched = time.perf_counter() - begun
-        number = len(batches)
+        batch_seconds = time.perf_counter() - start
+        num_batches = len(batches)
         del batches, order
         used = memory(dataset, args.workers) - before
-    print(f"{args.rows} rows: read in {opened:.2f} s, 100,000 files looked for and lengths made in {checked:.2f} s")
-    print(f"{number} batches in {batched:.2f} s")
-    print(f"memory of this process and {args.workers} workers: {used:.0f} MB more than without")
+    print(
+        f"{args.rows} rows read in {read_seconds:.2f} s; 100,000 files checked and sizes set in {dataset_seconds:.2f} s"
+    )
+    print(f"{num_batches} batches in {batch_seconds:.2f} s")
+    print(f"memory of this process and {args.workers} workers: {used:.0f} MB more than without the manifest")
 
 
 if __name__ == "__main__":

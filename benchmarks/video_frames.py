@@ -1,10 +1,10 @@
-"""Every video file of a folder: does it decode, and are its frames those of a reference decoding?
+"""Check that the video files of a folder decode, and that frames equal those of a reference decoding.
 
     python benchmarks/video_frames.py DIR
 
-The reference is PyAV from the first frame to the last, without a seek, every frame converted to RGB; the frame of a
-slot is the last one that was shown before the slot's middle. Ours are the clips that training reads (16 frames, every
-4th) at five places from the start to the end, each read by itself. Prints a table.
+The reference decodes the whole file with PyAV, without seeking, and converts every frame to RGB. The frame of a time
+slot is the last one shown before the middle of the slot. Ours are the clips that training reads (16 frames, every 4th)
+at five positions from start to end, each read separately. Prints a table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FRAMES, STRIDE, PLACES = 16, 4, 5
 
 
 def reference(path: Path) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Seconds and RGB of all frames, turned as each says; and what the stream is."""
+    """Seconds and RGB of all frames, rotated as their metadata says; codec and pixel format of the stream."""
     times, frames = [], []
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
@@ -36,7 +36,7 @@ def reference(path: Path) -> tuple[np.ndarray, np.ndarray, Any]:
 
 
 def row(path: Path) -> str:
-    """A line of the table."""
+    """A row of the table."""
     try:
         info = read_video_info(str(path))
         clips = [read_clips(str(path), [place])[0] for place in even_places(PLACES)]
@@ -44,23 +44,23 @@ def row(path: Path) -> str:
         return f"| {path.name} | {error} | | | | |"
     times, frames, (codec, pixels) = reference(path)
     slots = round(info.seconds * info.rate)
-    room, differ = max(0, slots - (FRAMES - 1) * STRIDE - 1), 0
+    last_start, differ = max(0, slots - (FRAMES - 1) * STRIDE - 1), 0
     for place, clip in zip(even_places(PLACES), clips, strict=True):
-        numbers = np.minimum(min(int(place * (room + 1)), room) + STRIDE * np.arange(FRAMES), slots - 1)
-        shown = np.searchsorted(times, (numbers + 0.5) / info.rate, side="right") - 1
-        differ += int((clip != frames[shown]).any((1, 2, 3)).sum())
-    turned = f", turned by {info.rotation}" if info.rotation else ""
-    size = f"{info.width} x {info.height}{turned}"
+        numbers = np.minimum(min(int(place * (last_start + 1)), last_start) + STRIDE * np.arange(FRAMES), slots - 1)
+        indices = np.searchsorted(times, (numbers + 0.5) / info.rate, side="right") - 1
+        differ += int((clip != frames[indices]).any((1, 2, 3)).sum())
+    rotated = f", rotated by {info.rotation}" if info.rotation else ""
+    size = f"{info.width} x {info.height}{rotated}"
     same = f"{FRAMES * PLACES - differ} of {FRAMES * PLACES}"
     return f"| {path.name} | {codec}, {pixels} | {size} | {info.rate:.2f} | {info.num_frames}, {len(frames)} | {same} |"
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Frames beside a reference decoding.")
-    parser.add_argument("videos", type=Path, help="folder of files")
+    parser = argparse.ArgumentParser(description="Frames compared with a reference decoding.")
+    parser.add_argument("videos", type=Path, help="folder of the files")
     args = parser.parse_args()
-    print("| file | codec, pixels | shown as | frames a second | frames: stated or counted, decoded | same frames |")
+    print("| file | codec, pixels | displayed | frames per second | frames: stated or counted, decoded | same frames |")
     print("|---|---|---|---|---|---|")
     for path in sorted(path for path in args.videos.iterdir() if path.suffix[1:].lower() in EXTENSIONS):
         print(row(path), flush=True)
