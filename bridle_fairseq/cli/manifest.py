@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from bridle_fairseq.cli.arguments import add_modality_argument
-from bridle_fairseq.utils.errors import InputError
 
 HELP = "list the sound files, images or videos of a folder (or a stored .zip) in train.tsv and valid.tsv"
 
@@ -46,24 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the manifests and say what was found."""
-    from bridle_fairseq.data.manifests.labels import Classes
-    from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
-    from bridle_fairseq.prepare.tables import Entry, match, read_table
+    """Write the manifests, print a line for each."""
+    from bridle_fairseq.prepare.listing import ListingOptions, list_corpus
 
-    columns = {what: getattr(args, f"{what}_column") for what in ("name", "label", "split", "fold")}
-    entries: dict[str, Entry] = {}
-    for path in args.labels or ():
-        entries.update(read_table(path, columns, args.label_separator))
-    classes = Classes.read(args.classes) if args.classes else None
-    if entries and args.class_folders:
-        raise InputError("--class-folders and --labels; expected one of them")
-    scan = scan_source(args.source, args.dest, args.ext, args.path_must_contain, args.workers, args.modality)
-    if entries or args.class_folders:
-        share = args.valid_percent, args.seed
-        found = match(scan, entries) if entries else folder_entries(scan, *share)
-        corpus = labelled_corpus(scan, found, *share, classes)
-    else:
-        corpus = Corpus(scan, random_split(len(scan.files), args.valid_percent, args.seed))
-    corpus.write(args.dest)
+    options = ListingOptions(
+        source=args.source,
+        dest=args.dest,
+        modality=args.modality,
+        extensions=args.ext,
+        path_must_contain=args.path_must_contain,
+        workers=args.workers,
+        valid_percent=args.valid_percent,
+        seed=args.seed,
+        labels=args.labels or (),
+        columns={name: getattr(args, f"{name}_column") for name in ("name", "label", "split", "fold")},
+        label_separator=args.label_separator,
+        class_folders=args.class_folders,
+        classes=args.classes,
+    )
+    list_corpus(options).write(args.dest)
     return 0

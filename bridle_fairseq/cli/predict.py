@@ -1,14 +1,19 @@
-"""``bridle predict``: the likeliest classes of single files, or what is said in them."""
+"""``bridle predict``: the most likely classes of single files, or their transcripts."""
 
 from __future__ import annotations
 
 import argparse
 
-from bridle_fairseq.cli.transcripts import add_decoding_arguments, print_transcripts, refuse_decoding
-from bridle_fairseq.cli.views import add_view_arguments, reader_of_views
-from bridle_fairseq.utils.errors import DecodeError, InputError
+from bridle_fairseq.cli.arguments import (
+    add_decoding_arguments,
+    add_device_argument,
+    add_view_arguments,
+    decoding_options,
+    view_options,
+)
+from bridle_fairseq.utils.errors import InputError
 
-HELP = "the likeliest classes of files by a classifier, or their transcripts"
+HELP = "the most likely classes of files by a classifier, or their transcripts"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,52 +23,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="files as it was trained on: sounds of any rate and length, images of any size, videos",
+        help="files of the modality it was trained on: sounds of any rate and length, images of any size, videos",
     )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of each file (%(default)s)")
     parser.add_argument(
         "--segment-seconds",
         type=float,
         metavar="S",
-        help="sound: longer files are heard in segments of this length, of which classes have the mean "
+        help="sound: longer files go through the model in segments of this length, and class scores are averaged "
         "(default: the longest clip of its training)",
     )
     add_view_arguments(parser)
     add_decoding_arguments(parser)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    add_device_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each file's name, and under it its likeliest classes with their scores, or its transcript."""
-    from bridle_fairseq.data.modalities import modality_of
-
+    """Print each file's name, and under it its most likely classes with their scores, or its transcript."""
     if args.top < 1:
         raise InputError(f"--top is {args.top}; expected at least 1")
-    from bridle_fairseq.inference.classify import score_file
+    from bridle_fairseq.data.modalities import modality_of
+    from bridle_fairseq.inference.classify import classify_files, measure_files, reader_of_views
+    from bridle_fairseq.inference.transcribe import transcribe_files
     from bridle_fairseq.models.checkpoints import load_model
+    from bridle_fairseq.nn.ctc import Transcriber
     from bridle_fairseq.utils.device import choose_device
 
     model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
-    modality = modality_of(task.cfg)
-    reader, segment = reader_of_views(args, modality, task.cfg), modality.segment(task.cfg, args.segment_seconds)
+    modality, decoding = modality_of(task.cfg), decoding_options(args)
+    reader = reader_of_views(view_options(args), modality, task.cfg)
+    segment = modality.segment(task.cfg, args.segment_seconds)
     if segment < 1:
         raise InputError(f"--segment-seconds is {args.segment_seconds}; expected more than 0")
-    for path in args.files:  # before the first one is answered
-        try:
-            reader.length(path)
-        except DecodeError as error:
-            raise InputError(f"{path}: {error}; expected one of {modality.files}") from None
-    if hasattr(model, "frame_head"):
-        print_transcripts(args, model, task, reader, segment)
+    measure_files(args.files, reader, modality.files)  # before the first one is answered
+    if isinstance(model, Transcriber):
+        for path, text in transcribe_files(model, reader, args.files, segment, task.vocabulary, decoding):
+            print(f"{path}\n  {text}")
         return 0
-    refuse_decoding(args)
-    names = task.classes.names
-    for path in args.files:
-        try:
-            scores = score_file(model, reader, path, task.cfg.multi_label, segment)
-        except DecodeError as error:
-            raise InputError(f"{path}: {error}; expected one of {modality.files}") from None
+    decoding.refuse()
+    for path, scores in classify_files(model, reader, args.files, segment, task.cfg.multi_label, modality.files):
         print(path)
         for number in (-scores).argsort(kind="stable")[: args.top]:
-            print(f"  {scores[number]:.4f}  {names[number]}")
+            print(f"  {scores[number]:.4f}  {task.classes.names[number]}")
     return 0

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bridle_fairseq.nn.knn import Neighbours, nearest, vote
+from bridle_fairseq.nn.knn import Neighbours, nearest_neighbours, vote
 
 INVERSE_REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
@@ -230,7 +230,7 @@ def _knn_fits(
 
     def score(x: np.ndarray, settings: Settings) -> np.ndarray:
         if not searched or searched[-1][0] is not x:
-            searched[:] = [(x, nearest(bank, torch.from_numpy(x).float(), most))]
+            searched[:] = [(x, nearest_neighbours(bank, torch.from_numpy(x).float(), most))]
         return vote(searched[-1][1], of_bank, int(settings["k"]), settings["temperature"]).numpy()
 
     for settings in grid:

@@ -18,7 +18,7 @@ from bridle_fairseq.utils.files import atomic_text
 PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "knn": knn_probe}
 
 
-class Row(NamedTuple):
+class ProbeRow(NamedTuple):
     """One probe of one kind of features."""
 
     features: str
@@ -49,7 +49,7 @@ def compare(
     probes: Sequence[str] = tuple(PROBES),
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
-) -> list[Row]:
+) -> list[ProbeRow]:
     """A row for each source, pooling and probe; the layer is one of the choices made on validation.
 
     Args:
@@ -68,11 +68,11 @@ def compare(
             say(f"{probe} probe of {source}, {pooling}")
             r = PROBES[probe](candidates, labels, **options)
             values = (r.candidate, r.settings, r.valid_score, r.score, r.interval, r.of_candidates)
-            rows.append(Row(source, pooling, probe, *values))
+            rows.append(ProbeRow(source, pooling, probe, *values))
     return rows
 
 
-def table(rows: Sequence[Row], metric: str) -> str:
+def table(rows: Sequence[ProbeRow], metric: str) -> str:
     """The rows as text, and below them what each layer scored on validation."""
     lines = [["features", "pooling", "probe", "chosen on validation", "valid", "test", "95 % interval"]]
     for row in rows:
@@ -102,7 +102,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(rows)
 
 
-def write(rows: Sequence[Row], about: Mapping[str, Any], folder: str | os.PathLike[str], name: str = "probe") -> None:
+def write(
+    rows: Sequence[ProbeRow], about: Mapping[str, Any], folder: str | os.PathLike[str], name: str = "probe"
+) -> None:
     """``{name}.json`` (everything) and ``{name}.csv`` (a line for each row)."""
     with atomic_text(Path(folder, f"{name}.json")) as file:
         json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)

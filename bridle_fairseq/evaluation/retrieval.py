@@ -1,16 +1,16 @@
-"""The nearest clips of an index: by features, or by how often each code occurs; faiss where it is installed.
+"""The nearest clips of an index: by features, or by code histograms; with faiss if it is installed.
 
-Similarity is the cosine. Of features, each value is first taken from the index's mean in units of its deviation
-(:class:`bridle_fairseq.nn.knn.Scaling`): without it all clips are alike. Of codes, it is that of the roots of their
-frequencies in each level: the mean over levels of the Bhattacharyya coefficient, 1 for clips with the same histograms.
+Similarity is the cosine. Features are first standardized by the mean and deviation of the index
+(:class:`bridle_fairseq.nn.knn.Scaling`): without that, all clips are similar. For codes it is the cosine of the square
+roots of their frequencies in each level: the Bhattacharyya coefficient averaged over levels, 1 for equal histograms.
 
-Whatever searches finds candidates, some more than are wanted; their similarities are then computed once more, in
-float64, and equal ones are ordered by row. So faiss and the exact search give the same answer.
+A search engine returns candidates, more than needed. Their similarities are then computed again in float64, and ties
+are ordered by row. So faiss and the exact search give the same answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,15 +31,17 @@ class Neighbour(NamedTuple):
 
 
 class Bank:
-    """The vectors of an index, read as they are needed.
+    """The vectors of an index, read when they are needed.
 
     Attributes:
+        what: kind of the index, ``features`` or ``codes``.
         prefix: path of its files.
-        info: what they say of themselves.
-        rows: how many.
+        info: their description.
+        rows: number of vectors.
         width: values of a vector.
     """
 
+    what: str
     prefix: str
     info: Any
     rows: int
@@ -50,16 +52,16 @@ class Bank:
         raise NotImplementedError
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Raw vectors as they are compared."""
+        """Raw vectors -> vectors that are compared."""
         return raw
 
     def unit(self, raw: np.ndarray) -> np.ndarray:
-        """Raw vectors as they are compared, of length 1; 0 where there is none."""
-        made = np.nan_to_num(self.prepare(raw))
-        return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+        """Raw vectors -> vectors that are compared, of length 1; 0 where a clip could not be read."""
+        vectors = np.nan_to_num(self.prepare(raw))
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
-    def blocks(self) -> Any:
-        """(first row, unit vectors as float32) of all rows, some at a time."""
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, unit vectors as float32) of consecutive blocks of rows."""
         for start in range(0, self.rows, ROWS_AT_ONCE):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, self.rows))
             yield start, self.unit(self.raw(rows)).astype(np.float32)
@@ -75,6 +77,8 @@ class FeatureBank(Bank):
     Raises:
         InputError: no such array, or no pooled one.
     """
+
+    what = "features"
 
     def __init__(self, features: Features, name: str | None = None) -> None:
         pooled = [array for array in features.info.arrays if array.pooling != PATCHES]
@@ -92,23 +96,23 @@ class FeatureBank(Bank):
         return np.asarray(self.values[rows], np.float64)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Scaled."""
+        """Standardized."""
         return (raw - self.mean) / self.deviation
 
     def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of the rows that there are, in two passes."""
+        """Mean and deviation of the readable rows, in two passes."""
         count, total, squares = 0, np.zeros(self.width), np.zeros(self.width)
-        for part in self._parts():
-            count, total = count + len(part), total + part.sum(0)
+        for values in self._readable_blocks():
+            count, total = count + len(values), total + values.sum(0)
         mean = total / max(count, 1)
-        for part in self._parts():
-            squares += ((part - mean) ** 2).sum(0)
+        for values in self._readable_blocks():
+            squares += ((values - mean) ** 2).sum(0)
         return mean, np.maximum(np.sqrt(squares / max(count, 1)), 1e-6)
 
-    def _parts(self) -> Any:
+    def _readable_blocks(self) -> Iterator[np.ndarray]:
         for start in range(0, self.rows, ROWS_AT_ONCE):
-            part = self.raw(np.arange(start, min(start + ROWS_AT_ONCE, self.rows)))
-            yield part[~np.isnan(part).any(1)]
+            values = self.raw(np.arange(start, min(start + ROWS_AT_ONCE, self.rows)))
+            yield values[~np.isnan(values).any(1)]
 
 
 class CodeBank(Bank):
@@ -117,6 +121,8 @@ class CodeBank(Bank):
     Args:
         codes: of a corpus.
     """
+
+    what = "codes"
 
     def __init__(self, codes: CachedCodes) -> None:
         self.prefix, self.info, self.codes = codes.prefix, codes.info, codes
@@ -127,7 +133,7 @@ class CodeBank(Bank):
         return np.stack([self.histogram(self.codes.item(int(row))) for row in rows])
 
     def histogram(self, codes: np.ndarray) -> np.ndarray:
-        """Roots of the frequencies of a clip's codes (n x K), NaN where it has none."""
+        """Square roots of the frequencies of a clip's codes (n x K); NaN for a clip without codes."""
         if not len(codes):
             return np.full(self.width, np.nan)
         numbered = codes + np.arange(self.info.num_codebooks) * self.info.codebook_size
@@ -135,7 +141,7 @@ class CodeBank(Bank):
 
 
 def load_faiss() -> Any:
-    """The module ``faiss``, None where it is not installed."""
+    """The module ``faiss``; None if it is not installed."""
     try:
         import faiss
     except ImportError:
@@ -144,13 +150,22 @@ def load_faiss() -> Any:
 
 
 def candidates_exactly(bank: Bank, queries: np.ndarray, count: int) -> np.ndarray:
-    """The ``count`` likeliest rows of each query (Q x width float32, length 1), by comparing all: Q x count."""
+    """The ``count`` most similar rows of each query, by comparing all rows.
+
+    Args:
+        bank: the index.
+        queries: Q x width float32, of length 1.
+        count: of candidates, at most the number of rows.
+
+    Returns:
+        Q x count row numbers, in any order.
+    """
     best = np.full((len(queries), 0), -np.inf, np.float32)
     rows = np.zeros((len(queries), 0), np.int64)
     for start, block in bank.blocks():
-        found = queries @ block.T
-        best = np.concatenate([best, found], axis=1)
-        rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + len(block)), found.shape)], axis=1)
+        similarity = queries @ block.T  # Q x rows of the block
+        best = np.concatenate([best, similarity], axis=1)
+        rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + len(block)), similarity.shape)], axis=1)
         if best.shape[1] > count:
             kept = np.argpartition(-best, count - 1, axis=1)[:, :count]
             best, rows = np.take_along_axis(best, kept, 1), np.take_along_axis(rows, kept, 1)
@@ -158,40 +173,40 @@ def candidates_exactly(bank: Bank, queries: np.ndarray, count: int) -> np.ndarra
 
 
 def candidates_by_faiss(bank: Bank, queries: np.ndarray, count: int) -> np.ndarray:
-    """The same by faiss, which holds all vectors in memory."""
+    """:func:`candidates_exactly` by faiss, which holds all vectors in memory."""
     index = load_faiss().IndexFlatIP(bank.width)
     for _, block in bank.blocks():
         index.add(block)
     return index.search(queries, min(count, bank.rows))[1]
 
 
-def nearest(
+def nearest_rows(
     bank: Bank,
     queries: np.ndarray,
     k: int,
     own: Sequence[int | None],
     find: Callable[[Bank, np.ndarray, int], np.ndarray] | None = None,
 ) -> list[list[Neighbour]]:
-    """The ``k`` nearest rows of each query (fewer where there are fewer), the nearest first.
+    """The ``k`` nearest rows of each query (fewer if there are fewer), the nearest first.
 
     Args:
         bank: the index.
         queries: Q x width, raw.
-        k: neighbours.
-        own: the row that a query is itself, which is left out; None for a query from elsewhere.
-        find: what finds candidates; faiss where it is installed.
+        k: number of neighbours.
+        own: the row that a query is itself, which is left out; None for a query that is not in the index.
+        find: returns candidates, as :func:`candidates_exactly`; None: by faiss if it is installed.
     """
     if find is None:
         find = candidates_exactly if load_faiss() is None else candidates_by_faiss
     unit = bank.unit(queries)
-    found = find(bank, unit.astype(np.float32), min(k + MORE_CANDIDATES, bank.rows))
-    return [_ordered(bank, query, rows, itself, k) for query, rows, itself in zip(unit, found, own, strict=True)]
+    candidates = find(bank, unit.astype(np.float32), min(k + MORE_CANDIDATES, bank.rows))
+    return [_ordered(bank, query, rows, itself, k) for query, rows, itself in zip(unit, candidates, own, strict=True)]
 
 
 def _ordered(bank: Bank, query: np.ndarray, rows: np.ndarray, itself: int | None, k: int) -> list[Neighbour]:
     rows = np.array(sorted(set(rows.tolist()) - {itself, -1}), np.int64)
     raw = bank.raw(rows) if len(rows) else np.zeros((0, bank.width))
-    there = ~np.isnan(raw).any(1)
-    similarity = bank.unit(raw[there]) @ query
+    readable = ~np.isnan(raw).any(1)
+    similarity = bank.unit(raw[readable]) @ query
     best = np.argsort(-similarity, kind="stable")[:k]
-    return [Neighbour(int(rows[there][place]), float(similarity[place])) for place in best]
+    return [Neighbour(int(rows[readable][place]), float(similarity[place])) for place in best]

@@ -1,22 +1,26 @@
-"""How far transcripts are from references: edits and lengths as jiwer counts them."""
+"""Word and character error rates of transcripts, as jiwer counts edits."""
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.optional import optional_import
 
 
-class Errors(NamedTuple):
-    """Insertions, deletions and substitutions, and how much there was to be right."""
+class EditCounts(NamedTuple):
+    """Edits between hypotheses and references."""
 
-    edits: int
-    length: int
+    edits: int  # insertions, deletions and substitutions
+    length: int  # of the references
 
     @property
     def rate(self) -> float:
-        """Edits a unit of the reference: 0 is perfect, and it may be above 1."""
+        """Edits per unit of the reference: 0 is perfect; it can exceed 1."""
         return self.edits / max(self.length, 1)
 
 
@@ -31,17 +35,38 @@ def load_jiwer() -> Any:
     return jiwer
 
 
-def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> Errors:
-    """Of what stands between spaces: words, or the symbols of a line of symbols. References are not empty."""
-    found = load_jiwer().process_words(list(references), list(hypotheses))
-    return _errors(found)
+def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
+    """Edits of space-separated units: words, or the symbols of a line of symbols. References must not be empty."""
+    return _edit_counts(load_jiwer().process_words(list(references), list(hypotheses)))
 
 
-def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> Errors:
-    """Of characters, spaces among them. References are not empty."""
-    return _errors(load_jiwer().process_characters(list(references), list(hypotheses)))
+def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
+    """Edits of characters, including spaces. References must not be empty."""
+    return _edit_counts(load_jiwer().process_characters(list(references), list(hypotheses)))
 
 
-def _errors(found: Any) -> Errors:
-    wrong = found.substitutions + found.deletions
-    return Errors(wrong + found.insertions, found.hits + wrong)
+def _edit_counts(output: Any) -> EditCounts:
+    wrong = output.substitutions + output.deletions
+    return EditCounts(wrong + output.insertions, output.hits + wrong)
+
+
+def write_transcripts(
+    folder: str | os.PathLike[str],
+    name: str,
+    manifest: Manifest,
+    rows: Sequence[int],
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+) -> str:
+    """Write ``{name}.transcripts.csv``: each clip's reference, hypothesis and edits; its path."""
+    path = os.path.join(folder, f"{name}.transcripts.csv")
+    with atomic_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["row", "path", "reference", "hypothesis", "words", "word_edits", "characters", "character_edits"]
+        )
+        for row, reference, hypothesis in zip(rows, references, hypotheses, strict=True):
+            words, characters = (count([reference], [hypothesis]) for count in (word_errors, character_errors))
+            numbers = [words.length, words.edits, characters.length, characters.edits]
+            writer.writerow([row, manifest.relative_path(row), reference, hypothesis, *numbers])
+    return path

@@ -1,8 +1,10 @@
-"""A trained classifier over a data set as validation sees it, and over whole files of any length."""
+"""A trained classifier over a data set, over several views of each file, and over whole files of any length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,24 +15,65 @@ from bridle_fairseq.data.artifacts.codes import segment_count
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import Reader
+from bridle_fairseq.data.modality import Modality, Reader
 from bridle_fairseq.inference.pipeline import BatchLimits, Segment, SegmentReader, process
 from bridle_fairseq.nn.classifier import class_scores
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 SEGMENTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Video: views of a file over which a classifier's scores are averaged.
+
+    Attributes:
+        clips: evenly spaced from the start of the file to its end.
+        crops: squares along the longer side of the frames.
+
+    Raises:
+        InputError: one of them is below 1.
+    """
+
+    clips: int = 1
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clips < 1 or self.crops < 1:
+            raise InputError(f"--clips is {self.clips} and --crops {self.crops}; expected at least 1 each")
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one view, that of validation."""
+        return self.clips == self.crops == 1
+
+
+def reader_of_views(options: ViewOptions, modality: Modality, task_cfg: Any) -> Any:
+    """The reader of a modality's files that gives these views.
+
+    Raises:
+        InputError: several views of another modality than video.
+    """
+    reader: Any = modality.reader(task_cfg)
+    if options.single:
+        return reader
+    if modality.name != "video":
+        given = f"--clips is {options.clips} and --crops {options.crops} with a model of modality {modality.name}"
+        raise InputError(f"{given}; expected 1 each: they are for video")
+    return reader.of_views(options.clips, options.crops)
 
 
 @torch.inference_mode()
 def score_dataset(
     model: Any, dataset: Any, multi_label: bool, batch_size: int, workers: int, progress: Any = iter
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of a data set's clips, batches made of clips of like length; those that cannot be read are left out.
+    """Class scores of a data set's clips; clips that cannot be read are left out.
 
     Args:
         model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
         dataset: a :class:`bridle_fairseq.tasks.datasets.FairseqMedia` that is not training.
         multi_label: see :func:`class_scores`.
-        batch_size: clips of a batch.
+        batch_size: clips of a batch; batches hold clips of similar length.
         workers: processes that read files.
         progress: wraps the iterable of batches.
 
@@ -38,26 +81,27 @@ def score_dataset(
         n rows of the manifest in order, and n x classes float32.
     """
     rows, scores = [], []
-    for some, source, mask in batches_of(model, dataset, batch_size, workers, progress):
-        rows.append(some)
+    for batch_rows, source, mask in batches_of(model, dataset, batch_size, workers, progress):
+        rows.append(batch_rows)
         scores.append(class_scores(model(source, mask), multi_label).cpu().numpy())
     if not rows:
         return np.zeros(0, np.int64), np.zeros((0, model.head.out_features), np.float32)
-    found = np.concatenate(rows)
-    in_order = found.argsort()
-    return found[in_order], np.concatenate(scores)[in_order]
+    all_rows = np.concatenate(rows)
+    in_order = all_rows.argsort()
+    return all_rows[in_order], np.concatenate(scores)[in_order]
 
 
 def batches_of(
     model: Any, dataset: Any, batch_size: int, workers: int, progress: Any = iter
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
-    """Rows, source and padding mask of batches of clips of like length, on the model's device; as of the arguments of
-    :func:`score_dataset`.
+    """Rows, source and padding mask of batches of clips of similar length, on the model's device.
+
+    Args: see :func:`score_dataset`.
     """
     device = next(model.parameters()).device
     order = dataset.ordered_indices()
     order = order[np.argsort(-dataset.sizes[order], kind="stable")]
-    batches = [part.tolist() for part in np.split(order, range(batch_size, len(order), batch_size))]
+    batches = [rows.tolist() for rows in np.split(order, range(batch_size, len(order), batch_size))]
     loader = torch.utils.data.DataLoader(
         dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
     )
@@ -71,14 +115,14 @@ def batches_of(
 def score_views(
     model: Any, manifest: Manifest, reader: Reader, multi_label: bool, batch_size: int, workers: int
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Scores of a manifest's rows, the mean over the stretches of length 1 that a reader makes of each file.
+    """Class scores of a manifest's rows, averaged over the views that a reader gives of each file.
 
     Args:
         model: a classifier in eval mode, on its device.
         manifest: the rows.
-        reader: of files as the model takes them.
+        reader: see :func:`reader_of_views`; a view is a stretch of length 1.
         multi_label: see :func:`class_scores`.
-        batch_size: stretches of a batch.
+        batch_size: views of a batch.
         workers: threads that read.
 
     Returns:
@@ -102,16 +146,14 @@ def score_views(
 
 @torch.inference_mode()
 def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment: int) -> np.ndarray:
-    """Scores of a file, one a class: of all of it up to ``segment``, else the mean over such segments.
-
-    A shorter last segment counts by its length.
+    """Class scores of a file; those of a file longer than ``segment`` are means over its segments, weighted by length.
 
     Args:
         model: a classifier in eval mode, on its device.
         reader: of files as the model takes them.
         path: a file.
         multi_label: see :func:`class_scores`.
-        segment: the longest stretch that the model is shown, in the reader's units.
+        segment: the longest stretch that the model takes at once, in the reader's units.
 
     Raises:
         DecodeError: the file cannot be used.
@@ -123,17 +165,67 @@ def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment
     return summed / total
 
 
+def classify_files(
+    model: Any, reader: Reader, paths: Sequence[str], segment: int, multi_label: bool, expected: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(path, class scores) of files, one after the other.
+
+    Args:
+        model, reader, segment, multi_label: see :func:`score_file`.
+        paths: of the files.
+        expected: what the files should be, for messages.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    for path in paths:
+        with unusable_file(path, f"one of {expected}"):
+            scores = score_file(model, reader, path, multi_label, segment)
+        yield path, scores
+
+
+def measure_files(paths: Sequence[str], reader: Reader, expected: str) -> list[int]:
+    """Lengths of files, from their headers, in the reader's units.
+
+    Args:
+        paths: of the files.
+        reader: of them.
+        expected: what the files should be, for messages.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    lengths = []
+    for path in paths:
+        with unusable_file(path, f"one of {expected}"):
+            lengths.append(reader.length(path))
+    return lengths
+
+
+@contextmanager
+def unusable_file(path: str, expected: str) -> Iterator[None]:
+    """Report a file that cannot be used in this block.
+
+    Raises:
+        InputError: names the file, the reason, and what was expected.
+    """
+    try:
+        yield
+    except DecodeError as error:
+        raise InputError(f"{path}: {error}; expected {expected}") from None
+
+
 def segments_of(
     model: Any, reader: Reader, path: str, segment: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
-    """Lengths, source and padding mask of some segments of a file after others, on the model's device.
+    """Lengths, source and padding mask of batches of a file's consecutive segments, on the model's device.
 
-    Args and raises: as of :func:`score_file`.
+    Args and raises: see :func:`score_file`.
     """
     device, total = next(model.parameters()).device, reader.length(path)
     starts = [number * segment for number in range(segment_count(total, segment, 1))]
     for first in range(0, len(starts), SEGMENTS_AT_ONCE):
-        some = starts[first : first + SEGMENTS_AT_ONCE]
-        lengths = np.array([min(segment, total - start) for start in some])
-        source, mask = pad_items([reader.read(path, *piece) for piece in zip(some, lengths.tolist(), strict=True)])
+        batch = starts[first : first + SEGMENTS_AT_ONCE]
+        lengths = np.array([min(segment, total - start) for start in batch])
+        source, mask = pad_items([reader.read(path, *stretch) for stretch in zip(batch, lengths.tolist(), strict=True)])
         yield lengths, source.to(device), None if mask is None else mask.to(device)

@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from bridle_fairseq.data.manifests.transcripts import Vocabulary
 from bridle_fairseq.data.modality import Reader
-from bridle_fairseq.inference.classify import batches_of, segments_of
+from bridle_fairseq.inference.beam_search import BeamSearch
+from bridle_fairseq.inference.classify import batches_of, segments_of, unusable_file
 from bridle_fairseq.nn.ctc import Emissions, greedy
+from bridle_fairseq.utils.errors import InputError
 
 Decode = Callable[[Emissions], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How transcripts are decoded; see :class:`BeamSearch`.
+
+    Attributes:
+        beam_size: hypotheses of beam search; None: greedy decoding, which takes the most likely path.
+        lm: file of a KenLM language model.
+        lexicon: file of the words that may occur.
+        lm_weight: of the language model's log-probability.
+        word_score: added for each word.
+    """
+
+    beam_size: int | None = None
+    lm: str | None = None
+    lexicon: str | None = None
+    lm_weight: float = 2.0
+    word_score: float = 0.0
+
+    def refuse(self) -> None:
+        """Refuse these options for a model that does not transcribe.
+
+        Raises:
+            InputError: one is set.
+        """
+        for name in ("beam_size", "lm", "lexicon"):
+            if getattr(self, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(
+                    f"{option} {getattr(self, name)} with a classifier; expected none: it is for transcripts"
+                )
+
+
+def decoder_of(options: DecodingOptions, vocabulary: Vocabulary) -> Decode:
+    """The decoder that the options describe.
+
+    Raises:
+        InputError: a language model without a beam size, or as :class:`BeamSearch`.
+    """
+    if options.beam_size is None:
+        if options.lm or options.lexicon:
+            raise InputError("--lm or --lexicon without --beam-size; expected --beam-size 50, say")
+        return greedy
+    return BeamSearch(vocabulary, options.beam_size, options.lm, options.lexicon, options.lm_weight, options.word_score)
 
 
 @torch.inference_mode()
@@ -28,21 +77,21 @@ def transcribe_dataset(
         decode: emissions -> symbols of each clip.
         progress: wraps the iterable of batches.
     """
-    found: dict[int, list[int]] = {}
+    symbols: dict[int, list[int]] = {}
     for rows, source, mask in batches_of(model, dataset, batch_size, workers, progress):
-        found |= zip(rows.tolist(), decode(model(source, mask)), strict=True)
-    return dict(sorted(found.items()))
+        symbols |= zip(rows.tolist(), decode(model(source, mask)), strict=True)
+    return dict(sorted(symbols.items()))
 
 
 @torch.inference_mode()
 def transcribe_file(model: Any, reader: Reader, path: str, segment: int, decode: Decode = greedy) -> list[int]:
-    """Symbols of a file; of one longer than ``segment``, the model hears one such stretch after the other.
+    """Symbols of a file; a file longer than ``segment`` goes through the model segment by segment.
 
     Args:
         model: a transcriber in eval mode, on its device.
         reader: of files as the model takes them.
         path: a file.
-        segment: the longest stretch that the model is shown, in samples at its rate.
+        segment: the longest stretch that the model takes at once, in samples at its rate.
         decode: emissions -> symbols of each clip.
 
     Raises:
@@ -52,6 +101,32 @@ def transcribe_file(model: Any, reader: Reader, path: str, segment: int, decode:
     for _, source, mask in segments_of(model, reader, path, segment):
         emissions = model(source, mask)
         logits += [row[:length] for row, length in zip(emissions.logits, emissions.lengths.tolist(), strict=True)]
-    whole = torch.cat(logits)[None]
+    whole = torch.cat(logits)[None]  # 1 x frames x symbols
     (symbols,) = decode(Emissions(whole, torch.tensor([whole.shape[1]], device=whole.device)))
     return symbols
+
+
+def transcribe_files(
+    model: Any,
+    reader: Reader,
+    paths: Sequence[str],
+    segment: int,
+    vocabulary: Vocabulary,
+    options: DecodingOptions,
+) -> Iterator[tuple[str, str]]:
+    """(path, text) of files, one after the other.
+
+    Args:
+        model, reader, segment: see :func:`transcribe_file`.
+        paths: of the files.
+        vocabulary: of the model.
+        options: how transcripts are decoded.
+
+    Raises:
+        InputError: a file cannot be used, or as :func:`decoder_of`.
+    """
+    decode = decoder_of(options, vocabulary)
+    for path in paths:
+        with unusable_file(path, "a sound file"):
+            symbols = transcribe_file(model, reader, path, segment, decode)
+        yield path, vocabulary.text(symbols)

@@ -1,249 +1,175 @@
-"""The folds of a cross-validation, one after the other, and what they come to together.
-
-A fold's result is ``fold{name}/result.json``, written last: a fold that has it is not done again. With ``{fold}`` in
-the checkpoint's path each fold has its own, pretrained without the clips that test it; of which one a fold's files are
-stands in ``fold{name}/begun.json``, too.
-"""
+"""Cross-validation on the folds of a table. A run that was stopped continues where it was."""
 
 from __future__ import annotations
 
-import argparse
-import csv
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.features import FeatureArray, Features
-from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.evaluation.probe import Split
-from bridle_fairseq.evaluation.probe_table import Row, aligned, compare, finite_rows, write
-from bridle_fairseq.prepare.folds import Fold
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
+from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
+from bridle_fairseq.prepare.tables import read_table
+from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, run_folds, summarise
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text
-
-POOLINGS = ("mean", "frequency")
-CHOSEN = "what validates best"
+from bridle_fairseq.utils.files import atomic_text, file_sha256
 
 
-class Job(NamedTuple):
-    """A cross-validation."""
+@dataclass(frozen=True)
+class CrossvalOptions:
+    """A cross-validation.
 
-    args: argparse.Namespace  # of the command
-    out: Path
-    classes: Classes
-    labels: np.ndarray  # class number of each row of all.tsv; or rows x classes of 0 and 1, any number of them a row
-    folds: Sequence[Fold]
-    device: str
+    Attributes:
+        table: csv file of the clips with their classes and folds.
+        audio: folder or stored archive of the clips.
+        run: what is trained and tested in each fold, and where.
+        name_column, label_column, fold_column: of the table; None: one of the usual names.
+        label_separator: between the classes of a clip, any number of them; None: each clip has one.
+        classes: path of an existing ``labels.csv``; None: the classes of the table.
+        folds: names of the folds to test; None: each in turn.
+        valid_share: fraction of the other folds that validates.
+        overwrite: delete results of other settings or checkpoints.
 
-    @property
-    def metric(self) -> str:
-        """What is reported of a fold."""
-        return "mAP" if self.labels.ndim == 2 else "accuracy"
+    Raises:
+        InputError: options that do not fit the mode.
+    """
 
-    def checkpoint(self, fold: Fold) -> str:
-        """Path of the fold's checkpoint; empty where none is needed."""
-        return checkpoint_of(self.args.checkpoint or "", fold.name)
+    table: str
+    audio: str
+    run: FoldOptions
+    name_column: str | None = None
+    label_column: str | None = None
+    fold_column: str = "fold"
+    label_separator: str | None = None
+    classes: str | None = None
+    folds: Sequence[str] | None = None
+    valid_share: float = 0.1
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        run = self.run
+        if run.mode == "logmel" and (run.checkpoint or run.untrained):
+            raise InputError("--mode logmel has no encoder; expected no --checkpoint and no --untrained")
+        if run.mode != "logmel" and not run.checkpoint:
+            more = " (with --untrained only its settings are taken)" if run.untrained else ""
+            raise InputError(f"--mode {run.mode} needs --checkpoint, one of the model 'bridle'{more}")
+        if run.overrides and run.mode != "finetune":
+            raise InputError(f"{run.overrides[0]!r} after --; expected overrides of training with --mode finetune only")
 
 
-class Result(NamedTuple):
-    """One line of a fold's table."""
+class FoldedCorpus(NamedTuple):
+    """Labelled clips and their folds."""
 
-    name: str
-    valid: float
-    test: float
-
-
-def checkpoint_of(path: str, fold: str) -> str:
-    """The fold's own path, where ``{fold}`` stands for it."""
-    return path.replace("{fold}", fold)
+    corpus: Corpus  # with the splits "all" and "fold{name}/train", "/valid", "/test"
+    labels: np.ndarray  # class number of each row of "all"; with a label separator, rows x classes of 0 and 1
+    folds: list[Fold]
 
 
-def keep_to_checkpoints(out: Path, checkpoint: str, folds: Sequence[Fold], overwrite: bool) -> None:
-    """See that what is there of the folds is of the checkpoints that they have now.
+def cross_validate(options: CrossvalOptions, say: Callable[[str], object]) -> str:
+    """Write the folds' manifests, run the folds that have no result yet, and return the table of results.
 
     Args:
-        out: folder of the folds' folders.
-        checkpoint: path, perhaps with ``{fold}``; empty where none is needed.
-        folds: those that are to be done.
-        overwrite: throw away what is of others.
+        options: of the cross-validation.
+        say: called with lines about the progress.
 
     Raises:
-        InputError: a fold was begun with another one, or its result cannot be read.
+        InputError: the table, the clips or a checkpoint cannot be used, or there are results of other settings.
     """
-    for fold in folds:
-        folder, about = out / f"fold{fold.name}", _about(fold, checkpoint_of(checkpoint, fold.name))
-        for path in (folder / "result.json", folder / "begun.json"):
-            found = _stored(path) if path.exists() else about
-            if all(found.get(name) == value for name, value in about.items()):
-                continue
-            if not overwrite:
-                raise InputError(
-                    f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another "
-                    "--out, or throw results away with --overwrite"
-                )
-            shutil.rmtree(folder)
+    run, out = options.run, options.run.out
+    corpus, labels, folds = prepare_folds(options)
+    for path in dict.fromkeys(run.checkpoint_of(fold) for fold in folds if run.checkpoint):
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+    settings = _settings(options, corpus)
+    _check_settings(settings, out, options.overwrite)
+    check_folds(run, folds, options.overwrite)
+    corpus.write(out, say=lambda text: None)
+    assert corpus.classes is not None
+    num_classes = len(corpus.classes)
+    say(f"{len(labels)} clips, {num_classes} classes, {len(folds)} folds: manifests in {out}")
+    for fold in folds if labels.ndim == 2 else ():
+        absent = num_classes - int(labels[fold.test].any(0).sum())
+        if absent:
+            say(f"fold {fold.name}: {absent} of {num_classes} classes have no clip in it and are left out of its mAP")
+    scores = run_folds(run, folds, labels, say)
+    return summarise(scores, out, settings, "mAP" if labels.ndim == 2 else "accuracy")
 
 
-def _about(fold: Fold, checkpoint: str) -> dict[str, str]:
-    from bridle_fairseq.utils.files import file_sha256
-
-    return {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
-
-
-def run_fold_by_fold(job: Job) -> dict[str, list[Result]]:
-    """Results by fold; those that are there already (:func:`keep_to_checkpoints`) are read."""
-    found: dict[str, list[Result]] = {}
-    features: dict[FeatureArray, np.ndarray] = {}
-    made_with = None
-    for fold in job.folds:
-        folder, checkpoint = job.out / f"fold{fold.name}", job.checkpoint(fold)
-        if not (folder / "result.json").exists():
-            about = _about(fold, checkpoint)
-            with atomic_text(folder / "begun.json") as file:
-                json.dump(about, file)
-            if job.args.mode == "finetune":
-                rows = [_finetune(job, checkpoint, folder)]
-            else:
-                if checkpoint != made_with:
-                    features, made_with = _features(job, fold), checkpoint
-                rows = _probe(job, fold, features)
-            write(rows, about, folder, "result")
-        found[fold.name] = _read(folder / "result.json")
-        best = max(found[fold.name], key=lambda result: result.valid)
-        print(f"fold {fold.name}: {best.test:.3f} ({best.name})", flush=True)
-    return found
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    """What a fold's file says.
+def prepare_folds(options: CrossvalOptions) -> FoldedCorpus:
+    """Match the table with the clips and divide them into the splits of all folds.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the table or the clips cannot be used.
     """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again")
-
-
-def _read(path: Path) -> list[Result]:
-    """A fold's results.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    try:
-        return [
-            Result(_name(row["features"], row["pooling"], row["probe"]), row["valid"], row["test"])
-            for row in _stored(path)["rows"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _name(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)
-
-
-def _probe(job: Job, fold: Fold, features: Mapping[FeatureArray, np.ndarray]) -> list[Row]:
-    readable = finite_rows(features)
-    rows = [part[readable[part]] for part in (fold.train, fold.valid, fold.test)]
-    labels = Split(*(job.labels[part] for part in rows))
-    splits = {array: Split(*(values[part] for part in rows)) for array, values in features.items()}
-    return compare(splits, labels, refit=True, seed=job.args.seed)
-
-
-def _features(job: Job, fold: Fold) -> dict[FeatureArray, np.ndarray]:
-    """Features of all clips by the fold's checkpoint, made once for all folds that share it, resumed where left."""
-    from bridle_fairseq.cli.features import choose_chunking, choose_layers, describe, make_features
-    from bridle_fairseq.data.artifacts.features import FeaturesJob
-    from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, untrained_twin
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
-    from bridle_fairseq.nn.frontend import AudioFrontEnd
-    from bridle_fairseq.nn.settings import BridleSettings
-    from bridle_fairseq.utils.files import file_sha256
-
-    args, task, sha256, checkpoint = job.args, None, "", job.checkpoint(fold)
-    if args.mode == "logmel":
-        front_end = AudioFrontEnd(BridleSettings())
-        extractor: Any = LogMelFeatures(front_end)
+    columns = {"name": options.name_column, "label": options.label_column, "fold": options.fold_column}
+    entries = read_table(options.table, columns, options.label_separator)
+    multi_label, seed = options.label_separator is not None, options.run.seed
+    scan = scan_source(options.audio, options.run.out)
+    entry_of_file = match_all(scan, entries, options.table, multi_label)
+    classes = Classes.read(options.classes) if options.classes else None
+    corpus = labelled_corpus(scan, entry_of_file, 0.0, seed, classes)
+    assert corpus.classes is not None
+    used = np.array([row for row, entry in enumerate(entry_of_file) if entry is not None])
+    if multi_label:
+        labels = np.stack([Labels([corpus.labels[row]], corpus.classes).multi_hot(0) for row in used])
     else:
-        model, task = load_model(checkpoint, job.device, ENCODERS)
-        layers, source = choose_layers(args.layers, model.encoder.depth), "untrained" if args.untrained else "encoder"
-        model = untrained_twin(model, args.seed) if args.untrained else model
-        front_end, sha256 = model.front_end, file_sha256(checkpoint)
-        extractor = EncoderFeatures(model, layers, POOLINGS, source)
-    chunking = choose_chunking(args, front_end, task)
-    manifest = Manifest.read(job.out / "all.tsv")
-    info = describe(extractor.arrays, chunking, "float32", sha256, manifest)
-    # The settings of this folder have been checked: what else is there is of no use any more.
-    shared = checkpoint == (args.checkpoint or "")
-    folder = job.out if shared else job.out / f"fold{fold.name}"
-    features = FeaturesJob(folder / "all.features", info, manifest, overwrite=True)
-    if not features.finished():
-        make_features(args, features, features.missing(), chunking, [extractor], job.device, "features")
-        features.join()
-    stored = Features(features.prefix, manifest)
-    return {array: stored[array.name] for array in info.arrays}
+        labels = np.array([corpus.labels[row][0] for row in used])
+    fold_names = [entry.fold for entry in entry_of_file if entry is not None]
+    folds = make_folds(fold_names, labels, corpus.classes, options.valid_share, seed, options.folds)
+    corpus.splits = {"all": used}
+    for fold in folds:
+        for part, rows in (("train", fold.train), ("valid", fold.valid), ("test", fold.test)):
+            corpus.splits[f"fold{fold.name}/{part}"] = used[rows]
+    return FoldedCorpus(corpus, labels, folds)
 
 
-def _finetune(job: Job, checkpoint: str, folder: Path) -> Row:
-    from bridle_fairseq.models.checkpoints import load_model
-    from bridle_fairseq.training.launch import (
-        FINETUNING_CONFIGS,
-        MULTI_LABEL,
-        FineTuningRun,
-        score_split,
-        write_untrained,
-    )
-
-    args = job.args
-    load_model(checkpoint)  # a checkpoint that cannot be used is found before anything is trained
-    checkpoint = str(Path(checkpoint).absolute())
-    if args.untrained:
-        checkpoint = write_untrained(checkpoint, folder / "untrained.pt", args.seed)
-    configs = Path(args.config_dir).absolute() if args.config_dir else FINETUNING_CONFIGS
-    if not (configs / f"{args.config_name}.yaml").is_file():
-        raise InputError(f"{configs / args.config_name}.yaml: no such file; expected a configuration for --config-name")
-    print(f"{folder.name}: fine-tuning, log in {folder / 'train.log'}", flush=True)
-    overrides = [*(MULTI_LABEL if job.metric == "mAP" else ()), *args.overrides]
-    best = FineTuningRun(checkpoint, folder, folder, configs, args.config_name, overrides).train()
-    test, valid = score_split(best, folder, "test", args.batch_size, job.device)
-    return Row("from scratch" if args.untrained else "fine-tuned", "", "", 0, {}, valid, test, None, {})
+def _settings(options: CrossvalOptions, corpus: Corpus) -> dict[str, Any]:
+    """Everything that the results depend on."""
+    run = options.run
+    assert corpus.classes is not None
+    rows = [(corpus.scan.files[row].name, corpus.scan.sizes[row], corpus.labels[row]) for row in corpus.splits["all"]]
+    clips = hashlib.sha256(repr((rows, corpus.classes.ids)).encode()).hexdigest()
+    table = file_sha256(options.table)
+    settings: dict[str, Any] = {"mode": run.mode, "clips_sha256": clips, "table_sha256": table, "seed": run.seed}
+    settings["valid_share"] = options.valid_share
+    if options.label_separator is not None:
+        settings["label_separator"] = options.label_separator
+    if run.mode != "logmel":
+        own = "{fold}" in run.checkpoint  # each fold's files then name its checkpoint
+        settings["checkpoint_sha256"] = "of each fold" if own else file_sha256(run.checkpoint)
+        settings["untrained"] = run.untrained
+    if run.mode == "finetune":
+        settings |= {"config_dir": run.config_dir, "config_name": run.config_name, "overrides": list(run.overrides)}
+    else:
+        settings |= {"layers": list(run.layers), **vars(run.chunks)}
+    return settings
 
 
-def summarise(
-    results: Mapping[str, Sequence[Result]], out: Path, settings: Mapping[str, Any], metric: str = "accuracy"
-) -> str:
-    """``crossval.json`` and ``crossval.csv`` in ``out``, and the table: the score of each fold, mean and deviation."""
-    by_name: dict[str, list[float]] = {}
-    for of_fold in results.values():
-        for result in of_fold:
-            by_name.setdefault(result.name, []).append(result.test)
-    if len(by_name) > 1:
-        by_name[CHOSEN] = [max(of_fold, key=lambda r: r.valid).test for of_fold in results.values()]
-    lines = [
-        {"name": name, "folds": values, "mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0}
-        for name, values in by_name.items()
-    ]
-    with atomic_text(out / "crossval.json") as file:
-        json.dump({"settings": dict(settings), "metric": metric, "folds": list(results), "rows": lines}, file, indent=2)
+def _check_settings(settings: dict[str, Any], out: Path, overwrite: bool) -> None:
+    """Check that the folder's results are of these settings, and write them; ``overwrite`` deletes other results."""
+    path = out / "settings.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        stored = None
+    except ValueError:
+        raise InputError(f"{path}: not JSON; expected the settings that an earlier run wrote, or no file") from None
+    if stored is not None and stored != settings:
+        name = next(name for name in {**settings, **stored} if settings.get(name) != stored.get(name))
+        if not overwrite:
+            raise InputError(
+                f"{path}: results of other settings are there ({name} {str(stored.get(name))[:40]}); expected "
+                f"{str(settings.get(name))[:40]}: choose another --out, or throw them away with --overwrite"
+            )
+        for fold in out.glob("fold*"):
+            shutil.rmtree(fold)
+    with atomic_text(path) as file:
+        json.dump(settings, file, indent=2)
         file.write("\n")
-    with atomic_text(out / "crossval.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", *(f"fold {name}" for name in results), "mean", "std"])
-        writer.writerows([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
-    cells = [[f"test {metric}", *(f"fold {name}" for name in results), "mean", "std"]]
-    for line in lines:
-        cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])
-    return aligned(cells)

@@ -14,7 +14,6 @@ import numpy as np
 import soundfile
 import torch
 
-from bridle_fairseq.cli.units import prefix_of
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
@@ -22,6 +21,7 @@ from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.checkpoints import load_model
 from bridle_fairseq.nn.mel_decoder import DECIBELS
 from bridle_fairseq.prepare.corpus import run_script
+from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.device import choose_device
 from bridle_fairseq.utils.errors import InputError

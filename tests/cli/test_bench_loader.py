@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from bridle_fairseq.cli import bench_loader
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.training import loader_speed
 
 FIGURES = re.compile(
     r"(\d+) clips in (\d+\.\d) s, (.*); (\d+) skipped\n(\d+\.\d) clips/s, (\d+\.\d) MB/s of files, (\d+\.\d+) ms "
@@ -46,23 +46,15 @@ def test_the_time_of_workers_counts(manifest, monkeypatch) -> None:
     from bridle_fairseq.data.audio.dataset import AudioDataset
 
     def busy(self, row, random, load=AudioDataset._load):
-        begun = bench_loader._cpu_seconds()
-        while bench_loader._cpu_seconds() - begun < 0.02:
+        begun = loader_speed._cpu_seconds()
+        while loader_speed._cpu_seconds() - begun < 0.02:
             pass
         return load(self, row, random)
 
     monkeypatch.setattr(AudioDataset, "_load", busy)
-    args = bench_loader_arguments(manifest, "--workers", "1", "--seconds", "0.5", "--batch-size", "2")
-    speed = bench_loader._measure(args, Manifest.read(manifest), None)
+    options = loader_speed.LoaderOptions(str(manifest), workers=1, seconds=0.5, batch_size=2)
+    speed = loader_speed.measure_loader(options, Manifest.read(manifest))
     assert 0.02 <= speed.cpu_seconds / speed.clips < 0.2
-
-
-def bench_loader_arguments(manifest, *options):
-    from bridle_fairseq.cli.main import build_parser
-
-    args = build_parser().parse_args(["bench-loader", str(manifest), *options])
-    args.overrides = []
-    return args
 
 
 def test_settings_of_the_task(tmp_path, monkeypatch, capsys) -> None:
@@ -71,7 +63,7 @@ def test_settings_of_the_task(tmp_path, monkeypatch, capsys) -> None:
     Manifest(tmp_path, [f"{number}.png" for number in range(3)], [1] * 3).write(tmp_path / "train.tsv")
     seen = []
     monkeypatch.setattr(
-        bench_loader, "_epochs", lambda batches, epochs=bench_loader._epochs: kept(epochs(batches), seen)
+        loader_speed, "_epochs", lambda batches, epochs=loader_speed._epochs: kept(epochs(batches), seen)
     )
     arguments = [
         "bench-loader",

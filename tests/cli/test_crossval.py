@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.training import crossval as engine
+from bridle_fairseq.training import fold_runs as engine
 
 NAMES = ("dog", "rain")
 
@@ -80,8 +80,8 @@ def test_folds_of_both_styles_by_log_mel_statistics(tmp_path, capsys, style) -> 
 
 def test_mean_and_deviation_are_of_the_folds(tmp_path) -> None:
     results = {
-        "1": [engine.Result("a", 0.5, 0.6), engine.Result("b", 0.7, 0.1)],
-        "2": [engine.Result("a", 0.9, 0.8), engine.Result("b", 0.2, 0.3)],
+        "1": [engine.FoldScore("a", 0.5, 0.6), engine.FoldScore("b", 0.7, 0.1)],
+        "2": [engine.FoldScore("a", 0.9, 0.8), engine.FoldScore("b", 0.2, 0.3)],
     }
     text = engine.summarise(results, tmp_path, {})
     rows = {row["name"]: row for row in read(tmp_path)["rows"]}
@@ -108,18 +108,18 @@ def test_stopped_and_started_again_only_the_rest_is_done(checkpoint, clips, tmp_
     crossval(clips, tmp_path / "whole", "--checkpoint", checkpoint)
     probe, done = engine._probe, []
 
-    def dies(job, fold, features):
+    def dies(fold, *arguments):
         if len(done) == 1:
             raise KeyboardInterrupt
         done.append(fold.name)
-        return probe(job, fold, features)
+        return probe(fold, *arguments)
 
     monkeypatch.setattr(engine, "_probe", dies)
     assert crossval(clips, tmp_path / "out", "--checkpoint", checkpoint) == 130
     assert not (tmp_path / "out/crossval.json").exists()
     assert (tmp_path / "out/fold1/result.json").exists() and not (tmp_path / "out/fold2/result.json").exists()
     done.clear()
-    monkeypatch.setattr(engine, "_probe", lambda *a: done.append(a[1].name) or probe(*a))
+    monkeypatch.setattr(engine, "_probe", lambda *a: done.append(a[0].name) or probe(*a))
     before = (tmp_path / "out/all.features.json").stat().st_mtime_ns
     assert crossval(clips, tmp_path / "out", "--checkpoint", checkpoint) == 0
     assert done == ["2", "3"]

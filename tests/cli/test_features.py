@@ -121,7 +121,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     code = (
         "import sys; from bridle_fairseq.data.artifacts import sharding; "
         "sharding.plan_blocks.__defaults__ = (3, 1 << 27); "
-        "from bridle_fairseq.inference import extractors as features; import time; make = features.FeatureMaker.make\n"
+        "from bridle_fairseq.inference import features; import time; make = features.FeatureMaker.make\n"
         "def slow(*a):\n    time.sleep(0.2)\n    return make(*a)\n"
         "features.FeatureMaker.make = slow; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -135,7 +135,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     done = len(list(out.glob("*.parts-*/0*.npz")))
     assert 2 <= done < 8 and not (out / "valid.features.json").exists()
     made = []
-    from bridle_fairseq.inference import extractors as engine
+    from bridle_fairseq.inference import features as engine
 
     make = engine.FeatureMaker.make
     record = lambda self, rows, bar: made.append(rows) or make(self, rows, bar)  # noqa: E731

@@ -72,12 +72,12 @@ def test_a_table_of_all_features_beside_their_baselines(checkpoint, data, tmp_pa
         assert any(all(line[key] in text for key in ("features", "pooling", "chosen")) for text in printed.splitlines())
 
 
-def test_the_pretrained_encoder_is_probed_and_not_its_untrained_twin(checkpoint, data, tmp_path, monkeypatch) -> None:
+def test_the_pretrained_encoder_is_probed_and_not_its_random_init_copy(checkpoint, data, tmp_path, monkeypatch) -> None:
     """What goes into the probes is what `encoder_features` gives for each clip."""
     import torch
 
     from bridle_fairseq.evaluation import probe_table as comparison
-    from bridle_fairseq.inference.extractors import encoder_features, untrained_twin
+    from bridle_fairseq.inference.extractors import encoder_features, random_init_copy
     from bridle_fairseq.models.checkpoints import load_model
 
     seen = {}
@@ -87,7 +87,7 @@ def test_the_pretrained_encoder_is_probed_and_not_its_untrained_twin(checkpoint,
     monkeypatch.setattr(comparison, "table", lambda rows, metric: "")
     probe(checkpoint, data, "--seed", "3", "--pooling", "mean")
     model = load_model(checkpoint)[0]
-    for source, encoder in (("encoder", model), ("untrained", untrained_twin(model, 3))):
+    for source, encoder in (("encoder", model), ("untrained", random_init_copy(model, 3))):
         (array,) = (array for array in seen["features"] if array.source == source)
         for row in (0, 5):
             clip = torch.from_numpy(soundfile.read(data / f"test {row}.wav", dtype="float32")[0])[None]

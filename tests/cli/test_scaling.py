@@ -3,7 +3,7 @@
 import pytest
 
 from bridle_fairseq.cli.main import main
-from bridle_fairseq.cli.scaling import Constants, forecast
+from bridle_fairseq.training.scaling import ScalingConstants, forecast
 
 # A GPU takes 16 clips in 20 ms; a gigabyte of gradients; cores, files and networks that are never the limit.
 BASE = {"gpu_clips_per_second": 800, "cpu_ms": 1.0, "clip_kb": 100, "parameters": 250}
@@ -11,15 +11,15 @@ BASE |= {"link_gbs": 1e6, "network_gbs": 1e6, "storage_gbs": 1e6, "cores_per_gpu
 
 
 def test_gpus_alone_add_up_and_divide_the_update():
-    one, many = forecast(1, Constants(**BASE)), forecast(64, Constants(**BASE))
+    one, many = forecast(1, ScalingConstants(**BASE)), forecast(64, ScalingConstants(**BASE))
     assert (one.micro_batches, many.micro_batches) == (64, 1) and one.update_clips == many.update_clips == 1024
     assert one.clips_per_second == pytest.approx(800) and many.clips_per_second == pytest.approx(64 * 800, rel=1e-3)
     assert one.limit == many.limit == "GPUs" and one.waiting == 0
-    assert forecast(3, Constants(**BASE)).update_clips == 3 * 22 * 16
+    assert forecast(3, ScalingConstants(**BASE)).update_clips == 3 * 22 * 16
 
 
 def test_gradients_take_two_rings():
-    slow = Constants(**{**BASE, "link_gbs": 100, "network_gbs": 10})
+    slow = ScalingConstants(**{**BASE, "link_gbs": 100, "network_gbs": 10})
     inside, between = 2 * 7 / 8 / 100, 2 * 7 / 8 / 10
     eight, all_nodes = forecast(8, slow), forecast(64, slow)
     assert eight.clips_per_second == pytest.approx(1024 / (8 * 0.02 + inside))
@@ -30,17 +30,17 @@ def test_gradients_take_two_rings():
 
 def test_overlap_hides_what_fits_into_a_backward_pass():
     slow = {**BASE, "link_gbs": 200, "overlap": True}
-    assert forecast(8, Constants(**slow)).waiting == 0  # 8.75 ms of 13.3
+    assert forecast(8, ScalingConstants(**slow)).waiting == 0  # 8.75 ms of 13.3
     slow["link_gbs"] = 100
-    assert forecast(8, Constants(**slow)).clips_per_second == pytest.approx(1024 / (0.16 + 0.0175 - 0.04 / 3))
+    assert forecast(8, ScalingConstants(**slow)).clips_per_second == pytest.approx(1024 / (0.16 + 0.0175 - 0.04 / 3))
 
 
 def test_the_slowest_part_is_the_limit():
-    loader = forecast(16, Constants(**{**BASE, "cores_per_gpu": 0.5}))
+    loader = forecast(16, ScalingConstants(**{**BASE, "cores_per_gpu": 0.5}))
     assert loader.limit == "loader" and loader.clips_per_second == pytest.approx(16 * 500)
     assert loader.gpu_share == pytest.approx(500 / 800)
     for shared, rate in ((False, 2 * 2000), (True, 2000)):  # two nodes of 0.2 GB/s, 100 kB a clip
-        storage = forecast(16, Constants(**{**BASE, "storage_gbs": 0.2, "shared_storage": shared}))
+        storage = forecast(16, ScalingConstants(**{**BASE, "storage_gbs": 0.2, "shared_storage": shared}))
         assert storage.limit == "storage" and storage.clips_per_second == pytest.approx(rate)
 
 

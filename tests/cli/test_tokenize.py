@@ -138,7 +138,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     code = (
         "import sys; from bridle_fairseq.data.artifacts import sharding; "
         "sharding.plan_blocks.__defaults__ = (3, 1 << 27); "
-        "from bridle_fairseq.inference import pipeline as corpus; import time; make = corpus.CodeMaker.make\n"
+        "from bridle_fairseq.inference import codes as corpus; import time; make = corpus.CodeMaker.make\n"
         "def slow(*a):\n    time.sleep(0.2)\n    return make(*a)\n"
         "corpus.CodeMaker.make = slow; from bridle_fairseq.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -151,7 +151,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     done = len(list(out.glob("*.parts-*/0*.npz")))
     assert 2 <= done < 8
     made = []
-    from bridle_fairseq.inference import pipeline as engine
+    from bridle_fairseq.inference import codes as engine
 
     make = engine.CodeMaker.make
     monkeypatch.setattr(engine.CodeMaker, "make", lambda self, rows, bar: made.append(rows) or make(self, rows, bar))

@@ -77,7 +77,7 @@ def test_the_nearest_rows_are_those_of_a_loop(bank, vectors, monkeypatch, engine
     monkeypatch.setattr(retrieval, "ROWS_AT_ONCE", block)
     monkeypatch.setattr(retrieval, "MORE_CANDIDATES", 6)
     queries = np.random.default_rng(1).normal(3, 1, (8, WIDTH))
-    found = retrieval.nearest(bank, queries, 4, [None] * 8, ENGINES[engine])
+    found = retrieval.nearest_rows(bank, queries, 4, [None] * 8, ENGINES[engine])
     for query, neighbours in zip(queries, found, strict=True):
         expected = spelled_out(vectors, query, 4)
         assert [row for row, _ in neighbours] == [row for row, _ in expected]
@@ -86,7 +86,7 @@ def test_the_nearest_rows_are_those_of_a_loop(bank, vectors, monkeypatch, engine
 
 def test_a_row_of_the_index_is_not_its_own_neighbour_and_equals_stand_by_row(bank, vectors):
     queries = bank.raw(np.array([10, 60]))
-    found = [retrieval.nearest(bank, queries, 3, [10, 60], engine) for engine in ENGINES.values()]
+    found = [retrieval.nearest_rows(bank, queries, 3, [10, 60], engine) for engine in ENGINES.values()]
     assert found[0] == found[1]
     assert [n.row for n in found[0][0]][:2] == [11, 60] and [n.row for n in found[0][1]][:2] == [10, 11]
     assert found[0][0][0].similarity == pytest.approx(1)
@@ -94,17 +94,17 @@ def test_a_row_of_the_index_is_not_its_own_neighbour_and_equals_stand_by_row(ban
 
 def test_unreadable_clips_are_never_neighbours_and_there_are_no_more_than_there_are(bank):
     for engine in ENGINES.values():
-        ((*neighbours,),) = retrieval.nearest(bank, bank.raw(np.array([0])), 500, [0], engine)
+        ((*neighbours,),) = retrieval.nearest_rows(bank, bank.raw(np.array([0])), 500, [0], engine)
         assert {n.row for n in neighbours} == set(range(ROWS)) - {0, *MISSING}
 
 
 def test_faiss_is_used_where_it_is_and_not_where_it_is_not(bank, monkeypatch):
     used = []
     monkeypatch.setattr(retrieval, "candidates_by_faiss", lambda *a: used.append("faiss") or ENGINES["exact"](*a))
-    retrieval.nearest(bank, bank.raw(np.array([0])), 2, [0])
+    retrieval.nearest_rows(bank, bank.raw(np.array([0])), 2, [0])
     monkeypatch.setitem(sys.modules, "faiss", None)  # importing it fails
     assert retrieval.load_faiss() is None
-    retrieval.nearest(bank, bank.raw(np.array([0])), 2, [0])
+    retrieval.nearest_rows(bank, bank.raw(np.array([0])), 2, [0])
     assert used == ["faiss"]
 
 
@@ -131,6 +131,6 @@ class Codes:
 def test_histograms_are_compared_level_by_level():
     bank = retrieval.CodeBank(Codes())
     assert bank.rows == 3 and bank.width == 8
-    ((neighbour,),) = retrieval.nearest(bank, bank.raw(np.array([0])), 5, [0], ENGINES["exact"])
+    ((neighbour,),) = retrieval.nearest_rows(bank, bank.raw(np.array([0])), 5, [0], ENGINES["exact"])
     coefficient = (3 / 4 * 1 / 2) ** 0.5 + (1 / 4 * 1 / 2) ** 0.5  # of both levels; of both together it would be 1
     assert neighbour.row == 1 and neighbour.similarity == pytest.approx(coefficient)

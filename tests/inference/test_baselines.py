@@ -5,7 +5,7 @@ import torch
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.inference.baselines import PixelFeatures, baseline_of, colour_histogram, orientation_histogram
-from bridle_fairseq.inference.extractors import Batch, LogMelFeatures
+from bridle_fairseq.inference.extractors import LogMelFeatures, SegmentBatch
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings
 
@@ -27,9 +27,9 @@ def test_padding_does_not_count():
     source, mask = pad_items(images)
     patches = Model("image").front_end(source, mask)
     features = PixelFeatures()
-    found = features.of_batch(Batch(source, mask, patches, patches.padding_mask, [], None))
+    found = features.extract_batch(SegmentBatch(source, mask, patches, patches.padding_mask, [], None))
     for image, of_image in zip(images, found, strict=True):
-        row = features.of_row([of_image])
+        row = features.merge_segments([of_image])
         assert list(row) == [array.name for array in features.arrays]
         assert [len(values) for values in row.values()] == [array.width for array in features.arrays]
         for values, maker in zip(row.values(), (colour_histogram, orientation_histogram), strict=True):
@@ -41,7 +41,7 @@ def test_of_a_clip_a_single_frame_counts_in_which_no_motion_is():
     other = frames.flip(1)
     source, mask = pad_items([frames, other, frames[:, :, :6, :7]])
     patches = Model("video").front_end(source, mask)
-    found = PixelFeatures().of_batch(Batch(source, mask, patches, patches.padding_mask, [], None))
+    found = PixelFeatures().extract_batch(SegmentBatch(source, mask, patches, patches.padding_mask, [], None))
     for values, maker in zip(found[0].values(), (colour_histogram, orientation_histogram), strict=True):
         np.testing.assert_allclose(values, maker(frames[:, 2] / 255).numpy(), rtol=1e-6)
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])

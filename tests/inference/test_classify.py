@@ -1,16 +1,14 @@
 """Scores of files that are shown in several stretches."""
 
-from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.cli.views import reader_of_views
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modality import modality_named
-from bridle_fairseq.inference.classify import score_file, score_views
+from bridle_fairseq.data.modalities import modality_named
+from bridle_fairseq.inference.classify import ViewOptions, reader_of_views, score_file, score_views
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
@@ -57,10 +55,10 @@ def test_scores_of_several_views_are_averaged(tmp_path, multi_label):
 
 def test_views_are_of_video():
     cfg = SimpleNamespace(num_frames=4, frame_stride=2, image_size=16, valid_crop=1.0)
-    args = Namespace(clips=2, crops=3)
+    options = ViewOptions(clips=2, crops=3)
     pytest.importorskip("av")
-    assert len(reader_of_views(args, modality_named("video"), cfg).views) == 6
+    assert len(reader_of_views(options, modality_named("video"), cfg).views) == 6
     with pytest.raises(InputError, match="--clips is 2 and --crops 3 with a model of modality image"):
-        reader_of_views(args, modality_named("image"), cfg)
+        reader_of_views(options, modality_named("image"), cfg)
     with pytest.raises(InputError, match="--clips is 0 and --crops 1; expected at least 1 each"):
-        reader_of_views(Namespace(clips=0, crops=1), modality_named("video"), cfg)
+        ViewOptions(clips=0, crops=1)

@@ -8,13 +8,9 @@ import soundfile
 import torch
 
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.inference.extractors import (
-    Chunking,
-    EncoderFeatures,
-    FeatureMaker,
-    LogMelFeatures,
-    encoder_features,
-)
+from bridle_fairseq.inference.chunking import Chunking
+from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, encoder_features
+from bridle_fairseq.inference.features import FeatureMaker
 from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd

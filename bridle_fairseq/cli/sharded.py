@@ -1,0 +1,31 @@
+"""What commands that run in shards print at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def print_outcome(
+    outcome: Any, name: str, complete: str, summary_text: Callable[[Any], str], device: str | None = None
+) -> None:
+    """Print what a process did for a job.
+
+    Args:
+        outcome: a :class:`bridle_fairseq.data.artifacts.shard_run.ShardOutcome`.
+        name: of the split.
+        complete: printed if the result was there before.
+        summary_text: summary of the complete result -> what it holds.
+        device: on which the clips were computed; None: no line about the speed.
+    """
+    if outcome.was_complete:
+        print(complete)
+        return
+    if device is not None:
+        print(outcome.throughput(name, device))
+    if outcome.summary is not None:
+        print(summary_text(outcome.summary))
+    elif outcome.blocks_left is not None:
+        index, count = outcome.shard
+        left = f"{outcome.blocks_left} of {len(outcome.job.blocks)} chunks are left to others"
+        print(f"{name}: shard {index} of {count} is done; {left}")

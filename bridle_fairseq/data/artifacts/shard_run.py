@@ -1,0 +1,126 @@
+"""Run one shard of a :class:`.sharding.ShardedJob`: compute its missing blocks, and join the result if none is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bridle_fairseq.data.artifacts.sharding import BlockResult, ShardedJob
+from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.utils.errors import InputError
+
+
+class Shard(NamedTuple):
+    """The share of a job that one process does."""
+
+    index: int
+    count: int
+
+
+WHOLE_JOB = Shard(0, 1)
+
+
+def parse_shard(text: str | None) -> Shard:
+    """Parse ``I/N``; None: the rank and world size in torchrun's environment, or all of the job.
+
+    Raises:
+        InputError: not of this form, or I is not below N.
+    """
+    if text is None:
+        return Shard(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise InputError(f"--shard is {text!r}; expected I/N with I from 0 to N - 1, such as 0/4")
+    return Shard(int(index), int(count))
+
+
+@dataclass(frozen=True)
+class ShardOutcome:
+    """What a process did for a job.
+
+    Attributes:
+        job: the job.
+        shard: the share of this process.
+        was_complete: the complete result was there before, so nothing was done.
+        clips: rows that were computed.
+        seconds: that it took.
+        summary: of the complete result, if this process joined it.
+        blocks_left: blocks of other shards that are missing; None if the result is complete.
+    """
+
+    job: ShardedJob
+    shard: Shard
+    was_complete: bool = False
+    clips: int = 0
+    seconds: float = 0.0
+    summary: Any = None
+    blocks_left: int | None = None
+
+    def throughput(self, name: str, device: str) -> str:
+        """One line: how many clips were computed, and how fast."""
+        rate = self.clips / max(self.seconds, 1e-9)
+        return f"{name}: {self.clips} clips in {self.seconds:.1f} s, {rate:.1f} clips/s on {device}"
+
+
+def run_shard(job: ShardedJob, shard: Shard, compute: Callable[[list[int]], object]) -> ShardOutcome:
+    """Compute and store what is missing of a shard, then join the result if no block is missing.
+
+    Args:
+        job: the job.
+        shard: of this process.
+        compute: computes and stores the blocks of these numbers, such as :func:`compute_blocks`.
+    """
+    if job.finished():
+        return ShardOutcome(job, shard, was_complete=True)
+    numbers = job.missing(*shard)
+    begun = time.monotonic()
+    compute(numbers)
+    seconds = time.monotonic() - begun
+    clips = sum(len(job.blocks[number]) for number in numbers)
+    summary = job.join()
+    complete = summary is not None or job.finished()
+    return ShardOutcome(job, shard, False, clips, seconds, summary, None if complete else len(job.missing()))
+
+
+def compute_blocks(
+    job: ShardedJob,
+    numbers: list[int],
+    compute: Callable[[range, Callable[[int], object]], BlockResult],
+    max_skipped: float,
+    name: str,
+) -> None:
+    """Compute and store the blocks of these numbers, with a progress bar.
+
+    Args:
+        job: of a manifest; its skipped rows are listed in ``{prefix}.skipped.tsv``.
+        numbers: of the blocks.
+        compute: (rows, callback that is given numbers of finished rows) -> result of a block.
+        max_skipped: abort if more than this fraction of the clips is unusable.
+        name: label of the progress bar.
+
+    Raises:
+        InputError: too many clips were skipped, including those of earlier runs.
+    """
+    assert job.manifest is not None, "the rows of the job are not those of a manifest"
+    skips = SkipLog(job.manifest, f"{job.prefix}.skipped.tsv")
+    skips.take_over(job.skipped())  # of an interrupted run, or of other shards
+    skips.check(max_skipped)  # starting an aborted run again must not complete it
+    with progress_bar(sum(len(job.blocks[number]) for number in numbers), name) as bar:
+        for number in numbers:
+            result = compute(job.blocks[number], bar.update)
+            for row, reason in result.skipped:
+                skips.add(row, reason)
+            job.write(number, result)
+            skips.check(max_skipped)
+
+
+def progress_bar(total: int, name: str) -> Any:
+    """A progress bar over clips; disabled if there is nothing to do."""
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file needs no line five times a second
+    return tqdm(total=total, desc=name, unit=" clips", mininterval=interval, disable=total == 0)

@@ -1,0 +1,79 @@
+"""Manifests of the files in a folder or archive, with labels from tables or from the names of folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridle_fairseq.data.manifests.labels import Classes
+from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
+from bridle_fairseq.prepare.tables import Entry, match, read_table
+from bridle_fairseq.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class ListingOptions:
+    """Which files are listed, and how they are labelled and split.
+
+    Attributes:
+        source: folder, searched with its subfolders, or stored archive.
+        dest: folder of the manifests; gets a list of unreadable files.
+        modality: of the files.
+        extensions: of the files; None: the usual ones of the modality.
+        path_must_contain: list only files with this text in their path.
+        workers: threads that read headers.
+        valid_percent: fraction of the files for validation, if no table says it.
+        seed: of that random split.
+        labels: tables that name files and their classes.
+        columns: names of the tables' columns ``name``, ``label``, ``split`` and ``fold``; None: the usual ones.
+        label_separator: between several classes in one cell; None: one class.
+        class_folders: files lie in folders of their classes.
+        classes: path of an existing ``labels.csv`` to keep to.
+
+    Raises:
+        InputError: both tables and folders of classes.
+    """
+
+    source: str
+    dest: str
+    modality: str = "audio"
+    extensions: Sequence[str] | None = None
+    path_must_contain: str | None = None
+    workers: int = 8
+    valid_percent: float = 0.05
+    seed: int = 42
+    labels: Sequence[str] = ()
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    label_separator: str | None = None
+    class_folders: bool = False
+    classes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels and self.class_folders:
+            raise InputError("--class-folders and --labels; expected one of them")
+
+
+def list_corpus(options: ListingOptions) -> Corpus:
+    """Scan the files, and find their labels and splits.
+
+    Raises:
+        InputError: a table or the classes cannot be used, no readable file, or as :func:`labelled_corpus`.
+    """
+    entries: dict[str, Entry] = {}
+    for path in options.labels:
+        entries.update(read_table(path, options.columns, options.label_separator))
+    classes = Classes.read(options.classes) if options.classes else None
+    scan = scan_source(
+        options.source,
+        options.dest,
+        options.extensions,
+        options.path_must_contain,
+        options.workers,
+        options.modality,
+    )
+    share = options.valid_percent, options.seed
+    if entries:
+        return labelled_corpus(scan, match(scan, entries), *share, classes)
+    if options.class_folders:
+        return labelled_corpus(scan, folder_entries(scan, *share), *share, classes)
+    return Corpus(scan, random_split(len(scan.files), *share))

@@ -1,0 +1,158 @@
+"""Mean and standard deviation of a corpus's log-mel frames or pixels, by which a model normalizes its input."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.data.modalities import modality_of
+from bridle_fairseq.nn.fbank import LogMel
+from bridle_fairseq.nn.frontend import unit_range
+from bridle_fairseq.utils.errors import InputError
+
+# A batch and its padding -> values (B x channels x sizes), and their padding (B x the first sizes) or None.
+Values = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class StatisticsOptions:
+    """What is measured.
+
+    Attributes:
+        modality: of the files.
+        max_clips: size of a random sample; None: all clips.
+        max_seconds: sound: a random crop of longer clips.
+        sample_rate, num_mel_bins: sound: of the model.
+        image_size: images and video: the center is resized to this.
+        num_frames, frame_stride: video: frames of a clip, and the distance between two of them.
+        batch_size: clips at a time.
+        workers: processes that decode.
+        seed: of the sample and of the crops.
+
+    Raises:
+        InputError: a number that is too small.
+    """
+
+    modality: str = "audio"
+    max_clips: int | None = None
+    max_seconds: float = 10.24
+    sample_rate: int = 16000
+    num_mel_bins: int = 128
+    image_size: int = 224
+    num_frames: int = 16
+    frame_stride: int = 4
+    batch_size: int = 32
+    workers: int = 2
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name not in ("modality", "workers", "seed") and value is not None and value <= 0:
+                raise InputError(f"--{name.replace('_', '-')} {value}; expected more than 0")
+        if self.workers < 0:
+            raise InputError(f"--workers {self.workers}; expected 0 or more")
+
+
+class InputStatistics(NamedTuple):
+    """Statistics of each channel: one of sound, three of images and video."""
+
+    mean: list[float]
+    deviation: list[float]
+    count: int  # values of a channel
+    clips: int
+    skipped: list[tuple[str, str]]  # (path, reason) of the clips that cannot be read
+
+
+def input_statistics(manifest: Manifest, options: StatisticsOptions) -> InputStatistics:
+    """Measure the clips of a manifest as training reads them, without augmentation; long ones are cropped at random.
+
+    Raises:
+        InputError: not a single clip can be read.
+    """
+    if options.max_clips is not None and options.max_clips < len(manifest):
+        sample = np.random.default_rng(options.seed).choice(len(manifest), options.max_clips, replace=False)
+        manifest = manifest.select(np.sort(sample))
+    cfg = _task_configuration(options)
+    with tempfile.TemporaryDirectory() as folder:
+        skips = SkipLog(manifest, Path(folder, "skipped.tsv"))
+        dataset = modality_of(cfg).dataset(manifest, cfg, training=True, skips=skips)
+        mean, deviation, count = value_statistics(dataset, _values(options), options.batch_size, options.workers)
+        skipped = [(path, reason) for _, path, reason in skips.listed()]
+    return InputStatistics(mean, deviation, count, len(manifest) - skips.count, skipped)
+
+
+def _task_configuration(options: StatisticsOptions) -> Any:
+    """The configuration of a task that reads clips in this way."""
+    return SimpleNamespace(
+        modality=options.modality,
+        seed=options.seed,
+        num_buckets=16,
+        sample_rate=options.sample_rate,
+        max_sample_size=round(options.max_seconds * options.sample_rate),
+        roll=False,
+        gain=False,
+        image_size=options.image_size,
+        num_frames=options.num_frames,
+        frame_stride=options.frame_stride,
+        random_start=True,
+        valid_crop=1.0,
+        crop=False,
+        flip=False,
+        rand_augment=0,
+        rand_magnitude=0,
+        erase=0.0,
+    )
+
+
+def _values(options: StatisticsOptions) -> Values:
+    if options.modality != "audio":
+        return lambda source, padding_mask: (unit_range(source), padding_mask)
+    log_mel = LogMel(options.sample_rate, options.num_mel_bins)
+
+    def fbank_values(source: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        fbank, padding = log_mel(source, padding_mask)
+        return fbank.unsqueeze(1), padding  # B x 1 x M x bins
+
+    return fbank_values
+
+
+def value_statistics(
+    dataset: Any, values: Values, batch_size: int, workers: int
+) -> tuple[list[float], list[float], int]:
+    """Mean and standard deviation of each channel over all valid values, summed in float64, and their number.
+
+    Raises:
+        InputError: not a single clip can be read.
+    """
+    from tqdm import tqdm
+
+    order = dataset.ordered_indices()
+    batches = [rows.tolist() for rows in np.split(order, range(batch_size, len(order), batch_size))]
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
+    )
+    total, squares, count = torch.zeros(1), torch.zeros(1), 0
+    for batch in tqdm(loader, desc="stats", unit=" batches", disable=not sys.stderr.isatty()):
+        if not batch:
+            continue
+        x, padding = values(**batch["net_input"])
+        channels = x.transpose(0, 1)  # channels x B x sizes
+        channels = (channels if padding is None else channels[:, ~padding]).flatten(1).double()  # channels x n
+        total = total + channels.sum(1)
+        squares = squares + channels.square().sum(1)
+        count += channels.shape[1]
+    if count == 0:
+        raise InputError(f"{dataset.manifest.name}: none of {len(dataset)} clips can be read")
+    mean = total / count
+    return mean.tolist(), (squares / count - mean.square()).clamp(min=0).sqrt().tolist(), count

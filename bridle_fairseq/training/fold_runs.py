@@ -1,0 +1,249 @@
+"""The folds of a cross-validation, one after the other, and their mean.
+
+A fold's result is ``fold{name}/result.json``, written last: a fold that has it is not run again. With ``{fold}`` in the
+path of the checkpoint, each fold has its own, pretrained without the clips that test it. ``fold{name}/begun.json`` says
+which checkpoint the files of an unfinished fold belong to.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridle_fairseq.data.artifacts.features import FeatureArray, Features
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.evaluation.probe import Split
+from bridle_fairseq.evaluation.probe_table import ProbeRow, aligned, compare, finite_rows, write
+from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
+from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, choose_layers, random_init_copy
+from bridle_fairseq.inference.features import write_features
+from bridle_fairseq.inference.pipeline import BatchOptions
+from bridle_fairseq.nn.frontend import AudioFrontEnd
+from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.prepare.folds import Fold
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text, file_sha256
+
+POOLINGS = ("mean", "frequency")
+CHOSEN = "what validates best"
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """What is trained and tested in each fold.
+
+    Attributes:
+        out: folder of ``all.tsv`` and of the folds' folders.
+        mode: ``probe``, ``finetune`` or ``logmel``.
+        checkpoint: path, perhaps with ``{fold}``; empty if the mode needs none.
+        untrained: replace the checkpoint's weights by random ones.
+        layers: of the encoder, see :func:`choose_layers`.
+        chunks: how long clips are divided.
+        batch: how clips are read and batched, and where the model runs.
+        seed: of random weights and of the probes.
+        config_dir, config_name, overrides: of fine-tuning; see :class:`.finetuning.FineTuningRun`.
+    """
+
+    out: Path
+    mode: str = "probe"
+    checkpoint: str = ""
+    untrained: bool = False
+    layers: Sequence[str] = ("all",)
+    chunks: ChunkOptions = ChunkOptions()
+    batch: BatchOptions = BatchOptions()
+    seed: int = 1
+    config_dir: str | None = None
+    config_name: str = "tiny"
+    overrides: Sequence[str] = ()
+
+    def folder(self, fold: Fold) -> Path:
+        """Folder of a fold's files."""
+        return self.out / f"fold{fold.name}"
+
+    def checkpoint_of(self, fold: Fold) -> str:
+        """Path of a fold's checkpoint; empty if none is needed."""
+        return self.checkpoint.replace("{fold}", fold.name)
+
+
+class FoldScore(NamedTuple):
+    """Scores of one kind of features, or of fine-tuning, in a fold."""
+
+    name: str
+    valid: float
+    test: float
+
+
+def check_folds(options: FoldOptions, folds: Sequence[Fold], overwrite: bool) -> None:
+    """Check that the files of earlier runs belong to the checkpoints that the folds have now.
+
+    Args:
+        options: of the folds.
+        folds: that are to be run.
+        overwrite: delete files of other checkpoints.
+
+    Raises:
+        InputError: a fold was begun with another checkpoint, or its result cannot be read.
+    """
+    for fold in folds:
+        about = _about(options, fold)
+        for path in (options.folder(fold) / "result.json", options.folder(fold) / "begun.json"):
+            stored = _read_json(path) if path.exists() else about
+            if all(stored.get(name) == value for name, value in about.items()):
+                continue
+            if not overwrite:
+                raise InputError(
+                    f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another "
+                    "--out, or throw results away with --overwrite"
+                )
+            shutil.rmtree(options.folder(fold))
+
+
+def _about(options: FoldOptions, fold: Fold) -> dict[str, str]:
+    checkpoint = options.checkpoint_of(fold)
+    return {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
+
+
+def run_folds(
+    options: FoldOptions, folds: Sequence[Fold], labels: np.ndarray, say: Callable[[str], object]
+) -> dict[str, list[FoldScore]]:
+    """Scores by fold. Folds that have a result (see :func:`check_folds`) are not run again.
+
+    Args:
+        options: of the folds.
+        folds: to run.
+        labels: class number of each row of ``all.tsv``, or rows x classes of 0 and 1.
+        say: called with a line about each fold.
+    """
+    scores: dict[str, list[FoldScore]] = {}
+    features: dict[FeatureArray, np.ndarray] = {}
+    extracted_by = None
+    for fold in folds:
+        folder, checkpoint = options.folder(fold), options.checkpoint_of(fold)
+        if not (folder / "result.json").exists():
+            about = _about(options, fold)
+            with atomic_text(folder / "begun.json") as file:
+                json.dump(about, file)
+            if options.mode == "finetune":
+                rows = [_finetune(options, fold, labels.ndim == 2, say)]
+            else:
+                if checkpoint != extracted_by:
+                    features, extracted_by = _features(options, fold), checkpoint
+                rows = _probe(fold, features, labels, options.seed)
+            write(rows, about, folder, "result")
+        scores[fold.name] = _read_scores(folder / "result.json")
+        best = max(scores[fold.name], key=lambda score: score.valid)
+        say(f"fold {fold.name}: {best.test:.3f} ({best.name})")
+    return scores
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again")
+
+
+def _read_scores(path: Path) -> list[FoldScore]:
+    try:
+        rows = _read_json(path)["rows"]
+        names = [", ".join(filter(None, (row["features"], row["pooling"], row["probe"]))) for row in rows]
+        return [FoldScore(name, row["valid"], row["test"]) for name, row in zip(names, rows, strict=True)]
+    except (KeyError, TypeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _probe(fold: Fold, features: Mapping[FeatureArray, np.ndarray], labels: np.ndarray, seed: int) -> list[ProbeRow]:
+    readable = finite_rows(features)
+    rows = [part[readable[part]] for part in (fold.train, fold.valid, fold.test)]
+    splits = {array: Split(*(values[part] for part in rows)) for array, values in features.items()}
+    return compare(splits, Split(*(labels[part] for part in rows)), refit=True, seed=seed)
+
+
+def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray]:
+    """Features of all clips by the fold's checkpoint; folds that share a checkpoint share them."""
+    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+
+    task_cfg, sha256, checkpoint = None, "", options.checkpoint_of(fold)
+    if options.mode == "logmel":
+        front_end = AudioFrontEnd(BridleSettings()).to(options.batch.device)
+        extractor: Any = LogMelFeatures(front_end)
+    else:
+        model, task = load_model(checkpoint, options.batch.device, ENCODERS)
+        layers = choose_layers(options.layers, model.encoder.depth)
+        model = random_init_copy(model, options.seed) if options.untrained else model
+        extractor = EncoderFeatures(model, layers, POOLINGS, "untrained" if options.untrained else "encoder")
+        front_end, sha256, task_cfg = model.front_end, file_sha256(checkpoint), task.cfg
+    chunking = choose_chunking(options.chunks, front_end, task_cfg)
+    manifest = Manifest.read(options.out / "all.tsv")
+    shared = checkpoint == options.checkpoint
+    prefix = (options.out if shared else options.folder(fold)) / "all.features"
+    # The settings of this folder have been checked, so features of others can be replaced.
+    write_features(extractor, chunking, manifest, prefix, sha256, options.batch, overwrite=True)
+    stored = Features(prefix, manifest)
+    return {array: stored[array.name] for array in extractor.arrays}
+
+
+def _finetune(options: FoldOptions, fold: Fold, multi_label: bool, say: Callable[[str], object]) -> ProbeRow:
+    from bridle_fairseq.models.checkpoints import load_model, write_untrained
+    from bridle_fairseq.training.finetuning import FINETUNING_CONFIGS, MULTI_LABEL, FineTuningRun, score_split
+
+    folder, checkpoint = options.folder(fold), options.checkpoint_of(fold)
+    load_model(checkpoint)  # fail before training if it cannot be used
+    checkpoint = str(Path(checkpoint).absolute())
+    if options.untrained:
+        checkpoint = write_untrained(checkpoint, folder / "untrained.pt", options.seed)
+    configs = Path(options.config_dir).absolute() if options.config_dir else FINETUNING_CONFIGS
+    config = configs / f"{options.config_name}.yaml"
+    if not config.is_file():
+        raise InputError(f"{config}: no such file; expected a configuration for --config-name")
+    say(f"{folder.name}: fine-tuning, log in {folder / 'train.log'}")
+    overrides = [*(MULTI_LABEL if multi_label else ()), *options.overrides]
+    best = FineTuningRun(checkpoint, folder, folder, configs, options.config_name, overrides).train()
+    test, valid = score_split(best, folder, "test", options.batch.batch_size, options.batch.device)
+    return ProbeRow("from scratch" if options.untrained else "fine-tuned", "", "", 0, {}, valid, test, None, {})
+
+
+def summarise(
+    scores: Mapping[str, Sequence[FoldScore]], out: Path, settings: Mapping[str, Any], metric: str = "accuracy"
+) -> str:
+    """Write ``crossval.json`` and ``crossval.csv``; the table of the folds' test scores, mean and deviation, as text.
+
+    Args:
+        scores: by fold.
+        out: folder of the files.
+        settings: of the cross-validation, for the json.
+        metric: name of the scores.
+    """
+    by_name: dict[str, list[float]] = {}
+    for fold_scores in scores.values():
+        for score in fold_scores:
+            by_name.setdefault(score.name, []).append(score.test)
+    if len(by_name) > 1:
+        by_name[CHOSEN] = [max(fold_scores, key=lambda score: score.valid).test for fold_scores in scores.values()]
+    lines = [
+        {"name": name, "folds": values, "mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0}
+        for name, values in by_name.items()
+    ]
+    with atomic_text(out / "crossval.json") as file:
+        json.dump({"settings": dict(settings), "metric": metric, "folds": list(scores), "rows": lines}, file, indent=2)
+        file.write("\n")
+    with atomic_text(out / "crossval.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", *(f"fold {name}" for name in scores), "mean", "std"])
+        writer.writerows([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
+    cells = [[f"test {metric}", *(f"fold {name}" for name in scores), "mean", "std"]]
+    for line in lines:
+        cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])
+    return aligned(cells)
