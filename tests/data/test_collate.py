@@ -9,7 +9,7 @@ def item(number, size, **more):
     return {"id": number, "source": torch.full((size,), float(number)), **more}
 
 
-def test_clips_are_padded_at_the_end_and_the_mask_says_where():
+def test_padding_and_mask():
     batch = collate([item(4, 3), item(9, 5)])
     assert batch["id"].tolist() == [4, 9] and batch["id"].dtype == torch.long
     assert batch["net_input"]["source"].tolist() == [[4, 4, 4, 0, 0], [9, 9, 9, 9, 9]]
@@ -17,12 +17,12 @@ def test_clips_are_padded_at_the_end_and_the_mask_says_where():
     assert (batch["nsentences"], batch["ntokens"]) == (2, 8) and "codes" not in batch
 
 
-def test_no_mask_where_nothing_is_padded():
+def test_no_mask_without_padding():
     source, mask = pad_items([torch.ones(5), torch.zeros(5)])
     assert source.shape == (2, 5) and mask is None
 
 
-def test_skipped_items_leave_the_batch():
+def test_skipped_items_are_left_out():
     batch = collate([{"id": 0, "source": None}, item(1, 4), {"id": 2, "source": None}])
     assert batch["id"].tolist() == [1] and batch["nsentences"] == 1 and batch["net_input"]["padding_mask"] is None
     assert collate([{"id": 0, "source": None}]) == {} and collate([]) == {}
@@ -37,7 +37,7 @@ def test_codes_are_padded_with_zero():
     assert torch.equal(batch["codes"], padded)
 
 
-def test_images_are_padded_in_both_directions():
+def test_images_are_padded_in_both_axes():
     small, wide = torch.full((3, 2, 3), 7, dtype=torch.uint8), torch.full((3, 1, 5), 9, dtype=torch.uint8)
     source, mask = pad_items([small, wide])
     assert source.dtype == torch.uint8 and source.shape == (2, 3, 2, 5)

@@ -1,4 +1,4 @@
-"""Weights of clips by how rare their classes are, and draws that follow them."""
+"""Class-balanced sampling weights and weighted draws."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CLASSES = Classes(["common", "rare", "never"], ["a", "b", "c"])
 ROWS = [[0]] * 8 + [[1]] + [[0, 1]] + [[]]
 
 
-def test_a_clip_weighs_the_sum_of_one_over_the_clips_of_its_classes() -> None:
+def test_weight_is_sum_of_inverse_class_counts() -> None:
     weights = clip_weights(Labels(ROWS, CLASSES))
     np.testing.assert_allclose(weights, [1 / 9] * 8 + [1 / 2] + [1 / 9 + 1 / 2] + [0])
 
 
-def test_clips_come_as_often_as_they_weigh() -> None:
+def test_draws_follow_weights() -> None:
     weights = clip_weights(Labels(ROWS, CLASSES))
     rows = WeightedDraw(weights, 60000, seed=1).rows(1)
     share = np.bincount(rows, minlength=11) / 60000
@@ -26,7 +26,7 @@ def test_clips_come_as_often_as_they_weigh() -> None:
     assert share[10] == 0
 
 
-def test_seed_and_epoch_decide_and_nothing_else() -> None:
+def test_draw_depends_on_seed_and_epoch_only() -> None:
     weights = np.ones(50)
     first = WeightedDraw(weights, 30, seed=1).rows(4)
     np.random.default_rng().random(3)
@@ -35,6 +35,6 @@ def test_seed_and_epoch_decide_and_nothing_else() -> None:
     assert (WeightedDraw(weights, 30, seed=2).rows(4) != first).any()
 
 
-def test_no_clip_has_a_class() -> None:
+def test_without_labels_is_an_error() -> None:
     with pytest.raises(InputError, match="task.weighted_sampling is true and no clip has a class"):
         WeightedDraw(clip_weights(Labels([[], []], CLASSES)), 5, seed=1)

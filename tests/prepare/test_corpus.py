@@ -1,4 +1,4 @@
-"""Splits, folds and what is written."""
+"""Splits, folds, and the written files."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_random_split():
     assert np.array_equal(splits["valid"], again["valid"]) and not np.array_equal(splits["valid"], other["valid"])
 
 
-def test_random_split_at_its_limits():
+def test_random_split_limits():
     assert len(random_split(2, 0.001, 1)["valid"]) == 1 and len(random_split(2, 0.99, 1)["train"]) == 1
     assert list(random_split(3, 0, 1)) == ["train"] and len(random_split(1, 0, 1)["train"]) == 1
     for share in (1, -0.1, 5):
@@ -32,7 +32,7 @@ def test_random_split_at_its_limits():
         random_split(1, 0.05, 1)
 
 
-def test_manifests_labels_and_classes_are_written_in_line(tmp_path, capsys):
+def test_written_files_are_line_aligned(tmp_path, capsys):
     entries = [
         Entry(["dog"], "train"),
         None,
@@ -54,7 +54,7 @@ def test_manifests_labels_and_classes_are_written_in_line(tmp_path, capsys):
     assert "train.tsv: 2 clips, 2 classes" in said.out and "skipped 2 files without a label" in said.err
 
 
-def test_without_labels_there_are_manifests_only(tmp_path):
+def test_without_labels(tmp_path):
     Corpus(SCAN, {"train": np.arange(6)}).write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
 
@@ -70,7 +70,7 @@ def test_every_fold_is_validated_once(tmp_path):
     assert (tmp_path / "fold1" / "valid.lbl").read_text() == "a\na\n" and (tmp_path / "fold1" / "labels.csv").exists()
 
 
-def test_given_classes_are_kept_to_by_id_or_name():
+def test_given_classes():
     classes = Classes(["/m/1", "/m/2"], ["Dog", "Cat"], "given.csv")
     corpus = labelled_corpus(SCAN, [Entry(["/m/2"]), Entry(["Dog"]), *[None] * 4], classes=classes)
     assert corpus.classes is classes and corpus.labels == [[1], [0], [], [], [], []]
@@ -78,12 +78,12 @@ def test_given_classes_are_kept_to_by_id_or_name():
         labelled_corpus(SCAN, [Entry(["Cow"]), *[None] * 5], classes=classes)
 
 
-def test_a_split_in_some_rows_only_is_an_error():
+def test_split_in_some_rows_only():
     with pytest.raises(InputError, match=r"1\.wav: no split"):
         labelled_corpus(SCAN, [Entry(["a"], "train"), Entry(["a"]), *[None] * 4])
 
 
-def test_unreadable_files_are_listed_and_counted(tmp_path, write_sound, capsys):
+def test_unreadable_files_are_listed(tmp_path, write_sound, capsys):
     write_sound("in/a.wav")
     (tmp_path / "in" / "b.wav").write_bytes(b"junk")
     scan = scan_source(tmp_path / "in", tmp_path / "out")
@@ -96,7 +96,7 @@ def test_unreadable_files_are_listed_and_counted(tmp_path, write_sound, capsys):
         scan_source(tmp_path / "in", tmp_path / "out")
 
 
-def test_a_mistake_in_a_script_is_one_line_and_exit_code_2(capsys):
+def test_script_error_is_one_line_and_exit_code_2(capsys):
     def fail(args):
         raise InputError("no such thing")
 
@@ -108,20 +108,20 @@ def scan_of(*names):
     return Scan("/r", [FoundFile(name, name) for name in names], [1] * len(names), [])
 
 
-def test_folders_of_classes_are_labels_and_folders_of_splits_above_them_splits():
-    found = folder_entries(scan_of("cat/1.jpg", "dog/deep/2.jpg", "3.jpg"))
-    assert [entry and list(entry.labels) for entry in found] == [["cat"], ["dog"], None]
-    found = folder_entries(scan_of("train/cat/1.jpg", "val/cat/2.jpg", "test/dog/more/3.jpg"))
-    assert [(*entry.labels, entry.split) for entry in found] == [("cat", "train"), ("cat", "valid"), ("dog", "test")]
-    # a class that is called as a split is
-    found = folder_entries(scan_of("train/1.jpg", "bus/2.jpg"))
-    assert [(*entry.labels, entry.split) for entry in found] == [("train", ""), ("bus", "")]
+def test_folder_entries():
+    entries = folder_entries(scan_of("cat/1.jpg", "dog/deep/2.jpg", "3.jpg"))
+    assert [entry and list(entry.labels) for entry in entries] == [["cat"], ["dog"], None]
+    entries = folder_entries(scan_of("train/cat/1.jpg", "val/cat/2.jpg", "test/dog/more/3.jpg"))
+    assert [(*entry.labels, entry.split) for entry in entries] == [("cat", "train"), ("cat", "valid"), ("dog", "test")]
+    # a class with the name of a split
+    entries = folder_entries(scan_of("train/1.jpg", "bus/2.jpg"))
+    assert [(*entry.labels, entry.split) for entry in entries] == [("train", ""), ("bus", "")]
 
 
-def test_a_share_of_train_is_for_validation_where_no_folder_is():
+def test_folder_entries_draw_validation_from_train():
     names = [f"train/{label}/{number}.jpg" for label in "ab" for number in range(20)]
-    found = folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)
-    splits = [entry.split for entry in found]
+    entries = folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)
+    splits = [entry.split for entry in entries]
     assert splits.count("valid") == 10 and splits.count("train") == 30 and splits[-1] == "test"
     assert splits == [entry.split for entry in folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)]
     assert splits != [entry.split for entry in folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=4)]

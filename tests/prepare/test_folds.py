@@ -1,4 +1,4 @@
-"""Folds: every clip is tested once, validation is drawn by class, and what cannot work is said."""
+"""Cross-validation folds: splits, stratification, and invalid folds."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FOLDS = np.repeat(["1", "2", "10"], 30).tolist()
 LABELS = np.tile([0, 0, 0, 1, 1, 2], 15)
 
 
-def test_every_clip_is_tested_once_and_trains_or_validates_in_the_other_folds() -> None:
+def test_every_clip_is_tested_once() -> None:
     folds = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1)
     assert [fold.name for fold in folds] == ["1", "2", "10"]
     for fold in folds:
-        parts = np.concatenate(fold[1:])
-        assert sorted(parts.tolist()) == list(range(90))
+        rows = np.concatenate(fold[1:])
+        assert sorted(rows.tolist()) == list(range(90))
         assert {FOLDS[row] for row in fold.test} == {fold.name}
         assert fold.name not in {FOLDS[row] for row in np.concatenate([fold.train, fold.valid])}
         assert np.bincount(LABELS[fold.valid]).tolist() == [6, 4, 2]  # a fifth of each class
 
 
-def test_the_draw_depends_on_the_seed_and_the_fold_alone() -> None:
+def test_draw_depends_on_seed_and_fold_only() -> None:
     folds = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1)
     (again,) = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1, wanted=["2"])
     assert again.valid.tolist() == folds[1].valid.tolist()
@@ -35,7 +35,7 @@ def test_the_draw_depends_on_the_seed_and_the_fold_alone() -> None:
     assert other.valid.tolist() != folds[1].valid.tolist()
 
 
-def test_a_class_with_a_single_clip_trains() -> None:
+def test_single_clip_of_a_class_trains() -> None:
     labels = LABELS.copy()
     labels[:] = labels % 2
     labels[89] = 2
@@ -43,7 +43,7 @@ def test_a_class_with_a_single_clip_trains() -> None:
     assert 89 in fold.train
 
 
-def test_clips_of_several_classes_are_drawn_for_the_rarest() -> None:
+def test_multi_label_clips_are_drawn_for_the_rarest_class() -> None:
     rng = np.random.default_rng(0)
     labels = np.stack([rng.random(90) < share for share in (0.6, 0.3, 0.1)], axis=1).astype(np.float32)
     for fold in make_folds(FOLDS, labels, CLASSES, 0.2, seed=1):
@@ -66,13 +66,13 @@ def test_clips_of_several_classes_are_drawn_for_the_rarest() -> None:
         (FOLDS, np.zeros((90, 3)), None, "all 30 clips of the fold are of no class"),
     ],
 )
-def test_folds_that_cannot_work_are_refused(folds, labels, wanted, sentence) -> None:
+def test_invalid_folds(folds, labels, wanted, sentence) -> None:
     with pytest.raises(InputError, match="expected") as error:
         make_folds(folds, labels, CLASSES, 0.2, seed=1, wanted=wanted)
     assert sentence in str(error.value)
 
 
-def test_every_entry_of_the_table_must_have_its_file() -> None:
+def test_every_entry_needs_a_file() -> None:
     scan = Scan("/sounds", [FoundFile("a.wav", "a.wav"), FoundFile("more.wav", "more.wav")], [10, 10], [])
     entries = {"a.wav": Entry(["ant"], fold="1"), "b.wav": Entry(["ant"], fold="1")}
     with pytest.raises(InputError, match="1 of 2 files are not there or cannot be read, such as 'b.wav'"):

@@ -1,4 +1,4 @@
-"""Lists of clips, and what a script makes of them and of class folders."""
+"""Lists of labelled clips, in all three formats."""
 
 import pytest
 
@@ -18,15 +18,15 @@ def write(tmp_path):
     return write
 
 
-def test_the_three_kinds_of_lists(write):
+def test_three_formats(write):
     official = write(
         "a.csv", HEADER + '"shaking hands, long",-AbCdEfGhI_,10,20,train\njuggling,abcdefghijk,5.0,15,train\n'
     )
     table = write("b.csv", "path,label\nx/1.mp4,juggling\nx/2.mp4,2\n")
     lines = write("c.txt", "./x y/3.mp4 0\n/all/x/4.mp4 11\n")
     commas = write("d.txt", "x/5, part.mp4,dog\n")
-    found = read_lists({"train": [official, table], "valid": [lines], "test": [commas]})
-    assert found == {
+    entries = read_lists({"train": [official, table], "valid": [lines], "test": [commas]})
+    assert entries == {
         "-AbCdEfGhI__000010_000020": Entry(["shaking hands, long"], "train"),
         "abcdefghijk_000005_000015": Entry(["juggling"], "train"),
         "x/1.mp4": Entry(["juggling"], "train"),
@@ -39,7 +39,7 @@ def test_the_three_kinds_of_lists(write):
     assert read_lists({"train": [], "valid": []}) == {}
 
 
-def test_names_of_a_clip():
+def test_clip_names():
     assert clip_names("-AbCdEfGhI__000010_000020")[-1] == "-AbCdEfGhI_"
     assert clip_names("/all/x/4.mp4") == ["/all/x/4.mp4", "4.mp4", "4.mp4"]
     assert clip_names("./a/b_000010_000020.mp4")[0] == "a/b_000010_000020.mp4"
@@ -55,12 +55,12 @@ def test_names_of_a_clip():
         (HEADER + "dog,abc\n", "row 2"),
     ],
 )
-def test_lists_that_cannot_be_read_say_where(write, text, message):
+def test_bad_lists(write, text, message):
     with pytest.raises(InputError, match=f"list.csv.*{message}"):
         read_lists({"train": [write("list.csv", text)]})
 
 
-def test_a_clip_in_two_splits_is_told(write):
+def test_clip_in_two_splits(write):
     lists = {"train": [write("a.txt", "a.mp4 1\n")], "valid": [write("b.txt", "a.mp4 1\n")]}
     with pytest.raises(InputError, match="b.txt: 'a.mp4' is listed elsewhere"):
         read_lists(lists)

@@ -1,4 +1,4 @@
-"""Finding sound files and reading their headers."""
+"""Finding media files and reading their sizes."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ def names(files):
     return [file.name for file in files]
 
 
-def test_a_folder_is_searched_in_order_with_links_and_without_circles(tmp_path, write_sound):
+def test_folder_with_links_and_cycles(tmp_path, write_sound):
     for name in ("data/b.wav", "data/a/z.FLAC", "data/a/notes.txt", "elsewhere/c.wav"):
         write_sound(name) if not name.endswith("txt") else (tmp_path / name).write_text("no sound")
     os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "link")
@@ -27,7 +27,7 @@ def test_a_folder_is_searched_in_order_with_links_and_without_circles(tmp_path, 
     assert names(find_files(tmp_path / "data", [".wav"], path_must_contain="ink/")[1]) == ["link/c.wav"]
 
 
-def test_an_archive_is_searched_too(tmp_path, write_sound):
+def test_archive(tmp_path, write_sound):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name in ("b.wav", "a/c.wav", "d.txt"):
             write_sound("t.wav", 100 * len(name))
@@ -37,7 +37,7 @@ def test_an_archive_is_searched_too(tmp_path, write_sound):
     assert read_sizes(root, files, MODALITY.measure).sizes == [700, 500]
 
 
-def test_nothing_found_is_an_error(tmp_path):
+def test_no_files(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=r"no file found with extension \.wav, \.flac, \.ogg, \.opus, \.mp3$"):
         find_files(tmp_path, MODALITY.extensions)
@@ -48,7 +48,7 @@ def test_nothing_found_is_an_error(tmp_path):
             find_files(tmp_path / nowhere, MODALITY.extensions)
 
 
-def test_what_cannot_be_read_is_collected(tmp_path, write_sound, monkeypatch):
+def test_unreadable_files_are_collected(tmp_path, write_sound, monkeypatch):
     monkeypatch.setattr("bridle_fairseq.prepare.scan.FILES_AT_ONCE", 2)
     for number, frames in enumerate([10, 20, 0, 30]):
         write_sound(f"{number}.wav", frames)
@@ -61,7 +61,7 @@ def test_what_cannot_be_read_is_collected(tmp_path, write_sound, monkeypatch):
     assert "no samples" in scan.failures[0][1] and "tab" in scan.failures[2][1] and done == [2, 2, 2]
 
 
-def test_a_name_that_is_not_utf8_is_collected(tmp_path):
+def test_name_that_is_not_utf8(tmp_path):
     try:
         with open(os.path.join(os.fsencode(tmp_path), b"\xff.wav"), "wb"):
             pass

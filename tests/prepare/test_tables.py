@@ -1,4 +1,4 @@
-"""Label tables and which files they mean."""
+"""Label tables, and matching them to files."""
 
 import pytest
 
@@ -16,14 +16,14 @@ def scan_of(*names):
     return Scan("/r", [FoundFile(name, name) for name in names], [1] * len(names), [])
 
 
-def test_usual_columns_are_found(tmp_path):
+def test_default_columns(tmp_path):
     path = write(tmp_path, 'name, category,split,fold\na.wav,"dog, wild",val,1\nb.wav,cat,training,2\n')
     assert read_table(path) == {"a.wav": Entry(["dog, wild"], "valid"), "b.wav": Entry(["cat"], "train")}
     entries = read_table(path, {"fold": "fold"}, separator=",")
     assert entries["a.wav"] == Entry(["dog", "wild"], "valid", "1")
 
 
-def test_columns_can_be_named(tmp_path):
+def test_named_columns(tmp_path):
     path = write(tmp_path, "filename,label,digit,who\na,x,3,s1\n")
     assert read_table(path, {"label": "digit", "split": "who"}) == {"a": Entry(["3"], "s1")}
 
@@ -41,33 +41,38 @@ def test_columns_can_be_named(tmp_path):
         ("name,label\na,b\na,c\n", {}, "row 3: 'a' is listed twice"),
     ],
 )
-def test_a_bad_table_is_one_sentence(tmp_path, text, columns, said):
+def test_bad_table(tmp_path, text, columns, said):
     with pytest.raises(InputError) as error:
         read_table(write(tmp_path, text), columns)
     assert said in str(error.value) and "t.csv" in str(error.value)
 
 
-def test_files_answer_to_path_and_bare_name():
+def test_match_by_path_and_bare_name():
     scan = scan_of("x/a.wav", "y/b.flac", "c.wav", "unknown.wav")
     one, two, three = Entry(["1"]), Entry(["2"]), Entry(["3"])
     for names in (("x/a.wav", "y/b.flac", "c.wav"), ("x/a", "b", "./c.wav"), ("a.wav", "b.flac", "c")):
         assert match(scan, dict(zip(names, (one, two, three), strict=True))) == [one, two, three, None]
 
 
-def test_a_name_of_two_files_means_neither_but_its_exact_path_means_one():
+def test_ambiguous_names_match_by_exact_path_only():
     scan = scan_of("a.wav", "x/a.wav", "x/a.flac", "b.wav")
     one, two = Entry(["1"]), Entry(["2"])
-    assert match(scan, {"a": one, "b": two}) == [one, None, None, two]  # the stem of a.wav is its path but for the end
+    assert match(scan, {"a": one, "b": two}) == [
+        one,
+        None,
+        None,
+        two,
+    ]  # "a": path of a.wav, no extension
     assert match(scan, {"a.wav": one}) == [one, None, None, None]
     assert match(scan, {"x/a.flac": two, "x/a": one}) == [None, None, two, None]
 
 
-def test_names_of_no_file_are_told_with_examples():
+def test_no_match():
     with pytest.raises(InputError, match=r"/r: no file is named.*such as 'z\.wav'.*such as 'a\.wav'"):
         match(scan_of("a.wav"), {"z.wav": Entry(["1"])})
 
 
-def test_candidates_are_tried_in_their_order():
+def test_candidate_names():
     scan = scan_of("Yid_30.wav", "other.wav")
     entry = Entry(["1"])
     assert match(scan, {("id", 30): entry}, lambda key: [key[0], f"Y{key[0]}_{key[1]}"]) == [entry, None]
@@ -83,7 +88,7 @@ def test_audioset_segments(tmp_path):
             read_segments(write(tmp_path, line))
 
 
-def test_lists_of_names(tmp_path):
+def test_read_names(tmp_path):
     assert read_names(write(tmp_path, "a/b.wav\n\n c.wav \n")) == ["a/b.wav", "c.wav"]
     with pytest.raises(InputError, match="none.txt: cannot read this list: No such file"):
         read_names(tmp_path / "none.txt")

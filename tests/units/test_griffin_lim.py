@@ -1,4 +1,4 @@
-"""Sound made from log-mel: its log-mel is that again, at the same times, and without torchaudio one is told so."""
+"""Waveforms from log-mel spectrograms, and missing torchaudio."""
 
 import builtins
 
@@ -21,25 +21,25 @@ def tones():
     return torch.stack([late, chord]) + noise
 
 
-def test_its_log_mel_is_the_one_it_was_made_of():
+def test_log_mel_of_waveform_is_close():
     pytest.importorskip("torchaudio")
     waves = tones()
     log_mel = ANALYSIS(waves)[0]
-    made = waveform(log_mel, ANALYSIS)
-    assert made.shape == (2, (log_mel.shape[1] - 1) * 160 + 400)
-    again = ANALYSIS(made)[0]
+    samples = waveform(log_mel, ANALYSIS)
+    assert samples.shape == (2, (log_mel.shape[1] - 1) * 160 + 400)
+    again = ANALYSIS(samples)[0]
     loud = log_mel > log_mel.amax() - 9
     assert (again - log_mel)[loud].abs().mean() < 0.5  # 2 dB
     # the tone begins where it began
-    energy = made[0].unfold(0, 400, 400).square().mean(1)
+    energy = samples[0].unfold(0, 400, 400).square().mean(1)
     assert energy[:8].max() < 0.01 * energy[11:19].mean()
     assert energy[11:19].mean().item() == pytest.approx(0.045, rel=0.5)
-    spectrum = torch.fft.rfft(made[0, 5000:7000]).abs()
+    spectrum = torch.fft.rfft(samples[0, 5000:7000]).abs()
     assert spectrum.argmax() * 8 == pytest.approx(1000, abs=16)
-    torch.testing.assert_close(waveform(log_mel, ANALYSIS), made)
+    torch.testing.assert_close(waveform(log_mel, ANALYSIS), samples)
 
 
-def test_without_torchaudio_one_is_told_what_to_install(monkeypatch):
+def test_missing_torchaudio(monkeypatch):
     real = builtins.__import__
 
     def without(name, *rest, **options):

@@ -1,4 +1,4 @@
-"""Codes to units and back, without loss: against loops that spell the layouts out."""
+"""Codes to units and back, compared with plain loops over the layouts."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def scheme(layout, level="all"):
 
 
 def spelled_out(codes, layout):
-    """The units of every stream, one by one."""
+    """The units of every stream, by plain loops."""
     if layout == "interleaved":
         return [[level * C + codes[patch][level] for patch in range(len(codes)) for level in range(K)]]
     if layout == "flattened":
@@ -33,14 +33,14 @@ def spelled_out(codes, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("patches", [0, 1, 11])
-def test_layouts_are_what_the_page_says_and_lead_back(layout, patches):
+def test_layouts_round_trip(layout, patches):
     codes = np.random.default_rng(0).integers(0, C, (patches, K))
     units = scheme(layout).units(codes)
     assert [u.tolist() for u in units] == spelled_out(codes.tolist(), layout)
     np.testing.assert_array_equal(scheme(layout).codes(units), codes)
 
 
-def test_a_single_level():
+def test_single_level():
     codes = np.random.default_rng(0).integers(0, C, (5, K))
     one = scheme("interleaved", "2")
     (units,) = one.units(codes)
@@ -49,7 +49,7 @@ def test_a_single_level():
 
 
 @pytest.mark.parametrize("level", ["0", "4", "x", "-1", ""])
-def test_no_such_level(level):
+def test_invalid_level(level):
     with pytest.raises(InputError, match="--level is .* expected a number from 1 to 3, or all"):
         scheme("interleaved", level)
 
@@ -66,13 +66,13 @@ def test_no_such_level(level):
         ("separate", [[0], [-1], [0]], "unit -1; expected 0 to 6"),
     ],
 )
-def test_units_that_are_none_of_codes(layout, streams, reason):
+def test_invalid_units(layout, streams, reason):
     with pytest.raises(UnitError, match=reason):
         scheme(layout).codes([np.array(units) for units in streams])
 
 
 @pytest.mark.parametrize("step", [1, 3])
-def test_runs_lead_back(step):
+def test_collapse_round_trip(step):
     random = np.random.default_rng(0)
     for _ in range(50):
         units = random.integers(0, 2, (random.integers(0, 30), step)).reshape(-1)
@@ -82,19 +82,19 @@ def test_runs_lead_back(step):
         assert (steps[1:] != steps[:-1]).any(1).all() and counts.sum() * step == len(units)
 
 
-def test_runs_are_those_of_whole_patches():
+def test_collapse_by_patch():
     units = np.array([1, 2, 1, 2, 2, 2, 2, 1])
-    assert [part.tolist() for part in collapse(units, 2)] == [[1, 2, 2, 2, 2, 1], [2, 1, 1]]
-    assert [part.tolist() for part in collapse(units)] == [[1, 2, 1, 2, 1], [1, 1, 1, 4, 1]]
+    assert [array.tolist() for array in collapse(units, 2)] == [[1, 2, 2, 2, 2, 1], [2, 1, 1]]
+    assert [array.tolist() for array in collapse(units)] == [[1, 2, 1, 2, 1], [1, 1, 1, 4, 1]]
 
 
 @pytest.mark.parametrize(("counts", "reason"), [([1], "2 runs of units and 1 counts"), ([1, 0], "the count 0")])
-def test_counts_of_other_units(counts, reason):
+def test_invalid_counts(counts, reason):
     with pytest.raises(UnitError, match=reason):
         expand(np.array([4, 5]), np.array(counts))
 
 
-def test_characters_are_private_and_one_to_one():
+def test_characters_are_private_use_and_bijective():
     numbers = np.arange(MAX_CHARACTERS)
     text = to_characters(numbers)
     assert len(set(text)) == MAX_CHARACTERS
@@ -103,8 +103,8 @@ def test_characters_are_private_and_one_to_one():
     assert from_characters("a\ufffd" + text[0]).tolist() == [-1, -1, 0]
 
 
-def test_ten_thousand_random_rows_through_sentencepiece_bit_for_bit(sentencepiece_model):
-    """Codes -> text -> pieces -> text -> codes, all levels; the model has seen few of the codes."""
+def test_sentencepiece_round_trip_is_lossless(sentencepiece_model):
+    """Codes -> text -> pieces -> text -> codes for 10,000 random rows; the model was trained on few of the codes."""
     of = Scheme.of(4, 256, "all", "interleaved")
     random = np.random.default_rng(1)
     seen = [of.units(random.integers(0, 40, (100, 4)))[0] for _ in range(40)]

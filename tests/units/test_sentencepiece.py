@@ -1,4 +1,4 @@
-"""SentencePiece over units: no code is lost, what repeats becomes one piece, and mistakes are one sentence."""
+"""SentencePiece models of units: losslessness, merges, costs, and errors."""
 
 import builtins
 
@@ -17,7 +17,7 @@ CODES = 40
 
 
 def lines(count=60, length=50, seed=0):
-    """A motif of four codes among random ones, all below 20."""
+    """Random codes below 20 with a repeated motif of four codes."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         units = random.integers(0, 20, length)
@@ -29,7 +29,7 @@ def trained(*arguments, **options):
     return sentencepiece.SentencePieceProcessor(model_proto=pieces.train_on_units(*arguments, **options))
 
 
-def test_every_code_is_a_piece_and_comes_back_also_unseen_ones():
+def test_unseen_codes_are_pieces():
     model = trained(lines(), 60, CODES)
     assert model.get_piece_size() == 60
     text = to_characters(np.random.default_rng(1).permutation(CODES))
@@ -37,8 +37,8 @@ def test_every_code_is_a_piece_and_comes_back_also_unseen_ones():
     assert pieces.UNKNOWN not in numbers and model.decode(numbers) == text and model.decode(model.encode("")) == ""
 
 
-def test_ten_thousand_random_sequences_of_all_levels_come_back():
-    """Codes -> units -> text -> pieces -> text -> units -> codes."""
+def test_round_trip_of_all_layouts_is_lossless():
+    """Codes -> units -> text -> pieces -> text -> units -> codes for 10,000 random sequences."""
     random = np.random.default_rng(2)
     sequences = [random.integers(0, 256, (length, 4)) for length in random.integers(0, 16, 10_000)]
     some = Scheme.of(4, 256, "all", "interleaved")
@@ -54,12 +54,12 @@ def test_ten_thousand_random_sequences_of_all_levels_come_back():
             assert np.array_equal(scheme.codes(units), codes)
 
 
-def test_what_repeats_becomes_one_piece():
+def test_repeated_sequence_becomes_one_piece():
     motif = to_characters(np.array([3, 1, 4, 1]))
     assert len(trained(lines(), 60, CODES).encode(motif)) == 1
 
 
-def test_long_lines_are_learned_from_too_and_nothing_beyond_the_limit():
+def test_long_lines_and_max_units():
     motif = np.tile([7, 8, 9], 2 * pieces.LONGEST_LINE)
     late = np.concatenate([np.arange(pieces.LONGEST_LINE) % 5 + 20, motif])
     assert len(trained([to_characters(late)], CODES + 3, CODES).encode(to_characters(motif[:3]))) == 1
@@ -75,23 +75,23 @@ def test_long_lines_are_learned_from_too_and_nothing_beyond_the_limit():
         ([], CODES + 1, "no units to learn pieces from"),
     ],
 )
-def test_mistakes(text, vocab_size, sentence):
+def test_invalid_training(text, vocab_size, sentence):
     with pytest.raises(InputError, match=sentence):
         pieces.train_on_units(text, vocab_size, CODES)
 
 
-def test_there_are_no_more_pieces_than_repeat():
+def test_vocabulary_is_limited_by_repetitions():
     assert trained(["\U000f0000\U000f0001" * 2], 5000, CODES).get_piece_size() < CODES + 20
 
 
-def test_what_is_no_model(tmp_path):
+def test_not_a_model(tmp_path):
     (tmp_path / "junk.model").write_bytes(b"junk")
     for name in ("junk.model", "none.model"):
         with pytest.raises(InputError, match=f"{name}: not a model of SentencePiece"):
             pieces.load(tmp_path / name)
 
 
-def test_without_sentencepiece_one_is_told_what_to_install(monkeypatch):
+def test_missing_sentencepiece(monkeypatch):
     real = builtins.__import__
 
     def without(name, *rest, **options):
@@ -104,7 +104,7 @@ def test_without_sentencepiece_one_is_told_what_to_install(monkeypatch):
         pieces.load("some.model")
 
 
-def test_the_cost_of_tokens():
+def test_unigram_cost():
     counts, learned = np.array([6, 2, 0, 0]), np.array([3, 0, 1, 0])
     cost = pieces.unigram_cost(counts, learned)
     assert cost.tokens == 8
@@ -114,7 +114,7 @@ def test_the_cost_of_tokens():
         pieces.unigram_cost(np.zeros(4, int), learned)
 
 
-def test_a_model_knows_whose_units_it_is_of(tmp_path):
+def test_model_of_other_units_is_refused(tmp_path):
     path = tmp_path / "50.model"
     path.write_bytes(pieces.train_on_units(lines(), 50, CODES))
     with pytest.raises(InputError, match="50.model.json: cannot read this description of a model of pieces"):

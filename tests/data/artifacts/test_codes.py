@@ -1,4 +1,4 @@
-"""Cached codes: the format, what is refused, and training items that carry their slice."""
+"""Cached codes: the format, training items with codes, and what is refused."""
 
 import dataclasses
 import json
@@ -8,24 +8,31 @@ import pytest
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, read_info, segment_count, write_info
+from bridle_fairseq.data.artifacts.indexed import write_index
 from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.dataset import AudioDataset
 from bridle_fairseq.utils.errors import InputError
 
-indexed_dataset = pytest.importorskip("fairseq.data.indexed_dataset")
-
 SEGMENT, MINIMUM, PATCHES, LEVELS = 4000, 1000, 6, 3
+
+
+def write_items(prefix, items):
+    """Write ``.bin`` and ``.idx`` of codes, n x K each."""
+    prefix.with_name(f"{prefix.name}.bin").write_bytes(b"".join(codes.astype("<u2").tobytes() for codes in items))
+    write_index(str(prefix), [codes.size for codes in items], np.uint16)
 
 
 @pytest.fixture
 def cached(make_manifest, tmp_path):
-    """A manifest of clips with 1, 3, 3 and 2 segments, and the prefix of codes whose values name row and patch."""
+    """A manifest of clips with 1, 3, 3 and 2 segments, and the prefix of codes whose values encode row and patch."""
     manifest = make_manifest([3000, 10500, 12000, 8999])
-    builder = indexed_dataset.MMapIndexedDatasetBuilder(f"{tmp_path}/train.codes.bin", dtype=np.uint16)
-    for row, patches in enumerate([5, 16, 18, 12]):
-        codes = 10000 * row + 10 * np.arange(patches)[:, None] + np.arange(LEVELS)
-        builder.add_item(torch.from_numpy(codes.ravel()))
-    builder.finalize(f"{tmp_path}/train.codes.idx")
+    write_items(
+        tmp_path / "train.codes",
+        [
+            10000 * row + 10 * np.arange(patches)[:, None] + np.arange(LEVELS)
+            for row, patches in enumerate([5, 16, 18, 12])
+        ],
+    )
     grid = {"frequency_patches": 2, "patch_frames": 8, "segment_samples": SEGMENT, "min_segment_samples": MINIMUM}
     grid |= {"patches_per_segment": PATCHES, "sample_rate": 16000}
     info = CodesInfo(LEVELS, 65536, grid, "abc", manifest.fingerprint())
@@ -38,7 +45,7 @@ def dataset_of(manifest, codes, **settings):
     return AudioDataset(manifest, codes=codes, **settings)
 
 
-def test_the_description_comes_back_and_keeps_the_grid_together(cached):
+def test_info_round_trip(cached):
     _, prefix = cached
     info = read_info(prefix)
     assert (info.num_codebooks, info.segment, info.checkpoint_sha256) == (LEVELS, SEGMENT, "abc")
@@ -47,14 +54,14 @@ def test_the_description_comes_back_and_keeps_the_grid_together(cached):
     assert fields["grid"]["frequency_patches"] == 2
 
 
-def test_segments_of_a_clip():
+def test_segment_count():
     assert [segment_count(n, 4000, 1000) for n in (1, 999, 3999, 4000, 4999, 5000, 8000, 8999, 9000)] == [
         *(1, 1, 1, 1, 1, 2, 2, 2, 3)
     ]
     assert segment_count(4001, 4000, 1) == 2 and segment_count(8000, 4000, 0) == 2
 
 
-def test_codes_are_read_by_row_and_by_segment(cached):
+def test_items_and_segments(cached):
     manifest, prefix = cached
     codes = CachedCodes(prefix, manifest)
     assert len(codes) == 4 and codes.item(1).shape == (16, LEVELS) and codes.item(1).dtype == np.int64
@@ -63,7 +70,7 @@ def test_codes_are_read_by_row_and_by_segment(cached):
     assert [len(codes.segment(1, number)) for number in range(3)] == [6, 6, 4]
 
 
-def test_an_item_has_the_codes_of_its_crop(cached):
+def test_training_item_has_codes_of_its_crop(cached):
     manifest, prefix = cached
     dataset = dataset_of(manifest, CachedCodes(prefix, manifest))
     plain = AudioDataset(manifest, max_sample_size=SEGMENT, min_sample_size=MINIMUM, training=True, segment_crops=True)
@@ -84,14 +91,14 @@ def test_an_item_has_the_codes_of_its_crop(cached):
     assert batch["codes"].shape == (2, 6, LEVELS) and (batch["codes"][0, 5:] == 0).all()
 
 
-def test_codes_of_shorter_last_segments_serve_a_longer_shortest_item(cached):
+def test_larger_min_sample_size_than_the_codes(cached):
     manifest, prefix = cached
     dataset = dataset_of(manifest, CachedCodes(prefix, manifest), min_sample_size=2501)
     lengths = {(epoch, len(dataset[1]["source"])) for epoch in range(20) if dataset.set_epoch(epoch) is None}
-    assert {length for _, length in lengths} == {SEGMENT}  # 10500 samples: the third segment has 2500
+    assert {length for _, length in lengths} == {SEGMENT}  # the third segment of 10500 samples has 2500
 
 
-def test_codes_go_along_with_a_clip_that_is_rolled(cached):
+def test_codes_roll_with_the_clip(cached):
     manifest, prefix = cached
     dataset = dataset_of(manifest, CachedCodes(prefix, manifest), augment=AudioAugment(gain=False))
     plain = dataset_of(manifest, CachedCodes(prefix, manifest))
@@ -105,21 +112,18 @@ def test_codes_go_along_with_a_clip_that_is_rolled(cached):
         assert torch.equal(rolled["source"][:3840], still["source"][:3840].roll(1280 * shift))
         assert torch.equal(rolled["source"][3840:], still["source"][3840:])
         shifts.add(shift)
-    assert shifts == {0, 1, 2}  # 4000 samples: three patches of 1280, two rows each, and a rest
+    assert shifts == {0, 1, 2}  # 4000 samples are three patches of 1280, two rows each, and a rest
 
 
-def test_a_row_without_codes_is_skipped(cached, tmp_path):
+def test_row_without_codes_is_skipped(cached, tmp_path):
     manifest, prefix = cached
-    builder = indexed_dataset.MMapIndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
-    for patches in (5, 0, 18, 12):
-        builder.add_item(torch.zeros(patches * LEVELS, dtype=torch.long))
-    builder.finalize(f"{prefix}.idx")
+    write_items(prefix, [np.zeros((patches, LEVELS)) for patches in (5, 0, 18, 12)])
     dataset = dataset_of(manifest, CachedCodes(prefix, manifest))
     assert dataset[1]["source"] is None and dataset.skips.count == 1
     assert dataset.collater([dataset[0], dataset[1]])["id"].tolist() == [0]
 
 
-def test_codes_of_another_manifest_are_refused(cached, make_manifest):
+def test_other_manifest_is_refused(cached, make_manifest):
     manifest, prefix = cached
     other = manifest.select([1, 0, 2, 3])
     with pytest.raises(InputError, match=r"train\.codes\.json: codes of another manifest"):
@@ -134,13 +138,13 @@ def test_codes_of_another_manifest_are_refused(cached, make_manifest):
         ({"sample_rate": 8000}, "sample_rate 16000; expected 8000"),
     ],
 )
-def test_other_crops_are_refused(cached, settings, field):
+def test_other_crop_settings_are_refused(cached, settings, field):
     manifest, prefix = cached
     with pytest.raises(InputError, match=field):
         dataset_of(manifest, CachedCodes(prefix, manifest), **settings)
 
 
-def test_another_grid_is_refused(cached):
+def test_other_grid_is_refused(cached):
     manifest, prefix = cached
     codes = CachedCodes(prefix, manifest)
     codes.check(num_codebooks=LEVELS, patches_per_segment=PATCHES)
@@ -148,7 +152,7 @@ def test_another_grid_is_refused(cached):
         codes.check(num_codebooks=4)
 
 
-def test_missing_and_damaged_files_are_one_sentence(cached, tmp_path):
+def test_missing_and_damaged_files(cached, tmp_path):
     manifest, prefix = cached
     with pytest.raises(InputError, match=r"none\.codes\.json: cannot read"):
         CachedCodes(tmp_path / "none.codes", manifest)
@@ -173,7 +177,7 @@ def test_missing_and_damaged_files_are_one_sentence(cached, tmp_path):
             CachedCodes(prefix, manifest)
 
 
-def test_codes_that_its_codebooks_do_not_have_are_refused(cached):
+def test_invalid_codes_are_refused(cached):
     manifest, prefix = cached
     info = read_info(prefix)
     write_info(prefix, dataclasses.replace(info, codebook_size=20173))

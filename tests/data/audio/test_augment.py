@@ -1,4 +1,4 @@
-"""Roll and gain."""
+"""Circular shift and gain of waveforms; random crops of images."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from bridle_fairseq.nn.frontend import AudioFrontEnd
 from bridle_fairseq.nn.settings import BridleSettings
 
 
-def test_roll_turns_the_clip_in_a_circle():
+def test_roll_shifts_circularly():
     samples = np.arange(1000, dtype=np.float32)
     shifts = {int(AudioAugment(gain=False)(samples, np.random.default_rng(seed))[0]) for seed in range(50)}
     assert len(shifts) > 40 and max(shifts) > 700 and min(shifts) < 300
@@ -19,7 +19,7 @@ def test_roll_turns_the_clip_in_a_circle():
         assert np.array_equal(np.roll(rolled, int(rolled[0])), samples)
 
 
-def test_gain_is_beta_10_10_plus_a_half():
+def test_gain_distribution():
     ones = np.ones(4, dtype=np.float32)
     gains = np.array([AudioAugment(roll=False)(ones, np.random.default_rng(seed))[0] for seed in range(2000)])
     assert 0.5 <= gains.min() and gains.max() <= 1.5
@@ -27,7 +27,7 @@ def test_gain_is_beta_10_10_plus_a_half():
     assert AudioAugment(roll=False)(ones, np.random.default_rng(0)).dtype == np.float32
 
 
-def test_the_same_generator_gives_the_same_clip_and_the_input_stays():
+def test_reproducible_and_input_unchanged():
     samples = np.random.default_rng(0).standard_normal(100).astype(np.float32)
     kept = samples.copy()
     first, second = (AudioAugment()(samples, np.random.default_rng(7)) for _ in range(2))
@@ -37,7 +37,7 @@ def test_the_same_generator_gives_the_same_clip_and_the_input_stays():
 
 @pytest.mark.parametrize("samples", [16000, 25600, 3000, 400])
 @pytest.mark.parametrize("patch_size", [(8, 16), (16, 64), (1, 128)])
-def test_codes_stay_with_the_patches_that_they_are_of(samples, patch_size):
+def test_codes_move_with_their_patches(samples, patch_size):
     front_end = AudioFrontEnd(BridleSettings(patch_size=list(patch_size)))
     clip = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     patches = front_end(torch.from_numpy(clip)[None])
@@ -50,19 +50,19 @@ def test_codes_stay_with_the_patches_that_they_are_of(samples, patch_size):
         shifts.add(int(moved[0, 0]))
         now = front_end(torch.from_numpy(rolled)[None])
         same = (now.x - patches.x[:, moved[:, 0]]).abs().amax(2).view(steps, rows).amax(1) < 1e-3
-        # Frames of 25 ms look 15 ms into the next patch: at the two seams and at the end they see another neighbour.
+        # Frames of 25 ms extend 15 ms into the next patch, so they change at the two seams and at the end.
         assert len(moved) == len(codes) and int((~same).sum()) <= 3 * -(-240 // step_samples) + 3
     whole = min(samples // step_samples, steps)
     assert len(shifts) > min(whole, 20) // 2 and (whole > 1 or shifts == {0})
 
 
-def test_a_gain_leaves_the_codes():
+def test_gain_keeps_codes():
     clip, codes = np.ones(4000, np.float32), np.arange(6)[:, None]
     louder, same = AudioAugment(roll=False).with_codes(clip, codes, 3, 1280, np.random.default_rng(0))
     assert np.array_equal(same, codes) and 0.5 <= louder[0] <= 1.5 and louder[0] != 1 and np.ptp(louder) == 0
 
 
-def test_parts_of_images_are_of_the_areas_and_sides_that_are_said():
+def test_image_crop_area_and_aspect_ratio():
     augment, random = ImageAugment(min_area=0.2), np.random.default_rng(0)
     boxes = np.array([augment.box(80, 60, random) for _ in range(2000)])
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 80).all() and (boxes[:, 3] <= 60).all()
@@ -73,6 +73,6 @@ def test_parts_of_images_are_of_the_areas_and_sides_that_are_said():
     assert (boxes[:, 0] == 0).mean() < 0.3 and len(np.unique(boxes[:, 0])) > 30
 
 
-def test_of_a_strip_the_middle_is_taken():
+def test_image_crop_of_a_strip_is_centred():
     assert ImageAugment(min_area=0.5).box(1000, 12, np.random.default_rng(0)) == (492, 0, 508, 12)
     assert ImageAugment(min_area=0.5).box(12, 1000, np.random.default_rng(0)) == (0, 492, 12, 508)

@@ -1,4 +1,4 @@
-"""The data set: items, crops, order, skipped clips, cached codes; and as fairseq and a data loader use it."""
+"""The audio data set: items, crops, order, skipped clips, data loader workers."""
 
 from types import SimpleNamespace
 
@@ -20,14 +20,14 @@ def sources(dataset, rows=None):
     return [dataset[row]["source"] for row in (range(len(dataset)) if rows is None else rows)]
 
 
-def test_an_item_is_the_resampled_clip(make_manifest):
+def test_item_is_resampled_clip(make_manifest):
     manifest = make_manifest([4000, 5512], rate=11025)
     for row, item in enumerate(sources(AudioDataset(manifest))):
         assert item.dtype == torch.float32 and len(item) == (5805, 7999)[row]
         assert np.array_equal(item.numpy(), read_crop(manifest.path(row), 16000))
 
 
-def test_validation_takes_the_beginning_and_training_any_part(make_manifest):
+def test_fixed_crop_in_validation_random_crop_in_training(make_manifest):
     manifest = make_manifest([16000])
     whole = read_crop(manifest.path(0), 16000)
     valid = AudioDataset(manifest, max_sample_size=4000, augment=AudioAugment())
@@ -42,7 +42,7 @@ def test_validation_takes_the_beginning_and_training_any_part(make_manifest):
     assert len(starts) > 25 and min(starts) < 3000 and max(starts) > 9000
 
 
-def test_randomness_hangs_on_seed_epoch_and_row_only(make_manifest):
+def test_randomness_depends_on_seed_epoch_row_only(make_manifest):
     manifest = make_manifest([9000, 9000, 9000])
     settings = {"max_sample_size": 4000, "training": True, "augment": AudioAugment()}
     first, second = AudioDataset(manifest, seed=5, **settings), AudioDataset(manifest, seed=5, **settings)
@@ -55,7 +55,7 @@ def test_randomness_hangs_on_seed_epoch_and_row_only(make_manifest):
     assert not any(torch.equal(a, b) for a in forwards for b in others)
 
 
-def test_every_row_has_its_own_randomness(make_manifest, write_sound):
+def test_rows_have_independent_randomness(make_manifest, write_sound):
     manifest = make_manifest([9000, 9000])
     for row in range(2):
         write_sound(f"{row}.wav", 9000, subtype="FLOAT", seed=7)
@@ -64,7 +64,7 @@ def test_every_row_has_its_own_randomness(make_manifest, write_sound):
     assert not torch.equal(*sources(AudioDataset(manifest, training=True, augment=AudioAugment(roll=False))))
 
 
-def test_a_data_loader_gives_the_same_batches_with_and_without_workers(make_manifest, tmp_path):
+def test_workers_do_not_change_batches(make_manifest, tmp_path):
     manifest = make_manifest([9000, 300, 5000, 7000])
     dataset = AudioDataset(manifest, max_sample_size=4000, training=True, augment=AudioAugment())
     batches = [
@@ -79,7 +79,7 @@ def test_a_data_loader_gives_the_same_batches_with_and_without_workers(make_mani
     assert all(map(torch.equal, *batches))
 
 
-def test_unusable_clips_are_listed_and_leave_their_batch(make_manifest, tmp_path, write_sound):
+def test_unusable_clips_are_listed_and_left_out(make_manifest, tmp_path, write_sound):
     manifest = make_manifest([4000] * 6)
     (tmp_path / "0.wav").write_bytes(b"junk")
     (tmp_path / "1.wav").write_bytes((tmp_path / "1.wav").read_bytes()[:3000])
@@ -99,7 +99,7 @@ def test_unusable_clips_are_listed_and_leave_their_batch(make_manifest, tmp_path
     assert sorted(reasons) == list(range(5)) and all(text in reasons[row] for row, text in enumerate(said))
 
 
-def test_workers_report_what_they_skip(make_manifest, tmp_path):
+def test_workers_report_skipped_rows(make_manifest, tmp_path):
     manifest = make_manifest([4000] * 4)
     (tmp_path / "2.wav").write_bytes(b"junk")
     skips = SkipLog(manifest, tmp_path / "skipped.tsv")
@@ -111,14 +111,14 @@ def test_workers_report_what_they_skip(make_manifest, tmp_path):
         skips.check()
 
 
-def test_short_clips_are_left_out_without_being_counted(make_manifest):
+def test_short_clips_are_not_counted_as_skipped(make_manifest):
     manifest = make_manifest([399, 400, 5000])
     dataset = AudioDataset(manifest, min_sample_size=400, training=True)
     assert sorted(dataset.ordered_indices()) == [1, 2]
     assert dataset[0]["source"] is None and dataset[1]["source"] is not None and dataset.skips.count == 0
 
 
-def test_mistakes_that_can_be_known_are_told_at_once(make_manifest, tmp_path):
+def test_invalid_settings_and_files_fail_early(make_manifest, tmp_path):
     manifest = make_manifest([4000, 4000])
     with pytest.raises(InputError, match="max_sample_size 100 is under min_sample_size 400"):
         AudioDataset(manifest, max_sample_size=100, min_sample_size=400)
@@ -135,7 +135,7 @@ def test_mistakes_that_can_be_known_are_told_at_once(make_manifest, tmp_path):
         AudioDataset(manifest)
 
 
-def test_sizes_are_exact_for_one_rate_and_an_upper_bound_for_several(make_manifest, write_sound, tmp_path):
+def test_sizes_with_one_and_several_rates(make_manifest, write_sound, tmp_path):
     dataset = AudioDataset(make_manifest([8000, 4000], rate=8000), max_sample_size=12000)
     assert dataset.sizes.tolist() == [12000, 8000]
     assert dataset.sizes.tolist() == [12000, 8000]
@@ -144,7 +144,7 @@ def test_sizes_are_exact_for_one_rate_and_an_upper_bound_for_several(make_manife
     assert dataset.sizes.tolist() == [16000, 96000] and len(dataset[1]["source"]) == 16000
 
 
-def test_a_rate_below_those_probed_gives_a_size_too_small_and_the_whole_item(write_sound, tmp_path, monkeypatch):
+def test_size_is_too_small_below_the_lowest_probed_rate(write_sound, tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "PROBED_FILES", 1)
     write_sound("fast.wav", 16000, 16000)
     write_sound("slow.wav", 8000, 8000)
@@ -152,7 +152,7 @@ def test_a_rate_below_those_probed_gives_a_size_too_small_and_the_whole_item(wri
     assert dataset.sizes.tolist() == [16000, 8000] and len(dataset[1]["source"]) == 16000
 
 
-def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
+def test_training_order_shuffles_within_length_buckets(make_manifest):
     sizes = [1000 + 10 * number for number in range(60)]
     dataset = AudioDataset(make_manifest(sizes), training=True, num_buckets=4, seed=3)
     order = dataset.ordered_indices()
@@ -167,7 +167,7 @@ def test_training_order_mixes_within_buckets_of_like_length(make_manifest):
     assert np.array_equal(AudioDataset(dataset.manifest).ordered_indices(), np.arange(60))
 
 
-def test_workers_that_live_on_follow_the_epoch(make_manifest):
+def test_persistent_workers_follow_the_epoch(make_manifest):
     dataset = AudioDataset(make_manifest([9000, 9000]), max_sample_size=4000, training=True)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=2, collate_fn=dataset.collater, num_workers=1, persistent_workers=True
@@ -180,7 +180,7 @@ def test_workers_that_live_on_follow_the_epoch(make_manifest):
         )
 
 
-def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
+def test_segment_crops_begin_at_segments(make_manifest):
     manifest = make_manifest([10500])
     whole = read_crop(manifest.path(0), 16000)
     dataset = AudioDataset(manifest, max_sample_size=4000, min_sample_size=1000, training=True, segment_crops=True)
@@ -199,7 +199,7 @@ def test_segment_crops_begin_at_multiples_of_their_length(make_manifest):
     assert lengths == {4000}
 
 
-def test_a_segment_is_drawn_as_often_as_its_share_of_the_clip(make_manifest):
+def test_segment_probability_is_its_share_of_the_clip(make_manifest):
     dataset = AudioDataset(make_manifest([5000]), max_sample_size=4000, training=True, segment_crops=True)
     drawn = [dataset._crop(5000, np.random.default_rng(seed)) for seed in range(400)]
     assert set(drawn) == {(0, 0), (4000, 1)} and 50 <= drawn.count((4000, 1)) <= 110
@@ -207,7 +207,7 @@ def test_a_segment_is_drawn_as_often_as_its_share_of_the_clip(make_manifest):
     assert {dataset._crop(300, np.random.default_rng(seed)) for seed in range(10)} == {(0, 0)}
 
 
-def test_the_tasks_shortest_item_is_that_of_data_set_and_codes(make_manifest):
+def test_task_min_sample_size(make_manifest):
     cfg = SimpleNamespace(sample_rate=16000, max_sample_size=4000, min_sample_size=500, gain=False)
     dataset = AudioModality().dataset(make_manifest([400, 4600]), cfg)
     assert dataset.min_sample_size == 500 and dataset.ordered_indices().tolist() == [1]
@@ -215,7 +215,7 @@ def test_the_tasks_shortest_item_is_that_of_data_set_and_codes(make_manifest):
     assert AudioModality().layout_of_codes(cfg, front_end, 4000)["min_segment_samples"] == 500
 
 
-def test_seconds_of_sound_are_those_of_each_files_own_rate(write_sound, tmp_path):
+def test_total_seconds_with_several_rates(write_sound, tmp_path):
     write_sound("a.wav", 8000, 16000)
     write_sound("b.wav", 8000, 8000)
     manifest = Manifest(tmp_path, ["a.wav", "b.wav"], [8000, 8000])

@@ -1,4 +1,4 @@
-"""RandAugment and random erasing: seeded, the same for all frames, and asked for only where they can be had."""
+"""RandAugment and random erasing: seeding, threads, frames, and missing torchvision."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,53 +20,53 @@ def pixels():
     return torch.stack([frame, frame])
 
 
-def test_choices_follow_from_the_generator_alone(pixels) -> None:
-    strong_augment = StrongImageAugment(2, 9, erase=0.5)
+def test_result_depends_on_generator_only(pixels) -> None:
+    augment = StrongImageAugment(2, 9, erase=0.5)
     state = torch.get_rng_state()
-    first = [strong_augment(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    first = [augment(pixels, np.random.default_rng(seed)) for seed in range(8)]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
-    again = [strong_augment(pixels, np.random.default_rng(seed)) for seed in range(8)]
+    again = [augment(pixels, np.random.default_rng(seed)) for seed in range(8)]
     assert all(map(torch.equal, first, again))
     assert len({tuple(item.flatten().tolist()) for item in first}) >= 6
     assert all(item.dtype == torch.uint8 and item.shape == pixels.shape for item in first)
 
 
-def test_threads_that_read_at_once_disturb_neither_each_other_nor_the_process(pixels) -> None:
-    strong_augment, seeds = StrongImageAugment(2, 9, erase=0.5), range(100)
-    alone = [strong_augment(pixels, np.random.default_rng(seed)) for seed in seeds]
+def test_threads_have_independent_generators(pixels) -> None:
+    augment, seeds = StrongImageAugment(2, 9, erase=0.5), range(100)
+    alone = [augment(pixels, np.random.default_rng(seed)) for seed in seeds]
     torch.manual_seed(3)
     drawn_alone = torch.stack([torch.rand(3) for _ in range(3000)])
     torch.manual_seed(3)
     with ThreadPoolExecutor(4) as pool:
-        reading = [pool.submit(strong_augment, pixels, np.random.default_rng(seed)) for seed in seeds]
+        reading = [pool.submit(augment, pixels, np.random.default_rng(seed)) for seed in seeds]
         drawn = torch.stack([torch.rand(3) for _ in range(3000)])
     assert all(torch.equal(read.result(), item) for read, item in zip(reading, alone, strict=True))
     assert torch.equal(drawn, drawn_alone)
 
 
-def test_all_frames_get_the_same(pixels) -> None:
-    strong_augment = StrongImageAugment(3, 12, erase=1.0)
+def test_all_frames_are_changed_alike(pixels) -> None:
+    augment = StrongImageAugment(3, 12, erase=1.0)
     for seed in range(12):
-        first, second = strong_augment(pixels, np.random.default_rng(seed))
+        first, second = augment(pixels, np.random.default_rng(seed))
         assert torch.equal(first, second)
 
 
-def test_as_often_as_it_is_told_a_rectangle_is_blanked_out(pixels) -> None:
+def test_erase_probability_and_area(pixels) -> None:
     erased = 0
     for seed in range(100):
-        found = StrongImageAugment(erase=0.3)(pixels, np.random.default_rng(seed))[0]
-        changed = (found != pixels[0]).any(0)
+        augmented = StrongImageAugment(erase=0.3)(pixels, np.random.default_rng(seed))[0]
+        changed = (augmented != pixels[0]).any(0)
         if changed.any():
             erased += 1
             rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
-            inside = found[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            inside = augmented[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             assert torch.equal(inside, torch.tensor(IMAGENET_MEAN).view(3, 1, 1).expand_as(inside).byte())
             assert 0.015 <= inside[0].numel() / (24 * 32) <= 0.36
     assert 18 <= erased <= 42
 
 
-def test_only_training_is_augmented(tmp_path) -> None:
+def test_validation_is_not_augmented(tmp_path) -> None:
     from PIL import Image
 
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -74,14 +74,13 @@ def test_only_training_is_augmented(tmp_path) -> None:
     manifest, options = Manifest(tmp_path, ["a.png"], [1]), {"image_size": 16, "valid_crop": 1.0}
     plain = ImageDataset(manifest, **options)[0]["source"]
     valid = ImageDataset(manifest, strong_augment=StrongImageAugment(2, 9), **options)[0]["source"]
-    train = ImageDataset(manifest, strong_augment=StrongImageAugment(2, 20, erase=1.0), training=True, **options)[0][
-        "source"
-    ]
+    strong = StrongImageAugment(2, 20, erase=1.0)
+    train = ImageDataset(manifest, strong_augment=strong, training=True, **options)[0]["source"]
     none = ImageDataset(manifest, strong_augment=StrongImageAugment(), training=True, **options)[0]["source"]
     assert torch.equal(valid, plain) and torch.equal(none, plain) and not torch.equal(train, plain)
 
 
-def test_without_torchvision_it_is_said_when_it_is_asked_for(monkeypatch) -> None:
+def test_missing_torchvision(monkeypatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchvision", None)
@@ -98,6 +97,6 @@ def test_without_torchvision_it_is_said_when_it_is_asked_for(monkeypatch) -> Non
         ({"erase": 1.1}, "task.erase is 1.1"),
     ],
 )
-def test_mistakes_are_named(options, sentence) -> None:
+def test_invalid_settings(options, sentence) -> None:
     with pytest.raises(InputError, match=sentence):
         StrongImageAugment(**options)

@@ -1,4 +1,4 @@
-"""The data set of images: what is random and what is not, what is skipped, cached codes."""
+"""The image data set: randomness, padding, skipped files, repeated views."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from bridle_fairseq.utils.errors import DecodeError, InputError
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Six images of noise, of six sizes."""
+    """Six images of noise of different sizes."""
     for number in range(6):
         pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 30 - 3 * number, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
@@ -28,7 +28,7 @@ def sources(dataset):
     return [dataset[row]["source"] for row in range(len(dataset))]
 
 
-def test_validation_shows_the_middle_always_the_same(manifest):
+def test_validation_uses_centre_crop(manifest):
     dataset = ImageDataset(manifest, image_size=16, valid_crop=0.5, augment=ImageAugment())
     for row, source in enumerate(sources(dataset)):
         assert source.dtype == torch.uint8
@@ -40,7 +40,7 @@ def test_validation_shows_the_middle_always_the_same(manifest):
     assert all(map(torch.equal, sources(dataset), sources(without)))
 
 
-def test_training_follows_from_seed_epoch_and_row(manifest):
+def test_training_depends_on_seed_epoch_row(manifest):
     settings = {"image_size": 16, "training": True, "augment": ImageAugment()}
     first, second = ImageDataset(manifest, seed=5, **settings), ImageDataset(manifest, seed=5, **settings)
     assert all(map(torch.equal, sources(first), reversed([second[row]["source"] for row in reversed(range(6))])))
@@ -52,7 +52,7 @@ def test_training_follows_from_seed_epoch_and_row(manifest):
     assert not torch.equal(first.item(0, 1)["source"], first.item(0, 2)["source"])
 
 
-def test_half_of_the_images_are_mirrored_and_nothing_else(manifest):
+def test_half_of_the_images_are_flipped(manifest):
     dataset = ImageDataset(manifest, image_size=0, training=True, augment=ImageAugment(crop=False))
     mirrored = 0
     for epoch in range(1, 41):
@@ -63,7 +63,7 @@ def test_half_of_the_images_are_mirrored_and_nothing_else(manifest):
     assert 10 <= mirrored <= 30
 
 
-def test_images_as_they_are_are_padded_in_batches(manifest):
+def test_images_of_any_size_are_padded(manifest):
     dataset = ImageDataset(manifest, image_size=0)
     batch = dataset.collater([dataset[1], dataset[4]])
     source, mask = batch["net_input"]["source"], batch["net_input"]["padding_mask"]
@@ -73,7 +73,7 @@ def test_images_as_they_are_are_padded_in_batches(manifest):
     assert dataset.approximate_patches(BridleSettings()) == float("inf")
 
 
-def test_what_cannot_be_read_is_skipped_counted_and_listed_once(manifest, tmp_path):
+def test_unreadable_files_are_skipped_and_listed_once(manifest, tmp_path):
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:200])
     (tmp_path / "4.png").write_bytes(b"")
     skips = SkipLog(manifest, tmp_path / "skipped.tsv")
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_skipped_counted_and_listed_once(manifest, tmp_pa
     assert dataset.collater([dataset[2], dataset[4]]) == {}
 
 
-def test_settings_that_cannot_work_are_refused(manifest):
+def test_invalid_settings(manifest):
     for options, sentence in (
         ({"image_size": -1}, "task.image_size is -1"),
         ({"valid_crop": 0.0}, "task.valid_crop is 0.0"),
@@ -96,7 +96,7 @@ def test_settings_that_cannot_work_are_refused(manifest):
         ImageDataset(Manifest(manifest.root, ["gone.png"], [1]))
 
 
-def test_the_reader_looks_at_headers_and_sizes(manifest, tmp_path):
+def test_reader_checks_header_and_size(manifest, tmp_path):
     reader = ImageReader(16, 1.0)
     path = manifest.path(0)
     assert reader.length(path) == reader.length(path, 1) == ImageModality().measure(path) == 1
@@ -107,12 +107,12 @@ def test_the_reader_looks_at_headers_and_sizes(manifest, tmp_path):
         reader.length(manifest.path(0))
 
 
-def test_patches_are_counted_incomplete_ones_too(manifest):
+def test_patch_count_includes_incomplete_patches(manifest):
     dataset = ImageDataset(manifest, image_size=20)
     assert dataset.approximate_patches(BridleSettings(modality="image", patch_size=[16, 8])) == 6 * 2 * 3
 
 
-def test_repeats_are_random_views_of_each_image_side_by_side(manifest):
+def test_repeats_are_adjacent_random_views(manifest):
     dataset = ImageDataset(manifest, image_size=16, training=True, repeats=2, augment=ImageAugment())
     batch = dataset.collater([dataset[2], dataset[0]])
     assert batch["id"].tolist() == [2, 2, 0, 0] and batch["nsentences"] == 4

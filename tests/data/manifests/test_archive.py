@@ -1,4 +1,4 @@
-"""Stored zip archives: members, their offsets, and the same archive as fairseq reads it."""
+"""Stored zip archives: members, slices, and agreement with fairseq."""
 
 import os
 import zipfile
@@ -21,12 +21,12 @@ def archive_of(path, names, compression=zipfile.ZIP_STORED):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
-def test_a_member_reads_as_the_file_does(tmp_path, write_sound, name):
+def test_member_decodes_like_the_file(tmp_path, write_sound, name):
     write_sound("first.wav", 999)
     write_sound(name, 4000)
     archive = archive_of(tmp_path / "x y.zip", ["first.wav", name])
-    [(_, _, _), (found, offset, length)] = members(archive)
-    assert found == name and read_slice(archive, offset, length) == (tmp_path / name).read_bytes()
+    [(_, _, _), (member, offset, length)] = members(archive)
+    assert member == name and read_slice(archive, offset, length) == (tmp_path / name).read_bytes()
     sliced = f"{archive}:{offset}:{length}"
     assert read_info(sliced) == read_info(str(tmp_path / name))
     assert np.array_equal(read_crop(sliced, 16000, 100, 800), read_crop(str(tmp_path / name), 16000, 100, 800))
@@ -34,7 +34,7 @@ def test_a_member_reads_as_the_file_does(tmp_path, write_sound, name):
 
 @pytest.fixture
 def requests(monkeypatch):
-    """Sizes of what is read of archives."""
+    """Sizes of all reads from archives."""
     sizes = []
 
     def pread(handle, size, offset):
@@ -47,8 +47,8 @@ def requests(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-def test_of_a_long_member_what_is_needed_is_read(tmp_path, write_sound, requests, name):
-    """Ten minutes, of which one second is wanted."""
+def test_long_member_is_read_partially(tmp_path, write_sound, requests, name):
+    """Reads one second of ten minutes."""
     write_sound(name, 600 * 16000)
     [(_, offset, length)] = members(archive_of(tmp_path / "x.zip", [name]))
     crop = read_crop(f"{tmp_path}/x.zip:{offset}:{length}", 16000, 300 * 16000, 16000)
@@ -56,7 +56,7 @@ def test_of_a_long_member_what_is_needed_is_read(tmp_path, write_sound, requests
     assert 0 < sum(requests) < length / 4 and len(requests) < 15
 
 
-def test_a_short_member_is_one_request(tmp_path, write_sound, requests):
+def test_short_member_is_one_read(tmp_path, write_sound, requests):
     write_sound("a.flac", 30000)
     [(_, offset, length)] = members(archive_of(tmp_path / "x.zip", ["a.flac"]))
     read_crop(f"{tmp_path}/x.zip:{offset}:{length}", 16000)
@@ -64,7 +64,7 @@ def test_a_short_member_is_one_request(tmp_path, write_sound, requests):
 
 
 @pytest.mark.parametrize("ahead", [7, 1 << 18])
-def test_a_slice_is_a_file_of_its_own(tmp_path, monkeypatch, ahead):
+def test_slice_as_file(tmp_path, monkeypatch, ahead):
     monkeypatch.setattr(archive_module, "READ_WHOLE", 7)
     monkeypatch.setattr(archive_module, "READ_AHEAD", ahead)
     (tmp_path / "x.zip").write_bytes(b"before" + bytes(range(100)) + b"after")
@@ -76,7 +76,7 @@ def test_a_slice_is_a_file_of_its_own(tmp_path, monkeypatch, ahead):
         Slice(str(tmp_path / "x.zip"), 6, 200)
 
 
-def test_a_member_with_an_extra_field_begins_behind_it(tmp_path):
+def test_member_with_extra_field(tmp_path):
     member = zipfile.ZipInfo("a.wav")
     member.extra = b"\x99\x99\x04\x00abcd"
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
@@ -89,32 +89,32 @@ def test_fairseq_reads_the_same_slice(tmp_path, write_sound):
     audio_utils = pytest.importorskip("fairseq.data.audio.audio_utils")
     write_sound("a.wav")
     [(_, offset, length)] = members(archive_of(tmp_path / "x.zip", ["a.wav"]))
-    path, piece = audio_utils.parse_path(f"{tmp_path}/x.zip:{offset}:{length}")
-    assert (path, tuple(piece)) == split_slice(f"{tmp_path}/x.zip:{offset}:{length}")
-    assert audio_utils.read_from_stored_zip(path, *piece) == (tmp_path / "a.wav").read_bytes()
+    path, offsets = audio_utils.parse_path(f"{tmp_path}/x.zip:{offset}:{length}")
+    assert (path, tuple(offsets)) == split_slice(f"{tmp_path}/x.zip:{offset}:{length}")
+    assert audio_utils.read_from_stored_zip(path, *offsets) == (tmp_path / "a.wav").read_bytes()
 
 
-def test_only_slices_are_taken_apart():
+def test_split_slice():
     assert split_slice("a/x.zip:3:14") == ("a/x.zip", (3, 14))
     assert split_slice("a/X.ZIP:3:14")[1] == (3, 14)
     for plain in ("a.wav", "odd:3:14.wav", "x.zip", "x.zip:3", "tape 3:14"):
         assert split_slice(plain) == (plain, None)
 
 
-def test_a_compressed_member_is_an_error_that_names_it(tmp_path, write_sound):
+def test_compressed_member(tmp_path, write_sound):
     write_sound("a.wav")
     archive = archive_of(tmp_path / "x.zip", ["a.wav"], zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match=r"x\.zip: 'a\.wav' is compressed.*stored"):
         list(members(archive))
 
 
-def test_what_is_no_archive_is_an_error(tmp_path):
+def test_not_an_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"not a zip")
     with pytest.raises(InputError, match=r"x\.zip: cannot read this archive"):
         list(members(tmp_path / "x.zip"))
 
 
-def test_a_slice_beyond_the_end_is_unreadable(tmp_path, write_sound):
+def test_slice_beyond_the_end(tmp_path, write_sound):
     write_sound("a.wav")
     archive = archive_of(tmp_path / "x.zip", ["a.wav"])
     with pytest.raises(DecodeError, match="not in the archive"):

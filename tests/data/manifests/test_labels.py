@@ -1,4 +1,4 @@
-"""Classes and labels of rows."""
+"""Classes of a data set and labels of rows."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ MANIFEST = Manifest("/r", ["a", "b", "c"], [1, 1, 1])
 ANIMALS = Classes(["/m/1", "/m/2", "/m/3"], ["Dog", "Cat, wild", "Cow"])
 
 
-def test_classes_come_back_as_audioset_writes_them(tmp_path):
+def test_classes_round_trip_in_audioset_format(tmp_path):
     ANIMALS.write(tmp_path / "labels.csv")
     assert (tmp_path / "labels.csv").read_text().splitlines()[:3] == [
         "index,mid,display_name",
@@ -25,7 +25,7 @@ def test_classes_come_back_as_audioset_writes_them(tmp_path):
     ]
 
 
-def test_classes_of_free_names_are_sorted_and_fit_into_a_line():
+def test_classes_from_names():
     classes = Classes.from_names(["10", "9", "b, c", "a", "9"])
     assert classes.names == ["9", "10", "a", "b, c"] and classes.ids == ["9", "10", "a", "b_ c"]
     with pytest.raises(InputError, match="'b_ c' is listed twice"):
@@ -43,7 +43,7 @@ def test_classes_of_free_names_are_sorted_and_fit_into_a_line():
         ("index,mid,display_name\n0,a,A\n1,a,B\n", "class 'a' is listed twice"),
     ],
 )
-def test_bad_classes_are_one_sentence(tmp_path, content, said):
+def test_bad_classes(tmp_path, content, said):
     (tmp_path / "labels.csv").write_text(content)
     with pytest.raises(InputError) as error:
         Classes.read(tmp_path / "labels.csv")
@@ -52,7 +52,7 @@ def test_bad_classes_are_one_sentence(tmp_path, content, said):
         Classes.read(tmp_path / "none.csv")
 
 
-def test_labels_come_back_and_say_what_they_are(tmp_path):
+def test_labels_round_trip(tmp_path):
     Labels([[0], [2, 1], []], ANIMALS).write(tmp_path / "train.lbl")
     assert (tmp_path / "train.lbl").read_text() == "/m/1\n/m/3,/m/2\n\n"
     labels = Labels.read(tmp_path / "train.lbl", MANIFEST, ANIMALS)
@@ -62,7 +62,7 @@ def test_labels_come_back_and_say_what_they_are(tmp_path):
     assert Labels([[0], [2], [2]], ANIMALS).single
 
 
-def test_labels_out_of_line_or_of_no_class_are_refused(tmp_path):
+def test_bad_labels(tmp_path):
     path = tmp_path / "train.lbl"
     path.write_text("/m/1\n/m/2\n")
     with pytest.raises(InputError, match=r"train\.lbl: 2 lines; expected 3, one for each row"):

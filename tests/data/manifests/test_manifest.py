@@ -10,7 +10,7 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_round_trip(tmp_path):
     rows = [("a b/c  d.wav", 5), (" ü.flac ", 7), ("x.zip:12:99", 2**40)]
     Manifest("/some folder ", *zip(*rows, strict=True)).write(tmp_path / "new" / "train.tsv")
     assert (tmp_path / "new" / "train.tsv").read_text(encoding="utf-8").splitlines()[1] == "a b/c  d.wav\t5"
@@ -22,14 +22,14 @@ def test_what_is_written_is_read(tmp_path):
         manifest.relative_path(3)
 
 
-def test_line_ends_of_another_system_are_no_part_of_a_row(tmp_path):
+def test_crlf_line_ends(tmp_path):
     (tmp_path / "x.tsv").write_bytes(b"/r\r\na.wav\t5\r\n")
     manifest = Manifest.read(tmp_path / "x.tsv")
     assert manifest.root == "/r" and list(manifest) == [("a.wav", 5)]
 
 
 @pytest.mark.parametrize("root", ["", "media"])
-def test_a_relative_root_is_meant_from_the_manifests_folder(tmp_path, monkeypatch, root):
+def test_relative_root(tmp_path, monkeypatch, root):
     (tmp_path / "m").mkdir()
     Manifest(root, ["a.wav"], [1]).write(tmp_path / "m" / "x.tsv")
     monkeypatch.chdir(tmp_path)
@@ -54,7 +54,7 @@ def test_a_relative_root_is_meant_from_the_manifests_folder(tmp_path, monkeypatc
         (b"a.wav\t5\nb.wav\t5\n", "line 1: 'a.wav\\t5'; expected the root folder"),
     ],
 )
-def test_a_bad_manifest_is_one_sentence_with_its_line(tmp_path, content, said):
+def test_bad_manifest(tmp_path, content, said):
     path = tmp_path / "bad.tsv"
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -62,14 +62,14 @@ def test_a_bad_manifest_is_one_sentence_with_its_line(tmp_path, content, said):
     assert str(error.value).startswith(str(path)) and said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_missing_manifest_is_named(tmp_path):
+def test_missing_manifest(tmp_path):
     with pytest.raises(InputError, match="none.tsv: cannot read this manifest: No such file"):
         Manifest.read(tmp_path / "none.tsv")
     with pytest.raises(InputError, match="cannot read this manifest"):
         Manifest.read(tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "x.tsv"
     Manifest("/r", ["a.wav"], [1]).write(path)
     before = path.read_bytes()
@@ -90,14 +90,14 @@ def test_select_keeps_order_and_source(make_manifest):
         chosen.check_files()
 
 
-def test_fingerprint_tells_rows_and_sizes_but_not_the_root():
+def test_fingerprint_ignores_the_root():
     first = Manifest("/a", ["x", "y"], [1, 2]).fingerprint()
     assert first == Manifest("/elsewhere", ["x", "y"], [1, 2]).fingerprint()
     others = [(["y", "x"], [1, 2]), (["x", "y"], [1, 3]), (["xy", ""], [1, 2]), (["x", "y", "z"], [1, 2, 3])]
     assert len({first, *(Manifest("/a", *other).fingerprint() for other in others)}) == 5
 
 
-def test_a_missing_file_is_named_with_its_line(make_manifest, tmp_path):
+def test_missing_file(make_manifest, tmp_path):
     manifest = make_manifest([8, 8, 8])
     manifest.check_files()
     (tmp_path / "1.wav").unlink()
@@ -105,14 +105,14 @@ def test_a_missing_file_is_named_with_its_line(make_manifest, tmp_path):
         manifest.check_files()
 
 
-def test_slices_of_an_archive_need_the_archive_only(tmp_path):
+def test_slices_need_only_their_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"")
     Manifest(tmp_path, ["x.zip:0:5", "x.zip:5:5"], [1, 1]).check_files()
     with pytest.raises(InputError, match=r"no such file: .*y\.zip$"):
         Manifest(tmp_path, ["x.zip:0:5", "y.zip:5:5"], [1, 1]).check_files()
 
 
-def test_of_a_huge_manifest_a_spread_is_checked(monkeypatch):
+def test_huge_manifest_is_sampled(monkeypatch):
     looked_at = []
     monkeypatch.setattr(os.path, "isfile", lambda path: looked_at.append(path) or True)
     monkeypatch.setattr("bridle_fairseq.data.manifests.manifest.CHECK_ALL_UP_TO", 5)
@@ -120,6 +120,6 @@ def test_of_a_huge_manifest_a_spread_is_checked(monkeypatch):
     assert looked_at == ["/r/0", "/r/2", "/r/4", "/r/6", "/r/8"]
 
 
-def test_rows_are_cheap_to_keep():
+def test_memory_per_row():
     manifest = Manifest("/r", (f"folder/{row:07d}.wav" for row in range(20000)), [16000] * 20000)
     assert len(pickle.dumps(manifest)) < 50 * len(manifest)

@@ -1,4 +1,4 @@
-"""Rows that are parsed many at a time are those that are parsed one by one."""
+"""Vectorized parsing of manifest rows gives the same result as line by line."""
 
 import io
 import random
@@ -12,7 +12,7 @@ from bridle_fairseq.utils.errors import InputError
 
 
 def rows(count, seed=0):
-    """Names of all kinds, sizes of all lengths."""
+    """Random names and sizes of all lengths."""
     choose = random.Random(seed)
     letters = "aé漢🎵 .-_/#0123456789"
     names = ["".join(choose.choices(letters, k=choose.randint(1, 30))) for _ in range(count)]
@@ -24,32 +24,32 @@ def text_of(names, sizes):
 
 
 @pytest.mark.parametrize("last", ["\n", ""])
-def test_parsed_at_once(last) -> None:
+def test_parse_rows(last) -> None:
     names, sizes = rows(200)
-    found = parse_rows(text_of(names, sizes)[:-1] + last.encode())
-    assert found is not None
-    assert found.text == "".join(names).encode() and found.sizes.tolist() == sizes
-    assert found.ends.tolist() == np.cumsum([len(name.encode()) for name in names]).tolist()
+    parsed = parse_rows(text_of(names, sizes)[:-1] + last.encode())
+    assert parsed is not None
+    assert parsed.text == "".join(names).encode() and parsed.sizes.tolist() == sizes
+    assert parsed.ends.tolist() == np.cumsum([len(name.encode()) for name in names]).tolist()
 
 
-@pytest.mark.parametrize("block", [1, 7, 100, 1 << 24])
-def test_blocks_of_any_size_and_single_lines_give_the_same_manifest(tmp_path, monkeypatch, block) -> None:
+@pytest.mark.parametrize("read_size", [1, 7, 100, 1 << 24])
+def test_read_size_does_not_change_the_manifest(tmp_path, monkeypatch, read_size) -> None:
     names, sizes = rows(300, seed=1)
     (tmp_path / "x.tsv").write_bytes(b"/root\n" + text_of(names, sizes))
-    monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", block)
-    found = Manifest.read(tmp_path / "x.tsv")
+    monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", read_size)
+    at_once = Manifest.read(tmp_path / "x.tsv")
     monkeypatch.setattr(manifest_module, "parse_rows", lambda text: None)
-    one_by_one = Manifest.read(tmp_path / "x.tsv")
-    made = Manifest("/root", names, sizes)
-    assert list(found) == list(one_by_one) == list(made) == list(zip(names, sizes, strict=True))
-    assert found.fingerprint() == one_by_one.fingerprint() == made.fingerprint()
+    line_by_line = Manifest.read(tmp_path / "x.tsv")
+    expected = Manifest("/root", names, sizes)
+    assert list(at_once) == list(line_by_line) == list(expected) == list(zip(names, sizes, strict=True))
+    assert at_once.fingerprint() == line_by_line.fingerprint() == expected.fingerprint()
 
 
-def test_blocks_end_with_lines(monkeypatch) -> None:
+def test_whole_lines(monkeypatch) -> None:
     monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", 5)
     text = b"ab\t1\ncdefghi\t2\n\nlast\t3"
-    found = list(whole_lines(io.BytesIO(text)))
-    assert b"".join(found) == text and all(block.endswith(b"\n") for block in found[:-1]) and len(found) > 1
+    texts = list(whole_lines(io.BytesIO(text)))
+    assert b"".join(texts) == text and all(some.endswith(b"\n") for some in texts[:-1]) and len(texts) > 1
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_blocks_end_with_lines(monkeypatch) -> None:
         b"\xff\t1",
     ],
 )
-def test_lines_of_another_kind_are_left_to_a_closer_look(line) -> None:
+def test_invalid_lines_are_not_parsed(line) -> None:
     for text in (line + b"\n", b"good\t1\n" + line + b"\nb\t2\n"):
         assert parse_rows(text) is None
     assert not line or parse_rows(b"good\t1\n" + line) is None
 
 
-def test_the_line_of_a_mistake_is_counted_over_blocks(tmp_path, monkeypatch) -> None:
+def test_line_number_of_an_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(manifest_module, "BYTES_AT_ONCE", 64)
     names, sizes = rows(100)
     text = text_of(names, sizes) + b"wrong\tx\n" + text_of(names, sizes)

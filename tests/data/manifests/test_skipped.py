@@ -16,7 +16,7 @@ def manifest():
     return Manifest("/r", [f"{row}.wav" for row in range(200)], [10] * 200)
 
 
-def test_a_row_is_counted_and_listed_once(manifest, tmp_path):
+def test_row_is_counted_and_listed_once(manifest, tmp_path):
     skips = SkipLog(manifest, tmp_path / "new" / "skipped.tsv")
     assert skips.count == 0 and 7 not in skips and not os.path.exists(skips.list_path)
     for _ in range(2):
@@ -28,7 +28,7 @@ def test_a_row_is_counted_and_listed_once(manifest, tmp_path):
     assert skips.listed() == [(7, "/r/7.wav", "two lines of reason"), (3, "/r/3.wav", "corrupt")]
 
 
-def test_without_a_list_it_counts(manifest):
+def test_counts_without_a_list(manifest):
     skips = SkipLog(manifest)
     skips.add(7, "corrupt")
     assert skips.count == 1 and skips.listed() == []
@@ -36,7 +36,7 @@ def test_without_a_list_it_counts(manifest):
         skips.check(0)
 
 
-def test_more_than_the_allowed_share_stops_with_the_first_reasons(manifest, tmp_path):
+def test_check_fails_above_the_ratio(manifest, tmp_path):
     skips = SkipLog(manifest, tmp_path / "skipped.tsv")
     for row in (5, 6):
         skips.add(row, "corrupt")
@@ -50,7 +50,7 @@ def test_more_than_the_allowed_share_stops_with_the_first_reasons(manifest, tmp_
     assert skips.list_path in said and "\n" not in said
 
 
-def test_other_ranks_count_and_earlier_runs_do_not(manifest, tmp_path):
+def test_other_ranks_count_earlier_runs_do_not(manifest, tmp_path):
     path = tmp_path / "skipped.tsv"
     earlier = SkipLog(manifest, path)
     for row in range(3):
@@ -64,17 +64,17 @@ def test_other_ranks_count_and_earlier_runs_do_not(manifest, tmp_path):
         first.check(0.01)
     assert first.count == 3
     listed = path.read_text().splitlines()
-    assert len(listed) == 6 and len(set(listed)) == 5  # row 1, known from before, stands there for this run, too
+    assert len(listed) == 6 and len(set(listed)) == 5  # row 1 of the earlier run is listed again for this run
     assert [row for row, *_ in first.listed()] == [1, 5, 6]
 
 
-def test_after_a_restart_ranks_still_hear_of_each_others_rows(manifest, tmp_path):
+def test_ranks_share_rows_after_a_restart(manifest, tmp_path):
     path = tmp_path / "skipped.tsv"
     for _ in range(2):
         ranks = [SkipLog(manifest, path) for _ in range(3)]
         for row, rank in enumerate(ranks):
             rank.add(row, "corrupt")
-            rank.add(0, "corrupt")  # all of them read the first batch
+            rank.add(0, "corrupt")  # all ranks read the first batch
         for rank in ranks:
             with pytest.raises(InputError, match=r"3 of 200 .* such as /r/0.wav \(corrupt\); /r/1.wav"):
                 rank.check(0.01)
@@ -82,7 +82,7 @@ def test_after_a_restart_ranks_still_hear_of_each_others_rows(manifest, tmp_path
     assert [row for row, *_ in ranks[0].listed()] == [0, 1, 2]
 
 
-def test_rows_of_finished_work_are_counted_and_listed_once_over_all_runs(manifest, tmp_path):
+def test_take_over_lists_rows_once_across_runs(manifest, tmp_path):
     path = tmp_path / "skipped.tsv"
     SkipLog(manifest, path).add(1, "corrupt")
     skips = SkipLog(manifest, path)
@@ -92,7 +92,7 @@ def test_rows_of_finished_work_are_counted_and_listed_once_over_all_runs(manifes
         skips.check(0)
 
 
-def test_examples_are_of_the_manifest_alone(manifest, tmp_path):
+def test_examples_are_of_the_own_manifest(manifest, tmp_path):
     other = Manifest("/other", ["0.wav"], [10])
     skips = SkipLog(manifest, tmp_path / "s.tsv")
     SkipLog(other, tmp_path / "s.tsv").add(0, "corrupt")
@@ -116,7 +116,7 @@ def _skip(skips, rows):
         skips.add(row, f"reason {row} " + "x" * 500)
 
 
-def test_processes_share_the_count_and_their_lines_never_mix(manifest, tmp_path):
+def test_processes_share_count_and_list(manifest, tmp_path):
     skips = SkipLog(manifest, tmp_path / "skipped.tsv")
     context = torch.multiprocessing.get_context("fork")
     workers = [context.Process(target=_skip, args=(skips, range(100))) for _ in range(2)]
@@ -130,8 +130,8 @@ def test_processes_share_the_count_and_their_lines_never_mix(manifest, tmp_path)
     assert all(line.endswith("x" * 500) for line in lines)
 
 
-def test_a_copy_sent_to_another_process_shares_the_count(manifest):
+def test_pickled_copy_shares_the_count(manifest):
     skips = SkipLog(manifest)
-    copy = ForkingPickler.loads(ForkingPickler.dumps(skips))  # how a spawned worker gets its data set
+    copy = ForkingPickler.loads(ForkingPickler.dumps(skips))  # like the data set of a spawned worker
     copy.add(3, "corrupt")
     assert skips.count == 1 and 3 in skips

@@ -1,4 +1,4 @@
-"""Dictionaries as fairseq reads them, transcripts row by row, and what is wrong with either."""
+"""Dictionaries and transcripts in fairseq's formats, and bad files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridle_fairseq.utils.errors import InputError
 MANIFEST = Manifest("", ["a.wav", "b.wav"], [100, 100], "train.tsv")
 
 
-def test_the_dictionary_has_the_numbers_of_fairseqs(tmp_path) -> None:
+def test_numbers_equal_fairseq_dictionary(tmp_path) -> None:
     path = Vocabulary.write(tmp_path, "ltr", letter_counts(["SEE ÉA", "SO # 1"]))
     assert (tmp_path / "dict.ltr.txt").read_text().splitlines()[:2] == ["| 5", "E 2"]
     ours, theirs = Vocabulary.read(tmp_path, "ltr"), Dictionary.load(path)
@@ -23,7 +23,7 @@ def test_the_dictionary_has_the_numbers_of_fairseqs(tmp_path) -> None:
     assert ours.numbers(line) == theirs.encode_line(line, add_if_not_exist=False, append_eos=False).tolist()
 
 
-def test_symbols_spell_words(tmp_path) -> None:
+def test_symbols_to_text(tmp_path) -> None:
     for kind, counts, line, text in (
         ("ltr", {"|": 2, "A": 1, "B": 1}, "A B | A |", "AB A"),
         ("spm", {"▁A": 1, "B": 1, "▁": 3}, "▁A B ▁ B", "AB B"),
@@ -37,14 +37,14 @@ def test_symbols_spell_words(tmp_path) -> None:
         assert rows[0].tolist() == vocabulary.numbers(line) and rows[1].tolist() == 2 * vocabulary.numbers(line)
 
 
-def test_texts_are_made_alike() -> None:
+def test_normalized() -> None:
     assert normalized("  don\u2019t  stop \t now. ", "upper", drop_punctuation=True) == "DON'T STOP NOW"
     assert (
         normalized("forty-two \u201cline\u201d Bible\u2014yes", "lower", drop_punctuation=True)
         == "forty two line bible yes"
     )
     assert normalized("Kept, as it \nIS") == "Kept, as it IS"
-    assert normalized("e\u0301") == "\u00e9"  # one letter, however it was typed
+    assert normalized("e\u0301") == "\u00e9"  # one composed letter
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_texts_are_made_alike() -> None:
         ("A 1\n| 1\n", None, "train.ltr: cannot read these transcripts: No such file"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(tmp_path, dictionary, transcripts, sentence) -> None:
+def test_bad_files(tmp_path, dictionary, transcripts, sentence) -> None:
     for name, text in (("dict.ltr.txt", dictionary), ("train.ltr", transcripts)):
         if text is not None:
             (tmp_path / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What video files say of themselves, and files that are no good."""
+"""Headers of video files, and bad files."""
 
 import sys
 import zipfile
@@ -27,25 +27,25 @@ av = pytest.importorskip("av")
         ("a.mov", {"frames": 5, "size": (66, 34), "rotation": 90}, (5, "container", 25.0, 0.2, 66, 34, 90)),
     ],
 )
-def test_what_a_file_says(write_video, name, settings, expected):
+def test_video_info(write_video, name, settings, expected):
     assert read_video_info(write_video(name, **settings)) == pytest.approx(expected)
 
 
-def test_a_clock_is_not_taken_for_a_frame_rate(write_video, monkeypatch):
+def test_clock_rate_is_not_a_frame_rate(write_video, monkeypatch):
     path = write_video("a.mkv", 50)
-    monkeypatch.setattr(video_file, "MAX_RATE", 20)  # as if 25 were the 1000 that some cameras write
+    monkeypatch.setattr(video_file, "MAX_RATE", 20)  # treats 25 like the clock rate of 1000 that some cameras write
     monkeypatch.setattr(VideoFile, "_stated_ticks", lambda self: None)
     assert read_video_info(path) == pytest.approx((50, "packets", 25.0, 2.0, 48, 64, 0))
 
 
-def test_a_slice_of_an_archive(write_video, tmp_path):
+def test_archive_slice(write_video, tmp_path):
     path = write_video("a.mp4")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(path, "clips/a.mp4")
     ((_, offset, length),) = members(tmp_path / "x.zip")
-    piece = f"{tmp_path / 'x.zip'}:{offset}:{length}"
-    assert read_video_info(piece) == read_video_info(path)
-    np.testing.assert_array_equal(read_clips(piece, [1], 4), read_clips(path, [1], 4))
+    sliced = f"{tmp_path / 'x.zip'}:{offset}:{length}"
+    assert read_video_info(sliced) == read_video_info(path)
+    np.testing.assert_array_equal(read_clips(sliced, [1], 4), read_clips(path, [1], 4))
 
 
 def test_names_that_look_like_protocols(write_video, tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_names_that_look_like_protocols(write_video, tmp_path, monkeypatch):
 
 
 def unreadable(tmp_path, write_video):
-    """Name of a file that is no video: what is said of it."""
+    """Write bad files; name of each one -> error."""
     soundfile.write(tmp_path / "sound.wav", np.zeros(8000), 16000)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "junk.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
@@ -84,14 +84,14 @@ def unreadable(tmp_path, write_video):
     }
 
 
-def test_files_without_video_say_why(tmp_path, write_video):
+def test_bad_files(tmp_path, write_video):
     for name, reason in unreadable(tmp_path, write_video).items():
         for read in (read_video_info, lambda path: read_clips(path, [0.5])):
             with pytest.raises(DecodeError, match=reason):
                 read(str(tmp_path / name))
 
 
-def test_a_picture_on_the_cover_of_a_song_is_no_video(tmp_path):
+def test_cover_picture_is_not_video(tmp_path):
     path = str(tmp_path / "song.mp3")
     with av.open(path, "w") as file:
         sound, cover = file.add_stream("mp3", rate=16000), file.add_stream("png", rate=1)
@@ -111,7 +111,7 @@ def test_a_picture_on_the_cover_of_a_song_is_no_video(tmp_path):
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4")]
 )
-def test_a_truncated_file_gives_what_it_has_and_no_more(write_video, name, codec):
+def test_truncated_file(write_video, name, codec):
     container = {"movflags": "faststart"} if name == "a.mp4" else {}
     path = write_video(name, 200, codec=codec, container=container)
     whole = read_clips(path, [0])
@@ -122,19 +122,19 @@ def test_a_truncated_file_gives_what_it_has_and_no_more(write_video, name, codec
         read_clips(path, [1])
 
 
-def test_a_hole_in_a_file_is_not_learned_from(write_video):
+def test_overwritten_bytes_are_corrupt(write_video):
     path = write_video("a.mp4", 200, gop=20)
     whole = {place: read_clips(path, [place], 4) for place in (0, 1)}
     with open(path, "rb+") as file:
         file.seek(file.seek(0, 2) // 2)
         file.write(bytes(3000))
-    for place, expected in whole.items():  # before and after it
+    for place, expected in whole.items():  # before and after the overwritten bytes
         np.testing.assert_array_equal(read_clips(path, [place], 4), expected)
     with pytest.raises(DecodeError, match="^corrupt: "):
         read_clips(path, [0.5])
 
 
-def test_a_file_that_begins_in_the_middle_of_a_group(write_video):
+def test_file_that_begins_between_key_frames(write_video):
     path = write_video("a.ts", 100, gop=40, sc_threshold="0")
     whole = read_clips(path, [0.99], 4)
     with open(path, "rb+") as file:
@@ -148,13 +148,13 @@ def test_a_file_that_begins_in_the_middle_of_a_group(write_video):
         read_clips(path, [0], 4)
 
 
-def test_a_header_that_claims_too_much_is_not_believed(write_video, monkeypatch):
+def test_too_many_pixels(write_video, monkeypatch):
     monkeypatch.setattr(video_file, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(DecodeError, match="frames of 64 x 48 pixels; expected 3071 pixels at most"):
         read_video_info(write_video("a.mp4", 3))
 
 
-def test_without_pyav_there_is_one_sentence(monkeypatch):
+def test_missing_pyav(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"video needs PyAV .*pip install 'bridle_fairseq\[video\]'"):
         read_video_info("a.mp4")

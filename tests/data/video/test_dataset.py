@@ -1,4 +1,4 @@
-"""The data set of video: which frames a clip is of, what is random and what is not, what is skipped."""
+"""The video data set: frames of a clip, randomness, padding, skipped files, views."""
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ def sources(dataset):
     return [dataset[row]["source"] for row in range(len(dataset))]
 
 
-def test_validation_shows_the_middle_of_file_and_frames(manifest):
+def test_validation_uses_middle_clip_and_centre_crop(manifest):
     dataset = VideoDataset(manifest, **SHOWN, augment=ImageAugment())
     reader, plain = ClipReader(**SHOWN), VideoReader()
     for row, source in enumerate(sources(dataset)):
@@ -47,12 +47,12 @@ def test_validation_shows_the_middle_of_file_and_frames(manifest):
             assert np.array_equal(source[:, step].numpy(), crop_and_resize(frame[None], 24, 0.75)[0].numpy())
         assert torch.equal(source, reader.read(path))
         assert np.array_equal(source.permute(1, 2, 3, 0).numpy(), read_clip(path, 4, 2, 24, 0.75))
-    assert torch.equal(sources(dataset)[2][:, 2], sources(dataset)[2][:, 3])  # the last frame stays
+    assert torch.equal(sources(dataset)[2][:, 2], sources(dataset)[2][:, 3])  # the last frame is held
     dataset.set_epoch(2)
     assert torch.equal(dataset[0]["source"], sources(dataset)[0])
 
 
-def test_training_follows_from_seed_epoch_and_row(manifest):
+def test_training_depends_on_seed_epoch_row(manifest):
     settings = {**SHOWN, "training": True, "augment": ImageAugment(min_area=0.4)}
     first, second = VideoDataset(manifest, seed=5, **settings), VideoDataset(manifest, seed=5, **settings)
     assert all(map(torch.equal, sources(first), reversed([second[row]["source"] for row in reversed(range(3))])))
@@ -62,7 +62,7 @@ def test_training_follows_from_seed_epoch_and_row(manifest):
         assert a.shape == (3, 4, 24, 24) and not torch.equal(a, b)
 
 
-def test_clips_begin_anywhere_only_when_asked_to(manifest):
+def test_random_start(manifest):
     options = {**SHOWN, "num_frames": 2, "training": True}
     dataset, middle = VideoDataset(manifest, **options), VideoDataset(manifest, **options, random_start=False)
     steps = VideoReader().clips(manifest.path(0), [0.0], 30, 1, 32)[0].numpy()
@@ -79,8 +79,8 @@ def test_clips_begin_anywhere_only_when_asked_to(manifest):
     assert len(starts) > 8 and min(starts) < 6 and max(starts) > 21
 
 
-def test_all_frames_of_a_clip_show_the_same_part(write_video, tmp_path):
-    """Frames of a still video stay alike whatever is cropped and mirrored."""
+def test_all_frames_are_cropped_alike(write_video, tmp_path):
+    """All frames of a still video stay equal, however they are cropped and flipped."""
     path = write_video("still.mp4", 1, (64, 48))
     dataset = VideoDataset(
         Manifest(tmp_path, [path], [1]), num_frames=3, image_size=24, training=True, augment=ImageAugment()
@@ -94,7 +94,7 @@ def test_all_frames_of_a_clip_show_the_same_part(write_video, tmp_path):
     assert len(seen) == 8
 
 
-def test_frames_as_they_are_are_padded_in_batches(manifest):
+def test_frames_of_any_size_are_padded(manifest):
     dataset = VideoDataset(manifest, num_frames=2, image_size=0)
     batch = dataset.collater([dataset[0], dataset[1]])
     source, mask = batch["net_input"]["source"], batch["net_input"]["padding_mask"]
@@ -103,12 +103,12 @@ def test_frames_as_they_are_are_padded_in_batches(manifest):
     assert dataset.approximate_patches(BridleSettings(modality="video", patch_size=[2, 8, 8])) == float("inf")
 
 
-def test_patches_are_counted_incomplete_ones_too(manifest):
+def test_patch_count_includes_incomplete_patches(manifest):
     settings = BridleSettings(modality="video", patch_size=[3, 16, 8])
     assert VideoDataset(manifest, **SHOWN).approximate_patches(settings) == 3 * 2 * 2 * 3
 
 
-def test_what_cannot_be_read_is_skipped_and_listed(manifest, tmp_path):
+def test_unreadable_files_are_skipped_and_listed(manifest, tmp_path):
     (tmp_path / "1.mp4").write_bytes(b"")
     (tmp_path / "2.mp4").write_bytes(b"<html>not found</html>" * 40)
     dataset = VideoDataset(manifest, **SHOWN, skips=SkipLog(manifest, tmp_path / "skipped.tsv"))
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_skipped_and_listed(manifest, tmp_path):
     assert ClipReader(**SHOWN).length(manifest.path(0), 30) == 1
 
 
-def test_several_threads_read_at_once(manifest):
+def test_items_in_threads(manifest):
     dataset = VideoDataset(manifest, **SHOWN)
     expected = sources(dataset)
     with ThreadPoolExecutor(3) as pool:
@@ -130,7 +130,7 @@ def test_several_threads_read_at_once(manifest):
             assert torch.equal(item["source"], expected[row])
 
 
-def test_settings_that_cannot_work_are_refused(manifest):
+def test_invalid_settings(manifest):
     for options, sentence in (
         ({"num_frames": 0}, "task.num_frames is 0 and task.frame_stride 4; expected at least 1 each"),
         ({"frame_stride": -2}, "task.frame_stride -2"),
@@ -142,7 +142,7 @@ def test_settings_that_cannot_work_are_refused(manifest):
         ClipReader(4, 0, 24, 1.0)
 
 
-def test_codes_say_which_clip_they_are_of():
+def test_layout_of_codes():
     front_end = front_end_of(BridleSettings(modality="video", patch_size=[2, 8, 6]))
     layout = VideoModality().layout_of_codes(SimpleNamespace(**SHOWN), front_end, 1)
     assert layout == {
@@ -154,7 +154,7 @@ def test_codes_say_which_clip_they_are_of():
         VideoModality().layout_of_codes(SimpleNamespace(**{**SHOWN, "image_size": 0}), front_end, 1)
 
 
-def test_views_go_over_the_file_and_along_the_longer_side(manifest):
+def test_even_views(manifest):
     reader, path = ClipReader(**SHOWN).of_views(2, 3), manifest.path(0)  # 30 frames of 64 x 40 pixels
     assert reader.length(path) == 6
     frames = VideoReader().clips(path, [0.0], 30, 1, 24)[0].numpy()
@@ -173,7 +173,7 @@ def test_views_go_over_the_file_and_along_the_longer_side(manifest):
         ClipReader(4, 2, 0, 1.0).of_views(1, 3)
 
 
-def test_repeats_are_random_views_of_a_file_that_is_decoded_once(manifest, monkeypatch):
+def test_repeats_decode_a_file_once(manifest, monkeypatch):
     asked, clips = [], VideoReader.clips
     monkeypatch.setattr(VideoReader, "clips", lambda *args, **named: asked.append(args[2]) or clips(*args, **named))
     dataset = VideoDataset(manifest, **SHOWN, training=True, repeats=3, augment=ImageAugment())
@@ -181,10 +181,10 @@ def test_repeats_are_random_views_of_a_file_that_is_decoded_once(manifest, monke
     assert batch["id"].tolist() == [0, 0, 0, 1, 1, 1] and batch["net_input"]["source"].shape == (6, 3, 4, 24, 24)
     assert len({clip.numpy().tobytes() for clip in batch["net_input"]["source"]}) == 6
     assert [len(set(places)) for places in asked] == [3, 3]
-    assert "more" not in VideoDataset(manifest, **SHOWN, repeats=3)[0]  # validation shows a file once
+    assert "more" not in VideoDataset(manifest, **SHOWN, repeats=3)[0]  # one view per file in validation
 
 
-def test_a_clip_is_not_overwritten_by_the_next_one(manifest):
+def test_clip_is_not_overwritten_by_the_next(manifest):
     for size in (0, 24):
         shown = {**SHOWN, "image_size": size}
         first = read_clip(manifest.path(0), *shown.values())

@@ -1,4 +1,4 @@
-"""Clips of video files: the very frames that a slow decoding of the whole file gives, in every kind of file."""
+"""Frame selection gives the same frames as decoding the whole file, for all kinds of files."""
 
 import os
 import struct
@@ -16,7 +16,7 @@ SHARED = Path(os.environ.get("BRIDLE_DATA", Path(__file__).parents[4] / "shared"
 
 
 def decode_all(path, short_side=None):
-    """Every frame of a file in the order of decoding: seconds after the first (None without times), and RGB, turned."""
+    """All frames of a file in decoding order: seconds after the first one (None without times), and rotated RGB."""
     with av.open(str(path)) as file:
         times, frames = [], []
         for frame in file.decode(video=0):
@@ -31,9 +31,9 @@ def decode_all(path, short_side=None):
 
 
 def shown(times, frames, rate, slots):
-    """The frames on screen in the middle of each slot, looked up one by one."""
-    found = [max(n for n, time in enumerate(times) if time <= (slot + Fraction(1, 2)) / rate) for slot in slots]
-    return frames[found]
+    """The frames that are shown in the middle of each slot, looked up one by one."""
+    indices = [max(n for n, time in enumerate(times) if time <= (slot + Fraction(1, 2)) / rate) for slot in slots]
+    return frames[indices]
 
 
 CONSTANT = {
@@ -61,7 +61,7 @@ CONSTANT = {
 
 
 @pytest.mark.parametrize("name", list(CONSTANT))
-def test_a_clip_is_every_fourth_frame_of_the_whole_file(write_video, name):
+def test_clip_equals_every_fourth_frame(write_video, name):
     path = write_video(name, **CONSTANT[name])
     _, frames = decode_all(path)
     assert len(frames) == CONSTANT[name].get("frames", 90)
@@ -79,7 +79,7 @@ def clips_of(frames, start, num_frames, stride):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
-def test_with_a_variable_rate_the_frame_on_screen_is_taken(write_video, name):
+def test_variable_frame_rate(write_video, name):
     gaps = np.random.default_rng(0).integers(8, 120, 119)
     gaps[50:60] = 400
     times = np.cumsum([0, *gaps]).tolist()
@@ -95,7 +95,7 @@ def test_with_a_variable_rate_the_frame_on_screen_is_taken(write_video, name):
         np.testing.assert_array_equal(clip, shown(seconds, frames, rate, start + 4 * np.arange(16)))
 
 
-def test_a_matrix_that_turns_clockwise_is_minus_90_degrees(write_video):
+def test_rotation_matrix_of_the_test_file(write_video):
     data = Path(write_video("a.mp4", 1, rotation=-90)).read_bytes()
     header = data.index(b"tkhd") + 4
     one = 1 << 16  # 16.16 fixed point: x' = -y, y' = x, with y downwards
@@ -103,26 +103,26 @@ def test_a_matrix_that_turns_clockwise_is_minus_90_degrees(write_video):
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_frames_are_turned_as_the_file_says(write_video, rotation):
+def test_rotation(write_video, rotation):
     path = write_video("a.mp4", rotation=rotation)
     info = read_video_info(path)
     assert info.rotation == rotation % 360
     assert (info.height, info.width) == ((48, 64) if rotation == 180 else (64, 48))
     with av.open(path) as file:
         stored = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-    expected = np.rot90(stored[:61:4], rotation // 90, axes=(1, 2))  # anticlockwise
+    expected = np.rot90(stored[:61:4], rotation // 90, axes=(1, 2))  # counterclockwise
     np.testing.assert_array_equal(read_clips(path, [0])[0], expected)
     assert read_clips(path, [0], short_side=24).shape == (1, 16, *((24, 32) if rotation == 180 else (32, 24)), 3)
 
 
-def test_ten_bits_and_wide_colours_become_rgb(write_video):
+def test_10_bit_colour(write_video):
     path = write_video("a.mp4", codec="libx265", pix_fmt="yuv420p10le", **{"x265-params": "log-level=none:lossless=1"})
     grey = read_clips(path, [0], 1)[0, 0, 10:].astype(int).mean((0, 1))
     eight = read_clips(write_video("b.mp4", qp="0"), [0], 1)[0, 0, 10:].astype(int).mean((0, 1))
     assert np.abs(grey - eight).max() < 3
 
 
-def test_a_file_shorter_than_a_clip_keeps_its_last_frame_on_screen(write_video):
+def test_short_file_holds_its_last_frame(write_video):
     path = write_video("a.mp4", 9)
     _, frames = decode_all(path)
     for clip in read_clips(path, [0, 0.4, 1]):
@@ -132,7 +132,7 @@ def test_a_file_shorter_than_a_clip_keeps_its_last_frame_on_screen(write_video):
 
 
 @pytest.mark.parametrize("size", [(640, 360), (53, 37), (48, 64)])
-def test_frames_are_scaled_to_their_shorter_side(write_video, size):
+def test_short_side_scaling(write_video, size):
     path = write_video("a.mp4", 12, size, pix_fmt="yuv444p")
     _, frames = decode_all(path, short_side=32)
     shapes = []
@@ -141,7 +141,7 @@ def test_frames_are_scaled_to_their_shorter_side(write_video, size):
     np.testing.assert_array_equal(clip, frames[[0, 4, 8]])
 
 
-def test_places_are_from_the_start_to_the_last_whole_clip(write_video):
+def test_places_cover_the_file(write_video):
     assert even_places(1) == [0.5] and even_places(3) == [0, 0.5, 1]
     path = write_video("a.mp4", 20)
     _, frames = decode_all(path)
@@ -155,7 +155,7 @@ def test_places_are_from_the_start_to_the_last_whole_clip(write_video):
 
 
 def count_decoded(monkeypatch):
-    """How many frames are decoded from now on, as the length of a list."""
+    """A list that gets the time of each frame that is decoded from now on."""
     decoded, decode = [], VideoFile.decoded
 
     def counted(self, *arguments, **named):
@@ -167,18 +167,18 @@ def count_decoded(monkeypatch):
     return decoded
 
 
-def test_a_clip_is_sought_and_not_decoded_from_the_start(write_video, monkeypatch):
+def test_seeks_instead_of_decoding_from_start(write_video, monkeypatch):
     path = write_video("a.mp4", 400, gop=20)
     decoded = count_decoded(monkeypatch)
     read_clips(path, [1], 4)
     assert len(decoded) <= 13 + 20 + 1
     decoded.clear()
     clips = read_clips(path, [0, 0.5, 1, 0.51], 4)
-    assert len(decoded) < 3 * (13 + 20 + 1)  # two that overlap are decoded once, and what lies between others never
+    assert len(decoded) < 3 * (13 + 20 + 1)  # overlapping clips are decoded once, gaps not at all
     np.testing.assert_array_equal(clips, np.concatenate([read_clips(path, [u], 4) for u in (0, 0.5, 1, 0.51)]))
 
 
-def test_frames_that_nobody_looks_at_are_left_out(write_video, monkeypatch):
+def test_unneeded_frames_are_not_decoded(write_video, monkeypatch):
     path = write_video("a.mp4", 120, gop=250, bf="3")
     expected = decode_all(path)[1][59 + 4 * np.arange(16)]
     decoded = count_decoded(monkeypatch)
@@ -186,7 +186,7 @@ def test_frames_that_nobody_looks_at_are_left_out(write_video, monkeypatch):
     assert len(decoded) < 90  # of 120
 
 
-def test_a_seek_that_leads_too_far_is_mended(write_video, monkeypatch):
+def test_seek_that_lands_too_late(write_video, monkeypatch):
     path = write_video("a.mp4", 300, gop=10)
     expected = read_clips(path, [0.7], 4)
     decoded, seek = count_decoded(monkeypatch), VideoFile.seek
@@ -197,7 +197,7 @@ def test_a_seek_that_leads_too_far_is_mended(write_video, monkeypatch):
     np.testing.assert_array_equal(read_clips(path, [0.7], 4), expected)
 
 
-def test_several_threads_give_the_same(write_video):
+def test_decoder_threads_do_not_change_frames(write_video):
     path = write_video("a.mp4", bf="3")
     np.testing.assert_array_equal(read_clips(path, [0.4, 1], threads=3), read_clips(path, [0.4, 1]))
 
@@ -206,14 +206,14 @@ def test_several_threads_give_the_same(write_video):
 @pytest.mark.parametrize(
     "path", sorted(p for p in SHARED.glob("*") if p.suffix in (".mkv", ".mp4", ".webm")), ids=lambda p: p.name
 )
-def test_real_files_give_the_frames_of_a_reference_decoding(path):
+def test_real_files_match_reference_decoding(path):
     seconds, frames = decode_all(path, short_side=96)
     info = read_video_info(str(path))
     assert info.num_frames == len(frames) and abs(info.seconds - len(frames) / info.rate) < 1e-6
     with VideoFile(str(path)) as file:
         last = file.num_slots - 1
         slots = np.stack([np.minimum(start + 4 * np.arange(16), last) for start in (0, last // 3, last - 20)]).clip(0)
-        found = frames_at(file, slots, short_side=96)
-        for clip, row in zip(found, slots, strict=True):
+        clips = frames_at(file, slots, short_side=96)
+        for clip, row in zip(clips, slots, strict=True):
             np.testing.assert_array_equal(clip, shown(seconds, frames, file.rate, row))
     assert read_clips(str(path), [0], 1).shape[2:] == (info.height, info.width, 3)

@@ -1,4 +1,4 @@
-"""Reading video in a process of its own: what happens when that is killed, hangs, grows, or is inherited."""
+"""The decoding process: killed, hanging, growing, or inherited by a fork."""
 
 import gc
 import os
@@ -23,8 +23,8 @@ from bridle_fairseq.utils.errors import DecodeError, InputError
 
 pytest.importorskip("av")
 
-# The decoding process as it is, but decoding a file of this name does what a broken decoder may do.
-ILL = """
+# A decoding process that misbehaves on files of certain names.
+BROKEN_DECODER = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from bridle_fairseq.data.video import worker as decoding_process
@@ -36,7 +36,7 @@ def read_clips(path, *arguments):
     if name == "hangs.mp4":
         time.sleep(1000)
     if name == "prints.mp4":
-        os.write(1, b"a library's own opinion")
+        os.write(1, b"printed by a library")
     if name == "surprises.mp4":
         raise KeyError("surprise")
     if name == "grows.mp4":
@@ -48,9 +48,9 @@ decoding_process.serve(int(sys.argv[2]), int(sys.argv[3]))
 
 
 @pytest.fixture
-def ill(monkeypatch):
-    """Decoding processes to which some files are a danger."""
-    monkeypatch.setattr(decoding_process, "PROGRAM", ILL)
+def broken_decoder(monkeypatch):
+    """Decoding processes that misbehave on certain files."""
+    monkeypatch.setattr(decoding_process, "PROGRAM", BROKEN_DECODER)
 
 
 @pytest.fixture
@@ -68,19 +68,19 @@ def alive(pid):
     return True
 
 
-def test_clips_are_those_that_are_read_here(write_video, reader):
+def test_clips_equal_decoding_in_process(write_video, reader):
     path = write_video("a.mp4", 80)
     first = reader.clips(path, even_places(3), 4, 2, 24)
     assert first.dtype == torch.uint8 and first.shape == (3, 4, 24, 32, 3)
     expected = read_clips(path, even_places(3), 4, 2, 24)
     larger = reader.clips(path, [0.0, 1.0])
     np.testing.assert_array_equal(larger.numpy(), read_clips(path, [0, 1]))
-    np.testing.assert_array_equal(first.numpy(), expected)  # not overwritten by what was read since
+    np.testing.assert_array_equal(first.numpy(), expected)  # not overwritten by the next request
     assert reader.info(path) == read_video_info(path)
-    first[0] = 0  # it is the caller's own
+    first[0] = 0  # a writable copy
 
 
-def test_a_bad_file_is_told_as_it_is_here(tmp_path, write_video, reader):
+def test_bad_file_has_the_same_error(tmp_path, write_video, reader):
     (tmp_path / "bad.mp4").write_bytes(b"junk" * 100)
     for ask in (reader.info, lambda path: reader.clips(path, [0])):
         with pytest.raises(DecodeError, match="^not readable as video: invalid data"):
@@ -89,7 +89,7 @@ def test_a_bad_file_is_told_as_it_is_here(tmp_path, write_video, reader):
     assert reader.clips(write_video("a.mp4", 3), [0]).shape[1] == 16 and reader.pid == pid
 
 
-def test_a_decoding_process_that_was_killed_is_replaced(write_video, reader):
+def test_killed_process_is_replaced(write_video, reader):
     path = write_video("a.mp4", 20)
     expected = reader.clips(path, [0])
     pid = reader.pid
@@ -98,7 +98,7 @@ def test_a_decoding_process_that_was_killed_is_replaced(write_video, reader):
     assert reader.pid != pid and not alive(pid)
 
 
-def test_a_file_that_kills_its_decoder_is_a_bad_file(write_video, ill, reader):
+def test_file_that_kills_the_decoder(write_video, broken_decoder, reader):
     good, bad = write_video("a.mp4", 20), write_video("crashes.mp4", 20)
     expected = reader.clips(good, [0])
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_a_file_that_kills_its_decoder_is_a_bad_file(write_video, ill, reader):
         assert torch.equal(reader.clips(good, [0]), expected)
 
 
-def test_a_file_that_takes_too_long_is_a_bad_file(write_video, ill):
+def test_file_that_takes_too_long(write_video, broken_decoder):
     reader = VideoReader(seconds=2)
     with pytest.raises(DecodeError, match="^not decoded within 2 s$"):
         reader.clips(write_video("hangs.mp4", 3), [0])
@@ -115,7 +115,7 @@ def test_a_file_that_takes_too_long_is_a_bad_file(write_video, ill):
     assert reader.clips(write_video("a.mp4", 3), [0]).shape[0] == 1
 
 
-def test_a_kill_while_decoding_ends_the_wait(write_video, ill):
+def test_kill_while_decoding(write_video, broken_decoder):
     reader = VideoReader(seconds=60)
     path, pids = write_video("hangs.mp4", 3), []
 
@@ -135,13 +135,13 @@ def test_a_kill_while_decoding_ends_the_wait(write_video, ill):
     killer.join()
 
 
-def test_what_libraries_print_and_raise_does_no_harm(write_video, ill, reader):
+def test_output_and_errors_of_libraries(write_video, broken_decoder, reader):
     assert reader.clips(write_video("prints.mp4", 3), [0]).shape[0] == 1
     with pytest.raises(DecodeError, match="^KeyError: 'surprise'$"):
         reader.clips(write_video("surprises.mp4", 3), [0])
 
 
-def test_a_decoding_process_that_grows_is_replaced(write_video, ill):
+def test_memory_limit(write_video, broken_decoder):
     reader = VideoReader(memory_limit=200 << 20)
     path = write_video("a.mp4", 3)
     reader.clips(path, [0])
@@ -153,7 +153,7 @@ def test_a_decoding_process_that_grows_is_replaced(write_video, ill):
     reader.close()
 
 
-def test_no_process_outlives_its_reader(write_video, reader):
+def test_process_ends_with_its_reader(write_video, reader):
     other = VideoReader()
     other.clips(write_video("a.mp4", 3), [0])
     pid = other.pid
@@ -162,7 +162,7 @@ def test_no_process_outlives_its_reader(write_video, reader):
     assert not alive(pid)
 
 
-def test_a_fork_and_a_copy_have_their_own_process(write_video, reader):
+def test_fork_and_copy_have_their_own_process(write_video, reader):
     path = write_video("a.mp4", 20)
     expected = reader.clips(path, [0])
     pid = reader.pid
@@ -177,7 +177,7 @@ def test_a_fork_and_a_copy_have_their_own_process(write_video, reader):
     assert torch.equal(copy.clips(path, [0]), expected) and copy.pid != pid
 
 
-def test_threads_may_count_frames_at_once(write_video, tmp_path):
+def test_count_frames_in_threads(write_video, tmp_path):
     paths = [write_video(f"{number}.mp4", number) for number in range(2, 8)]
     (tmp_path / "bad.mp4").write_bytes(b"junk" * 100)
     with ThreadPoolExecutor(3) as pool:
@@ -186,7 +186,7 @@ def test_threads_may_count_frames_at_once(write_video, tmp_path):
         count_frames(str(tmp_path / "bad.mp4"))
 
 
-def test_as_many_readers_as_read_at_once_also_over_threads_that_come_and_go(write_video):
+def test_idle_readers_are_reused_across_threads(write_video):
     path = write_video("a.mp4", 2)
 
     def pid_after_reading():
@@ -206,14 +206,14 @@ def test_as_many_readers_as_read_at_once_also_over_threads_that_come_and_go(writ
     assert in_a_new_thread() in (first.pid, second.pid)
 
 
-def test_without_pyav_there_is_one_sentence_at_once(monkeypatch):
+def test_missing_pyav(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match="video needs PyAV"):
         VideoReader()
 
 
 class Clips(Dataset):
-    """A data set as training has it: a bad file is listed, its item is None."""
+    """A minimal data set: a bad file is listed, and its item is None."""
 
     def __init__(self, manifest):
         self.manifest, self.skips, self.reader = manifest, SkipLog(manifest), VideoReader()
@@ -229,14 +229,14 @@ class Clips(Dataset):
             return row, None
 
 
-def test_training_goes_on_past_a_file_that_kills_its_decoder(write_video, tmp_path, ill):
+def test_data_loader_survives_file_that_kills_the_decoder(write_video, tmp_path, broken_decoder):
     names = ["0.mp4", "crashes.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4"]
     for name in names:
         write_video(name, 10)
     clips = Clips(Manifest(tmp_path, names, [10] * len(names)))
-    assert clips[0][1] is not None  # the main process has a decoding process of its own, which workers inherit
+    assert clips[0][1] is not None  # the main process has a decoding process, which workers inherit
     loader = DataLoader(clips, batch_size=1, num_workers=2, collate_fn=lambda items: items[0])
     for _ in range(2):
-        found = dict(loader)
-        assert sorted(found) == list(range(6)) and [row for row, value in found.items() if value is None] == [1]
+        values = dict(loader)
+        assert sorted(values) == list(range(6)) and [row for row, value in values.items() if value is None] == [1]
     assert clips.skips.count == 1 and 1 in clips.skips
