@@ -1,13 +1,13 @@
-"""What pretraining is worth on environmental sounds: folds of ESC-10, all that is learned from outside the test fold.
+"""Effect of pretraining on environmental sounds: cross-validation on ESC-10, without the test fold in pretraining.
 
     python benchmarks/esc10.py DATA --work WORK [--seed 1] [--folds 1 2 3 4 5] [--jobs 2]
 
-DATA is a folder of three sets: esc10 and arabic-speech-commands (meta.csv, opus/) and fsdd (meta.csv, flac/). For each
-fold an encoder is pretrained, without labels, on the sounds of the other four folds and on the training parts of the
-two speech sets. Then `bridle crossval` compares on the folds: log-mel statistics; the encoder frozen (pretrained,
-untrained); the encoder fine-tuned (pretrained, from scratch). Choices are made on a tenth of the training folds.
+DATA holds three sets: esc10 and arabic-speech-commands (meta.csv, opus/) and fsdd (meta.csv, flac/). For each fold, an
+encoder is pretrained without labels on the other four folds and on the training splits of the two speech sets. Then
+`bridle crossval` compares on the folds: log-mel statistics; the frozen encoder, pretrained and untrained; the
+fine-tuned encoder, pretrained and from scratch. Choices are made on a tenth of the training folds.
 
-What is finished is not done again. Results: WORK/{logmel,probe,probe-untrained,finetune,scratch}/crossval.csv.
+Finished runs are not repeated. Results: WORK/{logmel,probe,probe-untrained,finetune,scratch}/crossval.csv.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UPDATES = 1600
 PRETRAINING = (
     "task.max_sample_size=80000",
     "dataset.batch_size=64",
-    "dataset.max_tokens=960000",  # 60 s of sound an update
+    "dataset.max_tokens=960000",  # 60 s of sound per update
     "model.patch_size=[16,16]",
     f"model.stages=[{{kind: encoder, updates: {UPDATES}, lr: 1.0e-3, warmup_updates: 150}}]",
     "checkpoint.save_interval_updates=400",
@@ -41,27 +41,27 @@ FINETUNING = (
 
 
 def prepare(data: Path, work: Path) -> list[str]:
-    """Decode all sounds, write each fold's manifests for pretraining, and return the names of the folds."""
+    """Decode all sounds, write the manifests for pretraining on each fold, and return the names of the folds."""
     tables = {name: read_table(data / name / "meta.csv") for name in SETS}
     sounds = work / "sounds"
     for name, kind in SETS.items():
         decode([data / name / kind / f"{row['name']}.{kind}" for row in tables[name]], sounds / name)
 
-    def of(name: str, split: str) -> list[str]:
+    def files(name: str, split: str) -> list[str]:
         return [f"{name}/{row['name']}.wav" for row in tables[name] if row["split"] == split]
 
-    speech = of("arabic-speech-commands", "train") + of("fsdd", "train")
+    speech = files("arabic-speech-commands", "train") + files("fsdd", "train")
     folds = sorted({row["fold"] for row in tables["esc10"]})
     for fold in folds:
         others = [f"esc10/{row['name']}.wav" for row in tables["esc10"] if row["fold"] != fold]
         folder = work / "pretraining" / f"fold{fold}"
         write_manifest(folder / "train.tsv", sounds, others + speech)
-        write_manifest(folder / "valid.tsv", sounds, of("arabic-speech-commands", "val")[::4])
+        write_manifest(folder / "valid.tsv", sounds, files("arabic-speech-commands", "val")[::4])
     return folds
 
 
 def pretrain(work: Path, fold: str, seed: int, threads: int) -> Path:
-    """The encoder of a fold."""
+    """Pretrain the encoder of a fold; return the folder of its checkpoints."""
     folder = work / "pretraining" / f"fold{fold}"
     own = [f"common.seed={seed}", f"task.data={folder}", *measure_statistics(folder / "train.tsv")]
     checkpoints = train(folder, "pretraining/small", [*PRETRAINING, *own], threads)
@@ -70,19 +70,19 @@ def pretrain(work: Path, fold: str, seed: int, threads: int) -> Path:
 
 
 def crossvalidate(data: Path, work: Path, seed: int, folds: list[str]) -> None:
-    """All comparisons, one after the other."""
+    """Run all comparisons in turn."""
     checkpoint = str(work / "pretraining" / "fold{fold}" / "checkpoints" / "checkpoint_last.pt")
     probe = ["--checkpoint", checkpoint, "--layers", "3,4,5,6", "--chunk-seconds", "5"]
     finetune = ["--mode", "finetune", "--checkpoint", checkpoint]
     overrides = ["--", f"common.seed={seed}", *FINETUNING]
-    compared = {
+    comparisons = {
         "logmel": ["--mode", "logmel"],
         "probe": probe,
         "probe-untrained": [*probe, "--untrained"],
         "finetune": [*finetune, *overrides],
         "scratch": [*finetune, "--untrained", *overrides],
     }
-    for name, arguments in compared.items():
+    for name, arguments in comparisons.items():
         print(f"\n{name}", flush=True)
         table, sounds = str(data / "esc10" / "meta.csv"), str(work / "sounds" / "esc10")
         own = ["--out", str(work / name), "--seed", str(seed), "--folds", *folds]
@@ -90,13 +90,13 @@ def crossvalidate(data: Path, work: Path, seed: int, folds: list[str]) -> None:
 
 
 def main() -> None:
-    """Pretrain, then compare."""
+    """Pretrain on each fold, then compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folds", nargs="+", default=[], help="these only")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each (1: two threads)")
+    parser.add_argument("--folds", nargs="+", default=[], help="only these folds")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs with one thread each (1: two threads)")
     args = parser.parse_args()
     data, work = args.data.resolve(), args.work.resolve()
     folds = args.folds or prepare(data, work)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runs import bridle, measure_statistics
-from study import Study, arguments, compare
+from study import Study, argument_parser, compare
 
 UPDATES = {"clothing": (1200, 100, 400), "digits": (600, 100, 300)}  # encoder, tokenizer, fine-tuning
 # Mirroring a digit or cropping it tightly can change its class.
@@ -41,7 +41,7 @@ def write_digits(folder: Path) -> None:
 
 def main() -> None:
     """Write manifests, then compare."""
-    parser = arguments(__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("set", choices=list(UPDATES))
     parser.add_argument("data", type=Path, nargs="?", help="folder of the set clothing")
     args = parser.parse_args()
@@ -59,12 +59,12 @@ def main() -> None:
     validation = f"dataset.validate_interval_updates={UPDATES[args.set][0] // 3}"
     pretraining = [*statistics, *OVERRIDES[args.set], *PATCHES[args.set], validation, *args.overrides]
 
-    def make(threads: int) -> Study:
+    def make_study(threads: int) -> Study:
         sets = {"classes": labelled}
         finetuning = ["dataset.validate_interval=2", *OVERRIDES[args.set]]
         return Study(work, "images", unlabelled, sets, pretraining, finetuning, UPDATES[args.set], threads)
 
-    compare(make, args)
+    compare(make_study, args)
 
 
 if __name__ == "__main__":

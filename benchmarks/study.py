@@ -1,10 +1,10 @@
-"""What pretraining on images or videos is worth: the comparison that :mod:`images` and :mod:`moving_digits` share.
+"""Effect of pretraining on images or videos: the comparison that :mod:`images` and :mod:`moving_digits` share.
 
-For every method and seed an encoder is pretrained without labels and then a tokenizer on it; `bridle probe` compares
-the frozen encoder with the same one untrained and with histograms of colours and edges; and the encoder is fine-tuned
-on the labels, beside one from scratch. Choices are made on validation data, the test data is used once.
+For every method and seed, an encoder and then its tokenizer are pretrained without labels. `bridle probe` compares the
+frozen encoder with the untrained one and with histograms of colours and edges. Then the encoder is fine-tuned on the
+labels and compared with training from scratch. Choices are made on validation data; the test data is used once.
 
-What is finished is not done again.
+Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Study:
     """A comparison.
 
     Attributes:
-        work: gets the runs: ``{method}-{seed}``, ``{method}-{seed}-fine-tuned``, ``scratch-{seed}``.
-        examples: ``images`` or ``video``.
-        unlabelled: data folder of pretraining.
-        labelled: data folders of probes and fine-tuning, by name.
+        work: folder of the runs: ``{method}-{seed}``, ``{method}-fine-tuned-{seed}-{name}``, ``scratch-{seed}-{name}``.
+        examples: folder of the configurations in ``examples``: ``images`` or ``video``.
+        unlabelled: data folder for pretraining.
+        labelled: name -> data folder for probes and fine-tuning.
         pretraining, finetuning: overrides.
-        updates: of the encoder, of the tokenizer and of fine-tuning.
-        threads: of each run.
+        updates: of the encoder, the tokenizer and fine-tuning.
+        threads: per run.
     """
 
     work: Path
@@ -48,7 +48,7 @@ class Study:
     threads: int
 
     def pretrain(self, method: str, seed: int) -> Path:
-        """One run; its last checkpoint."""
+        """Pretrain encoder and tokenizer; return the last checkpoint."""
         encoder, tokenizer, _ = self.updates
         stages = [
             f"{{kind: encoder, updates: {encoder}, lr: 1.0e-3, warmup_updates: {encoder // 10}}}",
@@ -60,14 +60,14 @@ class Study:
         return folder / "checkpoint_last.pt"
 
     def perplexities(self, method: str, seed: int) -> dict[Row, float]:
-        """Perplexity of each level's codes when the tokenizer's stage ended, as it was logged."""
+        """Logged perplexity of each level's codes at the end of the tokenizer stage."""
         records = read_log(self.work / f"{method}-{seed}" / "stdout.log")
         values = [record.values for record in records if record.split == "train"][-1]
         by_level = {name: value for name, value in sorted(values.items()) if name.startswith("perplexity_")}
         return {("perplexity", f"level {name.removeprefix('perplexity_')}"): value for name, value in by_level.items()}
 
     def probe(self, checkpoint: Path, method: str, seed: int) -> dict[Row, float]:
-        """Test accuracy of every row of ``bridle probe``, by labels, features, pooling and kind of probe."""
+        """Test accuracies of ``bridle probe``, by label set, features, pooling and kind of probe."""
         results = {}
         for name, data in self.labelled.items():
             out = self.work / f"{method}-{seed}" / f"probe-{name}"
@@ -79,7 +79,7 @@ class Study:
         return results
 
     def finetune(self, checkpoint: Path, name: str, seed: int, from_scratch: bool = False) -> dict[Row, float]:
-        """Test accuracy after fine-tuning, by labels."""
+        """Test accuracy after fine-tuning, by label set."""
         updates = self.updates[2]
         length = (f"optimization.max_update={updates}", f"lr_scheduler.warmup_updates={updates // 10}")
         results = {}
@@ -91,7 +91,7 @@ class Study:
         return results
 
     def run(self, method: str, seed: int) -> dict[Row, float]:
-        """All of a method and a seed; training from scratch belongs to the first method."""
+        """All results of a method and seed. The first method includes training from scratch."""
         checkpoint = self.pretrain(method, seed)
         results = {(method, *row): value for row, value in self.perplexities(method, seed).items()}
         results |= {(method, *row): value for row, value in self.probe(checkpoint, method, seed).items()}
@@ -102,28 +102,28 @@ class Study:
         return results
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The arguments of every study."""
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line arguments that all studies share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each (1: two threads)")
-    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of pretraining's configuration")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs with one thread each (1: two threads)")
+    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides for pretraining")
     return parser
 
 
-def compare(make: Callable[[int], Study], args: argparse.Namespace) -> None:
-    """Run all methods and seeds, ``make(threads)`` being the study, and print mean and deviation of every row."""
+def compare(make_study: Callable[[int], Study], args: argparse.Namespace) -> None:
+    """Run ``make_study(threads)`` for all methods and seeds, and print mean and deviation of each result."""
     import bridle_fairseq
 
     bridle_fairseq.register()
-    study = make(1 if args.jobs > 1 else 2)
+    study = make_study(1 if args.jobs > 1 else 2)
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = [pool.submit(study.run, method, seed) for seed in args.seeds for method in args.methods]
-        found = [job.result() for job in jobs]
+        finished = [job.result() for job in jobs]
     rows: dict[Row, list[float]] = {}
-    for results in found:
+    for results in finished:
         for row, value in results.items():
             rows.setdefault(row, []).append(value)
     for row, values in sorted(rows.items()):
