@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""AudioSet: manifests and labels from its csv files and whichever clips you have.
+"""AudioSet: write manifests and labels from its csv files, for the clips that you have.
 
-Takes the folder with the clips, ``class_labels_indices.csv``, and segment lists such as
-``balanced_train_segments.csv`` and ``eval_segments.csv``. A clip's file may be named after its YouTube id alone, with a
-``Y`` in front, or with the start (and end) of the segment in seconds or milliseconds behind: ``ID``, ``YID``,
+The source is the folder (or stored .zip) with the clips. Also needed are ``class_labels_indices.csv`` and segment lists
+such as ``balanced_train_segments.csv`` and ``eval_segments.csv``. A file is named after the YouTube id of its clip,
+optionally with a leading ``Y`` and with the start (and end) of the segment in seconds or milliseconds: ``ID``, ``YID``,
 ``ID_30``, ``ID_30.000``, ``ID_30000``, ``ID_30_40``, ``ID_30.000_40.000``, ``ID_30000_40000``.
 """
 
@@ -17,6 +17,7 @@ from bridle_fairseq.prepare.tables import Entry, match, read_segments
 
 
 def file_names(segment):
+    """Possible names of a segment's file, without extension."""
     name, start, end = segment
     ends = [""]
     for write in ("{:.0f}".format, "{:.3f}".format, lambda seconds: f"{1000 * seconds:.0f}"):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""ESC-50: manifests of its five folds (``fold1/train.tsv``, ``fold1/valid.tsv``...) and of all clips for pretraining.
+"""ESC-50: write manifests and labels of its five folds and of all clips.
 
-Takes the folder of the data set as it is distributed, with ``audio/`` and ``meta/esc50.csv``.
+The source is the folder of the data set as it is distributed, with ``audio/`` and ``meta/esc50.csv``. Folds are in
+``fold1/train.tsv``, ``fold1/valid.tsv`` and so on. ``train.tsv`` and ``valid.tsv`` hold all clips, for pretraining.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Manifests and labels of images in folders of their classes, as torchvision's ImageFolder and ImageNet-1K have them.
+"""Images in class folders, as in ImageNet-1K and torchvision's ImageFolder: write manifests and labels.
 
-Takes a folder (or stored .zip) with ``train/CLASS/x.jpg`` and ``val/CLASS/y.jpg``, or with ``CLASS/x.jpg`` alone; where
-there is no folder ``val`` or ``valid``, a random share of the training images is for validation. ``--names`` gives
-classes names that people read: lines ``n01440764 tench, Tinca tinca``, as in ImageNet's ``LOC_synset_mapping.txt``.
+The source is a folder (or stored .zip) with ``train/CLASS/x.jpg`` and ``val/CLASS/y.jpg``, or with ``CLASS/x.jpg``.
+Without a folder ``val`` or ``valid``, a random share of the training images is used for validation. ``--names`` gives
+the classes readable names, from lines ``n01440764 tench, Tinca tinca`` as in ImageNet's ``LOC_synset_mapping.txt``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Kinetics, and videos laid out or listed like it: manifests with the number of frames of each file, and labels.
+"""Kinetics, and other videos with the same layout or lists: write manifests (sizes in frames) and labels.
 
-Takes the folder (or stored .zip) with the files and, if there are, lists of them: Kinetics' own csv files (columns
-label, youtube_id, time_start, time_end, for files called ID_000010_000020.mp4 or ID.mp4), csv files with the columns
-path and label, or lines ``path label``. Without lists, files lie in folders of their classes: class/x.mp4, or
-train/class/x.mp4 and val/class/y.mp4. Where nothing is for validation, a random share of the clips is.
+The source is the folder (or stored .zip) with the files. Lists of clips are optional. A list is one of Kinetics' own
+csv files (columns label, youtube_id, time_start, time_end, for files named ID_000010_000020.mp4 or ID.mp4), a csv with
+the columns path and label, or lines ``path label``. Without lists, the folder of a file is its class: class/x.mp4, or
+train/class/x.mp4 and val/class/y.mp4. Without a validation split, a random share of the clips is used for validation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bridle_fairseq.prepare.tables import match
 
 def main(args):
     lists = {"train": args.train, "valid": args.valid, "test": args.test}
-    entries = read_lists(lists)
+    listed = read_lists(lists)
     scan = scan_source(args.source, args.dest, modality="video")
-    found = match(scan, entries, clip_names) if entries else folder_entries(scan, args.valid_percent, args.seed)
-    labelled_corpus(scan, found, args.valid_percent, args.seed).write(args.dest)
+    entries = match(scan, listed, clip_names) if listed else folder_entries(scan, args.valid_percent, args.seed)
+    labelled_corpus(scan, entries, args.valid_percent, args.seed).write(args.dest)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Speech Commands: manifests and labels of its own train, valid and test split.
+"""Speech Commands: write manifests and labels of its own train, valid and test split.
 
-Takes the folder of the data set as it is distributed: a folder for each word, ``validation_list.txt`` and
-``testing_list.txt``. The recordings of ``_background_noise_`` are left out.
+The source is the folder of the data set as it is distributed: a folder for each word, ``validation_list.txt`` and
+``testing_list.txt``. The recordings of ``_background_noise_`` are not used.
 """
 
 from __future__ import annotations

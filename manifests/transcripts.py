@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""Speech with transcripts: manifests, the symbols of each row, their dictionary, and words, for the task bridle_ctc.
+"""Speech with transcripts, for the task bridle_ctc: write manifests, symbols and words of each row, and a dictionary.
 
-Takes the folder (or stored .zip) with the files and a csv (columns ``file`` and ``transcript``, or others given below,
-and ``split`` if it says the splits); or, without a csv, a folder with LibriSpeech's ``*.trans.txt`` files, whose
-``train-...``, ``dev-...`` and ``test-...`` folders become train, valid and test, unless --split says otherwise:
+The source is a folder (or stored .zip) with the files. Transcripts come from a csv with the columns ``file`` and
+``transcript`` (or those named below), and ``split`` if it defines the splits. Without a csv they come from
+LibriSpeech's ``*.trans.txt`` files in the folder. Then folders ``train-...``, ``dev-...`` and ``test-...`` become
+train, valid and test, unless --split names the folders of each split:
 
     python manifests/transcripts.py LibriSpeech --dest OUT --split train=train-clean-100 --split valid=dev-clean
 
-Symbols are letters (OUT/train.ltr, OUT/dict.ltr.txt), or with --units spm the pieces of a SentencePiece model that is
-trained on the training texts (OUT/train.spm, OUT/dict.spm.txt, OUT/spm.model). Both dictionaries are fairseq's.
+Symbols are letters (OUT/train.ltr, OUT/dict.ltr.txt) or, with --units spm, pieces of a SentencePiece model that is
+trained on the training transcripts (OUT/train.spm, OUT/dict.spm.txt, OUT/spm.model). Dictionaries are in fairseq's
+format.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-from bridle_fairseq.data.utils.files import atomic_binary
 
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
 from bridle_fairseq.prepare.corpus import Corpus, run_script, scan_source, script_parser, splits_of
@@ -30,6 +30,7 @@ from bridle_fairseq.prepare.transcripts import (
 )
 from bridle_fairseq.units.sentencepiece import Pieces, train_on_text
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_binary
 
 MODEL = "spm.model"
 
@@ -46,27 +47,27 @@ def main(args):
     _, splits = splits_of(scan, [None if t is None else t.split for t in texts], args.valid_percent, args.seed)
     if "train" not in splits and not args.like:
         raise InputError(f"splits {', '.join(splits)}; expected train among them, or --like with its dictionary")
-    parts = {split: [texts[row] for row in rows] for split, rows in splits.items()}
-    spell, vocabulary = symbols_of(args, [text.words for text in parts.get("train", [])])
-    for split, of_split in parts.items():
+    split_texts = {split: [texts[row] for row in rows] for split, rows in splits.items()}
+    spell, vocabulary = symbols_of(args, [text.words for text in split_texts.get("train", [])])
+    for split, of_split in split_texts.items():
         write_symbols(args.dest, split, of_split, spell, vocabulary)
     Corpus(scan, splits, annotation="transcript").write(args.dest)
     print(f"{vocabulary.source}: {len(vocabulary)} symbols with the four special ones")
 
 
 def folders_of(options):
-    """--split NAME=FOLDER,FOLDER as name -> folders."""
-    found = {}
+    """Parse options --split NAME=FOLDER,FOLDER to name -> folders."""
+    folders_by_split = {}
     for option in options:
         name, equals, folders = option.partition("=")
         if not (name and equals and folders):
             raise InputError(f"--split {option}; expected NAME=FOLDER, such as train=train-clean-100")
-        found.setdefault(name, []).extend(folders.split(","))
-    return found
+        folders_by_split.setdefault(name, []).extend(folders.split(","))
+    return folders_by_split
 
 
 def checked(text, args):
-    """A text as it will be spelled; None for an empty one that is to be left out."""
+    """A normalized transcript, or None if it is empty and --skip-empty is set."""
     words = normalized(text.words, args.case, args.drop_punctuation)
     if not words and args.skip_empty:
         print(f"left out: {text.source}: an empty transcript", file=sys.stderr)
@@ -80,7 +81,7 @@ def checked(text, args):
 
 
 def symbols_of(args, training_texts):
-    """What spells a text, and the dictionary: made of the training texts, or those of an earlier preparation."""
+    """The function that spells a transcript, and the dictionary: new ones, or with --like those of another folder."""
     folder = args.like or args.dest
     model = Path(folder, MODEL)
     if not args.like:
@@ -107,12 +108,18 @@ if __name__ == "__main__":
     parser.add_argument("--name-column", metavar="NAME", help="column that names the file")
     parser.add_argument("--text-column", metavar="NAME", help="column with the transcript")
     parser.add_argument(
-        "--split", action="append", default=[], metavar="NAME=FOLDER", help="LibriSpeech: folders of a split, by commas"
+        "--split",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="LibriSpeech: comma-separated folders of a split",
     )
     parser.add_argument("--units", choices=list(WORD_MARKS), default="ltr", help="letters or pieces (%(default)s)")
-    parser.add_argument("--vocab-size", type=int, default=1000, metavar="N", help="spm: pieces, at most (%(default)s)")
-    parser.add_argument("--like", metavar="DIR", help="take the dictionary (and model) of an earlier preparation")
+    parser.add_argument(
+        "--vocab-size", type=int, default=1000, metavar="N", help="spm: largest number of pieces (%(default)s)"
+    )
+    parser.add_argument("--like", metavar="DIR", help="use the dictionary (and model) of this folder")
     parser.add_argument("--case", choices=["keep", "upper", "lower"], default="keep", help="of letters (%(default)s)")
-    parser.add_argument("--drop-punctuation", action="store_true", help="leave out marks but the apostrophe")
-    parser.add_argument("--skip-empty", action="store_true", help="leave out files whose transcript is empty")
+    parser.add_argument("--drop-punctuation", action="store_true", help="remove all punctuation but the apostrophe")
+    parser.add_argument("--skip-empty", action="store_true", help="skip files with an empty transcript")
     sys.exit(run_script(main, parser.parse_args()))

@@ -16,7 +16,7 @@ import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modalities import CLASSES, modality_named
+from bridle_fairseq.data.modalities import modality_named
 from bridle_fairseq.prepare.scan import Scan, find_files, read_sizes
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError
@@ -214,20 +214,16 @@ def _numbers(entry: Entry, classes: Classes) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def script_parser(description: str, random_split: bool = True, modality: bool = False) -> argparse.ArgumentParser:
+def script_parser(description: str, random_split: bool = True) -> argparse.ArgumentParser:
     """Parser with the arguments of all scripts in ``manifests/``.
 
     Args:
         description: of the script.
         random_split: add the options of a random validation split.
-        modality: add ``--modality``.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="DIR", help="folder with the files, or a stored .zip of them")
     parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; made if missing")
-    if modality:
-        choices = list(CLASSES)
-        parser.add_argument("--modality", choices=choices, default="audio", help="what the files are (%(default)s)")
     if random_split:
         parser.add_argument("--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation (0.05)")
         parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")

@@ -70,6 +70,14 @@ def test_labels_splits_and_folds(sounds, tmp_path):
     assert len(Manifest.read(out / "train.tsv")) + len(Manifest.read(out / "valid.tsv")) == 10
 
 
+def test_several_classes_in_a_cell(sounds, tmp_path):
+    (tmp_path / "t.csv").write_text("file,tags,split\nclip 0.wav,x;y,train\nclip 1.wav,,valid\n")
+    command = ["manifest", str(sounds), "--dest", str(tmp_path / "out"), "--labels", str(tmp_path / "t.csv")]
+    assert main([*command, "--label-column", "tags", "--label-separator", ";"]) == 0
+    assert (tmp_path / "out" / "train.lbl").read_text() == "x,y\n"
+    assert (tmp_path / "out" / "valid.lbl").read_text() == "\n"
+
+
 @pytest.mark.parametrize(
     "arguments,said",
     [

@@ -1,4 +1,4 @@
-"""The script for Kinetics, on small copies of its layouts."""
+"""manifests/kinetics.py, on small copies of its layouts."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def labelled(folder, split):
     return {name: (size, [classes.names[n] for n in labels[row]]) for row, (name, size) in enumerate(manifest)}
 
 
-def test_class_folders_and_files_that_are_no_videos(tmp_path):
+def test_class_folders_with_unreadable_files(tmp_path):
     source, dest = tmp_path / "in", tmp_path / "out"
     for number, name in enumerate(("train/dog/a.mp4", "train/cat/b.mkv", "val/dog/c.mp4"), start=3):
         video(source / name, number)
@@ -55,7 +55,7 @@ def test_class_folders_and_files_that_are_no_videos(tmp_path):
     assert "bad.mp4'\tnot readable as video: invalid data" in skipped and "empty.webm'\tempty file" in skipped
 
 
-def test_kinetics_own_lists(tmp_path):
+def test_official_lists(tmp_path):
     source, dest = tmp_path / "in", tmp_path / "out"
     for number, name in enumerate(("-AbCdEfGhI__000010_000020.mp4", "k400/abcdefghijk.mp4", "unlisted.mp4"), start=3):
         video(source / name, number)

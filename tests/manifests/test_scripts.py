@@ -1,4 +1,4 @@
-"""The scripts in manifests/, on small copies of the layouts they are for."""
+"""The scripts in manifests/, on small copies of the data sets' layouts."""
 
 import importlib.util
 import sys
@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parents[2] / "manifests"
 
 @pytest.fixture
 def sounds(tmp_path):
-    """Make sound files of these names below tmp_path / "in"."""
+    """Write audio files with these names below tmp_path / "in"."""
 
     def make(*names):
         for name in names:
@@ -31,7 +31,7 @@ def sounds(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run a script as a user would and give its exit code; what it writes is in tmp_path / "out"."""
+    """Run a script from its command line; returns the exit code. It writes to tmp_path / "out"."""
 
     def script(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--dest", str(tmp_path / "out")])
@@ -49,23 +49,6 @@ def labelled(folder, split):
     manifest = Manifest.read(folder / f"{split}.tsv")
     labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
     return {name: [classes.names[number] for number in labels[row]] for row, (name, _) in enumerate(manifest)}
-
-
-def test_a_folder_for_each_class(sounds, run, tmp_path):
-    source = sounds(*(f"{word}/{n}.wav" for word in ("dog", "cat") for n in range(4)), "loose.wav")
-    assert run("folder", source, "--valid-percent", "0.25") == 0
-    train, valid = (labelled(tmp_path / "out", split) for split in ("train", "valid"))
-    assert len(train) == 6 and len(valid) == 2
-    assert all(classes == [name.split("/")[0]] for name, classes in {**train, **valid}.items())
-
-
-def test_a_table(sounds, run, tmp_path):
-    source = sounds("a.wav", "b.wav", "c.wav")
-    (tmp_path / "t.csv").write_text("file,tags,split\na.wav,x;y,train\nb.wav,,valid\n")
-    assert run("table", source, tmp_path / "t.csv", "--label-column", "tags", "--label-separator", ";") == 0
-    assert labelled(tmp_path / "out", "train") == {"a.wav": ["x", "y"]}
-    assert labelled(tmp_path / "out", "valid") == {"b.wav": []}
-    assert run("table", source, tmp_path / "none.csv") == 2
 
 
 def test_esc50(sounds, run, tmp_path):
@@ -142,7 +125,19 @@ def test_imagefolder(run, tmp_path):
     assert run("imagefolder", source, "--names", tmp_path / "names.txt") == 2
 
 
-def test_the_sample_is_what_the_readers_read():
+def test_transcripts(sounds, run, tmp_path):
+    source = sounds("train-clean-100/1/2/1-2-0.flac", "dev-other/3/4/3-4-0.flac")
+    (source / "train-clean-100/1/2/1-2.trans.txt").write_text("1-2-0 AB A\n")
+    (source / "dev-other/3/4/3-4.trans.txt").write_text("3-4-0 B\n")
+    splits = ("--split", "train=train-clean-100", "--split", "valid=dev-other")
+    assert run("transcripts", source, *splits) == 0
+    assert (tmp_path / "out" / "train.ltr").read_text() == "A B | A |\n"
+    assert (tmp_path / "out" / "valid.wrd").read_text() == "B\n"
+    assert list(Manifest.read(tmp_path / "out" / "valid.tsv")) == [("dev-other/3/4/3-4-0.flac", 200)]
+    assert run("transcripts", source, "--split", "train") == 2
+
+
+def test_sample_manifest_is_readable():
     manifest = Manifest.read(SCRIPTS / "sample" / "train.tsv")
     classes = Classes.read(SCRIPTS / "sample" / "labels.csv")
     labels = Labels.read(SCRIPTS / "sample" / "train.lbl", manifest, classes)
