@@ -26,6 +26,6 @@ def print_outcome(
     if outcome.summary is not None:
         print(summary_text(outcome.summary))
     elif outcome.blocks_left is not None:
-        index, count = outcome.shard
+        shard = outcome.shard
         left = f"{outcome.blocks_left} of {len(outcome.job.blocks)} chunks are left to others"
-        print(f"{name}: shard {index} of {count} is done; {left}")
+        print(f"{name}: shard {shard.index} of {shard.count} is done; {left}")

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridle_fairseq.data.artifacts.sharding import BlockResult, ShardedJob
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """The share of a job that one process does."""
 
     index: int
@@ -76,7 +77,7 @@ def run_shard(job: ShardedJob, shard: Shard, compute: Callable[[list[int]], obje
     """
     if job.finished():
         return ShardOutcome(job, shard, was_complete=True)
-    numbers = job.missing(*shard)
+    numbers = job.missing(shard.index, shard.count)
     begun = time.monotonic()
     compute(numbers)
     seconds = time.monotonic() - begun
