@@ -1,8 +1,8 @@
-"""Probes of frozen features: logistic regression and nearest neighbours, all choices made on validation data.
+"""Probes of frozen features: logistic regression and nearest neighbours, with all choices made on validation data.
 
-Features are ``n x d`` arrays, such as :mod:`~bridle_fairseq.inference.extractors` makes. Labels are one class a row
-(``n``, numbers or strings), scored by accuracy, or any number of classes a row (``n x C`` of 0 and 1), scored by mAP:
-the mean of the average precisions of the classes that occur among the scored rows.
+Features are n x d arrays. Labels are one class per row (n, numbers or strings), scored by accuracy, or any number of
+classes per row (n x C of 0 and 1), scored by mAP: the average precision averaged over the classes that occur among the
+scored rows.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 
 from bridle_fairseq.nn.knn import Neighbours, nearest_neighbours, vote
 
-INVERSE_REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+INVERSE_REGULARIZATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
 TEMPERATURES = (0.02, 0.07, 0.2)
 
-Scorer = Callable[[np.ndarray], np.ndarray]  # standardised features n x d -> scores of the classes, n x C
+Scorer = Callable[[np.ndarray], np.ndarray]  # standardized features n x d -> class scores n x C
 Settings = dict[str, float]
-# (standardised training features, targets n x C, several classes a row, settings) -> what each of the settings gives
+# (standardized training features, targets n x C, multi-label, grid) -> the fitted classifier of each settings
 Fits = Callable[[np.ndarray, np.ndarray, bool, Sequence[Settings]], Iterable[tuple[Settings, Scorer]]]
 
 
 class Split(NamedTuple):
-    """Features (n x d) or labels (n, or n x C) of the three parts of a labelled set."""
+    """Features (n x d) or labels (n, or n x C) of three splits."""
 
     train: np.ndarray
     valid: np.ndarray
@@ -35,18 +35,18 @@ class Split(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """The score of the test part, and what was chosen on the validation part."""
+    """The score on the test split, and what was chosen on the validation split."""
 
     score: float
-    interval: tuple[float, float] | None  # of the score, from resampled test rows
+    interval: tuple[float, float] | None  # of the score, by bootstrap
     valid_score: float
     candidate: Any
     settings: Settings
-    of_candidates: dict[Any, float]  # the best validation score of each candidate
+    candidate_scores: dict[Any, float]  # the best validation score of each candidate
 
 
 class _Trial(NamedTuple):
-    key: tuple[float, float]  # validation score, and at a draw the likelihood
+    key: tuple[float, float]  # validation score; at ties, validation likelihood
     candidate: Any
     settings: Settings
     scorer: Scorer
@@ -55,20 +55,20 @@ class _Trial(NamedTuple):
 def linear_probe(
     candidates: Mapping[Any, Split],
     labels: Split,
-    inverse_regularisations: Sequence[float] = INVERSE_REGULARISATIONS,
+    inverse_regularizations: Sequence[float] = INVERSE_REGULARIZATIONS,
     **options: Any,
 ) -> ProbeResult:
-    """Fit a logistic regression to each candidate's training features and test the one that validates best.
+    """Fit a logistic regression to each candidate's training features, and test the one that validates best.
+
+    The validation score decides; at ties, the validation likelihood. The test split is used once, at the end.
 
     Args:
-        candidates: name (such as the encoder's layer) -> features; all have the rows of ``labels``.
+        candidates: name (such as the layer of the encoder) -> features of the rows of ``labels``.
         labels: see the module.
-        inverse_regularisations: the values of scikit-learn's ``C`` to choose from.
+        inverse_regularizations: values of scikit-learn's ``C`` to choose from.
         options: see :func:`_probe`.
-
-    The validation score decides, at a draw the validation likelihood. The test part is looked at once, at the end.
     """
-    return _probe(candidates, labels, _linear_fits, [{"C": value} for value in inverse_regularisations], **options)
+    return _probe(candidates, labels, _linear_fits, [{"C": value} for value in inverse_regularizations], **options)
 
 
 def knn_probe(
@@ -78,13 +78,13 @@ def knn_probe(
     temperatures: Sequence[float] = TEMPERATURES,
     **options: Any,
 ) -> ProbeResult:
-    """Classify by the nearest training rows (cosine of standardised features); test what validates best.
+    """Classify by the nearest training rows (cosine of standardized features), and test what validates best.
 
     Args:
         candidates: as in :func:`linear_probe`.
         labels: see the module.
-        neighbours: numbers of neighbours to choose from; those above the number of training rows are left out.
-        temperatures: to choose from, see :func:`bridle_fairseq.nn.knn.vote`.
+        neighbours: numbers of neighbours to choose from; those above the number of training rows are ignored.
+        temperatures: to choose from; see :func:`bridle_fairseq.nn.knn.vote`.
         options: see :func:`_probe`.
     """
     counts = [k for k in neighbours if k <= len(labels.train)] or [len(labels.train)]
@@ -104,62 +104,65 @@ def _probe(
     """Try all settings on all candidates, and test what validates best.
 
     Args:
-        fits: the classifier.
-        grid: settings of it to choose from.
-        refit: before the test, fit what was chosen to the training and validation parts together.
-        resamples: times that the test rows are drawn anew, with replacement, for a 95 % interval; 0: none.
-        seed: of those draws.
+        candidates, labels: see :func:`linear_probe`.
+        fits: fits the classifier.
+        grid: settings of the classifier to choose from.
+        refit: before the test, fit the chosen classifier to the training and validation splits together.
+        resamples: bootstrap resamples of the test rows, for a 95 % interval; 0: no interval.
+        seed: of the resamples.
     """
     targets = _targets(labels)
     multi = labels.train.ndim == 2
     best: _Trial | None = None
-    of_candidates: dict[Any, float] = {}
+    candidate_scores: dict[Any, float] = {}
     for name, features in candidates.items():
-        scaled = _standardised(features.train, features)
+        scaled = _standardized(features.train, features)
         for settings, scorer in fits(scaled.train, targets.train, multi, grid):
             scores = scorer(scaled.valid)
             key = score_of(scores, targets.valid, multi), _likelihood(scores, targets.valid, multi)
-            of_candidates[name] = max(of_candidates.get(name, 0.0), key[0])
+            candidate_scores[name] = max(candidate_scores.get(name, 0.0), key[0])
             if best is None or key > best.key:
                 best = _Trial(key, name, settings, scorer)
     assert best is not None
     chosen, scorer, by = candidates[best.candidate], best.scorer, candidates[best.candidate].train
     if refit:
-        known = multi | targets.valid.any(1)  # nothing is learned from a row of a class that training does not have
+        known = multi | targets.valid.any(1)  # not rows of a class that the training split does not have
         by = np.concatenate([chosen.train, chosen.valid[known]])
         both = np.concatenate([targets.train, targets.valid[known]])
-        ((_, scorer),) = fits(_standardised(by, Split(by, by[:0], by[:0])).train, both, multi, [best.settings])
-    scores = scorer(_standardised(by, chosen).test)
+        ((_, scorer),) = fits(_standardized(by, Split(by, by[:0], by[:0])).train, both, multi, [best.settings])
+    scores = scorer(_standardized(by, chosen).test)
     score = score_of(scores, targets.test, multi)
     interval = bootstrap(scores, targets.test, multi, resamples, seed) if resamples else None
-    return ProbeResult(score, interval, best.key[0], best.candidate, dict(best.settings), of_candidates)
+    return ProbeResult(score, interval, best.key[0], best.candidate, dict(best.settings), candidate_scores)
 
 
 def _targets(labels: Split) -> Split:
-    """Labels as n x C of 0 and 1; a class that training does not have is none of them, and never told."""
+    """Labels as n x C of 0 and 1. A class that the training split does not have is no column: it is always an error."""
     if labels.train.ndim == 2:
         return Split(*(part.astype(np.float32) for part in labels))
     classes = np.unique(labels.train)
     return Split(*((part[:, None] == classes).astype(np.float32) for part in labels))
 
 
-def _standardised(by: np.ndarray, features: Split) -> Split:
+def _standardized(by: np.ndarray, features: Split) -> Split:
     mean, deviation = by.mean(axis=0), np.maximum(by.std(axis=0), 1e-6)
     return Split(*((part - mean) / deviation for part in features))
 
 
 def score_of(scores: np.ndarray, targets: np.ndarray, multi: bool) -> float:
-    """Accuracy, or with several classes a row mAP, of scores n x C."""
+    """Accuracy (multi-label: mAP) of scores n x C."""
     if not multi:
         return float(targets[np.arange(len(scores)), scores.argmax(1)].mean(dtype=np.float64))
     from sklearn.metrics import average_precision_score
 
-    there = np.flatnonzero(targets.any(0))
-    return float(np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in there])) if len(there) else 0.0
+    present = np.flatnonzero(targets.any(0))
+    if not len(present):
+        return 0.0
+    return float(np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in present]))
 
 
 def _likelihood(scores: np.ndarray, targets: np.ndarray, multi: bool) -> float:
-    """Mean log likelihood of the classes there are; of a row without a known one, nothing."""
+    """Mean log likelihood of the true classes; rows of unknown classes are ignored."""
     log = np.log(np.clip(scores, 1e-12, 1.0))
     if multi:
         log = np.where(targets > 0, log, np.log(np.clip(1 - scores, 1e-12, 1.0)))
@@ -169,10 +172,10 @@ def _likelihood(scores: np.ndarray, targets: np.ndarray, multi: bool) -> float:
 
 
 def bootstrap(scores: np.ndarray, targets: np.ndarray, multi: bool, resamples: int, seed: int) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the score over as many rows drawn with replacement."""
+    """The 2.5th and 97.5th percentile of the score over bootstrap resamples of the rows."""
     rng = np.random.default_rng(seed)
-    drawn = (rng.integers(len(scores), size=len(scores)) for _ in range(resamples))
-    values = [score_of(scores[rows], targets[rows], multi) for rows in drawn]
+    samples = (rng.integers(len(scores), size=len(scores)) for _ in range(resamples))
+    values = [score_of(scores[rows], targets[rows], multi) for rows in samples]
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
@@ -180,10 +183,10 @@ def bootstrap(scores: np.ndarray, targets: np.ndarray, multi: bool, resamples: i
 def _linear_fits(
     features: np.ndarray, targets: np.ndarray, multi: bool, grid: Sequence[Settings]
 ) -> Iterator[tuple[Settings, Scorer]]:
-    """Logistic regressions; one for each class where rows are not of exactly one."""
+    """A logistic regression for each settings; multi-label: one per class."""
     basis = None
     if features.shape[1] > len(features):
-        # The solution lies in the span of the rows: the same one, from as many features as there are rows.
+        # The solution lies in the span of the rows, so as many features as there are rows give the same one.
         basis = np.linalg.qr(features.T)[0]
         features = features @ basis
     columns = list(targets.T > 0) if multi else [targets.argmax(1)]
@@ -193,16 +196,16 @@ def _linear_fits(
 
 
 def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Any:
-    """A fitted scikit-learn model; of labels that are all the same, which need none, that label."""
+    """A fitted scikit-learn model; if all labels are equal, that label."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     if labels.min() == labels.max():
         return float(labels[0])
-    # The products are small: a second thread waits more than it works, and made the fits many times slower.
+    # The matrix products are small: with a second thread the fits are many times slower.
     with warnings.catch_warnings(), threadpool_limits(1):
-        # a fit that stops at the limit is as good a candidate as any: validation judges it
+        # a fit that stops at max_iter is a valid candidate: the validation score decides
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(features, labels)
 
@@ -223,7 +226,7 @@ def _linear_scorer(fitted: Sequence[Any], basis: np.ndarray | None, multi: bool)
 def _knn_fits(
     features: np.ndarray, targets: np.ndarray, multi: bool, grid: Sequence[Settings]
 ) -> Iterator[tuple[Settings, Scorer]]:
-    """Votes of the nearest rows; for the same queries they are searched once for all settings."""
+    """Votes of the nearest rows. The search is done once for all settings if the queries are the same."""
     bank, of_bank = torch.from_numpy(features).float(), torch.from_numpy(targets).float()
     most = int(max(settings["k"] for settings in grid))
     searched: list[tuple[np.ndarray, Neighbours]] = []

@@ -1,9 +1,9 @@
-"""PyTorch modules of the method: no fairseq, no files, no modality by name where a shape will do.
+"""PyTorch modules of the method, without fairseq and without files.
 
-Letters in docstrings, here and in :mod:`bridle_fairseq.quantization`:
+Symbols in docstrings, here and in :mod:`bridle_fairseq.quantization`:
 
 ==  =========================================  ==  ==========================================
-B   batch                                      D   width of a model
+B   batch                                      D   model width
 S   samples of a waveform                      K   codebooks (levels of residual quantization)
 M   frames of a spectrogram                    C   codes of a codebook
 T   patches in time                            m   soft codes of a level
@@ -11,5 +11,5 @@ F   patches in frequency                       V   visible (unmasked) patches
 N   patches, N = T * F, time-major             H   attention heads
 ==  =========================================  ==  ==========================================
 
-A ``padding_mask`` is boolean, True where there is padding, as in fairseq.
+A ``padding_mask`` is boolean and True at padding, as in fairseq.
 """

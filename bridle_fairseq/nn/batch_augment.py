@@ -1,6 +1,6 @@
-"""Augmentation of labelled batches while fine-tuning, on their device: mixup, and SpecAugment.
+"""Augmentation of batches in fine-tuning, on their device: mixup and SpecAugment.
 
-Random numbers come from torch's global generator: fairseq seeds it at every update, so a resumed run draws the same.
+Random numbers come from torch's global generator. fairseq seeds it at every update, so a resumed run draws the same.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from bridle_fairseq.nn.frontend import unit_range
 def mixup(
     source: Tensor, padding_mask: Tensor | None, target: Tensor, share: float, alpha: float
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Mix a share of the clips with another clip of the batch, and their labels alike; returns what it was given.
+    """Mix clips with another clip of the batch, and their targets with the same weight.
 
     Args:
         source: B x S waveforms, or B x 3 x sizes pixels.
         padding_mask: B x S (B x sizes) or None; a mixed clip is as long as the longer of the two.
-        target: B x classes, shares of each class.
+        target: B x classes, a distribution over the classes.
         share: probability with which a clip is mixed.
-        alpha: the first clip's weight follows Beta(alpha, alpha).
+        alpha: the weight of a clip is drawn from Beta(alpha, alpha).
+
+    Returns:
+        source, padding_mask and target after mixing.
 
     Source: mixup (arXiv 1710.09412) of waveforms as in AST (arXiv 2104.01778), which uses alpha 10 and share 0.5.
     """
@@ -43,33 +46,33 @@ def mixup(
 
 
 def _mix(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    weight = weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+    weight = weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))  # B -> B x 1 x ...
     return weight * x + (1 - weight) * x[partner]
 
 
 def spec_augment(fbank: Tensor, frame_padding: Tensor | None, max_frames: int, max_bins: int) -> Tensor:
-    """Hide one stretch of time and one of frequency in each clip: they become 0, the mean of a normalised log-mel.
+    """Mask one time span and one frequency span of each clip with 0, the mean of a normalized log-mel.
 
     Args:
         fbank: B x M x mel bins.
         frame_padding: B x M or None.
-        max_frames, max_bins: the longest stretch; its length is drawn evenly from 0 to there. Never more than half of
-            a clip or of its bins, so that something is left of a short clip.
+        max_frames, max_bins: longest span; lengths are uniform from 0 to this. At most half of the clip's frames or of
+            the bins are masked, so that short clips are not lost.
 
-    Source: SpecAugment (arXiv 1904.08779, section 2), with one mask on either axis as in AST (arXiv 2104.01778).
+    Source: SpecAugment (arXiv 1904.08779, section 2), with one mask per axis as in AST (arXiv 2104.01778).
     """
     batch, frames, bins = fbank.shape
     every = torch.full((batch,), frames, device=fbank.device)
     clip_frames = every if frame_padding is None else (~frame_padding).sum(1)
-    hidden = _stretch(clip_frames, frames, max_frames)[:, :, None]
-    hidden = hidden | _stretch(torch.full_like(every, bins), bins, max_bins)[:, None, :]
-    return fbank.masked_fill(hidden, 0.0)
+    masked = _span(clip_frames, frames, max_frames)[:, :, None]  # B x M x 1
+    masked = masked | _span(torch.full_like(every, bins), bins, max_bins)[:, None, :]  # B x M x mel bins
+    return fbank.masked_fill(masked, 0.0)
 
 
-def _stretch(sizes: Tensor, places: int, longest: int) -> Tensor:
-    """B x places, True in one random stretch of the first ``sizes`` (B) places of each row."""
+def _span(sizes: Tensor, length: int, longest: int) -> Tensor:
+    """B x length, True in one random span within the first ``sizes`` (B) positions of each row."""
     limit = (sizes // 2).clamp(max=longest)
-    length = (torch.rand(sizes.shape, device=sizes.device) * (limit + 1)).long()
-    start = (torch.rand(sizes.shape, device=sizes.device) * (sizes - length + 1)).long()
-    place = torch.arange(places, device=sizes.device)
-    return (place >= start[:, None]) & (place < (start + length)[:, None])
+    span = (torch.rand(sizes.shape, device=sizes.device) * (limit + 1)).long()
+    start = (torch.rand(sizes.shape, device=sizes.device) * (sizes - span + 1)).long()
+    position = torch.arange(length, device=sizes.device)
+    return (position >= start[:, None]) & (position < (start + span)[:, None])

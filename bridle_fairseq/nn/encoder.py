@@ -15,30 +15,30 @@ from bridle_fairseq.nn.transformer import Block, init_weights
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder makes of its patches."""
+    """Output of an :class:`Encoder`."""
 
-    x: Tensor  # B x V x D (B x N x D without a mask), normalised
-    class_token: Tensor  # B x D, normalised
-    layers: list[Tensor]  # after each block, B x V x D, not normalised; empty unless asked for
-    class_tokens: Sequence[Tensor] = ()  # after each block, B x D, likewise
+    x: Tensor  # B x V x D (B x N x D without a mask), normalized
+    class_token: Tensor  # B x D, normalized
+    layers: list[Tensor]  # output of each block, B x V x D, not normalized; empty unless requested
+    class_tokens: Sequence[Tensor] = ()  # class token after each block, B x D, not normalized
 
     def of_layer(self, number: int) -> EncoderOutput:
-        """What block ``number`` (from 1) made, as if there were no more; the last one's is normalised."""
+        """Output of block ``number`` (from 1) in place of the last one; that of the last block is normalized."""
         if number == len(self.layers):
             return EncoderOutput(self.x, self.class_token, [])
         return EncoderOutput(self.layers[number - 1], self.class_tokens[number - 1], [])
 
 
 class Encoder(nn.Module):
-    """ViT with a class token and fixed sin-cos positions of the actual grid; pre-norm.
+    """Pre-norm ViT with a class token and fixed sin-cos positions of the actual grid.
 
     Args:
         patch_dim: values of a flattened patch.
         width: D.
-        depth: blocks.
+        depth: number of blocks.
         num_heads: H; must divide ``width``.
         mlp_ratio: hidden width of the MLPs over D.
-        drop_path: that of the last block (see :class:`Block`); it rises linearly from 0 at the first one.
+        drop_path: of the last block (see :class:`Block`); it rises linearly from 0 at the first block.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         self.width, self.depth = width, depth
         self.patch_embed = nn.Linear(patch_dim, width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+        rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList([Block(width, Attention(width, num_heads), mlp_ratio, rate) for rate in rates])
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(init_weights)
@@ -75,19 +75,19 @@ class Encoder(nn.Module):
         Args:
             patches: B x N x patch_dim.
             grid: patches along each axis; their product is N.
-            padding_mask: B x N (used when all patches are encoded).
-            visible: B x V indices: only these are embedded and encoded.
-            visible_padding: B x V, True where ``visible`` is no patch.
+            padding_mask: B x N, for all patches.
+            visible: B x V indices of the patches to encode; None: all of them.
+            visible_padding: B x V, True where ``visible`` is padding.
             with_layers: also return the output of each block.
-            first: B; where each clip's grid begins along the first axis of a longer one it was cut out of (with
-                ``visible`` left out); 0 by default.
+            first: B; offset of each clip's grid along the first axis, for chunks of longer clips (without
+                ``visible``); 0 by default.
         """
         position = sincos_position(grid, self.width, like=self.class_token, first=first)
         if visible is not None:
             patches, padding_mask = gather_patches(patches, visible), visible_padding
             position = position[visible]
-        x = self.patch_embed(patches.to(self.patch_embed.weight.dtype)) + position
-        x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.patch_embed(patches.to(self.patch_embed.weight.dtype)) + position  # B x V x D
+        x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)  # B x (1 + V) x D
         if padding_mask is not None:
             padding_mask = torch.cat([padding_mask.new_zeros(x.shape[0], 1), padding_mask], dim=1)
         layers, class_tokens = [], []

@@ -1,4 +1,4 @@
-"""Log-mel filter bank as Kaldi computes it, for a padded batch at once, on the batch's device."""
+"""Kaldi-compatible log-mel filter bank for padded batches, on the batch's device."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bridle_fairseq.utils.precision import KeepsDtype
 PREEMPHASIS = 0.97
 FRAME_SHIFT_MS = 10.0
 LOW_HZ = 20.0
-MELS_OF_BAND = 32  # neighbouring filters overlap few of all bins: four small products cost a third of one
-CPU_FRAMES_AT_ONCE = 512  # intermediate results stay in a core's cache
-DEVICE_FRAMES_AT_ONCE = 2**16  # and under 1 GB elsewhere, however long the clips are
+MELS_OF_BAND = 32  # filters of a band overlap few bins: four small matrix products cost a third of a large one
+CPU_FRAMES_AT_ONCE = 512  # keeps intermediate results in a core's cache
+DEVICE_FRAMES_AT_ONCE = 2**16  # keeps intermediate results under 1 GB on other devices, for clips of any length
 Count = TypeVar("Count", int, Tensor)
 
 
 def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 160) -> Count:
-    """Frames that fit wholly into a clip (Kaldi's ``snip_edges``), at least 1: a shorter clip is zero-padded to one.
+    """Number of complete frames in a clip (Kaldi's ``snip_edges``), at least 1: shorter clips are zero-padded.
 
     Args:
-        num_samples: length of the clip in samples, a number or a tensor of them.
-        frame_length: samples of a frame, 25 ms at 16 kHz by default.
-        frame_shift: samples from one frame's start to the next, 10 ms at 16 kHz by default.
+        num_samples: length of the clip in samples, a number or a tensor.
+        frame_length: samples per frame, 25 ms at 16 kHz by default.
+        frame_shift: samples between the starts of two frames, 10 ms at 16 kHz by default.
     """
     if isinstance(num_samples, Tensor):
         return 1 + (num_samples - frame_length).clamp(min=0).div(frame_shift, rounding_mode="floor")
@@ -34,9 +34,9 @@ def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 
 
 
 def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
-    """Triangular filters, evenly spaced from 20 Hz to Nyquist in mel: num_mel_bins x (fft_length / 2 + 1).
+    """Triangular filters, equally spaced in mel from 20 Hz to Nyquist: num_mel_bins x (fft_length / 2 + 1).
 
-    The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has no weight.
+    The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has weight 0.
     """
 
     def mel(hz: float) -> float:
@@ -44,8 +44,8 @@ def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
 
     low = mel(LOW_HZ)
     step = (mel(sample_rate / 2) - low) / (num_mel_bins + 1)
-    # In float32, in this order, as torchaudio has it: where a slope starts, the last bits are 1e-4 of a log energy.
-    # On the CPU even where a model is built on torch's "meta" device, to be filled from a file: these are in no file.
+    # float32 in torchaudio's order of operations: where a slope starts, the last bits change a log energy by 1e-4.
+    # On the CPU even if the model is built on torch's "meta" device: filters are not in the file that fills the model.
     bins = torch.arange(fft_length // 2, device="cpu") * (sample_rate / fft_length)
     bins = 1127.0 * (1.0 + bins / 700.0).log()
     filters = torch.arange(num_mel_bins, device="cpu")[:, None]
@@ -55,17 +55,17 @@ def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
 
 
 def _band(filters: Tensor, first: int) -> tuple[slice, slice]:
-    """Filters from ``first`` on, and the spectrum's bins in which any of them has weight."""
+    """A band of filters from ``first`` on, and the bins of the spectrum where any of them is not 0."""
     mels = slice(first, first + MELS_OF_BAND)
     used = filters[mels].sum(0).nonzero()
     return mels, slice(int(used.min()), int(used.max()) + 1) if len(used) else slice(0, 0)
 
 
 class LogMel(KeepsDtype):
-    """Log-mel frames of waveforms in [-1, 1], equal to Kaldi's of each clip alone.
+    """Log-mel frames of waveforms in [-1, 1], equal to Kaldi's for each clip separately.
 
     The settings are those of AST and BEATs (``htk_compat``, no energy, Hanning window, no dither, DC removal and
-    pre-emphasis in every frame). Works in float32 without gradient, whatever the dtype of the surrounding model.
+    pre-emphasis in every frame). Computed in float32 without gradient, whatever the dtype of the model.
     """
 
     window: Tensor
@@ -91,19 +91,19 @@ class LogMel(KeepsDtype):
         self._bands = [_band(filters, first) for first in range(0, num_mel_bins, MELS_OF_BAND)]
 
     def frame_count(self, num_samples: Count) -> Count:
-        """Frames of a clip of so many samples: see :func:`frame_count`."""
+        """See :func:`frame_count`."""
         return frame_count(num_samples, self.frame_length, self.frame_shift)
 
     @torch.no_grad()
     def forward(self, waveform: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Log-mel frames and which of them are padding.
+        """Log-mel frames and their padding mask.
 
         Args:
             waveform: B x S, in [-1, 1].
-            padding_mask: B x S, True at padding after a clip's end; None when nothing is padded.
+            padding_mask: B x S, True after a clip's end; None without padding.
 
         Returns:
-            B x M x num_mel_bins float32, zero at padded frames; B x M, None when ``padding_mask`` is None.
+            B x M x num_mel_bins float32, zero at padding; B x M, or None if ``padding_mask`` is None.
         """
         num_clips, longest = waveform.shape
         num_samples = torch.full((num_clips,), longest, device=waveform.device)
@@ -120,49 +120,48 @@ class LogMel(KeepsDtype):
         return log_mel, None if padding_mask is None else frame_padding_mask
 
     def _clip_by_clip(self, waveform: Tensor, num_samples: list[int]) -> Tensor:
-        """B x S to B x M x num_mel_bins on a CPU: no padding is computed, and what is stays in a core's cache.
+        """B x S -> B x M x num_mel_bins on a CPU, without computing padding and within a core's cache.
 
-        The sum of a clip is added up in the order in which it would be alone: its mean, and then its frames, are the
-        same to the last bit.
+        A clip's samples are summed in the same order as without a batch, so its mean and frames are bit-identical.
         """
         log_mel = waveform.new_zeros(len(waveform), self.frame_count(waveform.shape[1]), self.num_mel_bins)
-        group = max(1, CPU_FRAMES_AT_ONCE // log_mel.shape[1])  # of short clips, to call fewer functions
+        group = max(1, CPU_FRAMES_AT_ONCE // log_mel.shape[1])  # short clips are grouped, for fewer function calls
         for first in range(0, len(waveform), group):
             sizes = num_samples[first : first + group]
             centred = waveform.new_zeros(len(sizes), max(self.frame_length, *sizes))
             for clip, into, size in zip(waveform[first:], centred, sizes):  # noqa: B905 (ends with the group)
                 torch.sub(clip[:size], clip[:size].mean(), out=into[:size])
-            frames = centred.unfold(1, self.frame_length, self.frame_shift)
+            frames = centred.unfold(1, self.frame_length, self.frame_shift)  # group x frames x frame_length
             into = log_mel[first : first + group, : frames.shape[1]]
-            for some, part in zip(frames.split(CPU_FRAMES_AT_ONCE, 1), into.split(CPU_FRAMES_AT_ONCE, 1), strict=True):
-                part.copy_(self._log_mel_of_frames(some))
-            for part, size in zip(into, sizes, strict=True):
-                part[self.frame_count(size) :] = 0.0
+            for some, out in zip(frames.split(CPU_FRAMES_AT_ONCE, 1), into.split(CPU_FRAMES_AT_ONCE, 1), strict=True):
+                out.copy_(self._log_mel_of_frames(some))
+            for out, size in zip(into, sizes, strict=True):
+                out[self.frame_count(size) :] = 0.0
         return log_mel
 
     def _together(self, waveform: Tensor, padding_mask: Tensor | None, num_samples: Tensor) -> Tensor:
-        """B x S to B x M x num_mel_bins on a device: many clips at once, padding too, without asking for lengths."""
+        """B x S -> B x M x num_mel_bins on other devices: all clips at once, without a device synchronization."""
         if padding_mask is not None:
             waveform = waveform.masked_fill(padding_mask, 0.0)
         centred = waveform - (waveform.sum(1) / num_samples.clamp(min=1))[:, None]
         if padding_mask is not None:
             centred.masked_fill_(padding_mask, 0.0)
         centred = F.pad(centred, (0, max(self.frame_length - centred.shape[1], 0)))
-        frames = centred.unfold(1, self.frame_length, self.frame_shift)
-        if torch.compiler.is_compiling():  # a graph for any number of clips has no loop over some of them
+        frames = centred.unfold(1, self.frame_length, self.frame_shift)  # B x M x frame_length
+        if torch.compiler.is_compiling():  # a graph for any batch size cannot loop over groups of clips
             return self._log_mel_of_frames(frames)
         group = max(1, DEVICE_FRAMES_AT_ONCE // frames.shape[1])
         return torch.cat([self._log_mel_of_frames(some) for some in frames.split(group)])
 
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
-        """b x m x frame_length to b x m x num_mel_bins.
+        """b x m x frame_length -> b x m x num_mel_bins.
 
-        The arithmetic before the transform keeps Kaldi's order, rounding included: a narrow filter over a bin that
-        nearly cancels turns a last bit into 1e-3 of log energy. Only a frame's first sample, which Kaldi treats
-        otherwise, is left out: there the Hanning window is 0.
+        The operations before the Fourier transform keep Kaldi's order and rounding: in a narrow filter over a bin that
+        nearly cancels, a last bit changes the log energy by 1e-3. The first sample of a frame, which Kaldi treats
+        differently, is left out: the Hanning window is 0 there.
         """
         shape = frames.shape[:2]
-        frames = (frames - frames.mean(-1, keepdim=True)).flatten(0, 1)
+        frames = (frames - frames.mean(-1, keepdim=True)).flatten(0, 1)  # (b * m) x frame_length
         windowed = frames.new_zeros(frames.shape[0], self.fft_length)
         inner = windowed[:, 1 : self.frame_length]
         torch.sub(frames[:, 1:], frames[:, :-1] * PREEMPHASIS, out=inner)

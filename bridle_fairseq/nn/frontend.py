@@ -1,4 +1,4 @@
-"""From what a batch holds to patches: the only place of this layer that knows the modality."""
+"""From the inputs of a batch to patches: the only modality-specific modules of the model."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ Values = tuple[Tensor, Tensor | None]
 
 
 class Patches(NamedTuple):
-    """A batch, cut into patches."""
+    """The patches of a batch."""
 
-    x: Tensor  # B x N x patch_dim float32, the grid's first axis slowest; zeros where values are padding
+    x: Tensor  # B x N x patch_dim float32, the grid's first axis slowest; zero at padding
     grid: tuple[int, ...]  # patches along each axis
-    padding_mask: Tensor | None  # B x N, or None where nothing is padding
+    padding_mask: Tensor | None  # B x N, or None without padding
 
     def repeated(self, times: int) -> Patches:
-        """The batch several times over, clip 1 to B, then 1 to B again."""
+        """The batch repeated: clips 1 to B, then 1 to B again; (times * B) x N x patch_dim."""
         padding = self.padding_mask
         return Patches(self.x.repeat(times, 1, 1), self.grid, None if padding is None else padding.repeat(times, 1))
 
 
 class FrontEnd(nn.Module):
-    """Normalised values on a grid, cut into patches; on the batch's device, always in float32 and without gradient.
+    """Normalizes inputs and splits them into patches, on the batch's device, in float32 and without gradient.
 
-    A modality says what its values are (:meth:`values`) and how many of them an item has (:meth:`value_sizes`).
+    A subclass defines the values (:meth:`values`) and their number (:meth:`value_sizes`).
 
     Attributes:
         patch_size: values of a patch along each axis.
-        num_channels: of a value.
-        layout: what a patch stands for, as files of codes and features say it.
-        rows: patches of a step of time that have a meaning of their own (frequency rows); None where none have.
+        num_channels: channels of a value.
+        layout: size of a patch, as files of codes and features describe it.
+        rows: number of frequency rows of patches; None for images and video.
     """
 
     num_channels: int
@@ -50,18 +50,18 @@ class FrontEnd(nn.Module):
         self.patch_size = tuple(settings.patch_size)
 
     def values(self, source: Tensor, padding_mask: Tensor | None = None) -> Values:
-        """Normalised values, B x channels x sizes, zeros at padding; and which of them are padding (B x sizes)."""
+        """Normalized values, B x channels x sizes, zero at padding; and their padding mask, B x sizes or None."""
         raise NotImplementedError
 
     def value_sizes(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
-        """Values along each axis of an item with these sizes (sound: samples; pixels: all axes but colour)."""
+        """Values along each axis for an item of these sizes (audio: samples; pixels: all axes but the channels)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def forward(
         self, source: Tensor, padding_mask: Tensor | None = None, augment: Callable[..., Tensor] | None = None
     ) -> Patches:
-        """A batch (and its padding) -> :class:`Patches`; ``augment`` changes what :meth:`values` gives."""
+        """A batch and its padding mask -> :class:`Patches`; ``augment`` is applied to :meth:`values` and their mask."""
         x, padding = self.values(source, padding_mask)
         if augment is not None:
             x = augment(x, padding)
@@ -70,12 +70,12 @@ class FrontEnd(nn.Module):
         return Patches(patchify(x, self.patch_size), grid, padding)
 
     def grid(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
-        """Patches along each axis of an item with these sizes."""
+        """Patches along each axis for an item of these sizes."""
         return grid_size(self.value_sizes(source_sizes), self.patch_size)
 
     @property
     def patch_dim(self) -> int:
-        """Values of a patch, of all channels."""
+        """Number of values of a patch, over all channels."""
         count = self.num_channels
         for size in self.patch_size:
             count *= size
@@ -83,7 +83,7 @@ class FrontEnd(nn.Module):
 
 
 class AudioFrontEnd(FrontEnd):
-    """Waveforms (B x S) -> normalised log-mel (1 channel, M frames x mel bins) -> patches."""
+    """Waveforms (B x S) -> normalized log-mel (1 channel, M frames x mel bins) -> patches."""
 
     num_channels = 1
 
@@ -96,7 +96,7 @@ class AudioFrontEnd(FrontEnd):
 
     @torch.no_grad()
     def fbank(self, waveform: Tensor, padding_mask: Tensor | None = None) -> Values:
-        """Normalised log-mel, B x M x mel, zeros at padding; and which frames are padding, B x M."""
+        """Normalized log-mel, B x M x mel bins, zero at padding; and the padding mask of frames, B x M or None."""
         fbank, frame_padding = self.log_mel(waveform, padding_mask)
         fbank = (fbank - self.mean) / (2 * self.std)
         if frame_padding is not None:
@@ -104,18 +104,18 @@ class AudioFrontEnd(FrontEnd):
         return fbank, frame_padding
 
     def values(self, source: Tensor, padding_mask: Tensor | None = None) -> Values:
-        """:meth:`fbank` with its one channel."""
+        """:meth:`fbank` with a channel axis: B x 1 x M x mel bins."""
         fbank, frame_padding = self.fbank(source, padding_mask)
         return fbank.unsqueeze(1), frame_padding
 
     def value_sizes(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
-        """Frames and mel bins of so many samples."""
+        """Number of frames and of mel bins."""
         (samples,) = source_sizes
         return int(self.log_mel.frame_count(samples)), self.log_mel.num_mel_bins
 
 
 class PixelFrontEnd(FrontEnd, KeepsDtype):
-    """Pixels (B x 3 x height x width; clips: B x 3 x frames x ...; see :func:`unit_range`) -> normalised -> patches."""
+    """Pixels (B x 3 x height x width, or B x 3 x frames x height x width; see :func:`unit_range`) -> patches."""
 
     num_channels = 3
     mean: Tensor
@@ -129,20 +129,20 @@ class PixelFrontEnd(FrontEnd, KeepsDtype):
         self.layout = dict(zip(axes, self.patch_size, strict=True))
 
     def values(self, source: Tensor, padding_mask: Tensor | None = None) -> Values:
-        """(pixel - mean) / deviation of each channel, the mean colour at padding."""
-        shape = (-1, *[1] * (source.dim() - 2))
+        """(pixel - mean) / std of each channel; padding is 0, the mean colour."""
+        shape = (-1, *[1] * (source.dim() - 2))  # 3 x 1 x 1 (x 1)
         x = (unit_range(source) - self.mean.view(shape)) / self.std.view(shape)
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.unsqueeze(1), 0.0)
         return x, padding_mask
 
     def value_sizes(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
-        """Pixels are the values."""
+        """The same: values are pixels."""
         return tuple(source_sizes)
 
 
 def unit_range(pixels: Tensor) -> Tensor:
-    """Pixels as float32 from 0 to 1: whole numbers are 0 to 255, floating-point ones are 0 to 1 already."""
+    """Pixels as float32 from 0 to 1; integers are taken as 0 to 255, floating-point numbers as 0 to 1."""
     return pixels.float() if pixels.is_floating_point() else pixels.float() / 255
 
 

@@ -1,6 +1,6 @@
-"""Classification by the nearest neighbours of a vector, weighted by cosine similarity (Wu et al. 2018, section 3.4).
+"""k-nearest-neighbour classification, weighted by cosine similarity (Wu et al. 2018, arXiv 1805.01978, section 3.4).
 
-arXiv 1805.01978: a neighbour of similarity s votes with exp(s / temperature).
+A neighbour of similarity s votes with weight exp(s / temperature).
 """
 
 from __future__ import annotations
@@ -15,61 +15,61 @@ QUERIES_AT_ONCE = 1024
 
 
 class Scaling(NamedTuple):
-    """Mean and deviation of each feature, 1 x d."""
+    """Mean and standard deviation of each feature, 1 x d."""
 
     mean: Tensor
     deviation: Tensor
 
     @classmethod
     def of(cls, features: Tensor) -> Scaling:
-        """Those of the rows of ``features`` (n x d)."""
+        """Statistics of the rows of ``features`` (n x d)."""
         return cls(features.mean(0, keepdim=True), features.std(0, correction=0, keepdim=True).clamp(min=1e-6))
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features with mean 0 and deviation 1: without it, all vectors share one direction and are alike."""
+        """Standardize features, n x d. Otherwise a common mean makes all vectors similar."""
         return (features - self.mean) / self.deviation
 
 
 class Neighbours(NamedTuple):
-    """The nearest rows of a bank for each query, the nearest first: Q x k each."""
+    """The nearest rows of a bank for each query, nearest first: Q x k each."""
 
     similarity: Tensor
     rows: Tensor
 
 
-def nearest(bank: Tensor, queries: Tensor, k: int) -> Neighbours:
-    """The ``k`` rows of ``bank`` (n x d; all when there are fewer) most similar by cosine to each query (Q x d)."""
+def nearest_neighbours(bank: Tensor, queries: Tensor, k: int) -> Neighbours:
+    """The ``k`` rows of ``bank`` (n x d, or all if n < k) with the largest cosine similarity to each query (Q x d)."""
     bank, k = functional.normalize(bank, dim=1), min(k, len(bank))
-    parts = [(functional.normalize(some, dim=1) @ bank.T).topk(k, dim=1) for some in queries.split(QUERIES_AT_ONCE)]
-    return Neighbours(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
+    best = [(functional.normalize(some, dim=1) @ bank.T).topk(k, dim=1) for some in queries.split(QUERIES_AT_ONCE)]
+    return Neighbours(torch.cat([top.values for top in best]), torch.cat([top.indices for top in best]))
 
 
 def vote(neighbours: Neighbours, targets: Tensor, k: int, temperature: float) -> Tensor:
-    """Scores of the classes by the ``k`` nearest neighbours, Q x C; they sum to 1 where each row has one class.
+    """Class scores from the ``k`` nearest neighbours, Q x C; they sum to 1 if each row has one class.
 
     Args:
-        neighbours: at least ``k`` of them, or all there are.
+        neighbours: at least ``k`` per query, or the whole bank.
         targets: n x C, 1 at the classes of the bank's rows.
-        k: how many vote.
-        temperature: the smaller, the more the nearest ones count.
+        k: number of neighbours that vote.
+        temperature: a smaller one gives the nearest neighbours more weight.
     """
-    weights = (neighbours.similarity[:, :k] / temperature).softmax(1)
-    return (targets[neighbours.rows[:, :k]] * weights.unsqueeze(-1)).sum(1)
+    weights = (neighbours.similarity[:, :k] / temperature).softmax(1)  # Q x k
+    return (targets[neighbours.rows[:, :k]] * weights.unsqueeze(-1)).sum(1)  # Q x k x C -> Q x C
 
 
 def knn_accuracy(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int, temperature: float = 0.07
 ) -> float:
-    """Share of the queries whose class the ``k`` nearest rows of the bank tell.
+    """Accuracy of k-nearest-neighbour classification.
 
     Args:
-        bank: n x d features, and their classes n.
-        queries: Q x d features, and their classes Q.
-        k: neighbours.
+        bank, bank_labels: n x d features and their n classes.
+        queries, labels: Q x d features and their Q classes.
+        k: number of neighbours.
         temperature: see :func:`vote`.
     """
     scaling = Scaling.of(bank)
     classes = int(max(bank_labels.max(), labels.max())) + 1
     targets = functional.one_hot(bank_labels, classes).float()
-    scores = vote(nearest(scaling(bank), scaling(queries), k), targets, k, temperature)
+    scores = vote(nearest_neighbours(scaling(bank), scaling(queries), k), targets, k, temperature)
     return float((scores.argmax(1) == labels).float().mean())

@@ -1,4 +1,4 @@
-"""Losses of the two stages. All are sums over patches, so that ranks and micro-batches of any size add up exactly."""
+"""Losses of encoder and tokenizer, as sums over patches: they add up over ranks and micro-batches of any size."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from bridle_fairseq.quantization.result import QuantizedResult
 
 
 class CodeLoss(NamedTuple):
-    """Prediction of codes at masked patches, each level by itself."""
+    """Result of :func:`code_loss`."""
 
     loss: Tensor  # scalar: sum over patches of the mean over levels
     per_level: Tensor  # K: sum over patches
-    correct: Tensor  # K: patches whose nearest code was predicted
-    num_patches: Tensor  # scalar: how many there are
+    correct: Tensor  # K: number of patches whose (nearest) code has the largest logit
+    num_patches: Tensor  # scalar: number of patches
 
 
 class TokenizerLoss(NamedTuple):
-    """The tokenizer's side of an update."""
+    """Loss of the tokenizer stage (METHOD, section 3)."""
 
     loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
-    cosine: Tensor  # sum over valid patches of the cosine
+    cosine: Tensor  # scalar: sum over valid patches of the cosine
     quantized: QuantizedResult
-    num_patches: Tensor  # scalar: valid ones
+    num_patches: Tensor  # scalar: number of valid patches
 
 
 def code_loss(logits: Tensor, codes: Tensor, padding_mask: Tensor | None = None) -> CodeLoss:
-    """Cross-entropy between logits and codes (METHOD: the encoder stage).
+    """Cross-entropy of the encoder stage (METHOD, section 3).
 
     Args:
         logits: P x K x C.
-        codes: P x K, or P x K x m soft codes, nearest first: each of the m is a label of weight 1 / m.
-        padding_mask: P, True at rows that do not count.
+        codes: P x K, or P x K x m soft codes, nearest first; each of the m is a label of weight 1 / m.
+        padding_mask: P, True at rows to ignore.
     """
     logits = logits.float()
     if codes.dim() == 2:
-        codes = codes.unsqueeze(-1)
+        codes = codes.unsqueeze(-1)  # P x K x 1
     loss = -functional.log_softmax(logits, dim=-1).gather(-1, codes).mean(-1)  # P x K
-    correct = logits.detach().argmax(-1) == codes[..., 0]
+    correct = logits.detach().argmax(-1) == codes[..., 0]  # P x K
     if padding_mask is not None:
         loss, correct = loss.masked_fill(padding_mask[:, None], 0.0), correct & ~padding_mask[:, None]
     count = valid_count(logits[:, 0, 0], padding_mask)
@@ -57,7 +57,7 @@ def cosine_loss(estimate: Tensor, target: Tensor, padding_mask: Tensor | None = 
 
 
 def valid_count(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """How many values of ``x`` are no padding (of its shape), on their device, which is not waited for."""
+    """Number of values of ``x`` outside ``padding_mask`` (of the same shape), without a device synchronization."""
     if padding_mask is None:
         return torch.full((), x.numel(), device=x.device)
     return (~padding_mask).sum()

@@ -1,4 +1,4 @@
-"""The interleaved schedule: which part learns in which update, at which learning rate."""
+"""The interleaved schedule: the stage and the learning rate of each update."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        kind: what learns: ``encoder`` (with the decoder), ``tokenizer`` (with quantizer and estimator) or ``joint``
-            (both).
-        updates: optimizer updates of the stage.
-        lr: peak learning rate; None takes ``optimization.lr``.
-        warmup_updates: updates of linear warm-up, then cosine to 0.
-        targets: where an encoder stage takes its codes from: ``projection`` (the random one of the cold start),
-            ``tokenizer``, or ``auto``: the tokenizer as soon as it has been trained.
-        tokenizer_every: joint only: the tokenizer's loss is added every n-th update.
-        tokenizer_weight: joint only: the weight with which it is added.
+        kind: what learns: ``encoder`` (and decoder), ``tokenizer`` (with quantizer and estimator) or ``joint`` (both).
+        updates: number of optimizer updates.
+        lr: peak learning rate; None: ``optimization.lr``.
+        warmup_updates: updates of linear warm-up; a cosine to 0 follows.
+        targets: codes that an encoder stage predicts: of the cold start's random ``projection``, of the ``tokenizer``,
+            or ``auto``: of the tokenizer if it has been trained.
+        tokenizer_every: joint only: the tokenizer's loss is added in every n-th update.
+        tokenizer_weight: joint only: weight of the tokenizer's loss.
     """
 
     kind: str
@@ -39,20 +38,25 @@ class Stage:
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether encoder and decoder learn in this stage."""
+        """Whether encoder and decoder learn."""
         return self.kind != "tokenizer"
 
     @property
     def trains_tokenizer(self) -> bool:
-        """Whether tokenizer, quantizer and estimator learn in this stage."""
+        """Whether tokenizer, quantizer and estimator learn."""
         return self.kind != "encoder"
 
 
 class Schedule:
-    """A list of stages and the updates at which each begins.
+    """The stages of a run.
 
     Args:
         stages: mappings with the fields of :class:`Stage`.
+
+    Attributes:
+        stages: the parsed stages.
+        starts: number of the first update of each stage, from 0.
+        total_updates: updates of all stages.
 
     Raises:
         InputError: the list is empty, or a stage has an unknown field or an impossible value.
@@ -70,11 +74,11 @@ class Schedule:
         self.total_updates = sum(s.updates for s in self.stages)
 
     def index_at(self, num_updates: int) -> int:
-        """Index of the stage to which update number ``num_updates`` (from 0) belongs; the last one after the end."""
+        """Index of the stage of update ``num_updates`` (from 0); after the end, that of the last stage."""
         return max(i for i, start in enumerate(self.starts) if start <= max(num_updates, 0))
 
     def learning_rate(self, num_updates: int, default_lr: float) -> float:
-        """Learning rate of update number ``num_updates`` (from 0): linear warm-up, then a half cosine to 0."""
+        """Learning rate of update ``num_updates`` (from 0): linear warm-up, then half a cosine to 0."""
         index = self.index_at(num_updates)
         stage, position = self.stages[index], num_updates - self.starts[index]
         peak = default_lr if stage.lr is None else stage.lr
@@ -85,6 +89,7 @@ class Schedule:
 
 
 def _parse(index: int, values: Any) -> Stage:
+    """Stage number ``index`` of the list, checked."""
     where = f"model.stages[{index}]"
     if not isinstance(values, Mapping):
         raise InputError(f"{where} is {values!r}; expected {{kind: .., updates: ..}}")

@@ -10,7 +10,7 @@ from bridle_fairseq.nn import knn
 
 def test_votes_are_weighted_by_similarity() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
-    found = knn.nearest(bank, torch.tensor([[3.0, 4.0]]), 2)
+    found = knn.nearest_neighbours(bank, torch.tensor([[3.0, 4.0]]), 2)
     assert found.rows.tolist() == [[1, 0]]
     torch.testing.assert_close(found.similarity, torch.tensor([[0.8, 0.6]]))
     targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
@@ -22,7 +22,7 @@ def test_votes_are_weighted_by_similarity() -> None:
 def test_more_neighbours_than_rows_are_all_rows(monkeypatch) -> None:
     monkeypatch.setattr(knn, "QUERIES_AT_ONCE", 3)
     bank, queries = torch.randn(4, 5), torch.randn(10, 5)
-    found = knn.nearest(bank, queries, 9)
+    found = knn.nearest_neighbours(bank, queries, 9)
     assert found.rows.shape == (10, 4)
     cosine = torch.nn.functional.cosine_similarity(queries[:, None], bank[None], dim=-1)
     torch.testing.assert_close(found.similarity, cosine.sort(1, descending=True).values)
