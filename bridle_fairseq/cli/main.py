@@ -1,4 +1,4 @@
-"""The ``bridle`` command: one subcommand a module of this folder."""
+"""The command ``bridle``. Each subcommand is a module of this folder: it parses, calls the library, and prints."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from types import ModuleType
 from bridle_fairseq import __version__
 from bridle_fairseq.utils.errors import InputError
 
-# Each module offers HELP: str, add_arguments(parser) and run(args) -> int; what is slow to import, run() imports.
-# One with TAKES_OVERRIDES also gets what stands after "--" on its command line, as args.overrides.
+# A module has HELP: str, add_arguments(parser) and run(args) -> int. Slow imports are inside run(), so --help is fast.
+# With TAKES_OVERRIDES = True, what follows "--" on the command line is in args.overrides.
 COMMANDS = (
     "manifest",
     "stats",
@@ -33,10 +33,10 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands; the chosen subcommand's function is in ``args.run``."""
+    """The parser of all subcommands; ``args.run`` is the function of the chosen one."""
     parser = argparse.ArgumentParser(
         prog="bridle",
-        description="What fairseq has no command for. Training itself is fairseq-hydra-train's (see README.md).",
+        description="Prepare data, evaluate and export BRIDLE models. Train with fairseq-hydra-train (see README.md).",
     )
     parser.add_argument("--version", action="version", version=f"bridle {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -55,8 +55,9 @@ def _module(command: str) -> ModuleType:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
-    Exit code 2 and one line on stderr for a user's mistake (:class:`InputError`, or a file that cannot be read or
-    written), 130 for an interrupt.
+    Returns:
+        The exit code: 2, with one line on stderr, for an :class:`InputError` or a file that cannot be read or written;
+        130 for an interrupt.
     """
     argv, overrides = _split_overrides(list(sys.argv[1:] if argv is None else argv))
     args = build_parser().parse_args(argv)
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The command line, and what stands after "--" where the subcommand takes such."""
+    """The command line, and the overrides after "--" if the subcommand takes them."""
     if "--" not in argv or argv[0] not in COMMANDS:
         return argv, []
     if not getattr(_module(argv[0]), "TAKES_OVERRIDES", False):

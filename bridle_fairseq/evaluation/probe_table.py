@@ -1,4 +1,4 @@
-"""Probes of several kinds of features of one labelled set, side by side: rows, their table, and their files."""
+"""The comparison of several kinds of features by probes: one row for each, as a table and as files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ProbeRow(NamedTuple):
     features: str
     pooling: str
     probe: str
-    layer: int  # chosen on validation; 0 where there are none
-    settings: dict[str, float]  # likewise
+    layer: int  # chosen on validation; 0 if the features have no layers
+    settings: dict[str, float]  # of the classifier, chosen on validation
     valid: float
     test: float
     interval: tuple[float, float] | None
@@ -33,12 +33,12 @@ class ProbeRow(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What is compared, in words."""
+        """Features, pooling and probe, as text."""
         return f"{self.features}, {self.pooling}, {self.probe}"
 
     @property
     def chosen(self) -> str:
-        """What was chosen on validation, in words."""
+        """What was chosen on validation, as text."""
         layer = [f"layer {self.layer}"] if self.layer else []
         return ", ".join([*layer, *(f"{name} = {value:g}" for name, value in self.settings.items())])
 
@@ -50,14 +50,14 @@ def compare(
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
 ) -> list[ProbeRow]:
-    """A row for each source, pooling and probe; the layer is one of the choices made on validation.
+    """Run each probe on each source and pooling of features; the layer is chosen on validation.
 
     Args:
-        features: of the rows that ``labels`` has.
-        labels: as :mod:`bridle_fairseq.evaluation.probe` takes them.
-        probes: of :data:`PROBES`.
-        say: hears what is being done.
-        options: of both probes: ``refit``, ``resamples``, ``seed``.
+        features: of the rows of ``labels``.
+        labels: see :mod:`bridle_fairseq.evaluation.probe`.
+        probes: keys of :data:`PROBES`.
+        say: called with a line before each probe.
+        options: of the probes: ``refit``, ``resamples``, ``seed``.
     """
     kinds: dict[tuple[str, str], dict[int, Split]] = {}
     for array, split in features.items():
@@ -67,13 +67,13 @@ def compare(
         for probe in probes:
             say(f"{probe} probe of {source}, {pooling}")
             r = PROBES[probe](candidates, labels, **options)
-            values = (r.candidate, r.settings, r.valid_score, r.score, r.interval, r.of_candidates)
+            values = (r.candidate, r.settings, r.valid_score, r.score, r.interval, r.candidate_scores)
             rows.append(ProbeRow(source, pooling, probe, *values))
     return rows
 
 
 def table(rows: Sequence[ProbeRow], metric: str) -> str:
-    """The rows as text, and below them what each layer scored on validation."""
+    """The rows as text, and below them the validation score of each layer."""
     lines = [["features", "pooling", "probe", "chosen on validation", "valid", "test", "95 % interval"]]
     for row in rows:
         interval = "" if row.interval is None else "{:.3f} - {:.3f}".format(*row.interval)
@@ -85,14 +85,15 @@ def table(rows: Sequence[ProbeRow], metric: str) -> str:
         layers = sorted(set().union(*(row.valid_of_layers for row in by_layer)))
         lines = [["validation by layer", *map(str, layers)]]
         for row in by_layer:
-            found = row.valid_of_layers
-            lines.append([row.name, *(f"{found[layer]:.3f}" if layer in found else "" for layer in layers)])
+            scores_by_layer = row.valid_of_layers
+            cells = (f"{scores_by_layer[layer]:.3f}" if layer in scores_by_layer else "" for layer in layers)
+            lines.append([row.name, *cells])
         text += f"\n\n{aligned(lines)}"
     return text
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Cells under each other, numbers at the right of their column."""
+    """Lines of cells as text with aligned columns; columns of numbers are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numbers = [all(cell.replace(".", "").isdigit() or not cell for cell in column[1:]) for column in zip(*lines)]  # noqa: B905
     rows = []
@@ -105,7 +106,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 def write(
     rows: Sequence[ProbeRow], about: Mapping[str, Any], folder: str | os.PathLike[str], name: str = "probe"
 ) -> None:
-    """``{name}.json`` (everything) and ``{name}.csv`` (a line for each row)."""
+    """Write ``{name}.json``, with the fields of ``about``, and ``{name}.csv``, a line for each row."""
     with atomic_text(Path(folder, f"{name}.json")) as file:
         json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)
         file.write("\n")
@@ -118,5 +119,5 @@ def write(
 
 
 def finite_rows(arrays: Mapping[Any, np.ndarray]) -> np.ndarray:
-    """Which rows could be read: True where no array has a NaN."""
+    """Whether each row could be read: True if it is not NaN in any array."""
     return np.logical_and.reduce([~np.isnan(array[:, 0]) for array in arrays.values()])

@@ -1,4 +1,4 @@
-"""Transcripts by beam search with a language model: torchaudio's decoder, which needs flashlight-text and KenLM."""
+"""Beam search with a language model, by torchaudio's decoder, which needs flashlight-text and KenLM."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from bridle_fairseq.utils.optional import optional_import
 
 
 class BeamSearch:
-    """Call it with emissions for the symbols of each clip.
+    """A decoder: call it with emissions for the symbols of each clip.
 
     Args:
         vocabulary: of the model.
         beam_size: hypotheses that are kept.
         lm: file of a KenLM language model: over words with a lexicon, else over symbols.
-        lexicon: file with a line ``word<TAB>s y m b o l s |`` for each word that may come; None: any symbols may.
+        lexicon: file with a line ``word<TAB>s y m b o l s |`` for each word that may occur; None: any symbols.
         lm_weight: of the language model's log-probability.
         word_score: added for each word.
 
     Raises:
-        InputError: no decoder is installed, or a file that it cannot use.
+        InputError: no decoder is installed, a beam size below 1, or a file that the decoder cannot use.
     """
 
     def __init__(
@@ -54,29 +54,29 @@ class BeamSearch:
                     lexicon=lexicon,
                     tokens=vocabulary.symbols,
                     lm=lm,
-                    # without it, torchaudio mixes up which symbol the language model is asked about
+                    # without it, torchaudio gives the language model the wrong symbols
                     lm_dict=listed if lm is not None and lexicon is None else None,
                     beam_size=beam_size,
                     lm_weight=lm_weight,
                     word_score=word_score,
-                    log_add=True,  # a transcript's probability is that of all its paths
+                    log_add=True,  # the probability of a transcript is the sum over its paths
                     blank_token=blank,
                     sil_token=silence,
                     unk_word="<unk>",
                 )
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             files = " and ".join(filter(None, (lm, lexicon))) or "no files"
-            reason = " ".join(str(error).split()).rpartition(" threw ")[2][:160]  # KenLM says first where it said so
+            reason = " ".join(str(error).split()).rpartition(" threw ")[2][:160]  # KenLM's source location comes first
             raise InputError(f"torchaudio's ctc_decoder cannot use {files} ({reason})") from None
 
     def __call__(self, emissions: Emissions) -> list[list[int]]:
-        """Numbers of the symbols of each clip's best hypothesis; none where there is no hypothesis."""
+        """Numbers of the symbols of each clip's best hypothesis; none if there is no hypothesis."""
         log_probabilities = emissions.logits.log_softmax(2).cpu().contiguous()
-        found = self._decoder(log_probabilities, emissions.lengths.cpu())
-        return [self._said(best[0].tokens.tolist()) if best else [] for best in found]
+        hypotheses = self._decoder(log_probabilities, emissions.lengths.cpu())
+        return [self._strip_silence(best[0].tokens.tolist()) if best else [] for best in hypotheses]
 
-    def _said(self, symbols: list[int]) -> list[int]:
-        """Without the silences with which the decoder begins and ends, where nobody said that a word had ended."""
+    def _strip_silence(self, symbols: list[int]) -> list[int]:
+        """The symbols without the silence that the decoder adds at both ends."""
         start = symbols[:1] == [self._silence]
         end = symbols[-2:] == [self._silence] * 2  # a single one ends the last word, as in references
         return symbols[start : len(symbols) - end]
@@ -84,7 +84,7 @@ class BeamSearch:
 
 @contextmanager
 def _listed(symbols: list[str]) -> Iterator[str]:
-    """A file with a line for each symbol."""
+    """Path of a temporary file with a line for each symbol."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "symbols.txt")
         with open(path, "w", encoding="utf-8") as file:
@@ -96,7 +96,7 @@ def _load_decoder(with_lm: bool) -> Any:
     """``torchaudio.models.decoder.ctc_decoder``.
 
     Raises:
-        InputError: torchaudio, flashlight-text or, where it is needed, kenlm is not installed.
+        InputError: torchaudio, flashlight-text or, with a language model, kenlm is not installed.
     """
     with optional_import("beam search needs torchaudio's decoder", "torchaudio flashlight-text kenlm"):
         from torchaudio.models.decoder import ctc_decoder

@@ -17,7 +17,7 @@ from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
 from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
 from bridle_fairseq.prepare.tables import read_table
-from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, run_folds, summarise
+from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, run_folds, write_summary
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256
 
@@ -99,7 +99,7 @@ def cross_validate(options: CrossvalOptions, say: Callable[[str], object]) -> st
         if absent:
             say(f"fold {fold.name}: {absent} of {num_classes} classes have no clip in it and are left out of its mAP")
     scores = run_folds(run, folds, labels, say)
-    return summarise(scores, out, settings, "mAP" if labels.ndim == 2 else "accuracy")
+    return write_summary(scores, out, settings, "mAP" if labels.ndim == 2 else "accuracy")
 
 
 def prepare_folds(options: CrossvalOptions) -> FoldedCorpus:

@@ -215,7 +215,7 @@ def _finetune(options: FoldOptions, fold: Fold, multi_label: bool, say: Callable
     return ProbeRow("from scratch" if options.untrained else "fine-tuned", "", "", 0, {}, valid, test, None, {})
 
 
-def summarise(
+def write_summary(
     scores: Mapping[str, Sequence[FoldScore]], out: Path, settings: Mapping[str, Any], metric: str = "accuracy"
 ) -> str:
     """Write ``crossval.json`` and ``crossval.csv``; the table of the folds' test scores, mean and deviation, as text.

@@ -1,4 +1,4 @@
-"""bridle bench-loader: what it counts, and what it refuses."""
+"""``bridle bench-loader``: printed figures, CPU time of workers, overrides, invalid options."""
 
 import re
 
@@ -28,7 +28,7 @@ def manifest(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_figures_go_together(manifest, capsys, workers) -> None:
+def test_printed_figures_are_consistent(manifest, capsys, workers) -> None:
     options = ["--workers", str(workers), "--batch-size", "4", "--seconds", "0.3", "--gpu-clips-per-second", "500"]
     assert main(["bench-loader", str(manifest), *options]) == 0
     said = capsys.readouterr()
@@ -41,7 +41,7 @@ def test_figures_go_together(manifest, capsys, workers) -> None:
     assert said.err.count("skipped: ") == 1 and "8.wav" in said.err
 
 
-def test_the_time_of_workers_counts(manifest, monkeypatch) -> None:
+def test_cpu_time_includes_workers(manifest, monkeypatch) -> None:
     """All of it is theirs, here: each clip keeps one busy for a while."""
     from bridle_fairseq.data.audio.dataset import AudioDataset
 
@@ -57,7 +57,7 @@ def test_the_time_of_workers_counts(manifest, monkeypatch) -> None:
     assert 0.02 <= speed.cpu_seconds / speed.clips < 0.2
 
 
-def test_settings_of_the_task(tmp_path, monkeypatch, capsys) -> None:
+def test_task_overrides(tmp_path, monkeypatch, capsys) -> None:
     for number in range(3):
         Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / f"{number}.png")
     Manifest(tmp_path, [f"{number}.png" for number in range(3)], [1] * 3).write(tmp_path / "train.tsv")
@@ -104,7 +104,7 @@ def test_mistakes_are_one_sentence(manifest, capsys, options, sentence) -> None:
     assert said[-1].startswith("bridle: error: ") and sentence in said[-1]
 
 
-def test_nothing_readable(tmp_path, capsys) -> None:
+def test_no_readable_file(tmp_path, capsys) -> None:
     (tmp_path / "a.wav").write_bytes(b"no sound")
     Manifest(tmp_path, ["a.wav"], [8000]).write(tmp_path / "train.tsv")
     assert main(["bench-loader", str(tmp_path / "train.tsv"), "--workers", "0", "--seconds", "0.1"]) == 2

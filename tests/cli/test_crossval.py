@@ -1,4 +1,4 @@
-"""``bridle crossval``: folds of ESC-50 and UrbanSound8K, results that are kept, the table; mistakes in one sentence."""
+"""``bridle crossval``: tables of ESC-50 and UrbanSound8K, resuming, results, invalid input."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read(out) -> dict:
 
 
 @pytest.mark.parametrize("style", ["esc", "urban"])
-def test_folds_of_both_styles_by_log_mel_statistics(tmp_path, capsys, style) -> None:
+def test_logmel_mode_with_tables_of_both_styles(tmp_path, capsys, style) -> None:
     out = tmp_path / "out"
     assert crossval(write_clips(tmp_path, style), out, "--mode", "logmel") == 0
     found = read(out)
@@ -78,19 +78,19 @@ def test_folds_of_both_styles_by_log_mel_statistics(tmp_path, capsys, style) -> 
     assert lines[0] == ["name", "fold 1", "fold 2", "fold 3", "mean", "std"]
 
 
-def test_mean_and_deviation_are_of_the_folds(tmp_path) -> None:
+def test_mean_and_deviation_over_folds(tmp_path) -> None:
     results = {
         "1": [engine.FoldScore("a", 0.5, 0.6), engine.FoldScore("b", 0.7, 0.1)],
         "2": [engine.FoldScore("a", 0.9, 0.8), engine.FoldScore("b", 0.2, 0.3)],
     }
-    text = engine.summarise(results, tmp_path, {})
+    text = engine.write_summary(results, tmp_path, {})
     rows = {row["name"]: row for row in read(tmp_path)["rows"]}
     assert rows["a"] == {"name": "a", "folds": [0.6, 0.8], "mean": mean([0.6, 0.8]), "std": stdev([0.6, 0.8])}
     assert rows["what validates best"]["folds"] == [0.1, 0.8]
     assert "0.700  0.141" in text
 
 
-def test_a_frozen_encoder_and_an_untrained_one(checkpoint, clips, tmp_path) -> None:
+def test_probe_mode_with_and_without_untrained(checkpoint, clips, tmp_path) -> None:
     crossval(clips, tmp_path / "a", "--checkpoint", checkpoint)
     crossval(clips, tmp_path / "b", "--checkpoint", checkpoint, "--untrained")
     names = [{row["name"] for row in read(tmp_path / name)["rows"]} for name in "ab"]
@@ -104,7 +104,7 @@ def test_a_frozen_encoder_and_an_untrained_one(checkpoint, clips, tmp_path) -> N
     assert a.shape == b.shape == (24, 32) and not np.allclose(a, b)
 
 
-def test_stopped_and_started_again_only_the_rest_is_done(checkpoint, clips, tmp_path, monkeypatch) -> None:
+def test_resume_runs_only_missing_folds(checkpoint, clips, tmp_path, monkeypatch) -> None:
     crossval(clips, tmp_path / "whole", "--checkpoint", checkpoint)
     probe, done = engine._probe, []
 
@@ -127,7 +127,7 @@ def test_stopped_and_started_again_only_the_rest_is_done(checkpoint, clips, tmp_
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
-def test_each_fold_can_have_its_own_checkpoint(save_checkpoint, clips, tmp_path, capsys) -> None:
+def test_checkpoint_per_fold(save_checkpoint, clips, tmp_path, capsys) -> None:
     """Pretrained without the clips that test the fold."""
     for fold in (1, 2, 3):
         save_checkpoint(tmp_path / f"of {fold}.pt", seed=fold)
@@ -161,7 +161,7 @@ def test_each_fold_can_have_its_own_checkpoint(save_checkpoint, clips, tmp_path,
     assert not (tmp_path / "new/settings.json").exists()
 
 
-def test_results_of_other_settings_are_not_mixed_in(checkpoint, clips, tmp_path, capsys) -> None:
+def test_results_of_other_settings_are_refused(checkpoint, clips, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     crossval(clips, out, "--mode", "logmel")
     assert crossval(clips, out, "--checkpoint", checkpoint) == 2
@@ -171,12 +171,12 @@ def test_results_of_other_settings_are_not_mixed_in(checkpoint, clips, tmp_path,
     assert all("encoder" in row["name"] or row["name"] == engine.CHOSEN for row in read(out)["rows"])
 
 
-def test_some_folds_only(clips, tmp_path) -> None:
+def test_selected_folds(clips, tmp_path) -> None:
     crossval(clips, tmp_path / "out", "--mode", "logmel", "--folds", "2")
     assert read(tmp_path / "out")["folds"] == ["2"]
 
 
-def test_clips_of_several_classes_are_scored_by_map(clips, tmp_path, capsys) -> None:
+def test_multi_label_is_scored_by_map(clips, tmp_path, capsys) -> None:
     table = Path(clips[0])
     lines = table.read_text().splitlines()
     more = {1: "|near", 9: "|near", 12: "|near", 17: "|near|odd", 20: "|far", 22: "|far"}

@@ -1,4 +1,4 @@
-"""``bridle features``: the right rows in the right files, whatever the shard and the kill; mistakes in one sentence."""
+"""``bridle features``: files, shards, resuming after a kill, unreadable clips, invalid input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def files(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
 
 
-def test_rows_are_the_manifests_and_arrays_what_the_index_says(checkpoint, corpus, tmp_path, capsys) -> None:
+def test_arrays_match_index_and_encoder_features(checkpoint, corpus, tmp_path, capsys) -> None:
     from bridle_fairseq.models.checkpoints import load_model
     from bridle_fairseq.utils.files import file_sha256
 
@@ -73,7 +73,7 @@ def test_rows_are_the_manifests_and_arrays_what_the_index_says(checkpoint, corpu
     assert "8 clips" in printed and "clips/s" in printed and "0 clips skipped" in printed
 
 
-def test_float16_and_chosen_layers(checkpoint, corpus, tmp_path) -> None:
+def test_dtype_and_layers(checkpoint, corpus, tmp_path) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path / "a"), "--layers", "all")
     features(checkpoint, corpus, "--out", str(tmp_path / "b"), "--layers", "1", "--dtype", "float16")
     whole, half = (np.load(tmp_path / name / "valid.features.mean.layer1.npy") for name in "ab")
@@ -81,7 +81,7 @@ def test_float16_and_chosen_layers(checkpoint, corpus, tmp_path) -> None:
     np.testing.assert_allclose(half, whole, atol=1e-2)
 
 
-def test_chunk_length_and_overlap_can_be_chosen(checkpoint, corpus, tmp_path) -> None:
+def test_chunk_length_and_overlap(checkpoint, corpus, tmp_path) -> None:
     options = ["--chunk-seconds", "0.3", "--overlap-seconds", "0"]
     features(checkpoint, corpus, "--out", str(tmp_path / "a"), "--pooling", "patches", *options)
     info = Features(tmp_path / "a/valid.features").info
@@ -91,7 +91,7 @@ def test_chunk_length_and_overlap_can_be_chosen(checkpoint, corpus, tmp_path) ->
     assert steps == [-(-count // 16) for count in frames]
 
 
-def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
+def test_shards_in_any_order_are_byte_identical(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     for shard in ("2/3", "0/3"):
         assert features(checkpoint, corpus, "--out", str(tmp_path / "out"), *ALL, "--shard", shard) == 0
@@ -112,9 +112,7 @@ def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_blocks
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
-def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
-    checkpoint, tmp_path, write_corpus, small_blocks, monkeypatch
-):
+def test_resume_after_kill_is_byte_identical(checkpoint, tmp_path, write_corpus, small_blocks, monkeypatch):
     corpus = write_corpus(tmp_path, [12000, 8000, 100, 16000] * 6)
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     out = tmp_path / "out"
@@ -145,7 +143,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     assert files(out) == files(tmp_path / "whole")
 
 
-def test_killed_while_joining_nothing_counts_as_complete(checkpoint, corpus, tmp_path, monkeypatch) -> None:
+def test_kill_while_joining_leaves_nothing_complete(checkpoint, corpus, tmp_path, monkeypatch) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path / "whole"), *ALL)
     out = tmp_path / "out"
     write = feature_files.FeaturesJob._write_array
@@ -165,7 +163,7 @@ def test_killed_while_joining_nothing_counts_as_complete(checkpoint, corpus, tmp
     assert files(out) == files(tmp_path / "whole")
 
 
-def test_blocks_of_patches_are_small_however_long_the_clips(checkpoint, corpus, tmp_path, monkeypatch) -> None:
+def test_blocks_of_patch_features_are_bounded(checkpoint, corpus, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(feature_files, "BYTES_PER_BLOCK", 10_000)
     written = []
     write = sharding.ShardedJob.write
@@ -177,9 +175,7 @@ def test_blocks_of_patches_are_small_however_long_the_clips(checkpoint, corpus, 
     assert len(biggest) > 1 and max(biggest) < 25_000  # a row is never cut
 
 
-def test_finished_features_are_left_alone_and_others_replaced_only_when_told(
-    checkpoint, save_checkpoint, corpus, tmp_path, capsys
-):
+def test_complete_features_are_kept_unless_overwrite(checkpoint, save_checkpoint, corpus, tmp_path, capsys):
     save_checkpoint(tmp_path / "other.pt", seed=1)
     out = ["--out", str(tmp_path / "out")]
     features(checkpoint, corpus, *out)
@@ -195,7 +191,7 @@ def test_finished_features_are_left_alone_and_others_replaced_only_when_told(
     assert files(tmp_path / "out") != first
 
 
-def test_bad_clips_are_nan_and_listed_and_too_many_stop(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
+def test_unreadable_clips_are_nan_and_listed(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     folder = Path(corpus).parent
     (folder / "clip 1.wav").write_bytes(b"RIFF, but no more")
     soundfile.write(folder / "clip 4.wav", np.full(30000, np.nan), 16000, subtype="FLOAT")
@@ -216,7 +212,7 @@ def test_bad_clips_are_nan_and_listed_and_too_many_stop(checkpoint, corpus, tmp_
     assert [line.split("\t")[0] for line in listed] == ["1", "4", "6"]
 
 
-def test_features_of_other_rows_or_damaged_ones_are_refused(checkpoint, corpus, tmp_path) -> None:
+def test_other_manifest_or_damaged_files_are_refused(checkpoint, corpus, tmp_path) -> None:
     features(checkpoint, corpus, "--out", str(tmp_path))
     other = Manifest(tmp_path, ["clip 0.wav"], [300])
     with pytest.raises(InputError, match="of another manifest"):

@@ -1,4 +1,4 @@
-"""The frame of the bridle command: subcommands, exit codes, one line for a user's mistake, a quick --help."""
+"""The command ``bridle``: subcommands, exit codes, error messages, a fast --help."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def sample(monkeypatch):
     return module
 
 
-def test_a_subcommand_gets_its_arguments_and_gives_the_exit_code(sample):
+def test_subcommand_arguments_and_exit_code(sample):
     sample.action = lambda args: args.count + 3
     assert main.main(["sample", "--count", "4"]) == 7
 
@@ -36,7 +36,7 @@ def test_a_subcommand_gets_its_arguments_and_gives_the_exit_code(sample):
         (PermissionError(13, "Permission denied", "out/x"), "bridle: error: out/x: Permission denied\n"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(sample, capsys, error, line):
+def test_input_error_is_one_line_and_exit_code_2(sample, capsys, error, line):
     def fail(args):
         raise error
 
@@ -45,7 +45,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sample, capsys, error, line
     assert capsys.readouterr().err == line
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(sample):
+def test_other_errors_keep_their_traceback(sample):
     def fail(args):
         raise OSError("no file is named")
 
@@ -54,7 +54,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(sample):
         main.main(["sample"])
 
 
-def test_an_interrupt_is_exit_code_130(sample, capsys):
+def test_interrupt_is_exit_code_130(sample, capsys):
     def interrupt(args):
         raise KeyboardInterrupt
 
@@ -64,13 +64,13 @@ def test_an_interrupt_is_exit_code_130(sample, capsys):
 
 
 @pytest.mark.parametrize("argv", [[], ["no-such-command"], ["sample", "--count", "many"]])
-def test_a_wrong_command_line_is_exit_code_2(sample, argv):
+def test_invalid_command_line_is_exit_code_2(sample, argv):
     with pytest.raises(SystemExit) as end:
         main.main(argv)
     assert end.value.code == 2
 
 
-def test_help_lists_every_command_and_imports_nothing_slow():
+def test_help_lists_all_commands_without_slow_imports():
     code = (
         "import sys\n"
         "from bridle_fairseq.cli import main\n"

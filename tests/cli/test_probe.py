@@ -1,4 +1,4 @@
-"""``bridle probe``: the table and its files, from a checkpoint and from stored features; mistakes in one sentence."""
+"""``bridle probe``: table and files, computed and stored features, invalid input."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def probe(*arguments: str) -> int:
     return bridle.main(["probe", *map(str, arguments)])
 
 
-def test_a_table_of_all_features_beside_their_baselines(checkpoint, data, tmp_path, capsys) -> None:
+def test_table_with_baselines(checkpoint, data, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert probe(checkpoint, data, "--out", out, "--resamples", "50") == 0
     found = json.loads((out / "probe.json").read_text())
@@ -72,7 +72,7 @@ def test_a_table_of_all_features_beside_their_baselines(checkpoint, data, tmp_pa
         assert any(all(line[key] in text for key in ("features", "pooling", "chosen")) for text in printed.splitlines())
 
 
-def test_the_pretrained_encoder_is_probed_and_not_its_random_init_copy(checkpoint, data, tmp_path, monkeypatch) -> None:
+def test_probed_features_are_those_of_each_encoder(checkpoint, data, tmp_path, monkeypatch) -> None:
     """What goes into the probes is what `encoder_features` gives for each clip."""
     import torch
 
@@ -96,7 +96,7 @@ def test_the_pretrained_encoder_is_probed_and_not_its_random_init_copy(checkpoin
     assert seen["labels"].test.tolist() == [0, 1] * 6
 
 
-def test_stored_features_give_what_the_checkpoint_gives(checkpoint, data, tmp_path) -> None:
+def test_stored_features_equal_computed_ones(checkpoint, data, tmp_path) -> None:
     options = ["--layers", "all", "--pooling", "mean", "frequency"]
     for split in CLIPS:
         tsv, stored = str(data / f"{split}.tsv"), str(tmp_path / "stored")
@@ -108,7 +108,7 @@ def test_stored_features_give_what_the_checkpoint_gives(checkpoint, data, tmp_pa
     assert a["checkpoint_sha256"] == b["checkpoint_sha256"]
 
 
-def test_several_classes_a_clip_are_scored_by_mean_average_precision(checkpoint, data, tmp_path, capsys) -> None:
+def test_multi_label_is_scored_by_map(checkpoint, data, tmp_path, capsys) -> None:
     for seed, (split, count) in enumerate(CLIPS.items()):
         write_split(data, split, count, seed, several=True)
     assert probe(checkpoint, data, "--out", tmp_path / "out", "--resamples", "10", "--probes", "linear") == 0
@@ -117,7 +117,7 @@ def test_several_classes_a_clip_are_scored_by_mean_average_precision(checkpoint,
     assert "mAP (24 train" in capsys.readouterr().out
 
 
-def test_unreadable_clips_are_left_out_of_features_and_labels(checkpoint, data, tmp_path, capsys) -> None:
+def test_unreadable_clips_are_left_out(checkpoint, data, tmp_path, capsys) -> None:
     (data / "train 0.wav").write_bytes(b"RIFF")
     out = ["--out", tmp_path / "out", "--probes", "linear", "--resamples", "0"]
     assert probe(checkpoint, data, *out) == 2
@@ -155,7 +155,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(checkpoint, data, capsys, nam
     assert error.startswith("bridle: error: ") and MISTAKES[name] in error
 
 
-def test_stored_features_of_other_clips_or_none_are_refused(checkpoint, data, tmp_path, capsys) -> None:
+def test_missing_or_unpooled_stored_features_are_refused(checkpoint, data, tmp_path, capsys) -> None:
     stored = str(tmp_path / "stored")
     assert probe(data, data) == 2
     assert "train.features.json" in capsys.readouterr().err

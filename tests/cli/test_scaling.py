@@ -1,4 +1,4 @@
-"""bridle scaling: its arithmetic, by hand, and what it refuses."""
+"""``bridle scaling``: forecasts against arithmetic by hand, invalid options."""
 
 import pytest
 
@@ -10,7 +10,7 @@ BASE = {"gpu_clips_per_second": 800, "cpu_ms": 1.0, "clip_kb": 100, "parameters"
 BASE |= {"link_gbs": 1e6, "network_gbs": 1e6, "storage_gbs": 1e6, "cores_per_gpu": 1e6}
 
 
-def test_gpus_alone_add_up_and_divide_the_update():
+def test_compute_scales_linearly():
     one, many = forecast(1, ScalingConstants(**BASE)), forecast(64, ScalingConstants(**BASE))
     assert (one.micro_batches, many.micro_batches) == (64, 1) and one.update_clips == many.update_clips == 1024
     assert one.clips_per_second == pytest.approx(800) and many.clips_per_second == pytest.approx(64 * 800, rel=1e-3)
@@ -18,7 +18,7 @@ def test_gpus_alone_add_up_and_divide_the_update():
     assert forecast(3, ScalingConstants(**BASE)).update_clips == 3 * 22 * 16
 
 
-def test_gradients_take_two_rings():
+def test_gradients_are_reduced_in_two_rings():
     slow = ScalingConstants(**{**BASE, "link_gbs": 100, "network_gbs": 10})
     inside, between = 2 * 7 / 8 / 100, 2 * 7 / 8 / 10
     eight, all_nodes = forecast(8, slow), forecast(64, slow)
@@ -28,14 +28,14 @@ def test_gradients_take_two_rings():
     assert eight.limit == "GPUs" and all_nodes.limit == "network"
 
 
-def test_overlap_hides_what_fits_into_a_backward_pass():
+def test_overlap_hides_communication_behind_backward_pass():
     slow = {**BASE, "link_gbs": 200, "overlap": True}
     assert forecast(8, ScalingConstants(**slow)).waiting == 0  # 8.75 ms of 13.3
     slow["link_gbs"] = 100
     assert forecast(8, ScalingConstants(**slow)).clips_per_second == pytest.approx(1024 / (0.16 + 0.0175 - 0.04 / 3))
 
 
-def test_the_slowest_part_is_the_limit():
+def test_limit_is_the_slowest_component():
     loader = forecast(16, ScalingConstants(**{**BASE, "cores_per_gpu": 0.5}))
     assert loader.limit == "loader" and loader.clips_per_second == pytest.approx(16 * 500)
     assert loader.gpu_share == pytest.approx(500 / 800)
@@ -48,7 +48,7 @@ def arguments(**changes: float) -> list[str]:
     return [word for name, value in {**BASE, **changes}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def test_the_command_prints_a_line_for_each_number_of_gpus(capsys):
+def test_command_prints_a_line_per_number_of_gpus(capsys):
     more = ["--gpus", "1", "8", "--corpus-clips", "2880000", "--gpus-per-node", "4"]
     assert main(["scaling", *arguments(), *more]) == 0
     first, head, *lines = capsys.readouterr().out.splitlines()
@@ -61,6 +61,6 @@ def test_the_command_prints_a_line_for_each_number_of_gpus(capsys):
 
 
 @pytest.mark.parametrize(("name", "value"), [("link_gbs", 0), ("cpu_ms", -1)])
-def test_what_cannot_be_is_one_sentence(capsys, name, value):
+def test_values_must_be_positive(capsys, name, value):
     assert main(["scaling", *arguments(**{name: value})]) == 2
     assert f"--{name.replace('_', '-')} is {float(value)}; expected more than 0" in capsys.readouterr().err

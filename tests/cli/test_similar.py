@@ -1,4 +1,4 @@
-"""``bridle similar``: by features and by codes, of rows and of files, and what can be wrong in a sentence."""
+"""``bridle similar``: features and codes, rows and files, invalid input."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def found(capsys):
 
 
 @pytest.mark.parametrize("kind", ["features", "tokenize"])
-def test_the_clip_that_sounds_alike_is_the_nearest(indexed, capsys, kind):
+def test_nearest_clip_of_a_row(indexed, capsys, kind):
     similar(indexed / kind, 0, 3, "--top", 2)
     first, second = found(capsys)
     assert first[0][1] == "row 3" and second[0][1] == "row 0" and len(first) == 2
@@ -51,7 +51,7 @@ def test_the_clip_that_sounds_alike_is_the_nearest(indexed, capsys, kind):
 
 
 @pytest.mark.parametrize("kind", ["features", "tokenize"])
-def test_a_file_is_its_row_or_is_made_into_what_the_index_has(indexed, checkpoint, tmp_path, capsys, kind):
+def test_file_queries_equal_their_rows(indexed, checkpoint, tmp_path, capsys, kind):
     shutil.copy(indexed / "clip 1.wav", tmp_path / "copy.wav")
     options = ["--manifest", indexed / "valid.tsv", "--checkpoint", checkpoint, "--top", 3]
     similar(indexed / kind, indexed / "clip 1.wav", tmp_path / "copy.wav", *options)
@@ -61,7 +61,7 @@ def test_a_file_is_its_row_or_is_made_into_what_the_index_has(indexed, checkpoin
     assert {Path(name).name for _, name in own} < {f"clip {n}.wav" for n in (0, 2, 3, 4)}
 
 
-def test_queries_are_answered_in_their_order(indexed, tmp_path, capsys):
+def test_order_of_queries(indexed, tmp_path, capsys):
     options = ["--manifest", indexed / "valid.tsv", "--top", 1]
     answers = []
     for query in (indexed / "clip 4.wav", 3, indexed / "clip 1.wav", indexed / "clip 4.wav"):
@@ -71,7 +71,7 @@ def test_queries_are_answered_in_their_order(indexed, tmp_path, capsys):
     assert found(capsys) == answers and answers[0] == answers[3] != answers[1]
 
 
-def test_features_of_another_layer_or_pooling(indexed, capsys):
+def test_choice_of_array(indexed, capsys):
     answers = []
     for name in ("mean.layer1", "frequency.layer1"):
         similar(indexed / "features", 0, "--array", name)
@@ -79,7 +79,7 @@ def test_features_of_another_layer_or_pooling(indexed, capsys):
     assert answers[0] != answers[1]
 
 
-def test_one_of_several_indices_is_named(indexed, tmp_path, capsys):
+def test_several_indices_in_one_folder(indexed, tmp_path, capsys):
     for file in (indexed / "tokenize").iterdir():
         shutil.copy(file, tmp_path)
         shutil.copy(file, tmp_path / file.name.replace("valid", "train"))
@@ -117,7 +117,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(indexed, checkpoint, save_che
     assert error.startswith("bridle: error: ") and sentence in error
 
 
-def test_a_clip_that_could_not_be_read_is_no_query(checkpoint, write_corpus, tmp_path, capsys):
+def test_unreadable_row_is_refused_as_query(checkpoint, write_corpus, tmp_path, capsys):
     manifest = write_corpus(tmp_path, [9000, 9000, 9000])
     (tmp_path / "clip 1.wav").write_bytes(b"RIFF, but no more")
     options = ["--out", tmp_path / "out", "--workers", "1", "--device", "cpu", "--max-skipped", "0.5"]

@@ -1,4 +1,4 @@
-"""bridle stats: the two numbers, and what is left out."""
+"""``bridle stats``: statistics of sound, images and video, unreadable clips, invalid options."""
 
 import re
 
@@ -29,7 +29,7 @@ def numbers(text):
     return [float(number) for number in found.groups()]
 
 
-def test_the_numbers_are_those_of_all_valid_frames(manifest, capsys):
+def test_statistics_of_all_valid_frames(manifest, capsys):
     assert main(["stats", str(manifest), "--workers", "0", "--batch-size", "2"]) == 0
     frames = []
     for number in range(5):
@@ -56,13 +56,13 @@ def test_workers_batches_and_seed(manifest, capsys):
     assert 1 < len(chosen) < 5
 
 
-def test_other_settings_of_the_model(manifest, capsys):
+def test_sample_rate_and_mel_bins(manifest, capsys):
     arguments = ["--sample-rate", "8000", "--num-mel-bins", "40", "--max-seconds", "0.1"]
     assert main(["stats", str(manifest), "--workers", "0", *arguments]) == 0
     assert " 33 frames" in capsys.readouterr().err  # 1 frame of 0.03 s, 4 times 8 of 0.1 s
 
 
-def test_unreadable_clips_are_told_and_too_many_are_an_error(manifest, capsys):
+def test_unreadable_clips_are_reported(manifest, capsys):
     soundfile.write(manifest.parent / "1.wav", np.full(5000, np.nan), 16000, subtype="FLOAT")
     assert main(["stats", str(manifest), "--workers", "0", "--max-skipped", "0.3"]) == 0
     said = capsys.readouterr()
@@ -73,17 +73,17 @@ def test_unreadable_clips_are_told_and_too_many_are_an_error(manifest, capsys):
 
 
 @pytest.mark.parametrize("option", ["--max-clips 0", "--max-seconds 0.0", "--batch-size 0", "--workers -1"])
-def test_impossible_numbers_are_refused(manifest, capsys, option):
+def test_numbers_out_of_range_are_refused(manifest, capsys, option):
     assert main(["stats", str(manifest), *option.split()]) == 2
     assert f"bridle: error: {option}; expected" in capsys.readouterr().err
 
 
-def test_a_missing_manifest_is_one_line(tmp_path, capsys):
+def test_missing_manifest_is_one_line(tmp_path, capsys):
     assert main(["stats", str(tmp_path / "none.tsv")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_of_images_each_colour_has_its_own(tmp_path, capsys):
+def test_statistics_of_images_per_channel(tmp_path, capsys):
     random = np.random.default_rng(0)
     for number in range(4):
         pixels = random.integers(0, 256, (10, 10, 3)) * np.array([1.0, 0.5, 0.0]) + np.array([0, 20 * number, 51])
@@ -99,7 +99,7 @@ def test_of_images_each_colour_has_its_own(tmp_path, capsys):
     assert "4 images, 400 pixels; 0 skipped" in said.err
 
 
-def test_of_video_all_frames_of_a_clip_count(tmp_path, capsys):
+def test_statistics_of_video_over_all_frames(tmp_path, capsys):
     av = pytest.importorskip("av")
     for number in range(2):
         with av.open(str(tmp_path / f"{number}.mp4"), "w") as file:

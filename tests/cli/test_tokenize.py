@@ -1,4 +1,4 @@
-"""``bridle tokenize``: right codes, whatever the batch, the shard and the kill; users' mistakes in one sentence."""
+"""``bridle tokenize``: codes, batches, shards, resuming after a kill, unreadable clips, invalid input."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def load(checkpoint: str):
     return load_model(checkpoint)[0]
 
 
-def test_items_are_the_codes_of_each_clips_segments_one_by_one(checkpoint, corpus, tmp_path, capsys) -> None:
+def test_codes_equal_those_of_single_segments(checkpoint, corpus, tmp_path, capsys) -> None:
     assert tokenize(checkpoint, corpus, "--out", str(tmp_path / "out")) == 0
     manifest, model = Manifest.read(corpus), load(checkpoint)
     codes = CachedCodes(tmp_path / "out" / "valid.codes", manifest)
@@ -65,13 +65,13 @@ def test_items_are_the_codes_of_each_clips_segments_one_by_one(checkpoint, corpu
 
 
 @pytest.mark.parametrize("options", [["--batch-size", "1"], ["--max-tokens", "9000"], ["--batch-size", "3"]])
-def test_the_batch_does_not_change_the_codes(checkpoint, corpus, tmp_path, options) -> None:
+def test_codes_do_not_depend_on_the_batch(checkpoint, corpus, tmp_path, options) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "one"))
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "other"), *options)
     assert result(tmp_path / "one") == result(tmp_path / "other")
 
 
-def test_a_model_trained_in_bfloat16_still_has_codes_that_do_not_depend_on_the_batch(checkpoint, corpus, tmp_path):
+def test_codes_of_a_bfloat16_model_do_not_depend_on_the_batch(checkpoint, corpus, tmp_path):
     state = torch.load(checkpoint, weights_only=False)
     state["cfg"]["model"]["precision"] = "bfloat16"
     torch.save(state, tmp_path / "bf16.pt")
@@ -80,7 +80,7 @@ def test_a_model_trained_in_bfloat16_still_has_codes_that_do_not_depend_on_the_b
     assert (tmp_path / "one/valid.codes.bin").read_bytes() == (tmp_path / "other/valid.codes.bin").read_bytes()
 
 
-def test_statistics_are_those_of_the_codes(checkpoint, corpus, tmp_path, capsys) -> None:
+def test_printed_statistics(checkpoint, corpus, tmp_path, capsys) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "out"))
     manifest = Manifest.read(corpus)
     codes = CachedCodes(tmp_path / "out" / "valid.codes", manifest)
@@ -106,7 +106,7 @@ def test_statistics_are_those_of_the_codes(checkpoint, corpus, tmp_path, capsys)
     assert energies == pytest.approx((left / len(everything)).tolist(), abs=1e-3)
 
 
-def test_shards_in_any_order_give_the_same_bytes(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
+def test_shards_in_any_order_are_byte_identical(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "whole"))
     for shard in ("2/3", "0/3"):
         assert tokenize(checkpoint, corpus, "--out", str(tmp_path / "out"), "--shard", shard) == 0
@@ -129,9 +129,7 @@ def test_ranks_of_torchrun_are_shards(checkpoint, corpus, tmp_path, small_blocks
     assert result(tmp_path / "out") == result(tmp_path / "whole")
 
 
-def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
-    checkpoint, tmp_path, write_corpus, small_blocks, monkeypatch
-):
+def test_resume_after_kill_is_byte_identical(checkpoint, tmp_path, write_corpus, small_blocks, monkeypatch):
     corpus = write_corpus(tmp_path, [12000, 8000, 100, 16000] * 6)
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "whole"))
     out = tmp_path / "out"
@@ -160,7 +158,7 @@ def test_killed_and_run_again_only_the_rest_is_done_and_no_byte_differs(
     assert result(out) == result(tmp_path / "whole")
 
 
-def test_finished_codes_are_left_alone(checkpoint, corpus, tmp_path, capsys) -> None:
+def test_complete_codes_are_kept(checkpoint, corpus, tmp_path, capsys) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path))
     before = os.stat(tmp_path / "valid.codes.bin").st_mtime_ns
     assert tokenize(checkpoint, corpus, "--out", str(tmp_path)) == 0
@@ -168,9 +166,7 @@ def test_finished_codes_are_left_alone(checkpoint, corpus, tmp_path, capsys) -> 
     assert os.stat(tmp_path / "valid.codes.bin").st_mtime_ns == before
 
 
-def test_codes_of_another_checkpoint_are_replaced_only_when_told(
-    checkpoint, save_checkpoint, corpus, tmp_path, capsys
-) -> None:
+def test_other_codes_are_replaced_only_with_overwrite(checkpoint, save_checkpoint, corpus, tmp_path, capsys) -> None:
     save_checkpoint(tmp_path / "other.pt", seed=1)
     tokenize(checkpoint, corpus, "--out", str(tmp_path))
     before = result(tmp_path)
@@ -181,7 +177,7 @@ def test_codes_of_another_checkpoint_are_replaced_only_when_told(
     assert result(tmp_path) != before
 
 
-def test_bad_clips_have_empty_items_and_are_listed_once(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
+def test_unreadable_clips_are_empty_items_and_listed_once(checkpoint, corpus, tmp_path, small_blocks, capsys) -> None:
     folder = Path(corpus).parent
     (folder / "clip 1.wav").write_bytes(b"RIFF, but no more")
     soundfile.write(folder / "clip 4.wav", np.full(30000, np.nan), 16000, subtype="FLOAT")
@@ -201,7 +197,7 @@ def test_bad_clips_have_empty_items_and_are_listed_once(checkpoint, corpus, tmp_
     assert "NaN" in listed[1] and "50 samples, the manifest says 7777" in listed[2]
 
 
-def test_resampled_and_mixed_down_as_in_training(checkpoint, tmp_path) -> None:
+def test_resampling_and_downmix_as_in_training(checkpoint, tmp_path) -> None:
     from bridle_fairseq.data.audio.dataset import AudioDataset
 
     time_axis = np.arange(9000) / 22050
@@ -215,7 +211,7 @@ def test_resampled_and_mixed_down_as_in_training(checkpoint, tmp_path) -> None:
     np.testing.assert_array_equal(CachedCodes(tmp_path / "valid.codes", manifest).item(0), expected.numpy())
 
 
-def test_segment_length_can_be_chosen(checkpoint, corpus, tmp_path) -> None:
+def test_segment_length(checkpoint, corpus, tmp_path) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "out"), "--segment-seconds", "0.25")
     info = read_info(tmp_path / "out" / "valid.codes")
     assert (info.segment, info.grid["patches_per_segment"]) == (4000, 2 * 8)

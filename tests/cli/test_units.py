@@ -1,4 +1,4 @@
-"""``bridle units``: codes to lines and back byte for byte, in shards, with what can be wrong told in a sentence."""
+"""``bridle units``: formats, the way back to codes, shards, invalid input."""
 
 import dataclasses
 import json
@@ -67,14 +67,14 @@ def one_sentence(capsys):
 @pytest.mark.parametrize("dedup", [[], ["--dedup"]], ids=["all", "dedup"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_there_and_back_not_a_byte_is_lost(corpus, tmp_path, form, layout, dedup):
+def test_round_trip_is_byte_identical(corpus, tmp_path, form, layout, dedup):
     units(corpus[0], "--out", tmp_path / "units", "--format", form, "--layout", layout, *dedup)
     units("--back", tmp_path / "units/train.units", "--out", tmp_path / "again")
     again = contents(tmp_path / "again")
     assert again == {name: data for name, data in contents(tmp_path / "codes").items() if not name.endswith("tsv")}
 
 
-def test_a_level_alone(corpus, tmp_path, capsys):
+def test_single_level(corpus, tmp_path, capsys):
     prefix, codes = corpus
     units(prefix, "--out", tmp_path / "units", "--level", 2)
     lines = (tmp_path / "units/train.km").read_text().split("\n")
@@ -95,7 +95,7 @@ def test_km_is_interleaved_in_time_major_order(corpus, tmp_path):
     assert len((tmp_path / "dict.km.txt").read_text().splitlines()) == K * C
 
 
-def test_repeated_patches_stand_once_and_are_counted(corpus, tmp_path):
+def test_deduplication_with_counts(corpus, tmp_path):
     prefix, codes = corpus
     units(prefix, "--out", tmp_path, "--dedup")
     lines, counts = ((tmp_path / f"train.{name}").read_text().split("\n") for name in ("km", "counts"))
@@ -103,7 +103,7 @@ def test_repeated_patches_stand_once_and_are_counted(corpus, tmp_path):
     assert sum(int(word) for word in counts[2].split()) == len(codes[2])
 
 
-def test_the_binary_format_is_what_fairseq_preprocess_makes_of_the_lines(corpus, tmp_path):
+def test_fairseq_format_equals_fairseq_preprocess(corpus, tmp_path):
     for form in ("km", "fairseq"):
         units(corpus[0], "--out", tmp_path / form, "--format", form)
     options = ["--only-source", "--trainpref", tmp_path / "km/train.km", "--destdir", tmp_path / "bin"]
@@ -115,7 +115,7 @@ def test_the_binary_format_is_what_fairseq_preprocess_makes_of_the_lines(corpus,
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_shards_in_any_order_give_the_same_bytes(corpus, tmp_path, small_blocks, capsys, form):
+def test_shards_in_any_order_are_byte_identical(corpus, tmp_path, small_blocks, capsys, form):
     options = ["--layout", "separate", "--format", form, "--dedup"]
     units(corpus[0], "--out", tmp_path / "whole", *options)
     for shard in ("2/3", "0/3"):
@@ -128,7 +128,7 @@ def test_shards_in_any_order_give_the_same_bytes(corpus, tmp_path, small_blocks,
     assert (tmp_path / "again/train.codes.bin").read_bytes() == Path(f"{corpus[0]}.bin").read_bytes()
 
 
-def test_finished_units_are_left_alone_and_others_replaced_only_when_told(corpus, tmp_path, capsys):
+def test_complete_units_are_kept_unless_overwrite(corpus, tmp_path, capsys):
     units(corpus[0], "--out", tmp_path)
     before = os.stat(tmp_path / "train.km").st_mtime_ns
     units(corpus[0], "--out", tmp_path)
@@ -143,7 +143,7 @@ def test_finished_units_are_left_alone_and_others_replaced_only_when_told(corpus
     assert (tmp_path / "train.counts").exists()
 
 
-def test_splits_of_one_folder_mean_the_same(corpus, tmp_path, capsys):
+def test_splits_of_one_folder_share_their_settings(corpus, tmp_path, capsys):
     other, _ = write_corpus(tmp_path / "other", seed=1, split="valid", checkpoint_sha256="b" * 64)
     units(corpus[0], other, "--out", tmp_path / "units", code=2)
     assert "checkpoint_sha256 bbbbbbbbbbbb; expected aaaaaaaaaaaa" in one_sentence(capsys)
@@ -158,7 +158,7 @@ def test_splits_of_one_folder_mean_the_same(corpus, tmp_path, capsys):
     assert (tmp_path / "units/valid.km").exists()
 
 
-def test_another_manifest_or_checkpoint_is_refused(corpus, tmp_path, capsys):
+def test_other_manifest_or_checkpoint_is_refused(corpus, tmp_path, capsys):
     from bridle_fairseq.utils.files import file_sha256
 
     write_corpus(tmp_path / "other", seed=1)
@@ -177,7 +177,7 @@ def test_another_manifest_or_checkpoint_is_refused(corpus, tmp_path, capsys):
     units(own, "--out", tmp_path / "good", "--checkpoint", tmp_path / "model.pt")
 
 
-def test_codes_of_others_are_replaced_only_when_told_and_never_half_described(corpus, tmp_path, capsys, monkeypatch):
+def test_other_codes_are_replaced_only_with_overwrite(corpus, tmp_path, capsys, monkeypatch):
     units(corpus[0], "--out", tmp_path / "units", "--level", 2)
     back, before = ["--back", tmp_path / "units/train.units", "--out", tmp_path / "codes"], contents(tmp_path / "codes")
     units(*back, code=2)
@@ -222,7 +222,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_units_out_of_step_are_one_sentence_and_leave_no_codes(corpus, tmp_path, capsys, name):
+def test_damaged_units_are_refused_and_leave_no_codes(corpus, tmp_path, capsys, name):
     spoil, sentence = SPOILT[name]
     units(corpus[0], "--out", tmp_path / "units", *["--dedup"] * ("count" in name))
     spoil(tmp_path / "units")
@@ -252,7 +252,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(corpus, tmp_path, capsys, nam
     assert not (tmp_path / "out").exists()
 
 
-def test_too_many_codes_for_characters(tmp_path, capsys):
+def test_too_many_codes_for_text_format(tmp_path, capsys):
     prefix, _ = write_corpus(tmp_path / "codes", codebook_size=65536)
     units(prefix, "--out", tmp_path / "units", "--format", "text", code=2)
     assert "196608 codes in all; expected at most 131068" in one_sentence(capsys)

@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn's own answers: ties, classes without a clip, clips of one class only."""
+"""Metrics against scikit-learn: ties, absent classes, undefined values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def multi_hot(random: np.random.Generator, clips: int = 120) -> np.ndarray:
     return truth
 
 
-def test_any_number_of_classes_with_ties_and_absent_classes(random) -> None:
+def test_multi_label_metrics_with_ties_and_absent_classes(random) -> None:
     scores, truth = tied_scores(random), multi_hot(random)
     present = [number for number in range(CLASSES) if number not in ABSENT]
     found = evaluate(scores, truth)
@@ -51,7 +51,7 @@ def test_any_number_of_classes_with_ties_and_absent_classes(random) -> None:
     np.testing.assert_array_equal(found.classes.positives, truth.sum(0))
 
 
-def test_one_class_a_clip(random) -> None:
+def test_single_label_metrics(random) -> None:
     scores = random.random((150, CLASSES))
     scores /= scores.sum(1, keepdims=True)
     targets = random.choice([number for number in range(CLASSES) if number not in ABSENT], 150)
@@ -77,23 +77,23 @@ def test_ties_go_to_the_first_class() -> None:
     assert evaluate(np.full((4, 3), 0.3), np.array([0, 0, 1, 2])).values["accuracy"] == 0.5
 
 
-def test_few_classes_have_no_top_5() -> None:
+def test_no_top5_accuracy_for_five_classes() -> None:
     assert "top5_accuracy" not in evaluate(np.eye(5), np.arange(5)).values
 
 
-def test_what_is_not_defined_is_not_there() -> None:
+def test_undefined_metrics_are_omitted() -> None:
     only = evaluate(np.eye(3), np.zeros(3, dtype=int))
     assert set(only.values) == {"accuracy", "mAP"} and only.absent == 2
     nothing = evaluate(np.eye(3), np.zeros((3, 3)))
     assert set(nothing.values) == {"precision_at_1"} and nothing.absent == 3
 
 
-def test_d_prime_at_its_ends() -> None:
+def test_d_prime_of_perfect_scores() -> None:
     assert d_prime(0.5) == 0 and d_prime(1.0) == math.inf and d_prime(0.0) == -math.inf
     assert evaluate(np.eye(3), np.arange(3)).values["d_prime"] == math.inf
 
 
-def test_scores_that_are_no_numbers_are_told() -> None:
+def test_non_finite_scores_are_refused() -> None:
     scores = np.eye(3)
     scores[1, 1] = np.nan
     with pytest.raises(InputError, match="scores of 1 of 3 clips are not finite"):

@@ -1,4 +1,4 @@
-"""The probes: what they choose by, what they find, and what several classes a row and intervals mean."""
+"""Probes: choices on validation, refitting, multi-label, intervals."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def informative(labels: np.ndarray, strength: float, seed: int, width: int = 8) 
     return centres[np.unique(labels, return_inverse=True)[1]] + rng.normal(size=(len(labels), width))
 
 
-def test_finds_what_separates_and_nothing_in_noise(labels: np.ndarray) -> None:
+def test_separable_features_and_noise(labels: np.ndarray) -> None:
     good = probe.linear_probe({"x": split(informative(labels, 4.0, 1))}, split(labels))
     noise = probe.linear_probe({"x": split(informative(labels, 0.0, 1))}, split(labels))
     assert good.score > 0.95
     assert noise.score < 0.5
 
 
-def test_scale_and_offset_of_a_feature_do_not_matter(labels: np.ndarray) -> None:
+def test_scale_and_offset_invariance(labels: np.ndarray) -> None:
     features = informative(labels, 1.0, 2)
     plain = probe.linear_probe({"x": split(features)}, split(labels))
     scaled = probe.linear_probe({"x": split(features * np.logspace(-5, 5, 8) + 300)}, split(labels))
     assert scaled.score == pytest.approx(plain.score, abs=0.02)
 
 
-def test_a_constant_feature_harms_nothing(labels: np.ndarray) -> None:
+def test_constant_feature(labels: np.ndarray) -> None:
     features = np.hstack([informative(labels, 4.0, 1), np.full((300, 1), -15.9)])
     assert probe.linear_probe({"x": split(features)}, split(labels)).score > 0.95
 
 
-def test_chooses_by_validation_never_by_test(labels: np.ndarray) -> None:
+def test_choice_is_made_on_validation(labels: np.ndarray) -> None:
     good, bad = informative(labels, 4.0, 1), informative(labels, 0.0, 2)
     looks_good = Split(good[:120], good[120:180], bad[180:])  # worthless on the test part alone
     looks_bad = Split(bad[:120], bad[120:180], good[180:])
@@ -53,20 +53,20 @@ def test_chooses_by_validation_never_by_test(labels: np.ndarray) -> None:
     assert result.score < 0.5
 
 
-def test_a_draw_goes_to_the_likelier(labels: np.ndarray) -> None:
+def test_ties_are_decided_by_likelihood(labels: np.ndarray) -> None:
     features = informative(labels, 30.0, 1)
-    result = probe.linear_probe({"x": split(features)}, split(labels), inverse_regularisations=(1e-2, 1.0))
+    result = probe.linear_probe({"x": split(features)}, split(labels), inverse_regularizations=(1e-2, 1.0))
     assert result.settings == {"C": 1.0}
 
 
-def test_classes_unseen_in_training_count_as_errors(labels: np.ndarray) -> None:
+def test_classes_unseen_in_training_are_errors(labels: np.ndarray) -> None:
     changed = labels.copy()
     changed[-60:] = "yak"
     result = probe.linear_probe({"x": split(informative(labels, 4.0, 1))}, split(changed))
     assert result.score == pytest.approx(0.5, abs=0.05)
 
 
-def test_an_interval_holds_the_score_and_narrows_with_more_rows(labels: np.ndarray) -> None:
+def test_bootstrap_interval(labels: np.ndarray) -> None:
     features = informative(labels, 1.0, 1)
     few = probe.linear_probe({"x": split(features)}, split(labels), resamples=300)
     again = probe.linear_probe({"x": split(features)}, split(labels), resamples=300)
@@ -82,15 +82,15 @@ def test_an_interval_holds_the_score_and_narrows_with_more_rows(labels: np.ndarr
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.25)  # of a binomial
 
 
-def test_nearest_neighbours_choose_and_find(labels: np.ndarray) -> None:
+def test_knn_probe(labels: np.ndarray) -> None:
     good = {"x": split(informative(labels, 2.0, 1)), "noise": split(informative(labels, 0.0, 2))}
     result = probe.knn_probe(good, split(labels))
     assert result.candidate == "x" and result.score > 0.9
     assert result.settings["k"] > 1 and set(result.settings) == {"k", "temperature"}
-    assert result.of_candidates["x"] == result.valid_score > result.of_candidates["noise"]
+    assert result.candidate_scores["x"] == result.valid_score > result.candidate_scores["noise"]
 
 
-def test_refitted_to_validation_too_the_test_part_stays_out(labels: np.ndarray) -> None:
+def test_refit_on_training_and_validation(labels: np.ndarray) -> None:
     features = informative(labels, 1.0, 3)
     names = labels.copy()
     names[140:180] = "yak"  # a class that training does not have, in validation
@@ -99,14 +99,14 @@ def test_refitted_to_validation_too_the_test_part_stays_out(labels: np.ndarray) 
         known = np.flatnonzero(names[:180] != "yak")
         both = Split(features[known], features[120:140], features[180:])
         answers = Split(names[known], names[120:140], names[180:])
-        name = "inverse_regularisations" if function is probe.linear_probe else "neighbours"
+        name = "inverse_regularizations" if function is probe.linear_probe else "neighbours"
         chosen = {name: [again.settings.get("C") or int(again.settings["k"])]}
         if "temperature" in again.settings:
             chosen["temperatures"] = [again.settings["temperature"]]
         assert function({"x": both}, answers, **chosen).score == again.score
 
 
-def test_more_features_than_rows_give_the_same_as_without_the_shortcut(labels: np.ndarray) -> None:
+def test_more_features_than_rows(labels: np.ndarray) -> None:
     from sklearn.linear_model import LogisticRegression
 
     features = split(informative(labels, 0.3, 4, width=200))
@@ -127,7 +127,7 @@ def several(labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("function", [probe.linear_probe, probe.knn_probe])
-def test_several_classes_a_row_are_scored_by_mean_average_precision(labels: np.ndarray, function) -> None:
+def test_multi_label_is_scored_by_map(labels: np.ndarray, function) -> None:
     targets = several(labels)
     assert targets.sum(1).max() > 1 and targets[:, 3].sum() == 0
     good = function({"x": split(informative(labels, 4.0, 1))}, split(targets), resamples=50)
@@ -136,7 +136,7 @@ def test_several_classes_a_row_are_scored_by_mean_average_precision(labels: np.n
     assert good.interval[0] <= good.score <= good.interval[1]
 
 
-def test_mean_average_precision_leaves_out_classes_without_a_row() -> None:
+def test_map_ignores_absent_classes() -> None:
     from sklearn.metrics import average_precision_score
 
     rng = np.random.default_rng(0)

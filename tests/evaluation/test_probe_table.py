@@ -1,4 +1,4 @@
-"""The comparison of features: one row a kind, the layer among what validation chooses."""
+"""The comparison of features: one row per kind, the layer chosen on validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bridle_fairseq.evaluation import probe_table as comparison
 from bridle_fairseq.evaluation.probe import Split
 
 
-def test_a_row_for_each_kind_with_the_layer_that_validates_best(tmp_path) -> None:
+def test_row_per_kind_with_the_best_layer(tmp_path) -> None:
     rng = np.random.default_rng(0)
     labels = Split(*(np.arange(n) % 2 for n in (40, 20, 20)))
 
@@ -35,10 +35,10 @@ def test_a_row_for_each_kind_with_the_layer_that_validates_best(tmp_path) -> Non
     assert below[0].split() == ["1", "2"] and len(below) == 3  # the log-mel has no layers
 
 
-def test_cells_stand_under_each_other() -> None:
+def test_aligned_columns() -> None:
     assert comparison.aligned([["a", "n"], ["long", "1.5"], ["b", "10"]]) == "a       n\nlong  1.5\nb      10"
 
 
-def test_a_row_with_nan_in_any_array_could_not_be_read() -> None:
+def test_finite_rows() -> None:
     arrays = {"a": np.array([[1.0], [np.nan], [2.0]]), "b": np.array([[1.0], [2.0], [3.0]])}
     assert comparison.finite_rows(arrays).tolist() == [True, False, True]

@@ -1,4 +1,4 @@
-"""The nearest rows: those of a float64 loop, by faiss too, whatever the blocks; unreadable clips are never found."""
+"""Nearest rows against a float64 loop, exactly and by faiss."""
 
 import importlib.util
 import sys
@@ -73,7 +73,7 @@ def spelled_out(values, query, k, own=None):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("block", [9, 1000])
-def test_the_nearest_rows_are_those_of_a_loop(bank, vectors, monkeypatch, engine, block):
+def test_nearest_rows_equal_a_loop(bank, vectors, monkeypatch, engine, block):
     monkeypatch.setattr(retrieval, "ROWS_AT_ONCE", block)
     monkeypatch.setattr(retrieval, "MORE_CANDIDATES", 6)
     queries = np.random.default_rng(1).normal(3, 1, (8, WIDTH))
@@ -84,7 +84,7 @@ def test_the_nearest_rows_are_those_of_a_loop(bank, vectors, monkeypatch, engine
         np.testing.assert_allclose([s for _, s in neighbours], [s for _, s in expected], atol=1e-9)
 
 
-def test_a_row_of_the_index_is_not_its_own_neighbour_and_equals_stand_by_row(bank, vectors):
+def test_query_row_is_excluded_and_ties_are_ordered_by_row(bank, vectors):
     queries = bank.raw(np.array([10, 60]))
     found = [retrieval.nearest_rows(bank, queries, 3, [10, 60], engine) for engine in ENGINES.values()]
     assert found[0] == found[1]
@@ -92,13 +92,13 @@ def test_a_row_of_the_index_is_not_its_own_neighbour_and_equals_stand_by_row(ban
     assert found[0][0][0].similarity == pytest.approx(1)
 
 
-def test_unreadable_clips_are_never_neighbours_and_there_are_no_more_than_there_are(bank):
+def test_unreadable_rows_are_never_neighbours(bank):
     for engine in ENGINES.values():
         ((*neighbours,),) = retrieval.nearest_rows(bank, bank.raw(np.array([0])), 500, [0], engine)
         assert {n.row for n in neighbours} == set(range(ROWS)) - {0, *MISSING}
 
 
-def test_faiss_is_used_where_it_is_and_not_where_it_is_not(bank, monkeypatch):
+def test_faiss_is_used_if_installed(bank, monkeypatch):
     used = []
     monkeypatch.setattr(retrieval, "candidates_by_faiss", lambda *a: used.append("faiss") or ENGINES["exact"](*a))
     retrieval.nearest_rows(bank, bank.raw(np.array([0])), 2, [0])
@@ -108,7 +108,7 @@ def test_faiss_is_used_where_it_is_and_not_where_it_is_not(bank, monkeypatch):
     assert used == ["faiss"]
 
 
-def test_another_array_is_asked_for_by_name(bank):
+def test_array_by_name(bank):
     features = Features(bank.prefix)
     assert retrieval.FeatureBank(features, "mean.layer2").array.layer == 2
     with pytest.raises(InputError, match=r"no pooled features patches.layer2; there are mean.layer2"):
@@ -128,7 +128,7 @@ class Codes:
         return np.array(self.items[row], np.int64).reshape(-1, 2)
 
 
-def test_histograms_are_compared_level_by_level():
+def test_code_histograms_are_compared_level_by_level():
     bank = retrieval.CodeBank(Codes())
     assert bank.rows == 3 and bank.width == 8
     ((neighbour,),) = retrieval.nearest_rows(bank, bank.raw(np.array([0])), 5, [0], ENGINES["exact"])

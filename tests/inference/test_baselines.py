@@ -1,4 +1,4 @@
-"""Statistics of images beside an encoder's features: the same of an image alone and padded in a batch."""
+"""Statistics of images: padding in a batch, the frame of a clip."""
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ class Model:
         self.front_end = front_end_of(self.settings)
 
 
-def test_a_modality_has_its_own():
+def test_baseline_of_each_modality():
     assert isinstance(baseline_of(Model("audio")), LogMelFeatures)
     assert isinstance(baseline_of(Model("image")), PixelFeatures)
 
 
-def test_padding_does_not_count():
+def test_padding_is_ignored():
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in ((9, 20), (14, 8))]
     source, mask = pad_items(images)
@@ -36,7 +36,7 @@ def test_padding_does_not_count():
             np.testing.assert_allclose(values, maker(image.float() / 255).numpy(), rtol=1e-6)
 
 
-def test_of_a_clip_a_single_frame_counts_in_which_no_motion_is():
+def test_middle_frame_of_a_clip():
     frames = torch.randint(0, 256, (3, 5, 9, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     other = frames.flip(1)
     source, mask = pad_items([frames, other, frames[:, :, :6, :7]])

@@ -1,4 +1,4 @@
-"""Beam search: a sentence where it is not installed; where it is, what most paths spell, and what a lexicon allows."""
+"""Beam search: against paths by hand, with a lexicon and a language model, and without the decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridle_fairseq.utils.errors import InputError
 VOCABULARY = Vocabulary([*SPECIAL, "|", "A", "B"], "ltr")
 
 
-def test_without_the_decoder_it_is_a_sentence(monkeypatch) -> None:
+def test_missing_decoder_is_an_input_error(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     with pytest.raises(
         InputError, match="beam search needs torchaudio's decoder .*; install it: pip install torchaudio"
@@ -37,7 +37,7 @@ def emissions(*frames: dict[str, float]) -> Emissions:
     return Emissions(p.log(), torch.tensor([len(frames)]))
 
 
-def test_all_paths_of_a_transcript_count(installed) -> None:
+def test_probability_sums_over_paths(installed) -> None:
     """The likeliest path is blank twice (0.36); those that spell A have 0.64 together."""
     found = emissions({"<s>": 0.6, "A": 0.4}, {"<s>": 0.6, "A": 0.4})
     assert greedy(found) == [[]]
@@ -48,7 +48,7 @@ def test_all_paths_of_a_transcript_count(installed) -> None:
     assert BeamSearch(pieces)(found) == [pieces.numbers("A")]
 
 
-def test_a_lexicon_allows_its_words_alone(installed, tmp_path) -> None:
+def test_lexicon_restricts_words(installed, tmp_path) -> None:
     (tmp_path / "lexicon.txt").write_text("AB\tA B |\n")
     found = emissions({"A": 0.9, "B": 0.1}, {"A": 0.6, "B": 0.4}, {"|": 0.9})
     assert VOCABULARY.text(greedy(found)[0]) == "A"
@@ -56,7 +56,7 @@ def test_a_lexicon_allows_its_words_alone(installed, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("lexicon", [None, "A\tA |\nB\tB |\n"])
-def test_a_language_model_of_symbols_or_words(installed, tmp_path, lexicon) -> None:
+def test_language_model_of_symbols_or_words(installed, tmp_path, lexicon) -> None:
     """What it finds unlikely is not chosen, though it sounds likelier."""
     pytest.importorskip("kenlm")
     (tmp_path / "lm.arpa").write_text(
@@ -71,7 +71,7 @@ def test_a_language_model_of_symbols_or_words(installed, tmp_path, lexicon) -> N
     assert VOCABULARY.text(BeamSearch(VOCABULARY, lm=str(tmp_path / "lm.arpa"), **options)(found)[0]) == "B"
 
 
-def test_files_that_cannot_be_used(installed, tmp_path) -> None:
+def test_unusable_files_are_refused(installed, tmp_path) -> None:
     pytest.importorskip("kenlm")
     (tmp_path / "odd.txt").write_text("C\tC |\n")
     (tmp_path / "one.arpa").write_text("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\t<unk>\n\n\\end\\\n")

@@ -1,4 +1,4 @@
-"""Scores of files that are shown in several stretches."""
+"""Class scores averaged over views."""
 
 from types import SimpleNamespace
 
@@ -41,7 +41,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_scores_of_several_views_are_averaged(tmp_path, multi_label):
+def test_scores_are_averaged_over_views(tmp_path, multi_label):
     values = [[[1.0, 0.0], [3.0, -1.0]], [[0.0, 2.0], None], [[0.5, 0.5], [0.0, 4.0]]]
     manifest, model = Manifest(tmp_path, ["0", "1", "2"], [1] * 3), Model()
     rows, scores, bad = score_views(model, manifest, Reader(values), multi_label, 3, 2)
@@ -53,7 +53,7 @@ def test_scores_of_several_views_are_averaged(tmp_path, multi_label):
         np.testing.assert_allclose(of_row, score_file(model, Reader(values), f"{row}", multi_label, 1), rtol=1e-5)
 
 
-def test_views_are_of_video():
+def test_views_need_video():
     cfg = SimpleNamespace(num_frames=4, frame_stride=2, image_size=16, valid_crop=1.0)
     options = ViewOptions(clips=2, crops=3)
     pytest.importorskip("av")

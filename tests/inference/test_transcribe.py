@@ -1,4 +1,4 @@
-"""Whole files are transcribed, in stretches where they are longer than what the model is shown at once."""
+"""Transcription of files longer than a segment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=40
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 22050])
-def test_a_long_file_is_heard_stretch_by_stretch(tmp_path, sample_rate) -> None:
+def test_long_file_is_transcribed_by_segments(tmp_path, sample_rate) -> None:
     """Ten stretches, more than are read at once, and a sample; each gives the frames that it gives alone."""
     torch.manual_seed(0)
     model = Transcriber(BridleSettings(**SIZES, sample_rate=sample_rate), num_symbols=7).eval()
