@@ -1,4 +1,4 @@
-"""The scripts of examples/units, where the page that the integration test follows does not lead."""
+"""The scripts of examples/units: what the integration test of its README does not reach."""
 
 import dataclasses
 import importlib.util
@@ -35,12 +35,12 @@ def text(*units):
 @pytest.mark.parametrize(
     ("level", "allowed"),
     [
-        # after none of the units: no end; after one: level 2 is due; after a time step, 2 x 3 units: the end too
+        # at the start: no end; after one unit: level 2; after a time step (2 levels x 3 patches): the end is allowed
         ("all", {0: {1, 3}, 1: {2, 4}, 2: {1, 3}, 6: {0, 1, 3}, 7: {2, 4}}),
         ("2", {0: {2, 4}, 1: {2, 4}, 2: {2, 4}, 3: {0, 2, 4}, 4: {2, 4}}),
     ],
 )
-def test_only_what_keeps_the_levels_in_order_may_be_drawn(level, allowed):
+def test_grammar_keeps_levels_in_order(level, allowed):
     info = UnitsInfo(CODES, 1, level, "interleaved", "text", False)
     texts = ["", text(4), text(5), text(1, 9), text(9, 0)] if level == "all" else ["", "", text(5), "", text(9, 6)]
     grammar = script("language_model").Grammar(texts, info, end=0)
@@ -51,7 +51,7 @@ def test_only_what_keeps_the_levels_in_order_may_be_drawn(level, allowed):
 
 
 def hear(monkeypatch, folder, decoder_of, *arguments):
-    """Exit code of the script's ``sound``, with a decoder of some checkpoint."""
+    """Exit code of ``hear.py sound`` with a decoder for codes of the checkpoint ``decoder_of``."""
     module = script("hear")
     codes = np.zeros((2, 6, 2), "<u2")
     (folder / "test.codes.bin").write_bytes(codes.tobytes())
@@ -64,19 +64,19 @@ def hear(monkeypatch, folder, decoder_of, *arguments):
     return module.main()
 
 
-def test_codes_of_another_checkpoint_are_not_decoded(monkeypatch, tmp_path, capsys):
+def test_codes_of_another_checkpoint_are_rejected(monkeypatch, tmp_path, capsys):
     assert hear(monkeypatch, tmp_path, "c" * 64) == 2
     error = capsys.readouterr().err
     assert "codes of another checkpoint (sha256 aaaaaaaaaaaa); expected those of cccccccccccc" in error
 
 
-def test_rows_that_are_not_there_are_not_decoded(monkeypatch, tmp_path, capsys):
+def test_missing_rows_are_rejected(monkeypatch, tmp_path, capsys):
     assert hear(monkeypatch, tmp_path, "a" * 64, "--rows", "2") == 2
     assert "--rows has 2; expected rows with codes from 0 to 1" in capsys.readouterr().err
 
 
 def write_units(folder, rows, split="train", **changes):
-    """Text units of a split, a line for each row; the path of their description."""
+    """Write text units of a split, one line per row; returns the path of their description."""
     from bridle_fairseq.units.info import write_units_info
 
     folder.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def write_units(folder, rows, split="train", **changes):
 
 @pytest.fixture
 def pieces(monkeypatch):
-    """The script, with a command line: its exit code."""
+    """Run pieces.py from its command line; returns the exit code."""
     pytest.importorskip("sentencepiece")
     module = script("pieces")
 
@@ -99,7 +99,7 @@ def pieces(monkeypatch):
     return run
 
 
-def test_pieces_of_another_checkpoints_units_are_refused(pieces, tmp_path, capsys):
+def test_units_of_another_checkpoint_are_rejected(pieces, tmp_path, capsys):
     own = write_units(tmp_path / "own", [[0, 5, 0, 5], [1, 6]])
     other = write_units(tmp_path / "other", [[0, 5]], checkpoint_sha256="c" * 64)
     folder, model = tmp_path / "pieces", tmp_path / "pieces/12.model"
@@ -116,7 +116,7 @@ def test_pieces_of_another_checkpoints_units_are_refused(pieces, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_lines_of_pieces_out_of_step_give_no_units(pieces, tmp_path, capsys):
+def test_decode_rejects_pieces_that_do_not_match_the_units(pieces, tmp_path, capsys):
     own = write_units(tmp_path / "own", [[0, 5, 0, 5], [1, 6]])
     folder, model = tmp_path / "pieces", tmp_path / "pieces/12.model"
     assert pieces("train", own, "--vocab-size", 12, "--out", folder) == 0
@@ -137,7 +137,7 @@ def test_lines_of_pieces_out_of_step_give_no_units(pieces, tmp_path, capsys):
     assert "train.pieces: cannot read these lines" in capsys.readouterr().err
 
 
-def test_the_report_is_what_a_hand_counts(pieces, tmp_path, capsys):
+def test_report_equals_a_count_by_hand(pieces, tmp_path, capsys):
     from bridle_fairseq.data.manifests.manifest import Manifest
 
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), 8000)
@@ -169,9 +169,9 @@ def test_the_report_is_what_a_hand_counts(pieces, tmp_path, capsys):
         (["/a/one.pt"], ["one.pt"]),
     ],
 )
-def test_names_in_the_plot_tell_checkpoints_apart(paths, names):
-    found = script("hear").short_names(paths)
-    assert found == names if names else len(set(found)) == 2
+def test_plot_labels_are_distinct(paths, names):
+    short = script("hear").short_names(paths)
+    assert short == names if names else len(set(short)) == 2
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_names_in_the_plot_tell_checkpoints_apart(paths, names):
         (lambda folder: (folder / "train.units.json").unlink(), "cannot read this description of units"),
     ],
 )
-def test_units_out_of_step_with_their_description(pieces, tmp_path, capsys, spoil, sentence):
+def test_train_rejects_units_that_do_not_match_their_description(pieces, tmp_path, capsys, spoil, sentence):
     units = write_units(tmp_path, [[0, 5, 0, 5], [1, 6]])
     spoil(tmp_path)
     assert pieces("train", units, "--vocab-size", 12, "--out", tmp_path / "pieces") == (2 if sentence else 0)

@@ -1,4 +1,4 @@
-"""Setting up: one sentence for what is missing, before anything is downloaded."""
+"""scripts/setup.sh: one sentence names what is missing, before anything is downloaded."""
 
 import importlib.util
 import os
@@ -13,13 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ("requirements.lock", "setup.py", "pyproject.toml", "fairseq_compat/fairseq_compat.pth")
 RUNS_THIS_PYTHON = '#!/bin/sh\nexec "{python}" "$@"\n'
-# Stands for an interpreter of another version: answers the check of the version with no, and the question with 3.9.
+# Stands for another interpreter: fails the version check, and prints version 3.9.
 OLD_PYTHON = '#!/bin/sh\ncase "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac\n'
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with what the set-up script reads."""
+    """A folder with the files that the setup script reads."""
     root = tmp_path / "check out"
     shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "fairseq_compat").mkdir()
@@ -44,7 +44,7 @@ def set_up(checkout, **variables):
     )
 
 
-def test_an_old_python_is_one_sentence(checkout, tmp_path):
+def test_old_python(checkout, tmp_path):
     python = program(tmp_path / "old", OLD_PYTHON)
     done = set_up(checkout, PYTHON=str(python))
     assert done.returncode != 0
@@ -52,7 +52,7 @@ def test_an_old_python_is_one_sentence(checkout, tmp_path):
     assert not (checkout / ".venv").exists()
 
 
-def test_no_python_at_all_is_one_sentence(checkout, tmp_path):
+def test_no_python(checkout, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("dirname", "cat", "cksum", "head"):
@@ -63,7 +63,7 @@ def test_no_python_at_all_is_one_sentence(checkout, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_compiler_is_one_sentence(checkout):
+def test_missing_compiler(checkout):
     done = set_up(checkout, PYTHON=sys.executable, CXX="no-such-compiler -O2")
     assert done.returncode != 0
     assert done.stderr.startswith("setup: fairseq is built from source, and the compiler no-such-compiler is missing: ")
@@ -71,7 +71,7 @@ def test_a_missing_compiler_is_one_sentence(checkout):
     assert not (checkout / ".venv").exists()
 
 
-def test_a_missing_header_is_named(monkeypatch, tmp_path):
+def test_missing_header(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("check_build_tools", ROOT / "scripts" / "check_build_tools.py")
     check = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(check)
@@ -82,7 +82,7 @@ def test_a_missing_header_is_named(monkeypatch, tmp_path):
         check.main()
 
 
-def test_another_python_than_the_environments_is_one_sentence(checkout, tmp_path):
+def test_environment_of_another_python(checkout, tmp_path):
     program(checkout / ".venv" / "bin" / "python", RUNS_THIS_PYTHON.format(python=sys.executable))
     python = program(tmp_path / "old", OLD_PYTHON)
     done = set_up(checkout, PYTHON=str(python))
@@ -92,14 +92,14 @@ def test_another_python_than_the_environments_is_one_sentence(checkout, tmp_path
 
 @pytest.fixture
 def made(checkout, tmp_path):
-    """The checkout with an environment whose installer only notes its arguments, and the note's path."""
+    """The checkout with an environment whose installer only writes its arguments to a file, and that file."""
     note = tmp_path / "arguments"
     python = f'#!/bin/sh\n[ "$1 $2" = "-m uv" ] && echo "$@" >>"{note}" && exit\nexec "{sys.executable}" "$@"\n'
     program(checkout / ".venv" / "bin" / "python", python)
     return checkout, note
 
 
-def test_find_links_are_handed_on_and_the_lock_is_installed(made):
+def test_lock_is_installed_with_find_links(made):
     checkout, note = made
     (checkout / "wheels").mkdir()
     done = set_up(checkout, PIP_FIND_LINKS="wheels no-such-folder file:///page.html")
@@ -108,7 +108,7 @@ def test_find_links_are_handed_on_and_the_lock_is_installed(made):
     assert note.read_text().endswith(expected)
 
 
-def test_without_find_links_none_are_handed_on(made):
+def test_lock_is_installed_without_find_links(made):
     checkout, note = made
     done = set_up(checkout)
     assert done.returncode == 0, done.stderr
@@ -116,7 +116,7 @@ def test_without_find_links_none_are_handed_on(made):
     assert "-r requirements.lock" in note.read_text()
 
 
-def test_a_second_set_up_does_nothing_until_the_lock_changes(made):
+def test_second_setup_does_nothing_until_the_lock_changes(made):
     checkout, note = made
     set_up(checkout)
     note.unlink()
@@ -128,7 +128,7 @@ def test_a_second_set_up_does_nothing_until_the_lock_changes(made):
     assert note.exists()
 
 
-def test_a_moved_environment_is_one_sentence(made):
+def test_moved_environment(made):
     checkout, _ = made
     set_up(checkout)
     moved = checkout.rename(checkout.with_name("moved"))

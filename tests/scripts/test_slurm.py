@@ -1,4 +1,4 @@
-"""The Slurm scripts, with programs in the places of Slurm's and ours that say how they were called."""
+"""The Slurm scripts, run with stub programs in place of Slurm's and this package's that print their arguments."""
 
 import os
 import shlex
@@ -52,7 +52,7 @@ def test_pretraining_starts_torchrun_on_every_node(submit, tmp_path):
     assert done.stdout.splitlines() == expected
 
 
-def test_each_task_of_an_array_makes_its_shard(submit):
+def test_each_array_task_tokenizes_its_shard(submit):
     where = {"CHECKPOINT": "/c p.pt", "MANIFEST": "/m/train.tsv", "OUT": "/codes"}
     done = submit("tokenize.sbatch", "--batch-size", "8", **where, **ARRAY)
     assert done.returncode == 0, done.stderr
@@ -63,6 +63,6 @@ def test_each_task_of_an_array_makes_its_shard(submit):
 
 
 @pytest.mark.parametrize(("script", "missing"), [("pretrain.sbatch", "DATA"), ("tokenize.sbatch", "CHECKPOINT")])
-def test_what_is_not_set_is_named(submit, script, missing):
+def test_missing_variable_is_named(submit, script, missing):
     done = submit(script, **JOB, **ARRAY)
     assert done.returncode != 0 and done.stdout == "" and missing in done.stderr
