@@ -92,7 +92,7 @@ def librispeech_texts(scan: Scan, splits: Mapping[str, Sequence[str]]) -> list[T
         texts.append(None if split is None or transcript is None else Text(*transcript, split))
     if not any(texts):
         listed = ", ".join(folder for folders in splits.values() for folder in folders)
-        raise InputError(f"{scan.root}: no file below {listed}; expected folders that hold some")
+        raise InputError(f"{scan.root}: no file below {listed}; expected folders with audio files")
     return texts
 
 

@@ -46,7 +46,7 @@ class IndexedItems:
         expected = (MAGIC, VERSION, TYPE_CODES[dtype], HEADER.size + BYTES_PER_ITEM * count)
         if (magic, version, code, len(index)) != expected:
             raise InputError(
-                f"{prefix}.idx: not an index of what is expected here; expected fairseq's memory-mapped format with "
+                f"{prefix}.idx: damaged, or another kind of index; expected fairseq's memory-mapped format with "
                 f"{np.dtype(dtype).name}"
             )
         self.sizes = np.frombuffer(index, "<i4", count, HEADER.size)
@@ -54,7 +54,7 @@ class IndexedItems:
         indexed_bytes = np.dtype(dtype).itemsize * int(self.sizes.sum(dtype=np.int64))
         if num_bytes != indexed_bytes or num_bytes == 0:
             raise InputError(
-                f"{prefix}.bin: {num_bytes} bytes; expected the {indexed_bytes} that its .idx tells of, and some"
+                f"{prefix}.bin: {num_bytes} bytes; expected the {indexed_bytes} of its .idx, and more than 0"
             )
         self._bytes = np.memmap(f"{prefix}.bin", mode="r")
 

@@ -195,12 +195,12 @@ class Manifest:
             InputError: a root or path with a tab or a line break.
         """
         if "\n" in self.root or "\t" in self.root:
-            raise InputError(f"{self.root!r}: a root folder with a tab or a line break cannot stand in a manifest")
+            raise InputError(f"{self.root!r}: cannot be written; expected a root folder without tab or line break")
         with atomic_text(path) as file:
             file.write(f"{self.root}\n")
             for name, size in self:
                 if not is_writable(name):
-                    raise InputError(f"{name!r}: a path with a tab or a line break cannot stand in a manifest")
+                    raise InputError(f"{name!r}: cannot be written; expected a path in UTF-8 without tab or line break")
                 file.write(f"{name}\t{size}\n")
 
     def check_files(self) -> None:
