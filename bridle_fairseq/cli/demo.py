@@ -1,4 +1,4 @@
-"""``bridle demo``: everything once, on sounds or images that it makes itself or on a user's."""
+"""``bridle demo``: the whole method once, on synthetic sounds, images or videos or on a user's files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from bridle_fairseq.utils.errors import InputError
 
 HELP = "train, tokenize and probe on synthetic sounds, images or videos or on yours, and show it on one page"
-FOLDERS = {"audio": "audio", "images": "image", "video": "video"}  # option: modality
+FOLDERS = {"audio": "audio", "images": "image", "video": "video"}  # option -> modality
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; a demo that was interrupted goes on."""
+    """Run the demo; an interrupted one is resumed."""
     given = [option for option in FOLDERS if getattr(args, option)]
     if args.labels and not given:
         raise InputError(f"--labels without --{', --'.join(FOLDERS)}; expected the folder of the files that they label")
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     labels = os.path.abspath(args.labels) if args.labels else None
     if media and not os.path.exists(media):
         raise InputError(f"{media}: no such folder; expected one with files of modality {modality}")
-    from bridle_fairseq.demo.run import Demo, Settings
+    from bridle_fairseq.demo.run import Demo, DemoSettings
 
-    Demo(args.dir, Settings(modality, media, labels, args.updates, args.clips_per_class, args.seed)).run()
+    Demo(args.dir, DemoSettings(modality, media, labels, args.updates, args.clips_per_class, args.seed)).run()
     return 0

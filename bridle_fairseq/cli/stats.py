@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from bridle_fairseq.cli.arguments import add_modality_argument
-from bridle_fairseq.utils.errors import InputError
 
 HELP = "mean and standard deviation of a manifest's log-mel frames or pixels, as overrides for training"
 
@@ -36,27 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the numbers as overrides on stdout, and the number of clips on stderr."""
     from dataclasses import fields
 
-    from bridle_fairseq.data.manifests.manifest import Manifest
-    from bridle_fairseq.prepare.statistics import StatisticsOptions, input_statistics
+    from bridle_fairseq.prepare.statistics import StatisticsOptions, measure_overrides
 
     options = StatisticsOptions(**{field.name: getattr(args, field.name) for field in fields(StatisticsOptions)})
-    statistics = input_statistics(Manifest.read(args.manifest), options)
-    for path, reason in statistics.skipped:
-        print(f"left out: {path}: {reason}", file=sys.stderr)
-    skipped, clips = len(statistics.skipped), statistics.clips
-    if skipped > args.max_skipped * (clips + skipped):
-        raise InputError(
-            f"{args.manifest}: {skipped} of {clips + skipped} clips cannot be read, see above; expected at most a "
-            f"share of {args.max_skipped:g} (--max-skipped)"
-        )
-    if args.modality == "audio":
-        print(f"{clips} clips, {statistics.count // args.num_mel_bins} frames; {skipped} skipped", file=sys.stderr)
-        print(f"model.fbank_mean={statistics.mean[0]:.4f} model.fbank_std={statistics.deviation[0]:.4f}")
-    else:
-        many = "images" if args.modality == "image" else "clips"
-        print(f"{clips} {many}, {statistics.count} pixels; {skipped} skipped", file=sys.stderr)
-        mean, deviation = (
-            ",".join(f"{value:.4f}" for value in values) for values in (statistics.mean, statistics.deviation)
-        )
-        print(f"model.pixel_mean=[{mean}] model.pixel_std=[{deviation}]")
+    say = partial(print, file=sys.stderr)
+    print(*measure_overrides(args.manifest, options, args.max_skipped, say))
     return 0

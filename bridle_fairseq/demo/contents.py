@@ -1,4 +1,4 @@
-"""What the demo's page says: its headline, its numbers, the stages, the clips."""
+"""Texts, numbers and clips of the demo's page."""
 
 from __future__ import annotations
 
@@ -14,62 +14,49 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
-from bridle_fairseq.nn.schedule import Stage
-from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example, example
 
 
-def headline(found: Comparison | None, media: Media) -> str:
-    """One sentence: who won, as it is."""
-    if found is None:
+def headline(comparison: Comparison | None, media: Media) -> str:
+    """The result in one sentence, whoever won."""
+    if comparison is None:
         return "A trained encoder and tokenizer"
-    best = max(found.untrained, found.baseline)
-    mine = f"{found.pretrained:.2f}"
-    if found.pretrained > best:
-        others = f"Untrained: {found.untrained:.2f}, {media.baseline}: {found.baseline:.2f}."
+    best = max(comparison.untrained, comparison.baseline)
+    mine = f"{comparison.pretrained:.2f}"
+    if comparison.pretrained > best:
+        others = f"Untrained: {comparison.untrained:.2f}, {media.baseline}: {comparison.baseline:.2f}."
         return f"Pretrained: {mine} of the test {media.one}s right. {others}"
-    who = "the untrained encoder" if found.untrained >= found.baseline else f"the {media.baseline}"
+    who = "the untrained encoder" if comparison.untrained >= comparison.baseline else f"the {media.baseline}"
     return f"This run did not beat {who}: {mine} of the test {media.one}s right, against {best:.2f}."
 
 
-def summary(found: Comparison | None, media: Media, synthetic: bool) -> str:
-    """What was compared, in two sentences."""
+def summary(comparison: Comparison | None, media: Media, synthetic: bool) -> str:
+    """What was compared."""
     what = media.made if synthetic else f"your {media.many}"
-    if found is None:
+    if comparison is None:
         return f"Pretrained without labels on {what}, then turned into codes."
     return (
-        f"{found.classes} classes of {what}. The encoder learned without labels; a linear classifier on its frozen "
-        f"features then names the class of {found.test_clips} held-out {media.one}s."
+        f"{comparison.classes} classes of {what}. The encoder learned without labels; a linear classifier on its "
+        f"frozen features then names the class of {comparison.test_clips} held-out {media.one}s."
     )
 
 
-def table_note(found: Comparison | None) -> str:
-    """How to read the table."""
-    if found is None:
+def table_note(comparison: Comparison | None) -> str:
+    """Note on the table of results."""
+    if comparison is None:
         return (
             "No labels were given, so there is nothing to probe. Run the demo with --labels CSV (columns file, label)."
         )
-    error = (found.pretrained * (1 - found.pretrained) / max(found.test_clips, 1)) ** 0.5
+    error = (comparison.pretrained * (1 - comparison.pretrained) / max(comparison.test_clips, 1)) ** 0.5
     return (
         "Logistic regression on standardised features. The layer and the regularisation C were chosen on the "
-        f"validation clips alone. With {found.test_clips} test clips an accuracy is good to about ±{2 * error:.2f}."
+        f"validation clips alone. With {comparison.test_clips} test clips an accuracy is good to about "
+        f"±{2 * error:.2f}."
     )
 
 
-def bands(plan: Sequence[Stage]) -> list[Band]:
-    """The stages as stretches of updates."""
-    found, start, iteration = [], 0, 0
-    for stage in plan:
-        iteration += stage.kind == "encoder"
-        number = iteration if stage.kind == "encoder" else iteration + 1
-        name = "cold start" if start == 0 else f"{stage.kind} {number}"
-        found.append(Band(name, f"{stage.kind[0].upper()}{number}", start, start + stage.updates))
-        start += stage.updates
-    return found
-
-
 def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> tuple[int, float]:
-    """Items in all splits, and seconds of sound."""
+    """Number of items in all splits, and seconds of sound."""
     from bridle_fairseq.data.audio.decode import read_info
 
     clips, seconds = 0, 0.0
@@ -85,7 +72,7 @@ def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> 
 def clips_with_codes(
     model: Any, task: Any, manifests: Path, codes_folder: Path, split: str, count: int
 ) -> list[Example]:
-    """A few clips, of different classes where there are labels, that are neither very short nor cut."""
+    """Up to ``count`` clips of medium length; of different classes if there are labels."""
     manifest = Manifest.read(manifests / f"{split}.tsv")
     codes = CachedCodes(codes_folder / f"{split}.codes", manifest)
     info = codes.info

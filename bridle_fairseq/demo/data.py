@@ -1,4 +1,4 @@
-"""From a folder of files, with or without labels, to the demo's manifests; and a synthetic set's files and table."""
+"""Manifests of the demo, from a folder of files with or without labels; files and table of a synthetic set."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ UNLABELLED_VALID_SHARE = 0.1
 
 
 def write_manifests(media: str, labels: str | None, dest: Path, seed: int, modality: str = "audio") -> list[str]:
-    """Write train.tsv and valid.tsv, and with labels test.tsv, ``{split}.lbl`` and labels.csv as well.
+    """Write train.tsv and valid.tsv; with labels also test.tsv, ``{split}.lbl`` and labels.csv.
 
-    Splits are those of the label table, if it has a column for them, else each class is divided at random.
+    Splits come from the label table if it has a column for them. Otherwise each class is split at random.
 
     Returns:
         The names of the splits.
 
     Raises:
-        InputError: nothing readable, labels that fit no file, fewer than two classes, or too little for three parts.
+        InputError: no readable file, no label that matches a file, fewer than two classes, or too few files for three
+            splits.
     """
     scan = scan_source(media, dest, modality=modality)
     if labels is None:
@@ -47,7 +48,7 @@ def write_manifests(media: str, labels: str | None, dest: Path, seed: int, modal
 
 
 def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> list[Entry | None]:
-    """The entries with a split each: train, valid or test."""
+    """The entries, each with a split: train, valid or test."""
     given = {entry.split for entry in entries if entry is not None}
     rows = [row for row, entry in enumerate(entries) if entry is not None]
     split = {row: entries[row].split for row in rows}  # type: ignore[union-attr]
@@ -73,7 +74,7 @@ def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> lis
 
 
 def write_classes(write: Callable[[str], list[str]], classes: list[str], folder: Path) -> Path:
-    """Write each class in a process of its own, and the table of all files; its path."""
+    """Write each class in its own process, and the table of all files; path of the table."""
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(classes))) as pool:
         names = list(pool.map(write, classes))
     labels = folder / "labels.csv"

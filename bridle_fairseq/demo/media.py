@@ -1,8 +1,8 @@
-"""What the demo has of its own for each modality: what it makes, how it is configured, what it is called."""
+"""The demo's synthetic data, configuration and names for each modality."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +16,20 @@ FRAME_SIZE = 48
 
 @dataclass(frozen=True)
 class Media:
-    """A modality's share in the demo.
+    """What the demo needs for a modality.
 
     Attributes:
         modality: its name.
-        many, one: what its files and items are called.
-        made: what the synthetic set is like, after "classes of".
-        baseline: what the baseline is called.
+        many, one: names of its files and items.
+        made: description of the synthetic set, after "classes of".
+        baseline: name of the baseline.
         shown: (title, text) above items with their codes.
-        classes: of the synthetic set.
-        make: (folder, items of a class, seed) -> labels.csv of a synthetic set.
-        stats: arguments of ``bridle stats``.
+        classes: number of classes of the synthetic set.
+        make: (folder, items per class, seed) -> labels.csv of a synthetic set.
+        statistics: fields of :class:`bridle_fairseq.prepare.statistics.StatisticsOptions`.
         overrides: of the configuration ``tiny``.
         examples: folder of its configurations in ``examples``.
-        larger: the configuration to go on with.
+        larger: configuration for a longer training.
     """
 
     modality: str
@@ -40,7 +40,7 @@ class Media:
     shown: tuple[str, str]
     classes: int
     make: Callable[[Path, int, int], Path]
-    stats: tuple[str, ...]
+    statistics: Mapping[str, int]
     overrides: tuple[str, ...]
     examples: str
     larger: str
@@ -65,7 +65,7 @@ MEDIA = {
         ),
         classes=len(synthesize.CLASSES),
         make=synthesize.synthesize,
-        stats=(),
+        statistics={},
         overrides=(f"task.max_sample_size={round(CROP_SECONDS * 16000)}",),
         examples="audio",
         larger="small",
@@ -79,8 +79,8 @@ MEDIA = {
         shown=("Images and their codes", f"Each image beside the codes of its patches, one map a level. {NEIGHBOURS}"),
         classes=len(shapes.CLASSES),
         make=shapes.draw,
-        stats=("--modality", "image", "--image-size", str(IMAGE_SIZE)),
-        # a shape that is cut off or mirrored may be another one
+        statistics={"image_size": IMAGE_SIZE},
+        # cropping or mirroring a shape can turn it into another class
         overrides=(f"task.image_size={IMAGE_SIZE}", "task.min_area=0.6", "task.flip=false"),
         examples="images",
         larger="tiny",
@@ -97,8 +97,8 @@ MEDIA = {
         ),
         classes=len(motion.CLASSES),
         make=motion.film,
-        stats=("--modality", "video", "--num-frames", "8", "--frame-stride", "2", "--image-size", str(FRAME_SIZE)),
-        # what leaves the picture has moved somewhere, and a mirror makes another motion of it
+        statistics={"num_frames": 8, "frame_stride": 2, "image_size": FRAME_SIZE},
+        # a crop adds a motion of its own, and mirroring turns a motion into another class
         overrides=(f"task.image_size={FRAME_SIZE}", "task.crop=false", "task.flip=false"),
         examples="video",
         larger="tiny",

@@ -1,9 +1,8 @@
-"""A labelled set of drawn videos: shapes that move in one of eight ways, for trying things out without data.
+"""A labelled set of drawn videos: shapes that move in one of eight ways, to try things out without data.
 
-The ways come in pairs of which one is the other backwards: to the left and to the right, growing and shrinking, turning
-one way and the other. In the middle of a clip all are at the same places and of the same sizes, so that no single frame
-tells a pair's members apart: only their order does. All are light on dark: with colours of each clip's own, codes would
-tell of these first.
+The classes come in pairs that are the reverse of each other: left and right, growing and shrinking, turning one way and
+the other. Both classes of a pair have the same distribution of single frames, so only the order of frames distinguishes
+them. All shapes are light on dark, because codes of clips with different colours would describe colour first.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from bridle_fairseq.demo.shapes import CLASSES as SHAPES
 FRAMES, FRAMES_PER_SECOND = 16, 25
 SIDES = (64, 80, 96)
 FILE_FORMATS = {"mp4": ("libx264", {"crf": "18"}), "mkv": ("libx264", {"crf": "18"}), "avi": ("mpeg4", {"qscale": "2"})}
-SHIFT, GROWTH, TURN = 0.5, 0.5, 0.9  # in a clip: of the side, of the logarithm of the size, in radians
+SHIFT = 0.5  # in a clip, as a share of the side
+GROWTH, TURN = 0.5, 0.9  # in half a clip: logarithm of the size, radians
 # x, y, growth and turn from -1 to 1
 CLASSES: dict[str, tuple[float, float, float, float]] = {
     "left": (-1, 0, 0, 0),
@@ -31,7 +31,7 @@ CLASSES: dict[str, tuple[float, float, float, float]] = {
     "turning_left": (0, 0, 0, -1),
     "turning_right": (0, 0, 0, 1),
 }
-TURNED = ("triangle_up", "half_ring", "stripes_down", "squares", "plus", "cross", "corner")  # a disk does not show it
+TURNED = ("triangle_up", "half_ring", "stripes_down", "squares", "plus", "cross", "corner")  # a disk looks the same
 
 
 def draw_clip(class_name: str, index: int, seed: int) -> np.ndarray:
@@ -86,7 +86,7 @@ def _write_class(class_name: str, folder: Path, clips: int, seed: int) -> list[s
 
 
 def film(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
-    """Write the whole set below ``folder``, one folder a class, and ``labels.csv`` (file, label) beside them.
+    """Write the set below ``folder``, one folder per class, and ``labels.csv`` with the columns file and label.
 
     Returns:
         The path of ``labels.csv``.
@@ -96,6 +96,6 @@ def film(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
     """
     from bridle_fairseq.data.video.container import load_av
 
-    load_av()  # said here, in one sentence, rather than by each process
+    load_av()  # one error here instead of one in each process
     write = partial(_write_class, folder=folder, clips=clips_per_class, seed=seed)
     return write_classes(write, list(CLASSES), folder)

@@ -1,35 +1,40 @@
-"""The demo from beginning to end: media, manifests, statistics, pretraining, codes, probe, page."""
+"""The demo from start to end: media, manifests, statistics, pretraining, codes, probe, page."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.demo import training
 from bridle_fairseq.demo.media import MEDIA
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.training.launch import TrainingRun, find_script
+from bridle_fairseq.training.log import Record
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from bridle_fairseq.demo.probing import Comparison
 
 CLIPS_SHOWN = 4
 SETTINGS_FILE = "demo.json"
+say = partial(print, flush=True)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a demo is made from; a folder holds one demo."""
+class DemoSettings:
+    """Settings of a demo; a folder holds one demo."""
 
     modality: str
-    media: str | None  # None: synthesised
+    media: str | None  # folder of the user's files; None: synthetic ones
     labels: str | None
     updates: int
     clips_per_class: int
@@ -37,17 +42,17 @@ class Settings:
 
 
 class Demo:
-    """One demo in its folder. A demo that was interrupted goes on where it was.
+    """One demo in its folder. An interrupted demo is resumed.
 
     Args:
-        folder: for everything the demo makes.
-        settings: see :class:`Settings`.
+        folder: for all files of the demo.
+        settings: see :class:`DemoSettings`.
 
     Raises:
-        InputError: the folder holds a demo of other settings.
+        InputError: the folder holds a demo with other settings, or something else.
     """
 
-    def __init__(self, folder: str, settings: Settings) -> None:
+    def __init__(self, folder: str, settings: DemoSettings) -> None:
         self.folder, self.settings = Path(folder).absolute(), settings
         self.media = MEDIA[settings.modality]
         self.manifests = self.folder / "manifests"
@@ -57,89 +62,95 @@ class Demo:
     def _claim_folder(self) -> None:
         path = self.folder / SETTINGS_FILE
         if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["settings"] != asdict(self.settings):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["settings"] != asdict(self.settings):
                 raise InputError(
-                    f"{self.folder} holds a demo with other settings ({_in_words(kept['settings'])}); expected "
-                    f"{_in_words(asdict(self.settings))}, or another --dir, or none there"
+                    f"{self.folder} holds a demo with other settings ({_listed(stored['settings'])}); expected "
+                    f"{_listed(asdict(self.settings))}, or another --dir, or none there"
                 )
-            self.seconds = kept["seconds"]
+            self.seconds = stored["seconds"]
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise InputError(f"{self.folder} holds something that is no demo; expected a new or empty folder for --dir")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._keep()
+        self._store()
 
-    def _keep(self) -> None:
+    def _store(self) -> None:
         text = json.dumps({"settings": asdict(self.settings), "seconds": self.seconds}, indent=2)
         (self.folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
 
     @contextmanager
     def _step(self, name: str, text: str) -> Iterator[None]:
-        """Say what begins; keep how long it took, over all runs of this demo."""
-        print(f"\n{text}", flush=True)
+        """Announce a step, and add up its duration over all runs of this demo."""
+        say(f"\n{text}")
         begun = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
-        self._keep()
+        self._store()
 
     def run(self) -> Path:
-        """Do all that is still to be done.
+        """Run all steps that are not finished.
 
         Returns:
             The path of the HTML page.
         """
         with self._step("media", f"1/6  {self.media.many} and manifests"):
-            splits = self._manifests(*self._files())
+            splits = self._write_manifests(*self._media_and_labels())
         with self._step("stats", "2/6  mean and deviation of what goes in"):
-            statistics = _output_of("stats", str(self.manifests / "train.tsv"), *self.media.stats).split()
-            print(f"  {' '.join(statistics)}")
+            statistics = self._measure_statistics()
         plan = training.stages(self.settings.updates)
-        with self._step("training", f"3/6  pretraining, in three stages: {self._train_text(plan)}"):
+        listed = ", ".join(f"{stage.kind} {stage.updates}" for stage in plan)
+        with self._step("training", f"3/6  pretraining, in three stages: {listed} updates"):
             records = self._train(statistics, plan)
         checkpoint = training.newest_checkpoint(self.folder)
-        with self._step("codes", "4/6  codes of all clips"):
-            self._tokenize(checkpoint, splits)
         from bridle_fairseq.models.checkpoints import load_model
         from bridle_fairseq.utils.device import choose_device
 
-        model, task = load_model(checkpoint, choose_device(None))
+        device = choose_device(None)
+        model, task = load_model(checkpoint, device)
+        with self._step("codes", "4/6  codes of all clips"):
+            self._tokenize(checkpoint, model, task, device, splits)
         comparison = None
         with self._step("probe", "5/6  linear probes of frozen features"):
             if "test" in splits:
                 comparison = self._probe(model, task)
             else:
-                print("  left out: no labels were given (--labels CSV with the columns file and label)")
+                say("  left out: no labels were given (--labels CSV with the columns file and label)")
         with self._step("page", "6/6  the page"):
-            page = self._page(model, task, records, plan, splits, statistics, comparison)
-        self._farewell(page, statistics)
+            page = self._write_page(model, task, records, plan, splits, statistics, comparison)
+        self._print_ending(page, statistics)
         return page
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def _files(self) -> tuple[str, str | None]:
+    def _media_and_labels(self) -> tuple[str, str | None]:
+        """Folder of the files and path of their labels; the synthetic set is written if it is not there."""
         settings = self.settings
         if settings.media is not None:
             return settings.media, settings.labels
         labels = Path(self._media_folder()) / "labels.csv"
         if not labels.exists():
-            each = f"{settings.clips_per_class} {self.media.one}s each"
-            print(f"  synthesising {self.media.classes} classes, {each}", flush=True)
+            say(f"  synthesising {self.media.classes} classes, {settings.clips_per_class} {self.media.one}s each")
             self.media.make(labels.parent, settings.clips_per_class, settings.seed)
         return str(labels.parent), str(labels)
 
     def _media_folder(self) -> str:
         return self.settings.media or str(self.folder / self.media.examples)
 
-    def _manifests(self, media: str, labels: str | None) -> list[str]:
+    def _write_manifests(self, media: str, labels: str | None) -> list[str]:
         from bridle_fairseq.demo.data import write_manifests
 
         return write_manifests(media, labels, self.manifests, self.settings.seed, self.media.modality)
 
-    @staticmethod
-    def _train_text(plan: Sequence[Stage]) -> str:
-        return ", ".join(f"{stage.kind} {stage.updates}" for stage in plan) + " updates"
+    def _measure_statistics(self) -> list[str]:
+        from bridle_fairseq.prepare.statistics import StatisticsOptions, measure_overrides
 
-    def _train(self, statistics: Sequence[str], plan: Sequence[Stage]) -> Any:
+        options = StatisticsOptions(self.media.modality, **self.media.statistics)
+        say_clips = partial(print, file=sys.stderr)
+        overrides = measure_overrides(str(self.manifests / "train.tsv"), options, say=say_clips)
+        say(f"  {' '.join(overrides)}")
+        return overrides
+
+    def _train(self, statistics: Sequence[str], plan: Sequence[Stage]) -> list[Record]:
         run = training.pretraining(
             self.folder,
             self.manifests,
@@ -149,45 +160,65 @@ class Demo:
             self.media.overrides,
             self.media.configs,
         )
-        print(f"  {shlex.join(run.command())}", flush=True)
+        say(f"  {shlex.join(run.command())}")
         return training.train_with_bar(run, self.folder / "train.log", sum(stage.updates for stage in plan))
 
-    def _tokenize(self, checkpoint: str, splits: Sequence[str]) -> None:
-        for split in splits:
-            text = _output_of(
-                "tokenize", checkpoint, str(self.manifests / f"{split}.tsv"), "--out", str(self.folder / "codes")
-            )
-            print("\n".join(f"  {line}" for line in text.splitlines()[: None if split == "train" else 1]), flush=True)
+    def _tokenize(self, checkpoint: str, model: Any, task: Any, device: str, splits: Sequence[str]) -> None:
+        from bridle_fairseq.data.manifests.manifest import Manifest
+        from bridle_fairseq.inference.codes import describe_codes, summary_text, tokenize_corpus
+        from bridle_fairseq.inference.pipeline import BatchOptions
 
-    def _probe(self, model: Any, task: Any) -> Any:
+        for split in splits:
+            manifest = Manifest.read(self.manifests / f"{split}.tsv")
+            prefix = str(self.folder / "codes" / f"{split}.codes")
+            info = describe_codes(model, task.cfg, manifest, checkpoint)
+            outcome = tokenize_corpus(model, task.cfg, manifest, prefix, info, BatchOptions(device=device))
+            if outcome.was_complete:
+                say(f"  {prefix}.bin is complete already: codes of this checkpoint and manifest")
+                continue
+            say(f"  {outcome.throughput(split, device)}")
+            if split == "train":
+                say("\n".join(f"  {line}" for line in summary_text(outcome.summary, prefix).splitlines()))
+
+    def _probe(self, model: Any, task: Any) -> Comparison:
         from bridle_fairseq.demo.probing import compare
 
-        found = compare(model, task, self.manifests, self.settings.seed, print)
-        width = max(len(row.name) for row in found.rows)
-        print(f"\n  {'features':{width}}  accuracy  chosen on validation clips")
-        for row in found.rows:
-            print(f"  {row.name:{width}}  {row.accuracy:8.3f}  {row.chosen}{'  <- best' if row.best else ''}")
-        return found
+        comparison = compare(model, task, self.manifests, self.settings.seed, say)
+        width = max(len(row.name) for row in comparison.rows)
+        say(f"\n  {'features':{width}}  accuracy  chosen on validation clips")
+        for row in comparison.rows:
+            say(f"  {row.name:{width}}  {row.accuracy:8.3f}  {row.chosen}{'  <- best' if row.best else ''}")
+        return comparison
 
-    def _page(self, model: Any, task: Any, records: Any, plan: Any, splits: Any, statistics: Any, found: Any) -> Path:
+    def _write_page(
+        self,
+        model: Any,
+        task: Any,
+        records: Sequence[Record],
+        plan: Sequence[Stage],
+        splits: Sequence[str],
+        statistics: Sequence[str],
+        comparison: Comparison | None,
+    ) -> Path:
         from bridle_fairseq.demo import contents
         from bridle_fairseq.demo.report import Page, render
+        from bridle_fairseq.report.run import stage_bands
 
         clips, sound = contents.clips_and_seconds(self.manifests, splits, self.media.modality)
         page = Page(
-            headline=contents.headline(found, self.media),
-            summary=contents.summary(found, self.media, synthetic=self.settings.media is None),
+            headline=contents.headline(comparison, self.media),
+            summary=contents.summary(comparison, self.media, synthetic=self.settings.media is None),
             facts=[
                 (f"{clips}", f"{self.media.one}s"),
-                *([(in_words(sound), "of sound")] if sound else []),
+                *([(duration_text(sound), "of sound")] if sound else []),
                 (f"{sum(stage.updates for stage in plan)}", "updates"),
-                (in_words(self.seconds["training"]), "of training"),
-                (in_words(sum(self.seconds.values())), "in all"),
+                (duration_text(self.seconds["training"]), "of training"),
+                (duration_text(sum(self.seconds.values())), "in all"),
             ],
             records=records,
-            bands=contents.bands(plan),
-            rows=[] if found is None else found.rows,
-            table_note=contents.table_note(found),
+            bands=stage_bands(plan),
+            rows=[] if comparison is None else comparison.rows,
+            table_note=contents.table_note(comparison),
             clips=contents.clips_with_codes(
                 model.cpu(), task, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN
             ),
@@ -195,19 +226,19 @@ class Demo:
             codebooks=list(model.quantizer.codebooks.codes.cpu().numpy()),
             codebook_size=model.settings.codebook_size,
             mask_ratio=model.settings.mask_ratio,
-            places=self.places(),
+            files=self.files(),
             commands=self.next_commands(statistics),
             footer=f"Made by bridle demo, seed {self.settings.seed}.",
         )
         path = self.folder / "report.html"
         path.write_text(render(page), encoding="utf-8")
-        print(f"  {page.headline}")
+        say(f"  {page.headline}")
         return path
 
-    # -- where things are, what comes next ------------------------------------------------------------------------
+    # -- files and next commands --------------------------------------------------------------------------------------
 
-    def places(self) -> list[tuple[str, str]]:
-        """What the demo made, and where."""
+    def files(self) -> list[tuple[str, str]]:
+        """(description, path) of the demo's files."""
         return [
             (self.media.many, self._media_folder()),
             ("manifests", str(self.manifests)),
@@ -218,7 +249,7 @@ class Demo:
         ]
 
     def next_commands(self, statistics: Sequence[str]) -> list[tuple[str, str]]:
-        """What to run next: commands that work as they stand."""
+        """(description, command) of what to run next; each command works as printed."""
         bridle = os.path.join(os.path.dirname(find_script()), "bridle")
         media, larger, many = self._media_folder(), self.media.larger, self.media.many
         labels = self.settings.labels or (None if self.settings.media else os.path.join(media, "labels.csv"))
@@ -237,37 +268,21 @@ class Demo:
              shlex.join([bridle, "tokenize", checkpoint, valid, "--out", out])),
         ]  # fmt: skip
 
-    def _farewell(self, page: Path, statistics: Sequence[str]) -> None:
-        print(f"\ndone in {in_words(sum(self.seconds.values()))}")
-        for what, where in self.places():
-            print(f"  {what:13} {where}")
-        print("\nwhat to run next")
+    def _print_ending(self, page: Path, statistics: Sequence[str]) -> None:
+        say(f"\ndone in {duration_text(sum(self.seconds.values()))}")
+        for what, where in self.files():
+            say(f"  {what:13} {where}")
+        say("\nwhat to run next")
         for text, command in self.next_commands(statistics):
-            print(f"  # {text}\n  {command}\n")
-        print(f"open {page}")
+            say(f"  # {text}\n  {command}\n")
+        say(f"open {page}")
 
 
-def _output_of(*arguments: str) -> str:
-    """What a bridle command prints; its mistakes are ours.
-
-    Raises:
-        InputError: the command ended with its own sentence, which stands on stderr.
-    """
-    from bridle_fairseq.cli.main import build_parser
-
-    args = build_parser().parse_args(arguments)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        code = args.run(args)
-    if code != 0:
-        raise InputError(f"bridle {arguments[0]} ended with exit code {code}; expected 0")
-    return printed.getvalue().strip()
-
-
-def in_words(seconds: float) -> str:
-    """Seconds as people say them: 75 -> ``1 min 15 s``."""
+def duration_text(seconds: float) -> str:
+    """A duration for readers: 75 -> ``1 min 15 s``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _in_words(settings: dict[str, Any]) -> str:
+def _listed(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)

@@ -1,9 +1,8 @@
-"""A labelled set of drawn images: a dozen classes in several file formats, for trying things out without data.
+"""A labelled set of drawn images: a dozen classes in several file formats, to try things out without data.
 
-The classes come in groups that share colours and the amount of ink and differ only in *how it is arranged*: a triangle
-that points up against one that points down, a ring against a disk of the same area, stripes against squares. Sizes,
-places, colours and backgrounds are random, so that neither the mean colour nor the place of a shape tells a group's
-members apart.
+The classes come in groups with the same colours and the same inked area. They differ only in *arrangement*: a triangle
+that points up or down, a ring or a disk of the same area, stripes or squares. Sizes, positions, colours and backgrounds
+are random, so neither the mean colour nor the position of a shape distinguishes the classes of a group.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def _write_class(class_name: str, folder: Path, images: int, seed: int) -> list[
 
 
 def draw(folder: Path, images_per_class: int, seed: int = 0) -> Path:
-    """Write the whole set below ``folder``, one folder a class, and ``labels.csv`` (file, label) beside them.
+    """Write the set below ``folder``, one folder per class, and ``labels.csv`` with the columns file and label.
 
     Returns:
         The path of ``labels.csv``.

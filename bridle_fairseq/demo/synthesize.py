@@ -1,9 +1,8 @@
-"""A labelled set of synthetic sounds: a dozen classes in many file formats, for trying things out without data.
+"""A labelled set of synthetic sounds: a dozen classes in many file formats, to try things out without data.
 
-The classes come in groups that share notes, timbres and loudness and differ only in *how the sound moves*: a rising
-against a falling sweep, a pluck against its time reversal, pulses that hurry against pulses that slow down. All of it
-repeats from a random point on, so neither the mean spectrum of a clip nor its coarse outline tells a group's members
-apart.
+The classes come in groups with the same notes, timbres and loudness. They differ only in *how the sound changes over
+time*: a rising or a falling sweep, a pluck or its time reversal, pulses that speed up or slow down. Each sound repeats
+from a random phase, so neither the mean spectrum nor the coarse envelope of a clip distinguishes classes of a group.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bridle_fairseq.demo.data import write_classes
 MIN_SECONDS, MAX_SECONDS = 0.5, 3.0
 SAMPLE_RATES_HZ = (8000, 16000, 22050, 32000, 44100, 48000)
 HIGHEST_PITCH_HZ = 700.0
-CYCLE_SECONDS = (0.3, 0.45)  # one sweep, one run of notes, one group of pulses
+CYCLE_SECONDS = (0.3, 0.45)  # of one sweep, one run of notes, one group of pulses
 
 
 class FileFormat(NamedTuple):
@@ -44,7 +43,7 @@ FILE_FORMATS = (
 
 def _harmonics(rng: np.random.Generator, frequency_hz: np.ndarray, rate: int) -> np.ndarray:
     """A tone of random timbre (S samples) that follows an instantaneous frequency (S)."""
-    # wrapped before it becomes float32, whose sine is several times as fast
+    # wrapped before the cast to float32, whose sine is several times as fast
     phase = (2 * np.pi * (np.cumsum(frequency_hz) / rate % 1.0)).astype(np.float32)
     tilt, odd_only = rng.uniform(0.6, 1.6), rng.random() < 0.3
     wave = np.zeros_like(phase)
@@ -67,21 +66,21 @@ def _noise(rng: np.random.Generator, samples: int, rate: int) -> np.ndarray:
 
 
 def _cycle_position(rng: np.random.Generator, time: np.ndarray) -> np.ndarray:
-    """The position (0-1) in a cycle of random length that starts anywhere."""
+    """The position, 0 to 1, in a cycle of random length and phase."""
     return (time / rng.uniform(*CYCLE_SECONDS) + rng.random()) % 1.0
 
 
 def _sweep(
     rng: np.random.Generator, time: np.ndarray, rate: int, shape: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """A tone that sweeps about an octave per cycle; ``shape`` maps the position in the cycle to the pitch's (0-1)."""
+    """A tone that sweeps about an octave per cycle; ``shape`` maps the position in the cycle to pitch, 0 to 1."""
     octaves = rng.uniform(0.8, 1.3)
     lowest_hz = rng.uniform(150, HIGHEST_PITCH_HZ / 2**octaves)
     return _harmonics(rng, lowest_hz * 2 ** (octaves * shape(_cycle_position(rng, time))), rate)
 
 
 def _run_of_notes(rng: np.random.Generator, time: np.ndarray, rate: int, order: tuple[int, ...]) -> np.ndarray:
-    """Four notes of a chord, over and over in the given order, each with a soft attack."""
+    """Four notes of a chord, repeated in the given order, each with a soft attack."""
     chord = np.array([0, 4, 7, 12]) / 12
     lowest_hz = rng.uniform(150, HIGHEST_PITCH_HZ / 2)
     place = _cycle_position(rng, time * 0.75) * len(order)
@@ -91,7 +90,7 @@ def _run_of_notes(rng: np.random.Generator, time: np.ndarray, rate: int, order: 
 
 
 def _swells(rng: np.random.Generator, time: np.ndarray, rate: int, reverse: bool) -> np.ndarray:
-    """Notes with a sharp attack that die away, or the same run backwards."""
+    """Notes with a sharp attack that decay, or their time reversal."""
     place = _cycle_position(rng, time)
     envelope = np.minimum(1.0, place * 60) * np.exp(-rng.uniform(4, 7) * place)
     wave = envelope * _harmonics(rng, np.full_like(time, rng.uniform(150, HIGHEST_PITCH_HZ)), rate)
@@ -99,13 +98,13 @@ def _swells(rng: np.random.Generator, time: np.ndarray, rate: int, reverse: bool
 
 
 def _pulses(rng: np.random.Generator, time: np.ndarray, rate: int, reverse: bool) -> np.ndarray:
-    """Groups of six noise pulses whose gaps shrink, or the same run backwards."""
+    """Groups of six noise pulses with shrinking gaps, or their time reversal."""
     gaps = 0.72 ** np.arange(6)
     starts = np.concatenate([[0], np.cumsum(gaps)[:-1]]) / gaps.sum()
     cycle = rng.uniform(0.6, 0.9)
     place = (time / cycle + rng.random()) % 1.0
     since_pulse = place - starts[np.searchsorted(starts, place, side="right") - 1]
-    # a pulse is symmetric in time, so that only the order of the gaps is turned round by playing it backwards
+    # a pulse is symmetric in time, so that time reversal only changes the order of the gaps
     width = 0.02 / cycle
     envelope = np.exp(-(((since_pulse - 2 * width) / width) ** 2))
     wave = envelope * _noise(rng, len(time), rate)
@@ -113,7 +112,7 @@ def _pulses(rng: np.random.Generator, time: np.ndarray, rate: int, reverse: bool
 
 
 def _tremolo(rng: np.random.Generator, time: np.ndarray, rate: int, slowest_hz: float, fastest_hz: float) -> np.ndarray:
-    """Noise whose loudness wavers evenly."""
+    """Noise with periodic loudness."""
     angle = 2 * np.pi * (rng.uniform(slowest_hz, fastest_hz) * time + rng.random())
     return (0.53 + 0.47 * np.sin(angle)) * _noise(rng, len(time), rate)
 
@@ -144,7 +143,7 @@ def synthesize_clip(class_name: str, index: int, seed: int) -> tuple[np.ndarray,
     wave = CLASSES[class_name](rng, time, rate)
     wave = wave / (np.abs(wave).max() + 1e-9)
     wave = wave + 10 ** (-rng.uniform(25, 45) / 20) * _noise(rng, len(time), rate)
-    edge = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.005)  # no click where the clip begins and ends
+    edge = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.005)  # fades against clicks at both ends
     wave = edge * wave / np.abs(wave).max() * 10 ** (-rng.uniform(2, 20) / 20)
     if rng.random() < 0.4:
         left = rng.uniform(0.3, 1.0)
@@ -166,7 +165,7 @@ def _write_class(class_name: str, folder: Path, clips: int, seed: int) -> list[s
 
 
 def synthesize(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
-    """Write the whole set below ``folder``, one folder a class, and ``labels.csv`` (file, label) beside them.
+    """Write the set below ``folder``, one folder per class, and ``labels.csv`` with the columns file and label.
 
     Returns:
         The path of ``labels.csv``.

@@ -69,9 +69,47 @@ class InputStatistics(NamedTuple):
 
     mean: list[float]
     deviation: list[float]
-    count: int  # values of a channel
+    num_values: int  # of each channel
     clips: int
     skipped: list[tuple[str, str]]  # (path, reason) of the clips that cannot be read
+
+    def overrides(self) -> list[str]:
+        """The statistics as overrides of a training run."""
+        if len(self.mean) == 1:
+            return [f"model.fbank_mean={self.mean[0]:.4f}", f"model.fbank_std={self.deviation[0]:.4f}"]
+        mean, deviation = (",".join(f"{value:.4f}" for value in values) for values in (self.mean, self.deviation))
+        return [f"model.pixel_mean=[{mean}]", f"model.pixel_std=[{deviation}]"]
+
+
+def measure_overrides(
+    path: str, options: StatisticsOptions, max_skipped: float = 0.01, say: Callable[[str], object] = lambda line: None
+) -> list[str]:
+    """Measure the manifest at a path; the statistics as overrides of a training run.
+
+    Args:
+        path: of the manifest.
+        options: what is measured.
+        max_skipped: abort if more than this fraction of the clips cannot be read.
+        say: called with lines about the clips that were read and skipped.
+
+    Raises:
+        InputError: too many clips, or all of them, cannot be read.
+    """
+    statistics = input_statistics(Manifest.read(path), options)
+    for skipped_path, reason in statistics.skipped:
+        say(f"left out: {skipped_path}: {reason}")
+    skipped, clips = len(statistics.skipped), statistics.clips
+    if skipped > max_skipped * (clips + skipped):
+        raise InputError(
+            f"{path}: {skipped} of {clips + skipped} clips cannot be read, see above; expected at most a "
+            f"share of {max_skipped:g} (--max-skipped)"
+        )
+    many = "images" if options.modality == "image" else "clips"
+    values = f"{statistics.num_values} pixels"
+    if options.modality == "audio":
+        values = f"{statistics.num_values // options.num_mel_bins} frames"
+    say(f"{clips} {many}, {values}; {skipped} skipped")
+    return statistics.overrides()
 
 
 def input_statistics(manifest: Manifest, options: StatisticsOptions) -> InputStatistics:
@@ -146,7 +184,7 @@ def value_statistics(
     for batch in tqdm(loader, desc="stats", unit=" batches", disable=not sys.stderr.isatty()):
         if not batch:
             continue
-        x, padding = values(**batch["net_input"])
+        x, padding = values(batch["net_input"]["source"], batch["net_input"]["padding_mask"])
         channels = x.transpose(0, 1)  # channels x B x sizes
         channels = (channels if padding is None else channels[:, ~padding]).flatten(1).double()  # channels x n
         total = total + channels.sum(1)
