@@ -65,5 +65,6 @@ def run(args: argparse.Namespace) -> int:
         extractor, chunking, manifest, prefix, sha256, options, args.dtype, shard, args.overwrite, split
     )
     complete = f"{prefix}.json is complete already: features of this checkpoint and manifest"
-    print_outcome(outcome, split, complete, partial(summary_text, job=outcome.job), options.device)
+    text = partial(summary_text, prefix=prefix, info=outcome.job.info)
+    print_outcome(outcome, split, complete, text, options.device)
     return 0

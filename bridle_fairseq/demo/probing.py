@@ -72,5 +72,12 @@ def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int) -> Co
     chance = data.majority_accuracy()
     rows.append(ResultRow("always the most frequent class", chance))
     max(rows, key=lambda row: row.accuracy).best = True
-    scores = (best[kind].test for kind in ("encoder", "untrained", "baseline"))
-    return Comparison(rows, *scores, chance, len(data.labels.test), classes)
+    return Comparison(
+        rows,
+        pretrained=best["encoder"].test,
+        untrained=best["untrained"].test,
+        baseline=best["baseline"].test,
+        chance=chance,
+        test_clips=len(data.labels.test),
+        classes=classes,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,4 +238,4 @@ def _knn_fits(
         return vote(searched[-1][1], of_bank, int(settings["k"]), settings["temperature"]).numpy()
 
     for settings in grid:
-        yield settings, lambda x, settings=settings: score(x, settings)
+        yield settings, partial(score, settings=settings)

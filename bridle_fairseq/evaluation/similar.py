@@ -152,7 +152,7 @@ def _embed_features(
             model.front_end, [extractor], segments, options.limits, bank.info.dtype, next(model.parameters()).device
         )
         result = maker.make(range(len(manifest)))
-    return result.arrays[array.name].astype(np.float64), result.skipped
+    return list(result.arrays[array.name].astype(np.float64)), result.skipped
 
 
 def _embed_codes(bank: CodeBank, model: Any, reader: Reader, manifest: Manifest, options: BatchOptions) -> Embeddings:

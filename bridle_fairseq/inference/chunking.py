@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridle_fairseq.data.audio.dataset import AudioReader
 from bridle_fairseq.data.modalities import modality_of
@@ -41,7 +41,8 @@ class ChunkOptions:
     overlap_seconds: float | None = None
 
 
-class Chunking(NamedTuple):
+@dataclass(frozen=True)
+class Chunking:
     """Sound: chunks of fixed length. Call it with (row, samples) for the chunks of a clip."""
 
     front_end: AudioFrontEnd
@@ -87,7 +88,8 @@ class Chunking(NamedTuple):
         return {"sample_rate": self.front_end.log_mel.sample_rate, **self.front_end.layout, **sizes}
 
 
-class WholeClip(NamedTuple):
+@dataclass(frozen=True)
+class WholeClip:
     """Images and video: a clip is always encoded whole. Call it with (row, length) for its one segment."""
 
     front_end: FrontEnd

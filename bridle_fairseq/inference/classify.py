@@ -130,9 +130,9 @@ def score_views(
     """
     device = next(model.parameters()).device
 
-    def score(_: list[Segment], source: Tensor, mask: Tensor | None) -> np.ndarray:
+    def score(_: list[Segment], source: Tensor, mask: Tensor | None) -> list[np.ndarray]:
         logits = model(source.to(device), None if mask is None else mask.to(device))
-        return class_scores(logits, multi_label).double().cpu().numpy()
+        return list(class_scores(logits, multi_label).double().cpu().numpy())
 
     def cut(row: int, length: int) -> list[Segment]:
         return [Segment(row, number, 1) for number in range(length)]

@@ -72,15 +72,15 @@ def write_features(
     return run_shard(job, shard, compute)
 
 
-def summary_text(summary: FeaturesSummary, job: FeaturesJob) -> str:
+def summary_text(summary: FeaturesSummary, prefix: str, info: FeaturesInfo) -> str:
     """What complete features hold, as ``bridle features`` prints it."""
     lines = [f"{summary.rows} clips, {summary.patches} patches, {len(summary.skipped)} clips skipped"]
-    for array in job.info.arrays:
+    for array in info.arrays:
         rows = summary.patches if array.pooling == PATCHES else summary.rows
-        lines.append(f"{job.prefix}.{array.name}.npy: {rows} x {array.width} {job.info.dtype}")
+        lines.append(f"{prefix}.{array.name}.npy: {rows} x {array.width} {info.dtype}")
     if summary.skipped:
-        lines.append(f"skipped: {job.prefix}.skipped.tsv; their pooled features are NaN, and they have no patches")
-    return "\n".join([*lines, f"index: {job.prefix}.json"])
+        lines.append(f"skipped: {prefix}.skipped.tsv; their pooled features are NaN, and they have no patches")
+    return "\n".join([*lines, f"index: {prefix}.json"])
 
 
 def extract_corpus(

@@ -23,7 +23,13 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
 from bridle_fairseq.evaluation.probe_table import ProbeRow, aligned, compare, finite_rows, write
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
-from bridle_fairseq.inference.extractors import EncoderFeatures, LogMelFeatures, choose_layers, random_init_copy
+from bridle_fairseq.inference.extractors import (
+    EncoderFeatures,
+    Extractor,
+    LogMelFeatures,
+    choose_layers,
+    random_init_copy,
+)
 from bridle_fairseq.inference.features import write_features
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.nn.frontend import AudioFrontEnd
@@ -177,8 +183,8 @@ def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray
 
     task_cfg, sha256, checkpoint = None, "", options.checkpoint_of(fold)
     if options.mode == "logmel":
-        front_end = AudioFrontEnd(BridleSettings()).to(options.batch.device)
-        extractor: Any = LogMelFeatures(front_end)
+        front_end: Any = AudioFrontEnd(BridleSettings()).to(options.batch.device)
+        extractor: Extractor = LogMelFeatures(front_end)
     else:
         model, task = load_model(checkpoint, options.batch.device, ENCODERS)
         layers = choose_layers(options.layers, model.encoder.depth)
@@ -232,7 +238,7 @@ def write_summary(
             by_name.setdefault(score.name, []).append(score.test)
     if len(by_name) > 1:
         by_name[CHOSEN] = [max(fold_scores, key=lambda score: score.valid).test for fold_scores in scores.values()]
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"name": name, "folds": values, "mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0}
         for name, values in by_name.items()
     ]
