@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.features import PATCHES, FeatureArray, Features
+from bridle_fairseq.data.artifacts.features import PATCHES, CachedFeatures, FeatureArray
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
@@ -111,9 +111,9 @@ def read_stored_splits(
         InputError: features that cannot be used, without pooled ones, or that differ between splits.
     """
     features: dict[str, Arrays] = {}
-    first: Features | None = None
+    first: CachedFeatures | None = None
     for name, split in splits.items():
-        stored = Features(os.path.join(folder, f"{name}.features"), split.manifest)
+        stored = CachedFeatures(os.path.join(folder, f"{name}.features"), split.manifest)
         first = first or stored
         if (stored.info.arrays, stored.info.checkpoint_sha256) != (first.info.arrays, first.info.checkpoint_sha256):
             raise InputError(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.artifacts.features import PATCHES, Features
+from bridle_fairseq.data.artifacts.features import PATCHES, CachedFeatures
 from bridle_fairseq.utils.errors import InputError
 
 ROWS_AT_ONCE = 16384
@@ -80,7 +80,7 @@ class FeatureBank(Bank):
 
     what = "features"
 
-    def __init__(self, features: Features, name: str | None = None) -> None:
+    def __init__(self, features: CachedFeatures, name: str | None = None) -> None:
         pooled = [array for array in features.info.arrays if array.pooling != PATCHES]
         chosen = [array for array in pooled if name in (None, array.name)]
         if not chosen:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.artifacts.features import Features
+from bridle_fairseq.data.artifacts.features import CachedFeatures
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.data.modality import Modality, Reader
@@ -43,7 +43,7 @@ def open_bank(path: str, array: str | None, manifest: Manifest | None) -> Bank:
         if array:
             raise InputError(f"--array {array} with codes; expected features, of which there may be several")
         return CodeBank(CachedCodes(prefix, manifest))
-    return FeatureBank(Features(prefix, manifest), array)
+    return FeatureBank(CachedFeatures(prefix, manifest), array)
 
 
 def _index_prefix(path: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.features import FeatureArray, Features
+from bridle_fairseq.data.artifacts.features import CachedFeatures, FeatureArray
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
 from bridle_fairseq.evaluation.probe_table import ProbeRow, aligned, compare, finite_rows, write
@@ -197,7 +197,7 @@ def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray
     prefix = (options.out if shared else options.folder(fold)) / "all.features"
     # The settings of this folder have been checked, so features of others can be replaced.
     write_features(extractor, chunking, manifest, prefix, sha256, options.batch, overwrite=True)
-    stored = Features(prefix, manifest)
+    stored = CachedFeatures(prefix, manifest)
     return {array: stored[array.name] for array in extractor.arrays}
 
 

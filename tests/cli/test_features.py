@@ -18,7 +18,7 @@ import torch
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data.artifacts import features as feature_files
 from bridle_fairseq.data.artifacts import sharding
-from bridle_fairseq.data.artifacts.features import Features
+from bridle_fairseq.data.artifacts.features import CachedFeatures
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.inference.extractors import encoder_features
 from bridle_fairseq.utils.errors import InputError
@@ -56,7 +56,7 @@ def test_arrays_match_index_and_encoder_features(checkpoint, corpus, tmp_path, c
     assert (index["rows"], index["skipped"], index["dtype"]) == (8, [], "float32")
     assert index["checkpoint_sha256"] == file_sha256(checkpoint)
     manifest, model = Manifest.read(corpus), load_model(checkpoint)[0]
-    stored = Features(tmp_path / "out/valid.features", manifest)
+    stored = CachedFeatures(tmp_path / "out/valid.features", manifest)
     for array in index["arrays"]:
         found = np.load(tmp_path / "out" / array["file"], mmap_mode="r")
         assert found.shape[1] == array["width"] and found.dtype == np.float32
@@ -84,9 +84,9 @@ def test_dtype_and_layers(checkpoint, corpus, tmp_path) -> None:
 def test_chunk_length_and_overlap(checkpoint, corpus, tmp_path) -> None:
     options = ["--chunk-seconds", "0.3", "--overlap-seconds", "0"]
     features(checkpoint, corpus, "--out", str(tmp_path / "a"), "--pooling", "patches", *options)
-    info = Features(tmp_path / "a/valid.features").info
+    info = CachedFeatures(tmp_path / "a/valid.features").info
     assert (info.grid["chunk_patches"], info.grid["overlap_patches"]) == (2, 0)
-    steps = [len(Features(tmp_path / "a/valid.features").patches("patches.layer1", row)) for row in range(8)]
+    steps = [len(CachedFeatures(tmp_path / "a/valid.features").patches("patches.layer1", row)) for row in range(8)]
     frames = [1 + max(length - 400, 0) // 160 for length in LENGTHS]
     assert steps == [-(-count // 16) for count in frames]
 
@@ -200,7 +200,7 @@ def test_unreadable_clips_are_nan_and_listed(checkpoint, corpus, tmp_path, small
     assert features(checkpoint, corpus, "--out", out, *ALL) == 2  # far more than 1 %
     assert "clip 1.wav" in capsys.readouterr().err
     assert features(checkpoint, corpus, "--out", out, *ALL, "--max-skipped", "0.5") == 0
-    stored = Features(f"{out}/valid.features", Manifest.read(corpus))
+    stored = CachedFeatures(f"{out}/valid.features", Manifest.read(corpus))
     bad = [1, 4, 6]
     assert [row for row, _ in stored.skipped] == bad
     for name in ("mean.layer1", "frequency.layer1", "class_token.layer1"):
@@ -216,10 +216,10 @@ def test_other_manifest_or_damaged_files_are_refused(checkpoint, corpus, tmp_pat
     features(checkpoint, corpus, "--out", str(tmp_path))
     other = Manifest(tmp_path, ["clip 0.wav"], [300])
     with pytest.raises(InputError, match="of another manifest"):
-        Features(tmp_path / "valid.features", other)
+        CachedFeatures(tmp_path / "valid.features", other)
     (tmp_path / "valid.features.mean.layer1.npy").write_bytes(b"half")
     with pytest.raises(InputError, match="cannot read these features"):
-        Features(tmp_path / "valid.features")
+        CachedFeatures(tmp_path / "valid.features")
 
 
 MISTAKES = {

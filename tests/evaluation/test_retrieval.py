@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bridle_fairseq.data.artifacts.features import FeatureArray, Features, FeaturesInfo, write_description
+from bridle_fairseq.data.artifacts.features import CachedFeatures, FeatureArray, FeaturesInfo, write_description
 from bridle_fairseq.evaluation import retrieval
 from bridle_fairseq.utils.errors import InputError
 
@@ -54,7 +54,7 @@ def bank(tmp_path, vectors):
     np.save(f"{prefix}.patches.layer2.npy", vectors)
     np.save(f"{prefix}.offsets.npy", np.arange(ROWS + 1))
     write_description(prefix, info, ROWS, [])
-    return retrieval.FeatureBank(Features(prefix))
+    return retrieval.FeatureBank(CachedFeatures(prefix))
 
 
 def spelled_out(values, query, k, own=None):
@@ -109,7 +109,7 @@ def test_faiss_is_used_if_installed(bank, monkeypatch):
 
 
 def test_array_by_name(bank):
-    features = Features(bank.prefix)
+    features = CachedFeatures(bank.prefix)
     assert retrieval.FeatureBank(features, "mean.layer2").array.layer == 2
     with pytest.raises(InputError, match=r"no pooled features patches.layer2; there are mean.layer2"):
         retrieval.FeatureBank(features, "patches.layer2")

@@ -8,7 +8,7 @@ import torch
 import bridle_fairseq
 from bridle_fairseq import pretrained
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.artifacts.features import Features
+from bridle_fairseq.data.artifacts.features import CachedFeatures
 from bridle_fairseq.data.image.decode import read_image
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.video.dataset import read_clip
@@ -38,7 +38,7 @@ def ways(fairseq, whole, tmp_path_factory, modality):
 
 def test_codes_and_features_are_the_same(ways):
     model, items, rest, folder, manifest = ways
-    codes, features = CachedCodes(folder / "valid.codes", manifest), Features(folder / "valid.features", manifest)
+    codes, features = CachedCodes(folder / "valid.codes", manifest), CachedFeatures(folder / "valid.features", manifest)
     found, made, vectors = model.codes(items, *rest), model.features(items, *rest), model.embed(items, *rest)
     for row in range(len(items)):
         valid = slice(None) if found.padding_mask is None else ~found.padding_mask[row]

@@ -117,7 +117,7 @@ def write_description(
         file.write("\n")
 
 
-class Features:
+class CachedFeatures:
     """Features of a manifest's rows, read from the memory map.
 
     Args:
