@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import bridle_fairseq
-from bridle_fairseq.data.modality import modality_of
+from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.bridle import plain, settings_from
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
@@ -160,7 +160,7 @@ def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: s
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
 
-def tuned_settings(cfg: Any, task: Any) -> tuple[BridleSettings, dict[str, Tensor] | None]:
+def pretrained_settings(cfg: Any, task: Any) -> tuple[BridleSettings, dict[str, Tensor] | None]:
     """Settings of a model that fine-tunes ``cfg.checkpoint``, and the weights in that file.
 
     If a run has written ``cfg.settings``, they are used. Weights are then None, because fairseq loads them afterwards.
