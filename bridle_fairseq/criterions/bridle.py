@@ -1,4 +1,4 @@
-"""fairseq criterion ``bridle``: the loss of the present stage, and what is logged about it."""
+"""fairseq criterion ``bridle``: the loss of the present stage, and logged metrics."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from fairseq.logging import metrics
 from bridle_fairseq.criterions.totals import totals_of
 from bridle_fairseq.models.bridle import unwrapped
 
-# What is logged, by the stages that log it, and whether more of it is better; "_": a value of each level.
+# Logged metrics by stage, and whether larger is better. Names ending with "_" have one value per level.
 OF_EVERY_STAGE = {"loss": False, "used_": True, "perplexity_": True}
 OF_THE_ENCODER = {"loss_": False, "acc_": True}
 OF_THE_TOKENIZER = {"cosine": True, "codebook_loss": False, "commitment_loss": False, "residual_energy_": False}
@@ -18,12 +18,12 @@ OF_THE_TOKENIZER = {"cosine": True, "codebook_loss": False, "commitment_loss": F
 
 @dataclass
 class BridleCriterionConfig(FairseqDataclass):
-    """Nothing to choose here: the losses follow from the stage."""
+    """No options: the losses follow from the stage."""
 
 
 @register_criterion("bridle", dataclass=BridleCriterionConfig)
 class BridleCriterion(FairseqCriterion):
-    """Sums over patches; fairseq divides by ``sample_size``, the patches of all ranks and micro-batches."""
+    """Sums over patches; fairseq divides by ``sample_size``, the number of patches of all ranks and micro-batches."""
 
     def forward(self, model, sample, reduce=True):
         """Return (loss, sample_size, logging output) of a batch."""
@@ -57,7 +57,7 @@ class BridleCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
-        """Average over ranks and micro-batches, each value by what it is a sum of."""
+        """Average over ranks and micro-batches, each value by the number of summands."""
         totals = totals_of(logging_outputs)
         keys = sorted(totals)
         if not totals["batches"]:
@@ -86,25 +86,25 @@ class BridleCriterion(FairseqCriterion):
 
 
 def comparable(stages, num_codebooks) -> dict[str, bool]:
-    """Values that validation logs in each of ``stages``, and whether more of a value is better."""
+    """Metrics that validation logs in all of ``stages``, and whether larger is better."""
     names = dict(OF_EVERY_STAGE)
     if all(stage.trains_encoder for stage in stages):
         names |= OF_THE_ENCODER
     if all(stage.trains_tokenizer for stage in stages):
         names |= OF_THE_TOKENIZER
-    found = {}
-    for name, more in names.items():
+    maximize = {}
+    for name, larger_is_better in names.items():
         levels = range(1, num_codebooks + 1) if name.endswith("_") else [""]
-        found |= {f"{name}{level}": more for level in levels}
-    return found
+        maximize |= {f"{name}{level}": larger_is_better for level in levels}
+    return maximize
 
 
 def _codebook_use(usage, dead_share):
-    """Codes in use, perplexity and dead codes of each level, K each, from running frequencies K x C, on their device.
+    """Used codes, perplexity and dead codes of each level, K each, from running frequencies K x C, on their device.
 
-    Dead are codes under ``dead_share`` of even use.
+    A code is dead below ``dead_share`` of the even share.
     """
     share = usage / usage.sum(1, keepdim=True).clamp(min=1e-12)
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum(1))
-    # A code counts as used with at least a hundredth of its even share.
+    # A code is used above a hundredth of the even share.
     return (share > 0.01 / usage.shape[1]).sum(1), perplexity, (share < dead_share / usage.shape[1]).sum(1)

@@ -1,4 +1,4 @@
-"""fairseq criterion ``bridle_classification``: cross-entropy of one class a clip, or of each class by itself."""
+"""fairseq criterion ``bridle_classification``: cross-entropy for one class per clip, or binary for any number."""
 
 from dataclasses import dataclass, field
 
@@ -17,33 +17,32 @@ from bridle_fairseq.utils.errors import InputError
 
 @dataclass
 class BridleClassificationCriterionConfig(FairseqDataclass):
-    """What happens to labels while training; which loss it is follows from the task's targets."""
+    """Regularization by labels. The task's targets determine the loss."""
 
     label_smoothing: float = field(
-        default=0.0, metadata={"help": "share of a label spread over all classes (any number of classes: towards 1/2)"}
+        default=0.0, metadata={"help": "label smoothing: weight of the uniform distribution (multi-label: of 1/2)"}
     )
     mixup: float = field(
-        default=0.0, metadata={"help": "share of the clips mixed with another clip of their batch, labels alike"}
+        default=0.0, metadata={"help": "fraction of the clips that are mixed with another clip of the batch"}
     )
-    mixup_alpha: float = field(default=10.0, metadata={"help": "mixup: weights follow Beta(alpha, alpha)"})
+    mixup_alpha: float = field(default=10.0, metadata={"help": "mixup: weights are drawn from Beta(alpha, alpha)"})
     cutmix: float = field(
         default=0.0,
-        metadata={"help": "image, video: share of the batches whose pixels are cut into each other, and not mixed"},
+        metadata={"help": "image, video: fraction of the batches with CutMix in place of mixup"},
     )
 
 
 @register_criterion("bridle_classification", dataclass=BridleClassificationCriterionConfig)
 class BridleClassificationCriterion(FairseqCriterion):
-    """Sums over clips; fairseq divides by ``sample_size``, the clips of all ranks and micro-batches.
+    """Sums over clips; fairseq divides by ``sample_size``, the number of clips of all ranks and micro-batches.
 
-    Targets of one class a clip (B, long): softmax cross-entropy; and while training the accuracy (of mixed clips: the
-    class with the greater share). Targets of any number of classes (B x classes, 0 or 1): binary cross-entropy,
-    averaged over classes; and while training the precision at 1, the share of clips whose highest-scoring class is one
-    of theirs.
+    For targets of one class per clip (B, long), the loss is softmax cross-entropy, and training logs the accuracy (for
+    mixed clips, of the class with the larger weight). For targets of any number of classes (B x classes, 0 or 1), it is
+    binary cross-entropy averaged over classes, and training logs the precision at 1: the fraction of clips whose
+    highest-scoring class is correct.
 
-    In evaluation there is neither mixup, nor cutmix (arXiv 1905.04899, of torchvision), nor label smoothing; the
-    logging output holds ``"scores"`` (B x classes) in place of the accuracy: the task takes them out, for its metrics
-    of the whole validation set.
+    Mixup, CutMix (arXiv 1905.04899, from torchvision) and label smoothing are off in evaluation. The logging output
+    then has ``"scores"`` (B x classes) in place of the accuracy, from which the task computes its metrics.
     """
 
     def __init__(self, task, label_smoothing=0.0, mixup=0.0, mixup_alpha=10.0, cutmix=0.0):
@@ -57,7 +56,7 @@ class BridleClassificationCriterion(FairseqCriterion):
         self.label_smoothing, self.mixup, self.mixup_alpha = label_smoothing, mixup, mixup_alpha
         self.cutmix = cutmix
         if cutmix:
-            load_transforms()  # that torchvision is missing is known before training
+            load_transforms()  # fails before training if torchvision is missing
 
     def forward(self, model, sample, reduce=True):
         """Return (loss, sample_size, logging output) of a batch."""
@@ -83,7 +82,8 @@ class BridleClassificationCriterion(FairseqCriterion):
         if self.cutmix and len(target) > 1 and torch.rand(()) < self.cutmix:
             pixels = net_input["source"]
             cut = load_transforms().CutMix(num_classes=target.shape[1])
-            flat, target = cut(pixels.flatten(1, -3), target.float())  # it takes images: frames are channels of them
+            # CutMix takes images: B x 3 x frames x height x width -> B x (3 * frames) x height x width
+            flat, target = cut(pixels.flatten(1, -3), target.float())
             return {**net_input, "source": flat.view_as(pixels)}, target
         source, padding_mask, target = mixup(
             net_input["source"], net_input.get("padding_mask"), target.float(), self.mixup, self.mixup_alpha
@@ -91,7 +91,7 @@ class BridleClassificationCriterion(FairseqCriterion):
         return {**net_input, "source": source, "padding_mask": padding_mask}, target
 
     def loss(self, logits, target, multi_label):
-        """The loss summed over clips; ``target``: B class numbers, or B x classes of shares."""
+        """Loss summed over clips; ``target``: B class numbers, or B x classes probabilities."""
         smoothing = self.label_smoothing if self.training else 0.0
         if not multi_label:
             return functional.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
@@ -113,5 +113,5 @@ class BridleClassificationCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All values are sums (``"scores"`` never reach fairseq)."""
+        """All values are sums; the task removes ``"scores"``."""
         return True

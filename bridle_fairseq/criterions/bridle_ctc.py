@@ -1,4 +1,4 @@
-"""fairseq criterion ``bridle_ctc``: CTC loss, and in evaluation error rates of greedy transcripts."""
+"""fairseq criterion ``bridle_ctc``: CTC loss, and in evaluation error rates of greedy decoding."""
 
 from dataclasses import dataclass
 
@@ -13,20 +13,20 @@ from bridle_fairseq.nn.ctc import ctc_loss, greedy
 
 @dataclass
 class BridleCtcCriterionConfig(FairseqDataclass):
-    """Nothing to choose here."""
+    """No options."""
 
 
 @register_criterion("bridle_ctc", dataclass=BridleCtcCriterionConfig)
 class BridleCtcCriterion(FairseqCriterion):
-    """Sums over symbols of the targets, which fairseq divides by ``sample_size``, those of all ranks and micro-batches.
+    """Sums over symbols; fairseq divides by ``sample_size``, the number of symbols of all ranks and micro-batches.
 
-    In evaluation ``uer`` and ``wer`` are logged, errors a symbol and errors a word of the references (0.25 is 25 %), of
-    greedy transcripts. They are exact, as all that is logged are sums.
+    Evaluation logs ``uer`` and ``wer`` of greedy decoding: errors per symbol and per word of the references (0.25 is
+    25 %). They are exact for the whole set, because only sums are logged.
     """
 
     def __init__(self, task):
         super().__init__(task)
-        load_jiwer()  # that it is missing is known before training
+        load_jiwer()  # fails before training if it is missing
 
     def forward(self, model, sample, reduce=True):
         """Return (loss, sample_size, logging output) of a batch."""
@@ -54,7 +54,7 @@ class BridleCtcCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
-        """Average over what all ranks and micro-batches had."""
+        """Average over all ranks and micro-batches."""
         totals = totals_of(logging_outputs)
         symbols = totals["sample_size"]
         if not symbols:

@@ -1,4 +1,4 @@
-"""fairseq criterion ``bridle_reconstruction``: how far decoded log-mel is from that of the clips."""
+"""fairseq criterion ``bridle_reconstruction``: absolute error of log-mel values estimated from codes."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,15 @@ from bridle_fairseq.nn.mel_decoder import DECIBELS
 
 @dataclass
 class BridleReconstructionCriterionConfig(FairseqDataclass):
-    """Nothing to choose here."""
+    """No options."""
 
 
 @register_criterion("bridle_reconstruction", dataclass=BridleReconstructionCriterionConfig)
 class BridleReconstructionCriterion(FairseqCriterion):
-    """Mean absolute difference of normalised log-mel values; sums that fairseq divides by ``sample_size``, the values.
+    """Absolute error of normalized log-mel, summed; fairseq divides by ``sample_size``, the number of values.
 
-    In evaluation the loss is the mean over 0 to K levels, and ``distance_k`` is logged: the mean absolute difference
-    in decibels with the codes of levels 1 to k.
+    In evaluation the loss is the mean over 0 to K levels, and ``distance_k`` is logged: the mean absolute error in
+    decibels with the codes of levels 1 to k.
     """
 
     def forward(self, model, sample, reduce=True):

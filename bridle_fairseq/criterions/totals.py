@@ -1,4 +1,4 @@
-"""Sums of what criterions log."""
+"""Sums of logging outputs."""
 
 from collections import defaultdict
 
@@ -6,9 +6,9 @@ import torch
 
 
 def totals_of(logs):
-    """Sum of each value over the logs of ranks and micro-batches, 0 for what none of them has.
+    """Sum of each value over the logs of ranks and micro-batches, 0 for missing names.
 
-    All that is on a device comes from there in one copy.
+    All tensors are copied from the device at once.
     """
     totals, sums = defaultdict(int), {}
     for log in logs:
@@ -16,7 +16,7 @@ def totals_of(logs):
             into = sums if torch.is_tensor(value) else totals
             into[key] = into.get(key, 0) + value
     if sums:
-        # float64: counts of patches and sums of float32 keep their digits
+        # float64 is exact for counts of patches and for sums of float32
         values = torch.stack([value.double() for value in sums.values()]).tolist()
         for key, value in zip(sums, values, strict=True):
             totals[key] += value

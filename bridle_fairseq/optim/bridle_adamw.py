@@ -1,4 +1,4 @@
-"""fairseq optimizer ``bridle_adamw``: torch's fused AdamW, without weight decay on one-dimensional parameters."""
+"""fairseq optimizer ``bridle_adamw``: torch's fused AdamW without weight decay on one-dimensional parameters."""
 
 from dataclasses import dataclass, field
 from typing import Any, List
@@ -11,23 +11,23 @@ from omegaconf import II
 
 @dataclass
 class BridleAdamWConfig(FairseqDataclass):
-    """The settings of METHOD, section 4."""
+    """Defaults of METHOD, section 4."""
 
     adam_betas: Any = field(default=(0.9, 0.95), metadata={"help": "betas"})
     adam_eps: float = field(default=1e-8, metadata={"help": "epsilon"})
     weight_decay: float = field(
-        default=1e-4, metadata={"help": "decoupled weight decay; biases, norms and tokens have none"}
+        default=1e-4, metadata={"help": "decoupled weight decay of weight matrices; biases, norms and tokens have none"}
     )
     lr: List[float] = II("optimization.lr")
 
 
 @register_optimizer("bridle_adamw", dataclass=BridleAdamWConfig)
 class BridleAdamW(FairseqOptimizer):
-    """AdamW (arXiv 1711.05101) on few groups of parameters; fairseq's own Adam walks through them one by one.
+    """AdamW (arXiv 1711.05101) on a few groups of parameters; fairseq's own Adam updates parameters one by one.
 
-    Matrices make a group and all else makes one, for each ``lr_scale`` there is: a factor on the learning rate, by
-    which layers learn at rates of their own. A parameter's stands in its ``param_group``, the attribute that fairseq
-    carries over to float32 copies of parameters; without one it is 1.
+    There are two groups, matrices and all others, for each ``lr_scale``: a factor on the learning rate, for layer-wise
+    decay. It is in the parameter's attribute ``param_group``, which fairseq copies to float32 copies of parameters; the
+    default is 1.
     """
 
     def __init__(self, cfg, params):
@@ -50,12 +50,12 @@ class BridleAdamW(FairseqOptimizer):
         self.set_lr(float(cfg.lr[0]))
 
     def set_lr(self, lr):
-        """Set the rate of parameters whose scale is 1, and the others' in proportion."""
+        """Set the learning rate of parameters with scale 1, and of the others in proportion."""
         for group in self.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
     def get_lr(self):
-        """The rate of parameters whose scale is 1."""
+        """Learning rate of parameters with scale 1."""
         return self.param_groups[0]["lr"] / self.param_groups[0].get("lr_scale", 1.0)
 
     def multiply_grads(self, c):
@@ -65,9 +65,9 @@ class BridleAdamW(FairseqOptimizer):
             torch._foreach_mul_(grads, c.to(grads[0].device) if torch.is_tensor(c) else c)
 
     def clip_grad_norm(self, max_norm, aggregate_norm_fn=None):
-        """Scale gradients down to a norm of ``max_norm`` (0: leave them); return the norm that they had.
+        """Clip the norm of all gradients to ``max_norm`` (0: no clipping), and return the norm before.
 
-        As fairseq's, in a few kernels for all parameters instead of two for each.
+        Same as fairseq's, with a few kernels for all parameters instead of two for each.
         """
         grads = self._grads()
         if not grads:
@@ -82,14 +82,14 @@ class BridleAdamW(FairseqOptimizer):
         return [p.grad for p in self.params if p.grad is not None]
 
     def load_state_dict(self, state_dict, optimizer_overrides=None):
-        """Load moments; rates are those of the configuration."""
+        """Load the optimizer state; learning rates are those of the configuration."""
         super().load_state_dict(state_dict, optimizer_overrides)
         if optimizer_overrides and "lr" in optimizer_overrides:
             self.set_lr(optimizer_overrides["lr"])
 
     @property
     def optimizer_config(self):
-        """What a resumed run takes from its configuration rather than from the checkpoint."""
+        """Options that a resumed run takes from its configuration and not from the checkpoint."""
         return {
             "lr": float(self.cfg.lr[0]),
             "betas": tuple(float(b) for b in self.cfg.adam_betas),
@@ -98,7 +98,7 @@ class BridleAdamW(FairseqOptimizer):
 
     @property
     def supports_flat_params(self):
-        """Flattened parameters have no dimensions to tell matrices from biases by."""
+        """False: flat parameters do not show which are matrices."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""fairseq learning rate scheduler ``bridle_interleaved``: warm-up and cosine in each stage."""
+"""fairseq learning rate scheduler ``bridle_interleaved``: linear warm-up and cosine in each stage."""
 
 from dataclasses import dataclass, field
 from typing import Any, List, Optional
@@ -15,16 +15,16 @@ LR_RULES = {"linear": 1.0, "sqrt": 0.5}
 
 @dataclass
 class BridleInterleavedConfig(FairseqDataclass):
-    """The stages are the model's; their rates may follow the number of clips of an update."""
+    """Stages are the model's. Learning rates can be scaled with the number of clips per update."""
 
     lr_clips: int = field(
         default=0,
-        metadata={"help": "clips of an update for which the learning rates are meant; 0: take them as they are"},
+        metadata={"help": "clips per update for which the learning rates are given; 0: do not scale them"},
     )
     lr_rule: str = field(
         default="linear",
         metadata={
-            "help": "with lr_clips, rates grow in proportion to clips of an update: linear; or to their root: sqrt"
+            "help": "with lr_clips: scale rates with the clips per update (linear), or with their square root (sqrt)"
         },
     )
     stages: Any = II("model.stages")
@@ -36,7 +36,7 @@ class BridleInterleavedConfig(FairseqDataclass):
 
 @register_lr_scheduler("bridle_interleaved", dataclass=BridleInterleavedConfig)
 class BridleInterleavedScheduler(FairseqLRScheduler):
-    """The rate of update n (from 0) is set before it: linear warm-up, then a half cosine to 0, stage by stage."""
+    """Sets the learning rate before each update: linear warm-up, then half a cosine to 0, in each stage."""
 
     def __init__(self, cfg, optimizer):
         super().__init__(cfg, optimizer)
@@ -52,18 +52,18 @@ class BridleInterleavedScheduler(FairseqLRScheduler):
         return self.optimizer.get_lr()
 
     def step(self, epoch, val_loss=None):
-        """Epochs change nothing."""
+        """Epochs do not change the learning rate."""
         super().step(epoch, val_loss)
         return self.optimizer.get_lr()
 
 
 def lr_factor(cfg) -> float:
-    """What ``lr_clips`` and ``lr_rule`` multiply all learning rates with.
+    """Factor on all learning rates from ``lr_clips`` and ``lr_rule``.
 
-    Linear: Goyal et al. 2017 (arXiv 1706.02677); root: Malladi et al. 2022 (arXiv 2205.10287), for Adam.
+    Source: Goyal et al. 2017 (arXiv 1706.02677) for linear, Malladi et al. 2022 (arXiv 2205.10287) for sqrt with Adam.
 
     Raises:
-        InputError: an unknown rule, or no one number of clips an update.
+        InputError: an unknown rule, or the number of clips per update varies.
     """
     if cfg.lr_rule not in LR_RULES:
         raise InputError(f"lr_scheduler.lr_rule is {cfg.lr_rule!r}; expected one of {', '.join(LR_RULES)}")

@@ -1,4 +1,4 @@
-"""fairseq task ``bridle_classification``: manifests, classes and labels to batches with targets, and exact metrics."""
+"""fairseq task ``bridle_classification``: labelled clips, and exact metrics of the validation set."""
 
 import logging
 import os
@@ -23,18 +23,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class BridleClassificationConfig(MediaConfig):
-    """The data folder also holds ``labels.csv`` and ``{split}.lbl``."""
+    """Data with ``labels.csv`` and ``{split}.lbl`` in the same folder."""
 
     multi_label: bool = field(
-        default=False, metadata={"help": "a clip has any number of classes, each decided by itself; else exactly one"}
+        default=False,
+        metadata={"help": "a clip has any number of classes, which are independent; otherwise exactly one"},
     )
-    # Not "sampling": fairseq-validate would take it for that of text generation.
+    # Not named "sampling", which fairseq-validate takes for an option of text generation.
     weighted_sampling: bool = field(
         default=False,
-        metadata={"help": "training clips are drawn, rare classes as often as others; else each once an epoch"},
+        metadata={
+            "help": "draw training clips so that all classes are equally frequent; else each clip once per epoch"
+        },
     )
     samples_per_epoch: Optional[int] = field(
-        default=None, metadata={"help": "weighted sampling: clips of an epoch (default: as many as there are)"}
+        default=None, metadata={"help": "weighted sampling: clips per epoch (default: number of clips)"}
     )
     results: Optional[str] = field(
         default=None,
@@ -44,12 +47,12 @@ class BridleClassificationConfig(MediaConfig):
 
 @register_task("bridle_classification", dataclass=BridleClassificationConfig)
 class BridleClassificationTask(FineTuningTask):
-    """Loads manifests with their labels. The classes are part of the task's state, which every checkpoint holds.
+    """Loads manifests and labels. The classes are part of the task's state, which is saved in every checkpoint.
 
-    Metrics of a validation are of the whole set, each clip once, on any number of ranks: batches' scores stay on their
-    rank, the last batch gathers them, and only that batch's logging has the metrics. fairseq averages what each batch
-    logs, which is right for an accuracy and wrong for an average precision. How many batches there are is known from
-    the iterator that fairseq asks for at the start of each validation, in training as in ``fairseq-validate``.
+    Metrics are computed over the whole validation set, with each clip once, on any number of ranks. Scores stay on
+    their rank until the last batch, which gathers them and logs the metrics. (fairseq averages what batches log. This
+    is right for accuracy and wrong for average precision.) The number of batches is that of the iterator that fairseq
+    requests at the start of each validation, both in training and in ``fairseq-validate``.
     """
 
     cfg: BridleClassificationConfig
@@ -57,25 +60,29 @@ class BridleClassificationTask(FineTuningTask):
     def __init__(self, cfg, **kwargs):
         super().__init__(cfg, **kwargs)
         self.state.add_factory("classes", self._classes_of_data)
-        self._collected, self._split, self._found = None, None, None
+        self._collected, self._split, self._metrics = None, None, None
         self._training = False
 
     @classmethod
     def complete(cls, root) -> None:
-        """Refuse what cannot work."""
+        """See :meth:`MediaTask.complete`."""
         super().complete(root)
         if not {"checkpoint", "dataset", "criterion"} <= set(root):
-            return  # a model of somebody's own making: there is no run to check
+            return  # the task is used without a run
         task, best = root.task, root.checkpoint.best_checkpoint_metric
         known = ("loss", *(MULTI_LABEL if getattr(task, "multi_label", False) else SINGLE_LABEL))
         if best not in known:
             raise InputError(f"checkpoint.best_checkpoint_metric is {best!r}; expected one of {', '.join(known)}")
         if root.checkpoint.maximize_best_checkpoint_metric == (best == "loss"):
-            found = f"checkpoint.maximize_best_checkpoint_metric is {str(best == 'loss').lower()}"
-            raise InputError(f"{found} with {best}; expected {str(best != 'loss').lower()}")
+            raise InputError(
+                f"checkpoint.maximize_best_checkpoint_metric is {str(best == 'loss').lower()} with {best}; expected "
+                f"{str(best != 'loss').lower()}"
+            )
         if getattr(root.dataset, "max_valid_steps", None) is not None:
-            found = f"dataset.max_valid_steps is {root.dataset.max_valid_steps}"
-            raise InputError(f"{found}; expected null, as metrics are of the whole validation set")
+            raise InputError(
+                f"dataset.max_valid_steps is {root.dataset.max_valid_steps}; expected null, as metrics are of the "
+                "whole validation set"
+            )
         if getattr(root.criterion, "mixup", 0) and getattr(root.dataset, "batch_size", None) == 1:
             raise InputError("criterion.mixup needs another clip to mix with; expected dataset.batch_size above 1")
         cls.check_schedule(root)
@@ -83,11 +90,13 @@ class BridleClassificationTask(FineTuningTask):
             raise InputError("criterion.cutmix cuts images of one size; expected task.image_size above 0, and no sound")
         weighted, size = getattr(task, "weighted_sampling", False), getattr(task, "samples_per_epoch", None)
         if size is not None and (size < 1 or not weighted):
-            found = f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}"
-            raise InputError(f"{found}; expected null, or 1 or more with true")
+            raise InputError(
+                f"task.samples_per_epoch is {size} with task.weighted_sampling {str(weighted).lower()}; expected null, "
+                "or 1 or more with true"
+            )
 
     def check_state(self, state, source) -> None:
-        """Refuse other classes than those of a checkpoint."""
+        """See :meth:`FineTuningTask.check_state`: the classes must be those of the checkpoint."""
         expected = (state.get("classes") or {}).get("ids")
         different = None if expected is None else first_difference(self.classes.ids, expected)
         if different:
@@ -97,7 +106,7 @@ class BridleClassificationTask(FineTuningTask):
 
     @property
     def classes(self) -> Classes:
-        """Those of the checkpoint, or of the data where there is none."""
+        """Classes of the checkpoint, or of the data in a new run."""
         state = self.state.classes
         return Classes(state["ids"], state["names"])
 
@@ -109,7 +118,7 @@ class BridleClassificationTask(FineTuningTask):
         return Classes.read(os.path.join(self.data_folder(cfg), "labels.csv"))
 
     def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
-        """Read ``{data}/{split}.tsv``, its labels ``{split}.lbl`` and the classes in ``labels.csv``."""
+        """Load ``{data}/{split}.tsv`` with its labels ``{split}.lbl`` and the classes in ``labels.csv``."""
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
@@ -129,11 +138,11 @@ class BridleClassificationTask(FineTuningTask):
         return Labels.read(os.path.join(self.data_folder(cfg), f"{split}.lbl"), manifest, classes, cfg.multi_label)
 
     def begin_valid_epoch(self, epoch, model):
-        """A training run validates: unlike ``fairseq-validate``, it writes tables."""
+        """Called in a training run only, which writes tables; ``fairseq-validate`` does not."""
         self._training = True
 
     def get_batch_iterator(self, dataset, *args, **kwargs):
-        """As of any task; for a validation set, its scores are collected from now on."""
+        """Batches of a data set; starts collecting scores for a validation set."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if not dataset.training:
             self._collected = ScoreCollection(len(iterator))
@@ -141,7 +150,7 @@ class BridleClassificationTask(FineTuningTask):
         return iterator
 
     def valid_step(self, sample, model, criterion):
-        """Loss and logging of a batch, {} for none; the last batch of a validation also brings its metrics."""
+        """Loss and logging of a batch, {} for an empty one; the last batch computes the metrics."""
         log, loss, size, rows, scores = {}, 0.0, 0, None, None
         if sample:
             loss, size, log = super().valid_step(sample, model, criterion)
@@ -160,30 +169,30 @@ class BridleClassificationTask(FineTuningTask):
         self._collected = None
         if len(rows) == 0:
             raise InputError(f"{dataset.manifest.name}: no clip could be read; expected one at least")
-        found = evaluate(scores, dataset.targets(rows.tolist()).numpy())
-        self._found = found.values
+        result = evaluate(scores, dataset.targets(rows.tolist()).numpy())
+        self._metrics = result.values
         logger.info(
-            f"{self._split}: {found.clips} clips; {found.absent} of {len(classes)} classes have none of them and are "
+            f"{self._split}: {result.clips} clips; {result.absent} of {len(classes)} classes have none of them and are "
             "left out of mAP, mAUC and d_prime"
         )
         if self._training:
-            self._check_best(found)
+            self._check_best(result)
             if rank() == 0:
                 root = self.cfg._get_root()
-                write_tables(self.cfg.results or root.checkpoint.save_dir, self._split, found, classes)
+                write_tables(self.cfg.results or root.checkpoint.save_dir, self._split, result, classes)
 
-    def _check_best(self, found) -> None:
+    def _check_best(self, result) -> None:
         best = self.cfg._get_root().checkpoint.best_checkpoint_metric
-        if best != "loss" and best not in found.values:
+        if best != "loss" and best not in result.values:
             raise InputError(
                 f"{self.datasets[self._split].manifest.name}: {best} is not defined, as no class has both clips and "
                 "other clips; expected labels of two classes at least, or another checkpoint.best_checkpoint_metric"
             )
 
     def reduce_metrics(self, logging_outputs, criterion):
-        """What the criterion logs, and with the last batch of a validation its metrics."""
+        """Log the values of the criterion, and with the last validation batch the metrics."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self._found is not None:
-            for name, value in self._found.items():
+        if self._metrics is not None:
+            for name, value in self._metrics.items():
                 metrics.log_scalar(name, value, weight=1, round=5)
-            self._found = None
+            self._metrics = None

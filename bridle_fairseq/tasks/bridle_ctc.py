@@ -1,4 +1,4 @@
-"""fairseq task ``bridle_ctc``: manifests, a dictionary and transcripts to batches for CTC."""
+"""fairseq task ``bridle_ctc``: clips with transcripts, for CTC."""
 
 import functools
 import logging
@@ -20,20 +20,20 @@ METRICS = ("loss", "uer", "wer")
 
 
 @dataclass
-class BridleCtcConfig(WaveformOptions, DataOptions):
-    """The data folder also holds ``dict.{labels}.txt`` and ``{split}.{labels}``.
+class BridleCtcTaskConfig(WaveformOptions, DataOptions):
+    """Data with ``dict.{labels}.txt`` and ``{split}.{labels}`` in the same folder.
 
-    Clips are never cropped, as their transcripts could not be: one longer than ``max_sample_size`` is skipped.
+    Clips are not cropped, because their transcripts could not be. Clips longer than ``max_sample_size`` are skipped.
     """
 
     labels: str = field(default="ltr", metadata={"help": "ltr: letters; spm: pieces of SentencePiece"})
 
 
-@register_task("bridle_ctc", dataclass=BridleCtcConfig)
+@register_task("bridle_ctc", dataclass=BridleCtcTaskConfig)
 class BridleCtcTask(FineTuningTask):
-    """Loads manifests with their transcripts. The dictionary is part of the task's state, which checkpoints hold."""
+    """Loads manifests and transcripts. The dictionary is part of the task's state, which is saved in checkpoints."""
 
-    cfg: BridleCtcConfig
+    cfg: BridleCtcTaskConfig
 
     def __init__(self, cfg, **kwargs):
         super().__init__(cfg, **kwargs)
@@ -42,10 +42,10 @@ class BridleCtcTask(FineTuningTask):
 
     @classmethod
     def complete(cls, root) -> None:
-        """Refuse what cannot work."""
+        """See :meth:`MediaTask.complete`."""
         super().complete(root)
         if not {"checkpoint", "optimization"} <= set(root):
-            return  # a model of somebody's own making: there is no run to check
+            return  # the task is used without a run
         best = root.checkpoint.best_checkpoint_metric
         if best not in METRICS:
             raise InputError(f"checkpoint.best_checkpoint_metric is {best!r}; expected one of {', '.join(METRICS)}")
@@ -55,14 +55,14 @@ class BridleCtcTask(FineTuningTask):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """That of the checkpoint, or of the data where there is none."""
+        """Dictionary of the checkpoint, or of the data in a new run."""
         return Vocabulary(self.state.symbols, self.cfg.labels)
 
     def _read_vocabulary(self, cfg) -> Vocabulary:
         return Vocabulary.read(self.data_folder(cfg), cfg.labels)
 
     def check_state(self, state, source) -> None:
-        """Refuse another dictionary than that of a checkpoint."""
+        """See :meth:`FineTuningTask.check_state`: the dictionary must be that of the checkpoint."""
         if state.get("symbols") is not None:
             self._check_symbols(self._read_vocabulary(self.cfg), state["symbols"], source)
 
@@ -75,9 +75,9 @@ class BridleCtcTask(FineTuningTask):
             raise InputError(f"{vocabulary.source}, line {line}: {here!r}; expected {there!r}, {source}")
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Build the model, and say how finely it resolves time."""
+        """Build the model, and log its resolution in time."""
         model = super().build_model(cfg, from_checkpoint)
-        # not the model's own front end: data loader workers take this one along
+        # not the model's own front end, as this one is sent to data loader workers
         self._frames = functools.partial(emitted_frames, front_end_of(model.settings), model.upsample)
         if not from_checkpoint:
             logger.info(self._resolution(model))
@@ -91,11 +91,11 @@ class BridleCtcTask(FineTuningTask):
         )
 
     def valid_step(self, sample, model, criterion):
-        """Loss and logging of a batch; {} for one without a clip, which fairseq-validate passes on."""
+        """Loss and logging of a batch; fairseq-validate also passes empty ones."""
         return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
 
     def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
-        """Read ``{data}/{split}.tsv``, its transcripts ``{split}.{labels}`` and their dictionary."""
+        """Load ``{data}/{split}.tsv`` with its transcripts ``{split}.{labels}`` and the dictionary."""
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest, vocabulary = self.manifest(split, cfg), self._read_vocabulary(cfg)

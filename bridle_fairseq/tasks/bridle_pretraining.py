@@ -1,4 +1,4 @@
-"""fairseq task ``bridle_pretraining``: manifests to batches, and the stages of a run."""
+"""fairseq task ``bridle_pretraining``: data and stages of a pretraining run."""
 
 import logging
 import os
@@ -25,31 +25,33 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class BridlePretrainingConfig(KnnConfig, MediaConfig):
-    """The data, and where targets come from."""
+    """Data, and the source of targets."""
 
     min_sample_size: int = field(
         default=1,
-        metadata={"help": "audio: shortest clip, and with segment_crops or codes shortest last crop, in samples"},
+        metadata={
+            "help": "audio: shortest clip in samples; with segment_crops or codes, also the shortest last segment"
+        },
     )
     segment_crops: bool = field(
         default=False,
-        metadata={"help": "audio: crop at multiples of max_sample_size only, as training from cached codes does"},
+        metadata={"help": "audio: crop only at multiples of max_sample_size, as with cached codes"},
     )
     codes: Optional[str] = field(
         default=None,
-        metadata={"help": "folder with {split}.codes.* of `bridle tokenize`: targets, instead of running T"},
+        metadata={"help": "folder with {split}.codes.* of `bridle tokenize`, used as targets"},
     )
 
 
 @register_task("bridle_pretraining", dataclass=BridlePretrainingConfig)
 class BridlePretrainingTask(MediaTask):
-    """Loads manifests, begins stages, and keeps what is frozen frozen."""
+    """Loads manifests and cached codes, and applies the stages (:mod:`bridle_fairseq.tasks.stages`)."""
 
     cfg: BridlePretrainingConfig
 
     @classmethod
     def complete(cls, root) -> None:
-        """Fill in what follows from other settings of a run, and refuse what cannot work."""
+        """See :meth:`MediaTask.complete`; ``optimization.max_update`` is the length of all stages by default."""
         super().complete(root)
         if "stages" not in root.model:
             return
@@ -63,15 +65,15 @@ class BridlePretrainingTask(MediaTask):
         self.knn, self._knn_accuracy = None, None
 
     def state_dict(self):
-        """What checkpoints keep of the task: a run that goes on measures when it would have."""
+        """State of the task in checkpoints: a resumed run measures ``knn_accuracy`` at the same updates."""
         more = {} if self.knn is None else {"knn_measured_at": self.knn.measured_at}
         return {**super().state_dict(), **more}
 
     def _check_best(self) -> None:
-        """Refuse a ``best_checkpoint_metric`` that a validation of this run may not have."""
+        """Refuse a ``best_checkpoint_metric`` that some validation of this run does not log."""
         checkpoint, settings = self._run().get("checkpoint"), self._model_settings()
         if checkpoint is None or settings is None:
-            return  # a model of somebody's own making: there is no run to check
+            return  # the task is used without a run
         best = checkpoint.best_checkpoint_metric
         known = {**comparable(settings.schedule().stages, settings.num_codebooks), "knn_accuracy": True}
         if best not in known:
@@ -85,15 +87,17 @@ class BridlePretrainingTask(MediaTask):
                 "expected 1, so that every validation measures it"
             )
         if checkpoint.maximize_best_checkpoint_metric != known[best]:
-            found = f"checkpoint.maximize_best_checkpoint_metric is {str(not known[best]).lower()}"
-            raise InputError(f"{found} with {best}; expected {str(known[best]).lower()}")
+            raise InputError(
+                f"checkpoint.maximize_best_checkpoint_metric is {str(not known[best]).lower()} with {best}; expected "
+                f"{str(known[best]).lower()}"
+            )
 
     def _run(self):
-        """The whole configuration of the run; {} where the task is used without one."""
+        """The configuration of the run; {} if the task is used without one."""
         return self.cfg._get_root() if hasattr(self.cfg, "_get_root") else {}
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Build the model; before training, see that the clips for ``knn_accuracy`` are there."""
+        """Build the model; for a new run, also load the clips for ``knn_accuracy``."""
         if not from_checkpoint:
             with exit_on_input_error():
                 self._check_best()
@@ -108,7 +112,7 @@ class BridlePretrainingTask(MediaTask):
     # -- data --------------------------------------------------------------------------------------------------------
 
     def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
-        """Read ``{data}/{split}.tsv``."""
+        """Load ``{data}/{split}.tsv``."""
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
@@ -124,7 +128,7 @@ class BridlePretrainingTask(MediaTask):
                 self._check_enough_patches(self.datasets[split].media)
 
     def _model_settings(self):
-        """Settings of the run's model ``bridle``; None where the task is used without one."""
+        """Settings of the run's model ``bridle``; None if the task is used without one."""
         model = self._run().get("model")
         return None if model is None or "codebook_size" not in model else settings_from(model)
 
@@ -175,14 +179,14 @@ class BridlePretrainingTask(MediaTask):
         return super().valid_step(sample, model, criterion)
 
     def begin_valid_epoch(self, epoch, model):
-        """Measure ``knn_accuracy`` before a validation, where it is due; every rank comes here."""
+        """Measure ``knn_accuracy`` before a validation if it is due. A collective."""
         self._knn_accuracy = None
         if self.knn is not None and self.knn.due:
             with exit_on_input_error():
                 self._knn_accuracy = self.knn.measure(unwrapped(model))
 
     def reduce_metrics(self, logging_outputs, criterion):
-        """What the criterion logs, and in validation ``knn_accuracy``, of which fairseq looks for the best one."""
+        """Log the values of the criterion, and in validation ``knn_accuracy``."""
         super().reduce_metrics(logging_outputs, criterion)
         if self._knn_accuracy is not None and not criterion.training:
             metrics.log_scalar("knn_accuracy", self._knn_accuracy, weight=1, round=4)

@@ -1,4 +1,4 @@
-"""fairseq task ``bridle_reconstruction``: manifests to batches, for a decoder that gives log-mel back from codes."""
+"""fairseq task ``bridle_reconstruction``: clips for a decoder from codes to log-mel."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,25 +11,25 @@ from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 @dataclass
 class BridleReconstructionConfig(MediaConfig):
-    """The data."""
+    """Data."""
 
 
 @register_task("bridle_reconstruction", dataclass=BridleReconstructionConfig)
 class BridleReconstructionTask(MediaTask):
-    """Loads manifests; what is to be decoded is in the clips themselves."""
+    """Loads manifests; the targets are the log-mel values of the clips."""
 
     cfg: BridleReconstructionConfig
 
     def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
-        """Read ``{data}/{split}.tsv``."""
+        """Load ``{data}/{split}.tsv``."""
         with exit_on_input_error():
             self.datasets[split] = self.media_dataset(split, task_cfg or self.cfg)
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Build the model of a configuration.
+        """Build the model.
 
-        The settings of a new decoder's tokenizer are written into the run's configuration, which fairseq saves with
-        the weights: it loads without the checkpoint it was made from.
+        The settings of a new decoder's tokenizer are written into the configuration of the run. fairseq saves it with
+        the weights, so that the decoder loads without the tokenizer's checkpoint.
         """
         with exit_on_input_error():
             if not from_checkpoint and getattr(cfg, "settings", None) is not None:

@@ -1,4 +1,4 @@
-"""A modality's data set as fairseq batches it."""
+"""Data sets of fairseq around a modality's data set."""
 
 import numpy as np
 import torch
@@ -14,16 +14,15 @@ from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 
 class FairseqMedia(FairseqDataset):
-    """A :class:`MediaDataset`, which knows nothing of fairseq, as a dataset that fairseq can batch.
+    """A :class:`MediaDataset` as a data set of fairseq.
 
     Args:
         media: the data set.
-        keep_precision: fairseq casts what is float32 to half precision.
-        read_threads: items of a batch that are read at once.
+        keep_precision: make waveforms float64. Under fp16 and bf16, fairseq's trainer casts every float32 tensor of a
+            batch to half precision, which changes the log-mel. It does not cast float64; the front end then casts to
+            float32.
+        read_threads: items of a batch that are read in parallel.
     """
-
-    # fairseq's trainer casts every float32 tensor of a batch under fp16 and bf16, and a waveform of 8 or 11 bits gives
-    # another log-mel. Float64 it leaves alone; the front end takes it to float32.
 
     def __init__(self, media, keep_precision=False, read_threads=1):
         if read_threads < 1:
@@ -33,12 +32,12 @@ class FairseqMedia(FairseqDataset):
 
     @property
     def manifest(self):
-        """Of the media."""
+        """Manifest of the data set."""
         return self.media.manifest
 
     @property
     def skips(self):
-        """Its rows that could not be used."""
+        """Log of the skipped rows."""
         return self.media.skips
 
     @property
@@ -50,43 +49,40 @@ class FairseqMedia(FairseqDataset):
         return len(self.media)
 
     def __getitem__(self, index):
-        """See :class:`MediaDataset`; with an ``"error"``, the sentence, where reading tells a user's mistake."""
+        """See :class:`MediaDataset`; with ``"error"``, a sentence, if reading raises an InputError."""
         return self.read(index)
 
     def read(self, row, *draw):
-        """See :meth:`MediaDataset.item`; an error is kept, as no sentence comes out of a data loader's worker."""
+        """See :meth:`MediaDataset.item`; data loader workers pass errors on in the item."""
         try:
             return self.media.item(int(row), *draw)
         except InputError as error:
             return {"id": int(row), "source": None, "error": str(error)}
 
     def __getitems__(self, indices):
-        """The items of a batch, as torch's data loader asks for them."""
+        """The items of a batch; called by torch's data loader."""
         return read_parallel(self.__getitem__, indices, self.read_threads)
 
     def collater(self, samples):
-        """A batch, whose waveforms are float64 where float32 would be cast to half precision.
-
-        Where an item has an error the batch has nothing else but its ids: see ``checked`` of the data set.
-        """
-        wrong = [sample for sample in samples if "error" in sample]
-        if wrong:
-            return {"id": torch.tensor([sample["id"] for sample in wrong]), "error": wrong[0]["error"]}
+        """Items to a batch. If an item has an error, the batch has only ids and that error (:func:`checked_batch`)."""
+        failed = [sample for sample in samples if "error" in sample]
+        if failed:
+            return {"id": torch.tensor([sample["id"] for sample in failed]), "error": failed[0]["error"]}
         batch = self.media.collater(samples)
         if batch and self.keep_precision and batch["net_input"]["source"].is_floating_point():
             batch["net_input"]["source"] = batch["net_input"]["source"].double()
         return batch
 
     def set_epoch(self, epoch):
-        """From now on, the crops and augmentation of this epoch, in worker processes too."""
+        """Use the crops and augmentation of this epoch, also in worker processes."""
         self.media.set_epoch(epoch)
 
     def ordered_indices(self):
-        """Rows in the order in which they are batched."""
+        """Rows in the order of batching."""
         return self.media.ordered_indices()
 
     def num_tokens(self, index):
-        """Length of an item, for batches of at most ``max_tokens``."""
+        """Length of an item, for ``max_tokens``."""
         return int(self.sizes[index])
 
     def num_tokens_vec(self, indices):
@@ -94,19 +90,20 @@ class FairseqMedia(FairseqDataset):
         return self.sizes[indices]
 
     def size(self, index):
-        """Length of an item, for fairseq's filter by length."""
+        """Length of an item, for fairseq's filter by size."""
         return int(self.sizes[index])
 
     def filter_indices_by_size(self, indices, max_sizes):
         """All rows: none is left out for its length.
 
-        ``max_sizes`` is ``dataset.max_tokens``, and fairseq would leave out every item that is longer.
+        ``max_sizes`` is ``dataset.max_tokens``; fairseq would leave out all longer items.
         """
         limit = max_sizes[0] if isinstance(max_sizes, (tuple, list)) else max_sizes
         self._refuse_less_than_longest(indices, limit)
         return indices, []
 
     def _refuse_less_than_longest(self, indices, max_tokens) -> None:
+        """End with one sentence if ``max_tokens`` is less than the longest item."""
         longest = int(self.sizes[indices].max(initial=0))
         if max_tokens is not None and longest > max_tokens:
             kind = "" if self.training else "_valid"
@@ -117,10 +114,7 @@ class FairseqMedia(FairseqDataset):
                 )
 
     def batch_by_size(self, indices, max_tokens=None, **limits):
-        """Batches of rows; the first one has items that can be read.
-
-        fairseq makes its dummy batch of the first one, which stands in for batches without a readable item.
-        """
+        """Batches of rows, beginning with one that is readable: fairseq makes its dummy batch of the first one."""
         self._refuse_less_than_longest(indices, max_tokens)
         batches = super().batch_by_size(indices, max_tokens=max_tokens, **limits)
         for number, batch in enumerate(batches):
@@ -132,12 +126,12 @@ class FairseqMedia(FairseqDataset):
 
     @property
     def supports_prefetch(self):
-        """fairseq need not ask for items ahead."""
+        """fairseq does not prefetch items."""
         return False
 
     @property
     def can_reuse_epoch_itr_across_epochs(self):
-        """Batches of all epochs hold the same rows; items ask for the epoch themselves."""
+        """Batches have the same rows in all epochs; items follow the epoch by themselves."""
         return True
 
 
@@ -149,7 +143,7 @@ class LabelledMedia(FairseqMedia):
         self.labels, self.multi_label = labels, multi_label
 
     def collater(self, samples):
-        """Items to a batch, as without labels, and its targets."""
+        """Items to a batch with targets."""
         batch = super().collater(samples)
         if batch:
             batch["target"] = self.targets(batch["id"].tolist())
@@ -163,11 +157,11 @@ class LabelledMedia(FairseqMedia):
 
 
 class SampledMedia(LabelledMedia):
-    """An epoch has ``samples_per_epoch`` places, each of which holds a clip drawn anew in every epoch.
+    """Weighted sampling: an epoch has ``samples_per_epoch`` slots, and every epoch draws the clip of each slot.
 
-    fairseq batches, shuffles and shards the places, which are the same in all epochs: batches and workers live on, and
-    a run that resumes in the middle of an epoch finds the same clips. Places are in the order of the clips' lengths, so
-    that a batch holds clips of like length. In one epoch a clip may come several times, augmented differently.
+    fairseq batches, shuffles and shards slots, which are the same in all epochs. So batches and workers are reused, and
+    a run that resumes within an epoch has the same clips. Slots are ordered by the length of their clips, so that a
+    batch has clips of similar length. A clip can occur several times in an epoch, with different augmentation.
     """
 
     def __init__(self, media, *, samples_per_epoch: int, **options):
@@ -175,18 +169,18 @@ class SampledMedia(LabelledMedia):
         self.draw = WeightedDraw(clip_weights(self.labels), samples_per_epoch, media.seed)
         self._drawn = None
         self.clip_sizes = self.sizes
-        # Any clip may come to any place: with max_tokens, each counts as long as the longest.
+        # Any clip can be in any slot, so for max_tokens each slot has the length of the longest clip.
         self.sizes = np.full(samples_per_epoch, self.clip_sizes.max())
 
     def __len__(self):
         return self.draw.size
 
     def __getitem__(self, index):
-        """The clip at this place in the present epoch; its ``"id"`` is its row of the manifest."""
+        """The clip in this slot in the present epoch; its ``"id"`` is its row of the manifest."""
         return self.read(self.rows()[index], int(index))
 
     def rows(self) -> np.ndarray:
-        """The rows at all places in the present epoch."""
+        """The rows in all slots in the present epoch."""
         epoch = self.media.epoch
         if self._drawn is None or self._drawn[0] != epoch:
             rows = self.draw.rows(epoch)
@@ -194,7 +188,7 @@ class SampledMedia(LabelledMedia):
         return self._drawn[1]
 
     def ordered_indices(self):
-        """All places."""
+        """All slots."""
         return np.arange(len(self))
 
 
@@ -204,8 +198,8 @@ class TranscribedMedia(FairseqMedia):
     Args:
         media: the data set.
         transcripts: of its rows.
-        frames: samples -> frames that a model emits for so many; a row whose transcript needs more is skipped, counted
-            and listed. None: that does not matter, as where no loss is computed.
+        frames: number of samples -> number of output frames of the model. A row whose transcript needs more frames is
+            skipped, counted and listed. None: no check, if no loss is computed.
     """
 
     def __init__(self, media, *, transcripts: Transcripts, frames=None, **options):
@@ -213,20 +207,20 @@ class TranscribedMedia(FairseqMedia):
         self.transcripts, self.frames = transcripts, frames
 
     def __getitem__(self, index):
-        """As of the media, without a source where no path of the model's frames spells the transcript."""
+        """The item; without a source if the model's output has too few frames for the transcript."""
         item = super().__getitem__(index)
         if item["source"] is None or self.frames is None:
             return item
         target = self.transcripts[index]
-        needed, there = needed_frames(target), self.frames(len(item["source"]))
-        if needed > there:
-            reason = f"{len(target)} symbols need {needed} frames, the clip has {there} (model.upsample gives more)"
+        needed, emitted = needed_frames(target), self.frames(len(item["source"]))
+        if needed > emitted:
+            reason = f"{len(target)} symbols need {needed} frames, the clip has {emitted} (model.upsample gives more)"
             self.skips.add(index, reason)
             return {**item, "source": None}
         return item
 
     def collater(self, samples):
-        """Items to a batch, as without transcripts, and its targets."""
+        """Items to a batch with targets."""
         batch = super().collater(samples)
         if batch:
             targets = [self.transcripts[row] for row in batch["id"].tolist()]

@@ -1,4 +1,4 @@
-"""What tasks that fine-tune a pretrained encoder share: what the checkpoint keeps of it, and resuming."""
+"""Base of the tasks that fine-tune a pretrained encoder."""
 
 from dataclasses import asdict
 
@@ -10,21 +10,23 @@ from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 
 class FineTuningTask(MediaTask):
-    """A task whose outputs have names that are part of its state, and whose model begins with a checkpoint."""
+    """A task whose model starts from a checkpoint, and whose state has the names of the model's outputs."""
 
     @staticmethod
     def check_schedule(root) -> None:
-        """Refuse a run that is warm-up alone."""
+        """Refuse a run with warm-up only."""
         warmup = getattr(root.get("lr_scheduler"), "warmup_updates", 0)
-        if warmup and warmup == root.optimization.max_update:  # fairseq divides by the updates that are left
-            found = f"lr_scheduler.warmup_updates and optimization.max_update are both {warmup}"
-            raise InputError(f"{found}; expected more updates than those of the warm-up")
+        if warmup and warmup == root.optimization.max_update:  # fairseq divides by the remaining updates
+            raise InputError(
+                f"lr_scheduler.warmup_updates and optimization.max_update are both {warmup}; expected more updates "
+                "than those of the warm-up"
+            )
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Build the model of a configuration.
+        """Build the model.
 
-        The settings of a new model's encoder are written into the run's configuration, which fairseq saves with the
-        weights: what was fine-tuned loads without the checkpoint it was made from.
+        The settings of a new model's encoder are written into the configuration of the run. fairseq saves it with the
+        weights, so that the fine-tuned model loads without the encoder's checkpoint.
         """
         with exit_on_input_error():
             if not from_checkpoint and getattr(cfg, "settings", None) is not None:
@@ -38,25 +40,29 @@ class FineTuningTask(MediaTask):
         return model
 
     def build_criterion(self, cfg):
-        """Build the criterion of a configuration."""
+        """Build the criterion."""
         with exit_on_input_error():
             return super().build_criterion(cfg)
 
     def _check_restored(self) -> None:
-        """Refuse to go on where outputs would get other names."""
+        """Check the state of the checkpoint from which the run resumes."""
         state, path = restored_state(self.cfg)
         if path is not None:
             self.check_state(state, f"as in {path}, from which this run goes on")
 
     def check_state(self, state, source) -> None:
-        """Refuse outputs of other names than those in a checkpoint's task state; ``source`` says where that is from."""
+        """Check that outputs have the names in the task state of a checkpoint, which ``source`` describes.
+
+        Raises:
+            InputError: they have other names.
+        """
         raise NotImplementedError
 
 
-def first_difference(found, expected):
-    """(place, what is there, what should be) of the first difference between two lists; None for nothing there."""
-    for place in range(max(len(found), len(expected))):
-        pair = tuple(names[place] if place < len(names) else None for names in (found, expected))
+def first_difference(names, expected):
+    """(index, name, expected name) of the first difference between two lists, with None beyond their end; or None."""
+    for index in range(max(len(names), len(expected))):
+        pair = tuple(values[index] if index < len(values) else None for values in (names, expected))
         if pair[0] != pair[1]:
-            return place, *pair
+            return index, *pair
     return None

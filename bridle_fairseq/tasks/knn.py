@@ -1,4 +1,4 @@
-"""While pretraining: how well the encoder's features tell labelled clips apart, by their nearest neighbours."""
+"""k-nearest-neighbour accuracy of the encoder's features on labelled clips, measured during pretraining."""
 
 import os
 from dataclasses import dataclass, field
@@ -21,31 +21,31 @@ BATCH_SIZE = 32
 
 @dataclass
 class KnnConfig:
-    """Settings of the task."""
+    """Options of the task."""
 
     knn_data: Optional[str] = field(
         default=None,
-        metadata={"help": "folder with labels.csv, train and valid .tsv and .lbl: labelled clips for knn_accuracy"},
+        metadata={"help": "folder with labels.csv, train.tsv, train.lbl, valid.tsv and valid.lbl for knn_accuracy"},
     )
     knn_every: int = field(
-        default=0, metadata={"help": "knn_accuracy at the first validation after every so many updates, with knn_data"}
+        default=0, metadata={"help": "measure knn_accuracy at the first validation after every n updates; 0: never"}
     )
-    knn_k: int = field(default=10, metadata={"help": "neighbours that vote"})
+    knn_k: int = field(default=10, metadata={"help": "number of neighbours that vote"})
 
 
 class KnnCallback:
-    """Accuracy of a vote of nearest neighbours: valid's clips among train's, mean of the last layer's patches.
+    """Classifies the clips of valid by their nearest neighbours in train, with mean-pooled features of the last layer.
 
-    It draws no random number and changes no state of the model: training goes on as without it.
+    It draws no random number and does not change the state of the model, so training is the same without it.
 
     Args:
-        cfg: a task's configuration with the fields of :class:`KnnConfig`.
+        cfg: configuration of a task with the fields of :class:`KnnConfig`.
 
     Attributes:
-        measured_at: updates of the last measurement, or of the run's beginning; None before either.
+        measured_at: number of updates at the last measurement or the start of the run; None before either.
 
     Raises:
-        InputError: settings that do not go together, files missing, clips of several classes, or a single class.
+        InputError: options that contradict each other, missing files, clips with several classes, or a single class.
     """
 
     def __init__(self, cfg) -> None:
@@ -57,25 +57,25 @@ class KnnCallback:
         self.measured_at: Optional[int] = None
 
     def updated(self, num_updates: int) -> None:
-        """So many updates of the run are finished, the last one just now."""
+        """Called after every update with the number of finished updates."""
         if self._num_updates == 0:
-            begun = num_updates - 1  # less than the checkpoint's where its updates are not counted on
+            begun = num_updates - 1  # less than measured_at if the run resets the checkpoint's number of updates
             self.measured_at = begun if self.measured_at is None else min(self.measured_at, begun)
         self._num_updates = num_updates
 
     @property
     def due(self) -> bool:
-        """Whether a multiple of ``knn_every`` has been passed since the run began or the last measurement.
+        """Whether a multiple of ``knn_every`` has been passed since the last measurement or the start of the run.
 
-        With 1 it always is. Under fp16, fairseq validates an update again when the next one overflows.
+        Always true for 1, because under fp16 fairseq validates an update again if the next one overflows.
         """
         return self.every == 1 or self._num_updates // self.every > (self.measured_at or 0) // self.every
 
     def measure(self, model) -> float:
-        """The accuracy; collective, each rank does a share of the clips and all get the same value.
+        """The accuracy, the same on all ranks. A collective: each rank encodes a shard of the clips.
 
         Raises:
-            InputError: nothing to compare.
+            InputError: no clip of a split is readable.
         """
         self.measured_at = self._num_updates
         was_training = model.encoder.training
@@ -88,10 +88,10 @@ class KnnCallback:
 
 
 def knn_callback(cfg) -> Optional[KnnCallback]:
-    """What a task's configuration asks for; None for nothing.
+    """The callback of a task's configuration, or None.
 
     Raises:
-        InputError: a folder without updates, updates without a folder, and as :class:`KnnCallback`.
+        InputError: only one of ``knn_data`` and ``knn_every`` is set; see also :class:`KnnCallback`.
     """
     if cfg.knn_every < 0:
         raise InputError(f"task.knn_every is {cfg.knn_every}; expected a number of updates, or 0")
@@ -99,13 +99,13 @@ def knn_callback(cfg) -> Optional[KnnCallback]:
         raise InputError("task.knn_every is set and task.knn_data is not; expected a folder of labelled clips")
     if cfg.knn_data and not cfg.knn_every:
         raise InputError(
-            "task.knn_data is set and task.knn_every is 0; expected so many updates between measurements, such as 200"
+            "task.knn_data is set and task.knn_every is 0; expected the updates between two measurements, such as 200"
         )
     return KnnCallback(cfg) if cfg.knn_every else None
 
 
 class _LabelledSplit:
-    """The clips of ``{knn_data}/{split}.tsv`` with their classes; longer ones are cropped as in validation."""
+    """The clips of ``{knn_data}/{split}.tsv`` with their classes, cropped as in validation."""
 
     def __init__(self, cfg, split: str) -> None:
         manifest = Manifest.read(os.path.join(cfg.knn_data, f"{split}.tsv"))
@@ -119,14 +119,14 @@ class _LabelledSplit:
         self.clips = modality_of(cfg).dataset(manifest, cfg)
 
     def features(self, model):
-        """Features and classes of all clips that can be read, n x D and n, on the model's device."""
+        """Features (n x D) and classes (n) of all readable clips, on the model's device. A collective."""
         device = next(model.parameters()).device
         rows = np.arange(rank(), len(self.clips), world_size())
-        found, classes = [torch.zeros(0, model.settings.encoder_width, device=device)], []
+        features, classes = [torch.zeros(0, model.settings.encoder_width, device=device)], []
         for batch in read_batches(self.clips, BATCH_SIZE, rows):
             inputs = batch["net_input"]
             source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
             layers = encoder_features(model, source, mask, ["mean"], [model.encoder.depth])
-            found.append(layers["mean", model.encoder.depth].clone())
+            features.append(layers["mean", model.encoder.depth].clone())
             classes += [self.labels[row][0] for row in batch["id"].tolist()]
-        return gather_rows(torch.cat(found)), gather_rows(torch.tensor(classes, dtype=torch.long, device=device))
+        return gather_rows(torch.cat(features)), gather_rows(torch.tensor(classes, dtype=torch.long, device=device))

@@ -1,4 +1,4 @@
-"""The memory that training takes, among what a run logs."""
+"""Logs the memory that training takes."""
 
 import sys
 
@@ -6,14 +6,14 @@ from fairseq.logging import metrics
 
 
 def log_memory() -> None:
-    """Log ``memory_gb``: the most that this process held at once (its own, not of a GPU nor of data loaders), in GB.
+    """Log ``memory_gb``, the peak memory of this process in GB, without GPU memory and data loader workers.
 
-    fairseq logs what is free on a GPU (``gb_free``). Nothing is logged where the system does not tell.
+    fairseq logs the free memory of a GPU (``gb_free``). Nothing is logged if the system does not report it.
     """
     try:
         import resource
     except ImportError:  # not a Unix
         return
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     metrics.log_scalar("memory_gb", peak, weight=0, priority=1500, round=2)

@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from bridle_fairseq.criterions.bridle_classification import BridleClassificationCriterionConfig
 from bridle_fairseq.criterions.bridle_ctc import BridleCtcCriterionConfig
 from bridle_fairseq.models.bridle_classifier import BridleClassifierConfig
-from bridle_fairseq.models.bridle_ctc import BridleCtcConfig as BridleCtcModelConfig
+from bridle_fairseq.models.bridle_ctc import BridleCtcConfig
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization, check_classifier
 from bridle_fairseq.optim.bridle_adamw import BridleAdamWConfig
 from bridle_fairseq.tasks.base import AudioOptions, ImageOptions, VideoOptions
 from bridle_fairseq.tasks.bridle_classification import BridleClassificationConfig, BridleClassificationTask
-from bridle_fairseq.tasks.bridle_ctc import BridleCtcConfig, BridleCtcTask
+from bridle_fairseq.tasks.bridle_ctc import BridleCtcTask, BridleCtcTaskConfig
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPEECH = "speech/"
@@ -37,7 +37,7 @@ OTHER_MODALITIES = {  # settings of task and model that do not apply
 def section_types(name: str) -> dict[str, type]:
     """Section of this configuration -> dataclass of its settings; the first three are this package's."""
     if name.startswith(SPEECH):
-        own = {"task": BridleCtcConfig, "model": BridleCtcModelConfig, "criterion": BridleCtcCriterionConfig}
+        own = {"task": BridleCtcTaskConfig, "model": BridleCtcConfig, "criterion": BridleCtcCriterionConfig}
     else:
         own = {"task": BridleClassificationConfig, "model": BridleClassifierConfig}
         own["criterion"] = BridleClassificationCriterionConfig

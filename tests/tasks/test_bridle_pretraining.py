@@ -137,7 +137,7 @@ def test_impossible_settings_of_the_data(configure, said, task, words):
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ({"knn_data": "somewhere"}, "task.knn_data is set and task.knn_every is 0; expected so many updates"),
+        ({"knn_data": "somewhere"}, "task.knn_data is set and task.knn_every is 0; expected the updates"),
         ({"knn_every": 4}, "task.knn_every is set and task.knn_data is not; expected a folder"),
         ({"knn_every": -4, "knn_data": "somewhere"}, "task.knn_every is -4; expected a number of updates, or 0"),
     ],
