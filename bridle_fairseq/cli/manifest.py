@@ -12,9 +12,7 @@ HELP = "list the sound files, images or videos of a folder (or a stored .zip) in
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle manifest``."""
     parser.add_argument("source", metavar="DIR_OR_ZIP", help="folder, searched with its subfolders, or stored archive")
-    parser.add_argument(
-        "--dest", required=True, metavar="DIR", help="folder for the manifests; made if it is not there"
-    )
+    parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; created if missing")
     add_modality_argument(parser)
     parser.add_argument("--ext", nargs="+", metavar="EXT", help="extensions (default: the usual ones of the modality)")
     parser.add_argument(
@@ -24,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path-must-contain", metavar="TEXT", help="only files with this text in their path")
     parser.add_argument("--workers", type=int, default=8, help="threads that read headers (8)")
     labels = parser.add_argument_group(
-        "labels", "write {split}.lbl and labels.csv as well; files without a label are left out"
+        "labels", "write {split}.lbl and labels.csv as well; files without a label are skipped"
     )
     labels.add_argument(
         "--class-folders", action="store_true", help="files lie in folders of their classes: class/x, or train/class/x"

@@ -166,7 +166,7 @@ def _check_settings(settings: dict[str, Any], out: Path, overwrite: bool) -> Non
         if not overwrite:
             raise InputError(
                 f"{path}: results of other settings are there ({name} {str(stored.get(name))[:40]}); expected "
-                f"{str(settings.get(name))[:40]}: choose another --out, or throw them away with --overwrite"
+                f"{str(settings.get(name))[:40]}: choose another --out, or delete them with --overwrite"
             )
         for fold in out.glob("fold*"):
             shutil.rmtree(fold)

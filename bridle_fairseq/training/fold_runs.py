@@ -107,7 +107,7 @@ def check_folds(options: FoldOptions, folds: Sequence[Fold], overwrite: bool) ->
             if not overwrite:
                 raise InputError(
                     f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another "
-                    "--out, or throw results away with --overwrite"
+                    "--out, or delete results with --overwrite"
                 )
             shutil.rmtree(options.folder(fold))
 

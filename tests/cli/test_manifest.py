@@ -1,4 +1,4 @@
-"""bridle manifest, as a user calls it."""
+"""``bridle manifest``: folders and archives, labels, splits, invalid input."""
 
 import zipfile
 
@@ -24,7 +24,7 @@ def sounds(tmp_path):
     return tmp_path / "in"
 
 
-def test_a_folder(sounds, tmp_path, capsys):
+def test_folder(sounds, tmp_path, capsys):
     assert main(["manifest", str(sounds), "--dest", str(tmp_path / "out"), "--valid-percent", "0.2"]) == 0
     train, valid = (Manifest.read(tmp_path / "out" / f"{split}.tsv") for split in ("train", "valid"))
     assert (len(train), len(valid)) == (9, 2) and train.root == valid.root == str(sounds)
@@ -35,7 +35,7 @@ def test_a_folder(sounds, tmp_path, capsys):
     assert "broken.wav" in (tmp_path / "out" / "skipped.tsv").read_text()
 
 
-def test_the_seed_and_the_filters_count(sounds, tmp_path):
+def test_seed_and_filters(sounds, tmp_path):
     valid = []
     for seed in ("1", "1", "2"):
         arguments = ["--dest", str(tmp_path / "out"), "--valid-percent", "0.3", "--seed", seed]
@@ -47,7 +47,7 @@ def test_the_seed_and_the_filters_count(sounds, tmp_path):
     assert not (tmp_path / "f" / "valid.tsv").exists()
 
 
-def test_a_stored_archive(sounds, tmp_path):
+def test_stored_archive(sounds, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for path in sorted(sounds.glob("*.wav")):
             archive.write(path, path.name)
@@ -70,7 +70,7 @@ def test_labels_splits_and_folds(sounds, tmp_path):
     assert len(Manifest.read(out / "train.tsv")) + len(Manifest.read(out / "valid.tsv")) == 10
 
 
-def test_several_classes_in_a_cell(sounds, tmp_path):
+def test_label_separator(sounds, tmp_path):
     (tmp_path / "t.csv").write_text("file,tags,split\nclip 0.wav,x;y,train\nclip 1.wav,,valid\n")
     command = ["manifest", str(sounds), "--dest", str(tmp_path / "out"), "--labels", str(tmp_path / "t.csv")]
     assert main([*command, "--label-column", "tags", "--label-separator", ";"]) == 0
@@ -96,14 +96,14 @@ def test_mistakes_are_one_line_and_exit_code_2(sounds, tmp_path, capsys, argumen
     assert not (tmp_path / "out" / "train.tsv").exists()
 
 
-def test_a_compressed_archive_is_one_line(sounds, tmp_path, capsys):
+def test_compressed_archive_is_refused(sounds, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(sounds / "clip 0.wav", "a.wav")
     assert main(["manifest", str(tmp_path / "x.zip"), "--dest", str(tmp_path / "out")]) == 2
     assert "'a.wav' is compressed" in capsys.readouterr().err
 
 
-def test_images_in_folders_of_classes(tmp_path, capsys):
+def test_class_folders_of_images(tmp_path, capsys):
     for name in ("train/cat/a.jpg", "train/cat/b.png", "train/dog/c.webp", "train/dog/d.jpg", "test/dog/e.JPG"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
