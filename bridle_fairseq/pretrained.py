@@ -1,6 +1,6 @@
-"""Exported models, for use in any program: needs torch, numpy and safetensors, and nothing of fairseq.
+"""Load and use exported models in any program. Needs torch, numpy and safetensors, but not fairseq.
 
-A folder that ``bridle export`` wrote holds weights and settings, and no code: loading it runs none.
+A folder that ``bridle export`` wrote holds weights and settings, but no code. Loading it executes none.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.utils.errors import InputError
 
-WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts that have one
+WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts with an encoder
 
 
 class Features(NamedTuple):
     """Features of the patches of a batch."""
 
-    x: Tensor  # B x N x D, the grid's first axis slowest
-    class_token: Tensor | None  # B x D; None below the last layer
-    padding_mask: Tensor | None  # B x N, or None where nothing is padding
-    grid: tuple[int, ...]  # (T, F); of images rows and columns, of video T before them
+    x: Tensor  # B x N x D, patches in row-major order of the grid
+    class_token: Tensor | None  # B x D; None for layers below the last one
+    padding_mask: Tensor | None  # B x N bool; None without padding
+    grid: tuple[int, ...]  # patches along each axis: sound (T, F), images (rows, columns), video (T, rows, columns)
 
 
 class Codes(NamedTuple):
     """Codes of the patches of a batch."""
 
-    codes: Tensor  # B x N x K long, the grid's first axis slowest
-    padding_mask: Tensor | None  # B x N, or None where nothing is padding
-    grid: tuple[int, ...]  # (T, F); of images rows and columns, of video T before them
+    codes: Tensor  # B x N x K long, patches in row-major order of the grid
+    padding_mask: Tensor | None  # B x N bool; None without padding
+    grid: tuple[int, ...]  # patches along each axis: sound (T, F), images (rows, columns), video (T, rows, columns)
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
-    """An exported model, in float32.
+    """Load an exported model in float32.
 
     Raises:
-        InputError: a missing or damaged file, or an export of another version.
+        InputError: a file is missing or damaged, or the export is of another version.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -59,25 +59,26 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
 class Pretrained:
     """An exported model.
 
-    Waveforms are mono, in [-1, 1], at any rate (``sample_rate``): a tensor or array of S samples or B x S (with
-    ``lengths``, in samples, where clips end before S), or a list of clips of any lengths. Images are RGB, whole numbers
-    from 0 to 255 or floating-point ones from 0 to 1: 3 x height x width, B x 3 x height x width, or a list of images of
-    any sizes; :func:`read_image` reads files so. Clips of video are the same with
-    ``num_frames`` frames, each height x width x 3: :func:`read_clip`. Results are on the model's device.
+    Inputs are tensors or NumPy arrays, and results are on the model's device:
+
+    * Waveforms are mono, in [-1, 1], at any ``sample_rate``: S samples, B x S (with ``lengths`` in samples if clips end
+      before S), or a list of clips of any lengths.
+    * Images are RGB, integers from 0 to 255 or floats from 0 to 1: 3 x height x width, B x 3 x height x width, or a
+      list of images of any sizes. :func:`read_image` reads them from files.
+    * Video clips are RGB with the same values: ``num_frames`` x height x width x 3, B of these, or a list of clips of
+      any sizes. :func:`read_clip` reads them from files.
 
     Attributes:
-        config: what ``config.json`` says.
+        config: contents of ``config.json``.
         parts: some of encoder, tokenizer, classifier, transcriber.
-        classes: names of a classifier's classes; empty for the others.
-        symbols: of a transcriber, the first of which is the blank of CTC; empty for the others.
+        classes: class names of a classifier; else empty.
+        symbols: of a transcriber, the blank of CTC first; else empty.
         sample_rate: of a model for sound, in Hz.
-        image_size: height and width of the images or frames of its validation (0: they were as they are); None for
-            sound.
-        valid_crop: share of their shorter side that was shown there.
-        num_frames, frame_stride: frames of a clip, and which of a file's those are: every ``frame_stride``-th; None
-            without video.
-        core: input and padding mask to features; what a user assigns here, such as ``torch.compile(model.core)``, is
-            used by :meth:`embed`. None without an encoder.
+        image_size: height and width of images or frames in validation (0: original size); None for sound.
+        valid_crop: fraction of their shorter side that validation shows.
+        num_frames, frame_stride: frames of a clip, and the distance between two of them in the file; only for video.
+        core: input and padding mask -> features. :meth:`embed` uses what you assign here, such as
+            ``torch.compile(model.core)``. None without an encoder.
     """
 
     def __init__(self, config: Mapping[str, Any], module: Bridle | Classifier | Transcriber) -> None:
@@ -92,7 +93,7 @@ class Pretrained:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return next(self.module.parameters()).device
 
     @torch.no_grad()
@@ -109,10 +110,10 @@ class Pretrained:
             inputs: waveforms, images or clips, see the class.
             sample_rate: of waveforms, in Hz.
             lengths: B, samples of each waveform.
-            layer: None for the normalised last layer, else the output of block 1 .. encoder_depth.
+            layer: None for the normalized last layer, else the output of block 1 .. encoder_depth.
 
         Raises:
-            InputError: inputs that cannot be used, no such layer, or an export without an encoder.
+            InputError: unusable inputs, no such layer, or an export without an encoder.
         """
         self._need(*WITH_ENCODER)
         source, mask = self._batch(inputs, sample_rate, lengths)
@@ -135,20 +136,22 @@ class Pretrained:
         layer: int | None = None,
         pooling: str = "mean",
     ) -> Tensor:
-        """One vector of each clip, float32: B x D, or B x (F * D) with ``pooling="frequency"``.
+        """One vector for each clip, float32: B x D, or B x (F * D) with ``pooling="frequency"``.
 
         Args:
             inputs, sample_rate, lengths, layer: as in :meth:`features`.
-            pooling: ``mean`` of all patches, ``frequency`` (mean over time, frequency rows kept apart) or
-                ``class_token``.
+            pooling: ``mean`` of all patches, ``frequency`` (mean over time of each frequency row) or ``class_token``.
+
+        Raises:
+            InputError: as :meth:`features`, or no such pooling.
         """
         if pooling not in POOLINGS:
             raise InputError(f"pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
         if pooling == "class_token" and layer is not None:
             raise InputError(f"pooling is 'class_token' with layer {layer}; expected layer None, the last one")
-        found = self.features(inputs, sample_rate, lengths, layer)
-        token = found.x.new_zeros(0) if found.class_token is None else found.class_token
-        return pool_patches(EncoderOutput(found.x, token, []), found.grid, found.padding_mask, pooling)
+        features = self.features(inputs, sample_rate, lengths, layer)
+        token = features.x.new_zeros(0) if features.class_token is None else features.class_token
+        return pool_patches(EncoderOutput(features.x, token, []), features.grid, features.padding_mask, pooling)
 
     @torch.no_grad()
     def codes(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Codes:
@@ -158,7 +161,7 @@ class Pretrained:
             inputs, sample_rate, lengths: as in :meth:`features`.
 
         Raises:
-            InputError: inputs that cannot be used, or an export without a tokenizer.
+            InputError: unusable inputs, or an export without a tokenizer.
         """
         self._need("tokenizer")
         codes, padding, grid = self.module.tokenize(*self._batch(inputs, sample_rate, lengths))  # type: ignore[union-attr,operator]
@@ -166,7 +169,7 @@ class Pretrained:
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Tensor:
-        """Logits of a classifier's classes, B x classes; arguments and errors as in :meth:`features`."""
+        """Logits of a classifier, B x classes; arguments and errors as in :meth:`features`."""
         self._need("classifier")
         return self.module(*self._batch(inputs, sample_rate, lengths))
 
@@ -177,9 +180,9 @@ class Pretrained:
         lengths: Lengths = None,
         top: int = 5,
     ) -> list[list[tuple[str, float]]]:
-        """The likeliest classes of each clip and their probabilities, the likeliest first.
+        """The most likely classes of each clip with their probabilities, in descending order.
 
-        Probabilities of a clip's classes sum to 1, unless the model was trained for any number of classes a clip.
+        The probabilities of all classes sum to 1, except for multi-label models.
         """
         logits = self.logits(inputs, sample_rate, lengths)
         probabilities = logits.sigmoid() if self.config["multi_label"] else logits.softmax(1)
@@ -191,27 +194,27 @@ class Pretrained:
 
     @torch.no_grad()
     def emissions(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Emissions:
-        """Logits of a transcriber's symbols in every frame (``module.frame_ms``), B x frames x symbols, and the frames
-        of each clip; arguments and errors as in :meth:`features`.
+        """Logits of a transcriber, B x frames x symbols, with the number of frames of each clip.
+
+        A frame is ``module.frame_ms`` long. Arguments and errors are as in :meth:`features`.
         """
         self._need("transcriber")
         return self.module(*self._batch(inputs, sample_rate, lengths))
 
     def transcribe(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> list[str]:
-        """What is said in each clip by the likeliest path of symbols; arguments and errors as in :meth:`features`.
+        """Greedy transcript of each clip; arguments and errors as in :meth:`features`.
 
-        A clip is heard whole: cut what is much longer than the clips of the training.
+        Clips are encoded as a whole, so divide those that are much longer than the clips of training.
         """
-        found = greedy(self.emissions(inputs, sample_rate, lengths))
         vocabulary = Vocabulary(self.symbols, self.config["labels"])
-        return [vocabulary.text(symbols) for symbols in found]
+        return [vocabulary.text(symbols) for symbols in greedy(self.emissions(inputs, sample_rate, lengths))]
 
     def program(self) -> torch.export.ExportedProgram:
-        """The encoder of sound as a graph of torch.export, for any number of clips of any length.
+        """The encoder of a model for sound as a graph of torch.export, for any number of clips of any length.
 
-        It takes ``waveform`` (B x S float32 at the model's rate) and ``padding_mask`` (B x S bool, True after the end
-        of a shorter clip), and gives features (B x N x D), class tokens (B x D) and the patches that are padding
-        (B x N), all on the model's device. Save it with ``torch.export.save``.
+        Inputs are ``waveform`` (B x S float32 at the model's rate) and ``padding_mask`` (B x S bool, True after the end
+        of a shorter clip). Outputs are features (B x N x D), class tokens (B x D) and the padding mask of patches
+        (B x N). All are on the model's device. Save it with ``torch.export.save``.
 
         Raises:
             InputError: an export without an encoder, or of another modality.
@@ -233,7 +236,7 @@ class Pretrained:
         return self.module.front_end.grid(source.shape[1 if source.dim() == 2 else 2 :])
 
     def _batch(self, inputs: Inputs, sample_rate: int | None, lengths: Lengths) -> tuple[Tensor, Tensor | None]:
-        """Inputs as the model takes them, on its device, and their padding mask."""
+        """The batch and its padding mask as the model takes them, on its device."""
         if self.settings.modality == "audio":
             items = waveforms(inputs, sample_rate, lengths, self.sample_rate)
         elif sample_rate is not None or lengths is not None:
@@ -245,7 +248,7 @@ class Pretrained:
 
 
 def read_image(path: str, size: int = 0, middle: float = 1.0) -> np.ndarray:
-    """Read an image as validation shows it: see :func:`read_image` (needs Pillow)."""
+    """Read an image as validation does: see :func:`bridle_fairseq.data.image.decode.read_image` (needs Pillow)."""
     from bridle_fairseq.data.image import decode
 
     return decode.read_image(path, size, middle)

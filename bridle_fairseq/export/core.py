@@ -1,4 +1,4 @@
-"""What runs an encoder, as one module of tensors in and tensors out: for torch.compile, torch.export and ONNX."""
+"""Front end and encoder as one module from tensors to tensors, for torch.compile, torch.export and ONNX."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class EncoderCore(nn.Module):
     """Front end and encoder.
 
     Args:
-        front_end: from waveforms or pixels to patches.
-        encoder: of the same patches.
+        front_end: of waveforms or pixels.
+        encoder: of the front end's patches.
     """
 
     def __init__(self, front_end: FrontEnd, encoder: Encoder) -> None:
@@ -23,15 +23,15 @@ class EncoderCore(nn.Module):
 
     @torch.no_grad()
     def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalised features of all patches, of the class token, and which patches are padding.
+        """Normalized features of the patches and of the class token, and the padding mask of the patches.
 
         Args:
-            source: what the front end takes (audio: B x S at the model's rate; image: B x 3 x height x width;
-                video: B x 3 x frames x height x width).
-            padding_mask: as ``source``, without the axis of colours; or None.
+            source: input of the front end (audio: B x S at the model's rate; image: B x 3 x height x width; video:
+                B x 3 x frames x height x width).
+            padding_mask: as ``source`` without the channel axis, or None.
 
         Returns:
-            B x N x D, B x D, and B x N (None without ``padding_mask``).
+            B x N x D, B x D, and B x N bool (None without ``padding_mask``).
         """
         patches = self.front_end(source, padding_mask)
         out = self.encoder(patches.x, patches.grid, patches.padding_mask)

@@ -1,4 +1,4 @@
-"""The files of an export: its settings, and modules with the weights of ``model.safetensors``. Reading runs no code."""
+"""The files of an export: ``config.json`` and ``model.safetensors``. Reading them executes no code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bridle_fairseq.utils.errors import InputError
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-PARTS = {  # of the model `bridle`: the modules that each part needs
+PARTS = {  # of the model `bridle`: modules of each part
     "encoder": ("encoder",),
     "tokenizer": ("tokenizer", "quantizer", "estimator", "projection", "latent_norm"),
 }
@@ -46,20 +46,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: not of this format; expected one that bridle export wrote")
     if config.get("format_version") != FORMAT_VERSION:
-        found = config.get("format_version")
-        raise InputError(f"{path}: version {found!r}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
+        version = config.get("format_version")
+        raise InputError(f"{path}: version {version!r}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
     return config
 
 
 def read_module(folder: Path, config: Mapping[str, Any]) -> Bridle | Classifier | Transcriber:
-    """The modules of an export's parts, with its weights, on the CPU.
+    """The modules of an export's parts with their weights, on the CPU.
 
     Args:
         folder: of the export.
         config: its ``config.json``.
 
     Raises:
-        InputError: a missing or damaged file, or weights that do not fit.
+        InputError: a file is missing or damaged, or the weights do not fit.
     """
     module = _build(folder, config, _settings(folder / CONFIG, config))
     _fill(module, folder / WEIGHTS)
@@ -72,7 +72,7 @@ def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
     if not isinstance(given, dict) or not set(given) <= known:
         unknown = sorted(set(given) - known) if isinstance(given, dict) else ["none"]
         raise InputError(f"{path}: unknown settings {', '.join(unknown)}; expected those of this bridle_fairseq")
-    # what was trained in bfloat16 is exact in float32, and does not depend on the batch there
+    # float32 represents weights of a bfloat16 training exactly, and results do not depend on the batch
     settings = replace(BridleSettings(**given), precision="float32", codes_precision="auto")
     try:
         check_settings(settings)
@@ -82,7 +82,7 @@ def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
 
 
 class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves out random starts of weights: on the device "meta" they do nothing, and import half of torch for it."""
+    """Skips random initialization, which is useless on the device "meta" and slow to import."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
@@ -91,12 +91,12 @@ class _NoRandomNumbers(TorchFunctionMode):
 
 
 def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> Bridle | Classifier | Transcriber:
-    """The modules of the parts, without memory for their weights: those will be the file's."""
+    """The modules of the parts on the device "meta": the weights will be those of the file."""
     parts = config.get("parts")
     if parts in (["classifier"], ["transcriber"]):
         try:
             with torch.device("meta"), _NoRandomNumbers():
-                return _tuned(config, settings)
+                return _build_finetuned(config, settings)
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / CONFIG}: damaged, no {error} of the {parts[0]}") from None
     if not parts or not isinstance(parts, list) or not set(parts) <= set(PARTS):
@@ -111,16 +111,16 @@ def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) ->
     return module
 
 
-def _tuned(config: Mapping[str, Any], settings: BridleSettings) -> Classifier | Transcriber:
-    """The module of an encoder with a head.
+def _build_finetuned(config: Mapping[str, Any], settings: BridleSettings) -> Classifier | Transcriber:
+    """The module of a fine-tuned encoder with its head.
 
     Raises:
         KeyError: a setting is missing.
     """
     if config["parts"] == ["transcriber"]:
-        WORD_MARKS[config["labels"]]
+        WORD_MARKS[config["labels"]]  # known labels
         return Transcriber(settings, len(config["symbols"]), config["pooling"], config["upsample"])
-    config["multi_label"]
+    config["multi_label"]  # must be there
     return Classifier(settings, len(config["classes"]["names"]), config["pooling"])
 
 
@@ -128,7 +128,7 @@ def _fill(module: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    for part in module.modules():  # what training collects is in no file, and begins empty
+    for part in module.modules():  # buffers that are not saved, such as statistics of a batch, start at zero
         for name, buffer in part.named_buffers(recurse=False):
             if buffer.is_meta:
                 part._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)

@@ -1,4 +1,4 @@
-"""The model card of an export: what is known of a model, in the words of its checkpoint."""
+"""The model card of an export, from what its checkpoint says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEEDS = {
     ],
 }
 INPUTS = {"audio": "waveforms, sample_rate", "image": "images", "video": "clips"}
-READ = {  # what is imported for it, and how files are read
+READ = {  # an import, and how files are read
     "image": (
         "from bridle_fairseq.pretrained import read_image",
         'images = [read_image(path, model.image_size, model.valid_crop) for path in ("a.jpg", "b.png")]',
@@ -50,10 +50,10 @@ NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second
 
 
 def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str | None) -> str:
-    """``README.md`` of an export.
+    """The text of ``README.md`` in an export.
 
     Args:
-        checkpoint: what was exported.
+        checkpoint: that was exported.
         config: its ``config.json``.
         license: of the weights.
     """
@@ -137,7 +137,7 @@ def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]
 
 
 def _data(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """The manifests, named after their folder, and the number of their clips where they are still there."""
+    """The manifests by folder and name, with their number of clips if they still exist."""
     from bridle_fairseq.data.manifests.manifest import Manifest
 
     folder = str(checkpoint.cfg["task"].get("data") or "")
@@ -169,11 +169,11 @@ def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _metrics(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Averages of the last validation, else of the last training updates, as the checkpoint holds them."""
-    kept = (checkpoint.state.get("extra_state") or {}).get("metrics") or {}
+    """Averages of the last validation, else of the last training updates, as stored in the checkpoint."""
+    metrics = (checkpoint.state.get("extra_state") or {}).get("metrics") or {}
     for split in ("valid", "train"):
         rows = []
-        for _, name, kind, state in kept.get(split, []):
+        for _, name, kind, state in metrics.get(split, []):
             if kind == "AverageMeter" and state.get("count") and not name.startswith("_") and name not in NOT_SHOWN:
                 rows.append((f"{split} {name}", f"{float(state['sum']) / float(state['count']):.4g}"))
         if rows:

@@ -1,4 +1,4 @@
-"""The encoder of an export as an ONNX graph, from waveforms on."""
+"""The encoder of an export as a graph for torch.export and ONNX, from waveforms to features."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bridle_fairseq.pretrained import load
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.optional import optional_import
 
-MOST_CLIPS, MOST_SECONDS = 4096, 3600  # of a batch that the graph takes
+MOST_CLIPS, MOST_SECONDS = 4096, 3600  # of a batch
 
 
 class EncoderGraph(nn.Module):
-    """An :class:`EncoderCore` of sound whose shapes can be traced for any number of samples.
+    """An :class:`EncoderCore` for sound that can be traced for any number of samples.
 
-    A clip is filled up, with what counts as padding, to whole patches and to as many of them as attention wants for
-    one and the same code on all devices; what comes of the added patches is cut off again.
+    Clips are padded to whole patches, and to the smallest number of patches for which attention takes the same code
+    path on all devices. The features of added patches are removed.
 
     Args:
         core: with the front end of sound.
@@ -37,11 +37,11 @@ class EncoderGraph(nn.Module):
         self.core = core
 
     def forward(self, waveform: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the core makes of waveforms: B x N x D, B x D, and B x N.
+        """Features of waveforms: B x N x D, class tokens B x D, and the padding mask of patches B x N.
 
         Args:
             waveform: B x S at the model's rate, S at least 1.
-            padding_mask: B x S, True after the end of a shorter clip.
+            padding_mask: B x S bool, True after the end of a shorter clip.
         """
         front_end: Any = self.core.front_end
         log_mel, rows, patch_frames = front_end.log_mel, front_end.rows, front_end.patch_size[0]
@@ -50,8 +50,8 @@ class EncoderGraph(nn.Module):
         frames = 1 + (torch.sym_max(samples, length) - length) // shift
         own = (frames + patch_frames - 1) // patch_frames
         least = -(-(FUSED_FROM_CPU - 1) // rows)
-        # By way of a tensor, the number of patches is a size of its own to the tracer: what follows is a multiple of
-        # it, which can be seen to fit, while a multiple of a rounded quotient of samples cannot.
+        # Going through a tensor makes the number of patches a symbol of its own for the tracer. It can then verify the
+        # sizes below, which are multiples of this symbol; it cannot for multiples of a rounded quotient of samples.
         patches = torch.full((), torch.sym_max(own, least), dtype=torch.int64).item()
         torch._check(patches >= least)
         torch._check(patches >= own)
@@ -63,13 +63,13 @@ class EncoderGraph(nn.Module):
 
 
 def export_graph(core: EncoderCore) -> torch.export.ExportedProgram:
-    """The graph of an encoder of sound, with any number of clips and of samples; on the core's device.
+    """The graph of an encoder for sound, for any number of clips and of samples, on the core's device.
 
     Args:
         core: in eval mode.
 
     Returns:
-        A program that takes and gives what :meth:`EncoderGraph.forward` does.
+        A program with the inputs and outputs of :meth:`EncoderGraph.forward`.
     """
     front_end: Any = core.front_end
     device, rate = core.encoder.class_token.device, front_end.log_mel.sample_rate
@@ -78,31 +78,31 @@ def export_graph(core: EncoderCore) -> torch.export.ExportedProgram:
     clips = torch.export.Dim("clips", min=1, max=MOST_CLIPS)
     samples = torch.export.Dim("samples", min=1, max=MOST_SECONDS * rate)
     shapes = ({0: clips, 1: samples}, {0: clips, 1: samples})
-    with torch.no_grad():  # what switches gradients off on the way would stand in the graph, and could not be saved
+    with torch.no_grad():  # otherwise the graph contains the switch to no_grad, and cannot be saved
         return torch.export.export(EncoderGraph(core).eval(), (waveform, mask), dynamic_shapes=shapes, strict=False)
 
 
 ONNX = "encoder.onnx"
 INPUTS, OUTPUTS = ("waveform", "padding_mask"), ("features", "class_token", "feature_padding")
-TOLERANCE = 1e-3  # of a feature: the graph's Fourier transform rounds otherwise, which a log of small energies shows
-CHECKED = ((1, 0.01), (3, 0.5), (2, 1.0), (1, 4.321))  # clips and their seconds: under a frame, and any numbers
+TOLERANCE = 1e-3  # of a feature: the graph's Fourier transform rounds differently, visible in logs of small energies
+CHECKED = ((1, 0.01), (3, 0.5), (2, 1.0), (1, 4.321))  # clips and seconds of test batches; the first is under a frame
 
 
 def write_onnx(folder: Path) -> float:
-    """Write ``encoder.onnx`` into an export and compare what onnxruntime makes of it with torch, at several lengths.
+    """Write ``encoder.onnx`` into an export, and compare onnxruntime with torch at several lengths.
 
-    Inputs: ``waveform``, B x S float32 at the model's rate; ``padding_mask``, B x S bool, True after the end of a
+    Inputs: ``waveform``, B x S float32 at the model's rate, and ``padding_mask``, B x S bool, True after the end of a
     shorter clip. Outputs: ``features``, B x N x D, ``class_token``, B x D, and ``feature_padding``, B x N bool. B and
-    S are free.
+    S are dynamic.
 
     Args:
         folder: of an export of sound with an encoder.
 
     Returns:
-        The largest difference of a feature from torch's.
+        The largest absolute difference of a feature.
 
     Raises:
-        InputError: a package of the extra ``onnx`` is missing, or onnxruntime computes something else.
+        InputError: a package of the extra ``onnx`` is missing, or the difference is too large.
     """
     with optional_import("--onnx needs onnx, onnxruntime and onnxscript", "'bridle_fairseq[onnx]'"):
         import onnx  # noqa: F401
@@ -117,15 +117,15 @@ def write_onnx(folder: Path) -> float:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(folder / ONNX), options, providers=["CPUExecutionProvider"])
-    examples = [_example(clips, round(seconds * model.sample_rate)) for clips, seconds in CHECKED]
-    difference = max(_difference(session, model.core, *example) for example in examples)
+    batches = [_test_batch(clips, round(seconds * model.sample_rate)) for clips, seconds in CHECKED]
+    difference = max(_difference(session, model.core, *batch) for batch in batches)
     if not difference < TOLERANCE:
         raise InputError(f"onnxruntime differs from torch by {difference:.2g}; expected under {TOLERANCE:g}")
     return difference
 
 
-def _example(clips: int, samples: int) -> tuple[Tensor, Tensor]:
-    """Clips of tones that wander, each but the first one shorter than the one before."""
+def _test_batch(clips: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Waveforms of random frequency modulation, each clip shorter than the one before, and their padding mask."""
     random = torch.Generator().manual_seed(0)
     waveform = 0.3 * (torch.rand(clips, samples, generator=random) * 0.6).cumsum(1).sin()
     lengths = torch.tensor([max(1, samples - samples * number // 4) for number in range(clips)])
@@ -133,7 +133,7 @@ def _example(clips: int, samples: int) -> tuple[Tensor, Tensor]:
 
 
 def _difference(session: Any, core: Any, waveform: Tensor, padding_mask: Tensor) -> float:
-    """The largest one of a feature; infinite where they are not of the same patches."""
+    """The largest absolute difference of a feature; infinite if the padding masks differ."""
     with torch.no_grad():
         x, class_token, padding = core(waveform, padding_mask)
     inputs = dict(zip(INPUTS, (waveform.numpy(), padding_mask.numpy()), strict=True))
@@ -145,7 +145,7 @@ def _difference(session: Any, core: Any, waveform: Tensor, padding_mask: Tensor)
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Without what torch's exporter says about operators that are not used here."""
+    """Suppress warnings of torch's exporter about operators that are not used here."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""What users hand to exported models: checked, and as tensors on the CPU."""
+"""Check the inputs of exported models, and convert them to tensors on the CPU."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Lengths = Sequence[int] | Tensor | None
 
 
 def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_rate: int) -> list[Tensor]:
-    """Each clip at the model's rate, S float32.
+    """Waveforms as clips at the model's rate, S float32 each.
 
     Args:
         inputs: S, B x S, or a list of clips.
-        sample_rate: theirs, in Hz.
+        sample_rate: of the inputs, in Hz.
         lengths: B, samples of each clip; None: all.
-        model_rate: the model's, in Hz.
+        model_rate: of the model, in Hz.
 
     Raises:
-        InputError: no mono floating-point samples, no rate, or lengths that do not fit.
+        InputError: samples that are not mono or not floating-point, no rate, or lengths that do not fit.
     """
     if sample_rate is None or sample_rate < 1:
         raise InputError(f"sample_rate is {sample_rate}; expected the waveforms' samples a second")
@@ -35,47 +35,47 @@ def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_r
 
 
 def images(inputs: Inputs) -> list[Tensor]:
-    """Each image, 3 x height x width: uint8, or float32 from 0 to 1 where one of them is of floating point.
+    """Images, 3 x height x width each: uint8, or float32 from 0 to 1 if one of them is floating-point.
 
     Args:
         inputs: 3 x height x width, B x 3 x height x width, or a list of images of any sizes.
 
     Raises:
-        InputError: no images, other shapes, or values out of range.
+        InputError: no image, another shape, or values out of range.
     """
     return _pixels(inputs, "image", "3 x height x width", 0)
 
 
 def clips(inputs: Inputs) -> list[Tensor]:
-    """Each clip of video, 3 x frames x height x width, numbers as of :func:`images`.
+    """Video clips, 3 x frames x height x width each, with the dtypes of :func:`images`.
 
     Args:
-        inputs: frames x height x width x 3, as decoders give them, B of these, or a list of clips of any sizes.
+        inputs: frames x height x width x 3, as decoders return them, B of these, or a list of clips of any sizes.
 
     Raises:
-        InputError: no clips, other shapes, or values out of range.
+        InputError: no clip, another shape, or values out of range.
     """
     return [clip.permute(3, 0, 1, 2) for clip in _pixels(inputs, "clip", "frames x height x width x 3", 3)]
 
 
-def _pixels(inputs: Inputs, what: str, shape: str, colours: int) -> list[Tensor]:
-    """What has this shape, with red, green and blue along the axis ``colours``."""
+def _pixels(inputs: Inputs, what: str, shape: str, channel_axis: int) -> list[Tensor]:
+    """Items of this shape, with red, green and blue along the channel axis."""
     axes = shape.count(" x ") + 1
     rows: Any = [inputs] if getattr(inputs, "ndim", 0) == axes else inputs
-    found = [torch.as_tensor(row).detach().cpu() for row in rows]
-    if not found:
+    items = [torch.as_tensor(row).detach().cpu() for row in rows]
+    if not items:
         raise InputError(f"no {what}s; expected at least one")
-    for number, item in enumerate(found):
-        if item.dim() != axes or item.shape[colours] != 3 or not item.numel():
+    for number, item in enumerate(items):
+        if item.dim() != axes or item.shape[channel_axis] != 3 or not item.numel():
             sizes = " x ".join(map(str, item.shape)) or "a single number"
             raise InputError(f"{what} {number} has the shape {sizes}; expected {shape}, red, green, blue")
-        whole = not item.is_floating_point()
-        if item.dtype == torch.bool or not bool(((item >= 0) & (item <= (255 if whole else 1))).all()):
+        highest = 1 if item.is_floating_point() else 255
+        if item.dtype == torch.bool or not bool(((item >= 0) & (item <= highest)).all()):
             expected = "whole numbers from 0 to 255 or floating-point ones from 0 to 1"
             raise InputError(f"{what} {number} has values of {item.dtype} out of range; expected {expected}")
-    if any(item.is_floating_point() for item in found):
-        return [unit_range(item) for item in found]
-    return [item.to(torch.uint8) for item in found]
+    if any(item.is_floating_point() for item in items):
+        return [unit_range(item) for item in items]
+    return [item.to(torch.uint8) for item in items]
 
 
 def _resampled(clip: Tensor, sample_rate: int, model_rate: int) -> Tensor:
@@ -87,7 +87,7 @@ def _resampled(clip: Tensor, sample_rate: int, model_rate: int) -> Tensor:
 
 
 def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
-    """Each clip as S float32 on the CPU, without its padding."""
+    """Clips without padding, S float32 each."""
     rows = [inputs] if getattr(inputs, "ndim", 0) == 1 else inputs
     clips = [torch.as_tensor(row).detach().cpu() for row in rows]
     if lengths is not None:
@@ -102,9 +102,9 @@ def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
         raise InputError("no waveforms; expected at least one")
     for number, clip in enumerate(clips):
         if clip.dim() != 1 or not clip.is_floating_point():
-            found = f"{clip.dim()} axes of {clip.dtype}"
-            raise InputError(f"waveform {number} has {found}; expected one axis of floating-point samples, mono")
+            shape = f"{clip.dim()} axes of {clip.dtype}"
+            raise InputError(f"waveform {number} has {shape}; expected one axis of floating-point samples, mono")
         if not len(clip) or not clip.isfinite().all():
-            found = "NaN or infinite samples" if len(clip) else "no samples"
-            raise InputError(f"waveform {number} has {found}; expected finite ones")
+            problem = "NaN or infinite samples" if len(clip) else "no samples"
+            raise InputError(f"waveform {number} has {problem}; expected finite ones")
     return [clip.float() for clip in clips]

@@ -36,7 +36,7 @@ def test_is_the_models_encoder(model) -> None:
 
 def test_an_exported_graph_takes_clips_of_any_number_and_length(model) -> None:
     core = EncoderCore(model.front_end, model.encoder).eval()
-    position._kept_table.cache_clear()  # tracing must leave nothing of its own there
+    position._cached_table.cache_clear()  # tracing must not leave its tensors in the cache
     graph = export_graph(core).module()
     # a sample, a frame's and a patch's edges, fewer tokens than attention has another way for, and more
     for number, samples in ((1, 1), (1, 400), (3, 8000), (2, 2799), (2, 2800), (2, 2801), (1, 80123)):
