@@ -49,7 +49,7 @@ class BridleCriterion(FairseqCriterion):
             for k, energy in enumerate(out.tokenizer.quantized.residual_energy, 1):
                 log[f"residual_energy_{k}"] = energy * count
         books = module.quantizer.codebooks
-        use = (*_codebook_use(books.usage, books.restart_threshold), books.revived)
+        use = (*_codebook_use(books.usage, books.restart_threshold), books.restarted)
         for k, (used, perplexity, dead, revived) in enumerate(zip(*use, strict=True), 1):
             log[f"used_{k}"], log[f"perplexity_{k}"] = used, perplexity
             log[f"dead_{k}"], log[f"revived_{k}"] = dead, revived.clone()

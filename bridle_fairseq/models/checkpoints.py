@@ -156,7 +156,7 @@ def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: s
     """
     missing = ("encoder.", "decoder.", *(("estimator.",) if module.estimator is None else ()))
     load_weights(module, {name: value for name, value in weights.items() if not name.startswith(missing)}, path)
-    if not module.quantizer.started:
+    if not module.quantizer.initialized:
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
 

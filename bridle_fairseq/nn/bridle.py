@@ -144,12 +144,12 @@ class Bridle(CodeTokenizer):
         are initialized from all patches.
         """
         from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
-        start = self.training and not self.quantizer.known_started
+        start = self.training and not self.quantizer.initialized
         if not (from_tokenizer or start):
             return None
         latents = self._latents_for_codes(patches, from_tokenizer)
         if start:
-            self.quantizer.start_if_needed(latents, self._statistics_padding(patches))
+            self.quantizer.init_codebooks_if_needed(latents, self._statistics_padding(patches))
         return latents if from_tokenizer else None
 
     def encoder_loss(

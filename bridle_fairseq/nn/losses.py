@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bridle_fairseq.quantization.result import QuantizedResult
+from bridle_fairseq.quantization.residual import QuantizedResult
 
 
 class CodeLoss(NamedTuple):

@@ -1,7 +1,6 @@
 """Quantization of vectors by residual codebooks: no fairseq, no files."""
 
-from bridle_fairseq.quantization.residual import ResidualQuantizer
-from bridle_fairseq.quantization.result import QuantizedResult
+from bridle_fairseq.quantization.residual import QuantizedResult, ResidualQuantizer
 from bridle_fairseq.quantization.statistics import (
     LevelStatistics,
     code_counts,

@@ -66,7 +66,7 @@ def test_a_stage_logs_what_it_computes(criterion, model):
 
 def test_dead_codes_are_those_under_their_share_of_even_use(criterion, model):
     model.quantizer.usage[:] = torch.tensor([0.3, 0.03, 0.0, 0.0313, 0.2, 0.2, 0.2, 0.0387])  # 0.25 / 8 = 0.03125
-    model.quantizer.codebooks.revived[:] = torch.tensor([3.0, 1.0])
+    model.quantizer.codebooks.restarted[:] = torch.tensor([3.0, 1.0])
     values = reduced([criterion(model, batch(1, [8000]))[2]])
     assert (values["dead_1"], values["dead_2"], values["used_1"]) == (2, 2, 7)
     assert (values["revived_1"], values["revived_2"]) == (3, 1)

@@ -140,7 +140,7 @@ def test_a_stage_of_projected_targets_takes_the_codebooks_from_the_tokenizer():
     trained_by(model, [clips(0)])
     assert model.tokenizer_ready
     begin_update(model, 1)
-    assert not model.tokenizer_ready and not model.quantizer.started
+    assert not model.tokenizer_ready and not model.quantizer.initialized
     trained_by(model, [clips(0)])
     model.eval()
     patches = model.front_end(clips(5))

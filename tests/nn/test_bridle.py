@@ -111,7 +111,7 @@ def test_joint_standardises_latents_from_its_first_update_on():
     model = make()
     model.begin_stage(JOINT)
     step(model, JOINT, clips(16000, 16000), 0)  # an update without the tokenizer's part
-    assert model.latent_norm.started and model.quantizer.started
+    assert model.latent_norm.started and model.quantizer.initialized
     model.eval()
     latents = model.latents(model.front_end(*clips(16000, 16000)), from_tokenizer=True)
     assert 0.5 < latents.std() < 2
@@ -174,7 +174,7 @@ def test_tokenizer_starts_from_the_encoder():
     with torch.no_grad():
         kept.tokenizer.head[0].weight.fill_(2.0)
     kept.begin_stage(TOKENIZER)
-    assert (kept.tokenizer.head[0].weight == 2.0).all() and not kept.quantizer.started
+    assert (kept.tokenizer.head[0].weight == 2.0).all() and not kept.quantizer.initialized
 
 
 @pytest.mark.parametrize("from_tokenizer", [False, True])

@@ -53,7 +53,7 @@ def make(**settings):
     model = Bridle(BridleSettings(**{**SIZES, **settings})).train().to("meta")
     model.begin_stage(STAGES["tokenizer"])
     for part, cache in (
-        (model.quantizer, "known_started"),
+        (model.quantizer, "_initialized_cache"),
         (model.latent_norm, "_initialized_cache"),
         (model.teacher_norm, "_initialized_cache"),
     ):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bridle_fairseq.quantization import ResidualQuantizer, codebook
-from bridle_fairseq.quantization.codebook import nearest
+from bridle_fairseq.quantization import ResidualQuantizer, search
+from bridle_fairseq.quantization.restarts import restart_priorities
+from bridle_fairseq.quantization.search import CodebookSearch, nearest_code
 from bridle_fairseq.utils import distributed
 
 DIM, SIZE, DEAD = 8, 16, 5
@@ -35,16 +36,16 @@ def kill(module: ResidualQuantizer, which: slice) -> None:
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("at_once", [1, 100, 1 << 18])
 def test_nearest_is_nearest_however_the_rows_are_cut(cosine, at_once, monkeypatch):
-    monkeypatch.setattr(codebook, "SCORES_AT_ONCE_CPU", at_once)
+    monkeypatch.setattr(search, "VALUES_AT_ONCE_CPU", at_once)
     rows, codes = vectors(0, 37), vectors(1, 20) * torch.linspace(0.2, 3, 20).unsqueeze(1)
     if cosine:
         distances = -torch.nn.functional.cosine_similarity(rows[:, None].double(), codes.double(), dim=2)
     else:
         distances = (rows[:, None].double() - codes.double()).square().sum(dim=2)
-    assert torch.equal(nearest(rows, codes, cosine), distances.argmin(dim=1))
-    assert torch.equal(nearest(rows, codes, cosine, count=6), distances.argsort(dim=1)[:, :6])
-    assert nearest(rows[:0], codes, cosine).shape == (0,)
-    assert nearest(rows[:0], codes, cosine, count=2).shape == (0, 2)
+    assert torch.equal(nearest_code(rows, codes, cosine), distances.argmin(dim=1))
+    assert torch.equal(CodebookSearch(codes, cosine).nearest_m(rows, 6), distances.argsort(dim=1)[:, :6])
+    assert nearest_code(rows[:0], codes, cosine).shape == (0,)
+    assert CodebookSearch(codes, cosine).nearest_m(rows[:0], 2).shape == (0, 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"restart_step": 1.0}, {"metric": "cosine", "num_codebooks": 1}])
@@ -120,9 +121,9 @@ def test_as_many_codes_are_revived_as_there_are_vectors():
     module(vectors(9, 4))
     module.commit()
     assert (module.codebooks.codes[:, : DEAD + 1].norm(dim=2) < 2).sum(dim=1).tolist() == [4, 4]
-    assert module.codebooks.revived.tolist() == [4, 4]
+    assert module.codebooks.restarted.tolist() == [4, 4]
     module.commit()  # an update without vectors
-    assert module.codebooks.revived.tolist() == [0, 0]
+    assert module.codebooks.restarted.tolist() == [0, 0]
 
 
 def test_a_threshold_of_zero_revives_no_code():
@@ -134,12 +135,10 @@ def test_a_threshold_of_zero_revives_no_code():
 
 
 def test_every_vector_has_the_same_chance_and_each_update_draws_anew():
-    module = ResidualQuantizer(DIM, 1, 4)
     rows, valid = vectors(0, 40), torch.ones(40, dtype=torch.bool)
     wins = torch.zeros(40)
     for update in range(2000):
-        module.codebooks.num_updates.fill_(update)
-        drawn = module.codebooks.draw_lots(rows, valid)[1]
+        drawn = restart_priorities(rows, valid, torch.tensor(update), 4)[1]
         assert len(drawn.unique()) == 4
         wins[drawn] += 1
     assert 150 < wins.min() and wins.max() < 250  # 200 is expected, with a deviation of 13
@@ -194,7 +193,7 @@ def test_a_step_never_waits_for_the_device(options):
         module.eval()(z)
     assert reads.found == []
     with HostReads() as reads:
-        bool(module.started), z[padding_mask], padding_mask.nonzero()
+        bool(module.codebooks.started), z[padding_mask], padding_mask.nonzero()
     assert len(reads.found) == 3
 
 

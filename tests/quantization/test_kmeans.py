@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bridle_fairseq.quantization import codebook
 from bridle_fairseq.quantization import kmeans as kmeans_module
+from bridle_fairseq.quantization import search
 from bridle_fairseq.quantization.kmeans import kmeans
 
 
@@ -59,7 +59,7 @@ def test_centres_are_the_means_of_their_rows():
 def test_empty_clusters_move_to_the_rows_that_fit_worst(monkeypatch):
     rows, _ = clouds(9, 40)
     monkeypatch.setattr(
-        kmeans_module, "_spread_rows", lambda r, n, *_: torch.cat([r[: n - 4], torch.full((4, 16), 1e3)])
+        kmeans_module, "_seed_centroids", lambda r, n, *_: torch.cat([r[: n - 4], torch.full((4, 16), 1e3)])
     )
     centres, counts = kmeans(rows, 12)
     assert counts.min() > 0 and counts.sum() == 360 and centres.max() < 2
@@ -103,7 +103,7 @@ class LargestResult(TorchDispatchMode):
 
 
 def test_memory_does_not_grow_with_rows_times_their_width_or_clusters(monkeypatch):
-    monkeypatch.setattr(codebook, "SCORES_AT_ONCE_CPU", 500)
+    monkeypatch.setattr(search, "VALUES_AT_ONCE_CPU", 500)
     rows = torch.randn(3000, 16, generator=torch.Generator().manual_seed(2))
     with LargestResult(rows) as largest:
         kmeans(rows, 20)

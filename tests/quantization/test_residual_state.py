@@ -45,7 +45,7 @@ def test_eval_mode_never_starts_codebooks(variant):
     result = module(vectors(0, 50))
     module.encode(vectors(0, 50))
     assert_same(before, state(module))
-    assert not module.started and result.codes.max() < 10
+    assert not module.initialized and result.codes.max() < 10
 
 
 def test_encode_in_training_mode_changes_usage_alone(trained):
@@ -102,9 +102,9 @@ def test_no_vector_starts_no_codebook(variant):
     module = quantizer(**variant)
     module(vectors(0, 0))
     module.commit()
-    assert not module.started
+    assert not module.initialized
     module(vectors(0, 50))
-    assert module.started
+    assert module.initialized
 
 
 def test_two_forwards_before_a_commit_equal_one_joined_forward(variant):
@@ -166,9 +166,9 @@ def test_state_dict_round_trip_goes_on_bit_for_bit(trained, variant, tmp_path):
     torch.save(trained.state_dict(), tmp_path / "state.pt")
     resumed = quantizer(**variant)
     resumed(vectors(1, 30))  # started and pending: both must give way
-    resumed.codebooks.revived.fill_(7)
+    resumed.codebooks.restarted.fill_(7)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
-    assert not resumed.codebooks.revived.any()
+    assert not resumed.codebooks.restarted.any()
     for step in range(5):
         assert torch.equal(trained(vectors(50 + step, 60)).quantized, resumed(vectors(50 + step, 60)).quantized)
         trained.commit()
@@ -197,9 +197,9 @@ def test_a_state_without_started_codebooks_is_started_after_loading(variant):
     fresh = copy.deepcopy(module.state_dict())
     module(vectors(0, 50))
     module.load_state_dict(fresh)
-    assert not module.started
+    assert not module.initialized
     module(vectors(0, 50))
-    assert module.started and module.codebooks.codes.any()
+    assert module.initialized and module.codebooks.codes.any()
 
 
 def test_reset_is_a_new_module(trained, variant):
@@ -211,7 +211,7 @@ def test_reset_is_a_new_module(trained, variant):
         module(vectors(71, 50))
         module.commit()
     assert_same(state(new), state(trained))
-    assert trained.started
+    assert trained.initialized
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -232,10 +232,10 @@ def test_start_from_more_vectors_than_a_batch(variant):
     z = vectors(0, 5, 40)
     padding_mask = torch.zeros(5, 40, dtype=torch.bool)
     padding_mask[:, 30:] = True
-    by_hand.start(z.masked_fill(padding_mask.unsqueeze(2), math.nan), padding_mask)
+    by_hand.init_codebooks(z.masked_fill(padding_mask.unsqueeze(2), math.nan), padding_mask)
     by_forward(z[:, :30])
     by_forward.discard()
-    assert by_hand.started
+    assert by_hand.initialized
     assert_same(state(by_forward), state(by_hand))
-    by_hand.eval().start(vectors(1, 0))
-    assert not by_hand.started
+    by_hand.eval().init_codebooks(vectors(1, 0))
+    assert not by_hand.initialized

@@ -1,0 +1,93 @@
+"""Restarts of dead codes from vectors of the current batch (Dhariwal et al. 2020, arXiv 2005.00341).
+
+A vector of the batch that a dead code may restart from is a candidate. Its priority is a hash of the vector: a number
+in [0, 1), the lowest goes first; ``inf`` marks a slot without a candidate.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bridle_fairseq.utils import distributed
+
+MAX_RESTARTS = 64  # per level and update
+
+
+def restart_priorities(rows: Tensor, valid: Tensor, num_updates: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Draw at most ``count`` candidates among the valid rows: their priorities (p) and indices (p).
+
+    The hash is of the bits of a vector and of the number of the update. So the same vectors are drawn however the batch
+    is split over ranks and forward passes, equal vectors have equal priorities, and there is no random state to save.
+
+    Args:
+        rows: n x D float32.
+        valid: n bool; the priority of the other rows is ``inf``.
+        num_updates: scalar, long.
+        count: number of candidates, at most.
+    """
+    dim = rows.shape[1]
+    words = rows[:, :: -(-dim // 16)].contiguous().view(torch.int32).long()  # n x D -> n x at most 16
+    position = torch.arange(1, words.shape[1] + 1, device=rows.device)
+    hashed = ((words + 0x9E3779B9) * (position * 0x2545F4914F6CDD1D)).sum(dim=1) + num_updates * 0x5851F42D4C957F2D
+    for _ in range(2):
+        hashed = (hashed ^ (hashed >> 29)) * 0x3C79AC492BA7B653
+    uniform = ((hashed >> 33) & 0xFFFFFF).to(torch.float32) / (1 << 24)
+    priorities = uniform.masked_fill(~valid, math.inf)
+    drawn = priorities.topk(min(len(priorities), count), largest=False)
+    return drawn.values, drawn.indices
+
+
+def sync_candidates(priorities: Tensor, candidates: Tensor) -> None:
+    """Keep the first P candidates of all ranks, in place. Collective.
+
+    Candidates of other ranks become 0, so that the sum of ``candidates`` over the ranks has them all.
+
+    Args:
+        priorities: K x P, of this rank's candidates.
+        candidates: K x P x D.
+    """
+    if distributed.world_size() == 1:
+        return
+    slots = priorities.shape[1]
+    of_all_ranks = distributed.gather_equal(priorities).transpose(0, 1).flatten(1)  # R x K x P -> K x (R * P)
+    first = of_all_ranks.topk(slots, dim=1, largest=False)
+    own = first.indices // slots == distributed.rank()
+    index = (first.indices % slots).unsqueeze(2).expand_as(candidates)
+    candidates.copy_(candidates.gather(1, index).masked_fill(~own.unsqueeze(2), 0.0))
+    priorities.copy_(first.values)
+
+
+def restart_dead_codes(
+    codes: Tensor, sizes: Tensor, sums: Tensor, priorities: Tensor, candidates: Tensor, threshold: float
+) -> Tensor:
+    """Move dead codes to candidates, in place, those with the smallest average first.
+
+    A code is dead if its average count is below ``threshold`` times the mean of its level. A restarted code gets that
+    mean as its count, and the sum that belongs to it; else the next update would move it back.
+
+    Args:
+        codes: K x C x D.
+        sizes: K x C, average counts.
+        sums: K x C x D, average sums.
+        priorities: K x P.
+        candidates: K x P x D.
+        threshold: fraction of the mean count.
+
+    Returns:
+        Number of restarted codes of each level, K.
+    """
+    mean = sizes.mean(dim=1, keepdim=True)
+    priorities, order = priorities.sort(dim=1)
+    rows = candidates.gather(1, order.unsqueeze(2).expand_as(candidates))
+    usable = priorities.isfinite()
+    usable[:, 1:] &= priorities[:, 1:] != priorities[:, :-1]  # of two equal codes one would be dead again
+    smallest = sizes.topk(priorities.shape[1], dim=1, largest=False)
+    restart = usable & (smallest.values < threshold * mean)  # K x P
+    index = smallest.indices.unsqueeze(2).expand_as(rows)
+    codes.scatter_(1, index, torch.where(restart.unsqueeze(2), rows, codes.gather(1, index)))
+    sums.scatter_(1, index, torch.where(restart.unsqueeze(2), rows * mean.unsqueeze(2), sums.gather(1, index)))
+    sizes.scatter_(1, smallest.indices, torch.where(restart, mean, smallest.values))
+    return restart.sum(dim=1)
