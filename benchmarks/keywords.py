@@ -58,9 +58,9 @@ def prepare(data: Path, work: Path, kind: str = "wav") -> None:
     decode([data / "opus" / f"{row['name']}.opus" for row in rows], work / "sounds", kind)
     (work / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
     for split, name in SPLITS.items():
-        part = [row for row in rows if row["split"] == name]
-        write_manifest(work / f"{split}.tsv", work / "sounds", [f"{row['name']}.{kind}" for row in part])
-        labels = [row["keyword"] for row in part]
+        of_split = [row for row in rows if row["split"] == name]
+        write_manifest(work / f"{split}.tsv", work / "sounds", [f"{row['name']}.{kind}" for row in of_split])
+        labels = [row["keyword"] for row in of_split]
         (work / f"{split}.lbl").write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.save(work / f"{split}.labels.npy", [classes.index(label) for label in labels])
 
@@ -98,10 +98,10 @@ def probe(work: Path, make_candidates) -> dict[str, float]:
     from bridle_fairseq.evaluation.probe import Split, linear_probe
 
     labels = Split(*(np.load(work / f"{split}.labels.npy") for split in SPLITS))
-    parts = [make_candidates(waveforms(work, split)) for split in SPLITS]
+    features = [make_candidates(waveforms(work, split)) for split in SPLITS]
     accuracy = {}
-    for pooling in dict.fromkeys(key[0] for key in parts[0]):
-        candidates = {key: Split(*(part[key] for part in parts)) for key in parts[0] if key[0] == pooling}
+    for pooling in dict.fromkeys(key[0] for key in features[0]):
+        candidates = {key: Split(*(split[key] for split in features)) for key in features[0] if key[0] == pooling}
         result = linear_probe(candidates, labels, STRENGTHS)
         accuracy[pooling] = result.score
     return accuracy
@@ -114,7 +114,7 @@ def encoder_candidates(model):
     layers = {model.encoder.depth // 2, model.encoder.depth - 1, model.encoder.depth}
 
     def make(source: torch.Tensor):
-        batches = [encoder_features(model, part, poolings=POOLINGS) for part in source.split(128)]
+        batches = [encoder_features(model, batch, poolings=POOLINGS) for batch in source.split(128)]
         return {key: torch.cat([b[key] for b in batches]).numpy() for key in batches[0] if key[1] in layers}
 
     return make

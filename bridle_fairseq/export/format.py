@@ -128,10 +128,10 @@ def _fill(module: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    for part in module.modules():  # buffers that are not saved, such as statistics of a batch, start at zero
-        for name, buffer in part.named_buffers(recurse=False):
+    for child in module.modules():  # buffers that are not saved, such as statistics of a batch, start at zero
+        for name, buffer in child.named_buffers(recurse=False):
             if buffer.is_meta:
-                part._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
+                child._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
     try:
         module.load_state_dict(load_file(path), assign=True)
     except OSError as error:

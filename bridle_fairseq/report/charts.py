@@ -86,30 +86,30 @@ def line_chart(
     def at_y(value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low), 1)
 
-    parts = _bands(bands, at_x)
+    elements = _bands(bands, at_x)
     for value in ticks(low, high):
         y = at_y(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
+        elements.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        elements.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
     for value in ticks(0, last):
         anchor = "end" if at_x(value) > WIDTH - 40 else "middle"
         text = "update 0" if value == 0 else _number(value)
-        parts.append(f'<text x="{at_x(value)}" y="{HEIGHT - 8}" text-anchor="{anchor}">{text}</text>')
+        elements.append(f'<text x="{at_x(value)}" y="{HEIGHT - 8}" text-anchor="{anchor}">{text}</text>')
     for line in drawn:
         if len(line.points) == 1:  # a line of one point is invisible
             ((x, y),) = line.points
-            parts.append(f'<circle r="2.5" style="fill:var(--line-{line.colour})" cx="{at_x(x)}" cy="{at_y(y)}"/>')
+            elements.append(f'<circle r="2.5" style="fill:var(--line-{line.colour})" cx="{at_x(x)}" cy="{at_y(y)}"/>')
             continue
         path = " ".join(f"{at_x(x)},{at_y(y)}" for x, y in line.points)
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
-        parts.append(f'<polyline style="stroke:var(--line-{line.colour})"{dash} points="{path}"/>')
+        elements.append(f'<polyline style="stroke:var(--line-{line.colour})"{dash} points="{path}"/>')
     data = {
         "last": last,
         "lines": [{"name": n, "colour": c, "points": [[x, float(f"{y:.4g}")] for x, y in p]} for n, p, c, *_ in drawn],
     }
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label, quote=True)}" '
-        f"data-chart='{html.escape(json.dumps(data), quote=True)}'>{''.join(parts)}</svg>"
+        f"data-chart='{html.escape(json.dumps(data), quote=True)}'>{''.join(elements)}</svg>"
     )
 
 
@@ -122,17 +122,17 @@ def _sections(line: Line, bands: Sequence[Band]) -> list[Line]:
 
 
 def _bands(bands: Sequence[Band], at_x: Callable[[float], float]) -> list[str]:
-    parts = []
+    elements = []
     for number, band in enumerate(bands):
         start, end = at_x(band.start), at_x(band.end)
         shade = "band odd" if number % 2 else "band"
-        parts.append(
+        elements.append(
             f'<rect class="{shade}" x="{start}" y="4" width="{end - start:.1f}" height="{HEIGHT - BOTTOM - 4}"/>'
         )
         fits = [name for name in (band.name, band.short_name) if 6.6 * len(name) + 8 < end - start]
         if fits:
-            parts.append(f'<text class="stage" x="{start + 5}" y="17">{html.escape(fits[0])}</text>')
-    return parts
+            elements.append(f'<text class="stage" x="{start + 5}" y="17">{html.escape(fits[0])}</text>')
+    return elements
 
 
 def legend(lines: Sequence[Line]) -> str:

@@ -33,26 +33,28 @@ def usage_histogram(usage: np.ndarray, level: int, dead_share: float) -> str:
     def at_y(value: float) -> float:
         return round(charts.HEIGHT - charts.BOTTOM - high * value / top, 1)
 
-    parts = []
+    elements = []
     for value in charts.ticks(0, top):
-        parts.append(f'<line class="grid" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" ')
-        parts.append(f'y1="{at_y(value)}" y2="{at_y(value)}"/>')
-        parts.append(f'<text x="{charts.LEFT - 6}" y="{at_y(value) + 4}" text-anchor="end">{value:g}x</text>')
+        elements.append(f'<line class="grid" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" ')
+        elements.append(f'y1="{at_y(value)}" y2="{at_y(value)}"/>')
+        elements.append(f'<text x="{charts.LEFT - 6}" y="{at_y(value) + 4}" text-anchor="end">{value:g}x</text>')
     alive = int((share >= max(dead_share, 1e-9)).sum())
     for first, last, kind in ((0, alive, "alive"), (alive, len(share), "dead")):
         if first < last:
             steps = " ".join(f"V{at_y(share[i])} H{charts.LEFT + wide * (i + 1):.1f}" for i in range(first, last))
             start = f"{charts.LEFT + wide * first:.1f},{at_y(0)}"
-            parts.append(f'<path class="bars {kind}" d="M{start} {steps} V{at_y(0)} Z"/>')
+            elements.append(f'<path class="bars {kind}" d="M{start} {steps} V{at_y(0)} Z"/>')
     even = at_y(1)
-    parts.append(f'<line class="even" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" y1="{even}" y2="{even}"/>')
+    elements.append(
+        f'<line class="even" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" y1="{even}" y2="{even}"/>'
+    )
     for place, anchor in ((1, "start"), (len(share), "end")):
         x = charts.LEFT if place == 1 else charts.WIDTH - charts.RIGHT
-        parts.append(f'<text x="{x}" y="{charts.HEIGHT - 8}" text-anchor="{anchor}">code {place} by use</text>')
+        elements.append(f'<text x="{x}" y="{charts.HEIGHT - 8}" text-anchor="{anchor}">code {place} by use</text>')
     label = f"use of the codes of level {level}, sorted; {len(share) - alive} of {len(share)} are dead"
     return (
         f'<svg class="bars" viewBox="0 0 {charts.WIDTH} {charts.HEIGHT}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
+        f"{''.join(elements)}</svg>"
     )
 
 

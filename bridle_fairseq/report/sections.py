@@ -107,7 +107,7 @@ def curves(records: Sequence[Record], bands: Sequence[Band], more: Sequence[str]
         Line("training", series(records, "loss"), 0),
         Line("validation", series(records, "loss", "valid"), 1, dashed=True),
     ]
-    parts = [
+    cards = [
         chart_card("Loss", "of what the stage trains; stages differ in what is summed", loss, bands),
         chart_card(
             "Accuracy of each level's codes", "on masked patches, encoder stages", by_level(records, "acc"), bands
@@ -119,16 +119,16 @@ def curves(records: Sequence[Record], bands: Sequence[Band], more: Sequence[str]
     ]
     if any(line.points for line in cosine):
         text = "between the encoder's features and what is rebuilt from codes, tokenizer stages"
-        parts.append(chart_card("Tokenizer: cosine similarity", text, cosine, bands, top=1.0))
+        cards.append(chart_card("Tokenizer: cosine similarity", text, cosine, bands, top=1.0))
     speed = [Line("clips a second", series(records, "clips_per_second"), 3)]
     if speed[0].points:
-        parts.append(chart_card("Speed", "clips a second while training", speed, bands))
-    return f'<h2>Training, stage by stage</h2><div class="grid2">{"".join([*parts, *more])}</div>'
+        cards.append(chart_card("Speed", "clips a second while training", speed, bands))
+    return f'<h2>Training, stage by stage</h2><div class="grid2">{"".join([*cards, *more])}</div>'
 
 
 def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more: Sequence[str] = ()) -> str:
     """Charts of the use of codes, and ``more`` cards; each level has ``size`` codes."""
-    parts = [
+    cards = [
         chart_card(
             "Perplexity of each level", f"{size} would be even use of all codes", by_level(records, "perplexity"), bands
         ),
@@ -139,26 +139,26 @@ def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more:
     energy = by_level(records, "residual_energy")
     if any(line.points for line in energy):
         text = "share of a vector's energy that is left after each level"
-        parts.append(chart_card("Residual energy", text, energy, bands))
-    return f'<h2>How the codebooks are used</h2><div class="grid2">{"".join([*parts, *more])}</div>'
+        cards.append(chart_card("Residual energy", text, energy, bands))
+    return f'<h2>How the codebooks are used</h2><div class="grid2">{"".join([*cards, *more])}</div>'
 
 
 def clip_figure(clip: Clip, colours: Sequence[np.ndarray], more: str = "") -> str:
     """The picture of a clip above its codes, one map for each level, and ``more`` rows."""
     name = html.escape(clip.label or clip.name)
-    parts = [
+    rows = [
         f'<span>{clip.kind}</span><img class="{clip.style}" src="{png_uri(clip.picture)}" alt="{clip.kind} of {name}">'
     ]
     for level in range(clip.codes.shape[2]):
         source = png_uri(colours[level][clip.codes[..., level]])
-        parts.append(
+        rows.append(
             f'<span>level {level + 1}</span><img class="codes" src="{source}" alt="codes of level {level + 1}">'
         )
-    parts.append(more)
+    rows.append(more)
     if clip.ticks:
-        parts.append(f'<div class="axis">{"".join(f"<span>{tick}</span>" for tick in clip.ticks)}</div>')
+        rows.append(f'<div class="axis">{"".join(f"<span>{tick}</span>" for tick in clip.ticks)}</div>')
     caption = f"<span><b>{name}</b><br>{html.escape(clip.name)}</span>" if clip.label else f"<b>{name}</b>"
     return (
         f'<figure class="clip card"><figcaption>{caption}{clip.player}</figcaption>'
-        f'<div class="maps of-{clip.style}">{"".join(parts)}</div></figure>'
+        f'<div class="maps of-{clip.style}">{"".join(rows)}</div></figure>'
     )

@@ -1,1 +1,1 @@
-"""Helpers without a domain: errors, files, collectives, precision, memory."""
+"""General helpers: errors, files, devices, collectives, precision, memory, optional imports."""

@@ -1,4 +1,4 @@
-"""The device on which a command runs a model."""
+"""Choice of the device on which a command runs a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bridle_fairseq.utils.errors import InputError
 
 
 def choose_device(name: str | None) -> str:
-    """The device a user named, else this process's GPU where there is one, else the CPU.
+    """The named device; for None, this process's GPU if there is one, else the CPU.
 
     Raises:
-        InputError: a device that torch does not have here.
+        InputError: torch cannot use the device.
     """
     if name is None:
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

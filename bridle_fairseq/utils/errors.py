@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend: bad files, bad rows, bad settings."""
+"""Errors that a user can fix: bad files, bad rows, bad settings."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import sys
 
 
 class InputError(Exception):
-    """A user's mistake, told in one sentence: the file, the row, the value found and what was expected.
+    """A user's error in one sentence: the file, the row, the value and what was expected.
 
-    Entry points (the ``bridle`` command, the fairseq tasks) print the sentence and exit with code 2; no traceback.
+    Entry points (the ``bridle`` command, the fairseq tasks) print the sentence and exit with code 2, without traceback.
     """
 
 
 class DecodeError(Exception):
-    """A media file that cannot be used, with the reason in a few words: it is skipped, counted and listed."""
+    """A media file that cannot be used, with a short reason. Such files are skipped, counted and listed."""
 
 
 @contextlib.contextmanager
 def exit_on_input_error():
     """Print an :class:`InputError` as one line and exit with 2.
 
-    SystemExit passes through hydra and fairseq's trainer, which would turn any other exception into a stack trace.
+    SystemExit passes through hydra and fairseq's trainer, which print a traceback of any other exception.
     """
     try:
         yield

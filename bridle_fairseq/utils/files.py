@@ -72,7 +72,7 @@ def fields_of(prefix: str | os.PathLike[str], what: str, version: int) -> Iterat
 
 
 def file_sha256(path: str) -> str:
-    """sha256 of a file's bytes, hex."""
+    """sha256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):

@@ -1,4 +1,4 @@
-"""How the C library hands out memory on a CPU."""
+"""Memory allocation of the C library."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for what it allocates next; False where the C library is not glibc.
+    """Let this process reuse freed memory for its next allocations; False if the C library is not glibc.
 
-    glibc gives large blocks back to the kernel, which clears them page by page when they are next touched. A training
-    step allocates and frees the same sizes over and over. ``MALLOC_TRIM_THRESHOLD_`` and ``MALLOC_MMAP_THRESHOLD_`` in
-    the environment are left as they are.
+    By default glibc returns large blocks to the kernel, which clears every page again at its next use. A training step
+    allocates and frees the same sizes over and over. Nothing is changed if ``MALLOC_TRIM_THRESHOLD_`` or
+    ``MALLOC_MMAP_THRESHOLD_`` is set in the environment.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
         return False

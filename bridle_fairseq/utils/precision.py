@@ -1,4 +1,4 @@
-"""Which precision matrix products have, and buffers that keep theirs while a model is cast."""
+"""Precision of matrix products, and buffers that keep their dtype when a model is cast."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CODES_PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """The context in which a model's matrix products have the precision of ``model.precision``.
+    """Context for a model's matrix products in the precision of ``model.precision``.
 
     Args:
-        precision: one of :data:`PRECISIONS`; ``auto`` is bfloat16 where :func:`has_fast_bfloat16`, ``float32`` leaves
-            what is around it in force (fairseq's ``common.amp``).
-        device: on which they are computed.
+        precision: one of :data:`PRECISIONS`. ``auto`` is bfloat16 if :func:`has_fast_bfloat16`, else float32.
+            ``float32`` keeps an enclosing autocast (fairseq's ``common.amp``).
+        device: of the products.
     """
     if not _is_bfloat16(precision, device):
         return nullcontext()
@@ -34,17 +34,17 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 
 
 def autocast_codes(precision: str, codes_precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """The context in which the tokenizer makes codes, which no gradient follows.
+    """Context in which the tokenizer computes codes, without gradients.
 
-    The last levels of residual quantization tell vectors apart that are near each other: bfloat16 gives other codes
-    than float32 at several of a hundred patches, float16 at less than one, at the same speed on a GPU. (Gradients would
-    not fit into float16 without scaling.)
+    The last levels of residual quantization distinguish vectors that are close together. bfloat16 changes the codes of
+    several percent of the patches compared with float32; float16 changes less than one percent, at the same speed on a
+    GPU. Gradients would need scaling in float16, but codes have none.
 
     Args:
-        precision: as of :func:`autocast`.
-        codes_precision: one of :data:`CODES_PRECISIONS`; ``auto``: float32 if ``precision`` is, and on a CPU, which is
-            slow in float16; else float16.
-        device: on which the codes are computed.
+        precision: as in :func:`autocast`.
+        codes_precision: one of :data:`CODES_PRECISIONS`. ``auto`` is float32 if ``precision`` is, and on a CPU, which
+            is slow in float16; else float16.
+        device: of the codes.
     """
     if codes_precision == "auto":
         if not _is_bfloat16(precision, device):
@@ -61,19 +61,19 @@ def _is_bfloat16(precision: str, device: torch.device) -> bool:
 
 @cache
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Whether a device has instructions for products in bfloat16: without them they are emulated, many times slower."""
+    """Whether a device has instructions for bfloat16 products. Without them, emulation is many times slower."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if platform.machine().lower() in ("x86_64", "amd64"):
-        # oneDNN takes bfloat16 from AVX-512 on, but is no faster than in float32 without one of these
+        # oneDNN accepts bfloat16 with AVX-512, but it is not faster than float32 without one of these
         names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, name, bool)() for name in names)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-@cache  # once a process
+@cache  # once per process
 def _warn(device_type: str) -> None:
     logger.warning(
         f"model.precision is bfloat16, which this {device_type} has no instructions for: expect many times the time of "
@@ -82,10 +82,10 @@ def _warn(device_type: str) -> None:
 
 
 class KeepsDtype(nn.Module):
-    """A module that follows its model to another device but not to another dtype.
+    """A module that moves to another device with its model, but keeps its dtype.
 
-    fairseq's ``fp16`` and ``bf16`` cast the whole model, buffers too; averages, codebooks and filter banks would be
-    ruined.
+    fairseq's ``fp16`` and ``bf16`` cast the whole model including buffers, which would ruin averages, codebooks and
+    filter banks.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
