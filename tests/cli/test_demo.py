@@ -1,4 +1,4 @@
-"""``bridle demo`` on a few sounds, images and videos, from beginning to end; what it refuses; how it goes on."""
+"""``bridle demo`` from start to end on a few sounds, images and videos; resuming; refused folders and arguments."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def demo(kind, media, tmp_path_factory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-def test_everything_is_where_it_says(demo) -> None:
+def test_printed_files_exist(demo) -> None:
     folder, printed = demo
     for name in ("manifests/test.tsv", "checkpoints/checkpoint_last.pt", "codes/train.codes.bin", "report.html"):
         assert (folder / name).is_file()
@@ -101,7 +101,7 @@ def test_page_shows_what_was_trained(demo, kind) -> None:
     assert accuracy and f"<b>{accuracy[1]}</b>" in page
 
 
-def test_the_commands_it_names_exist(demo) -> None:
+def test_printed_commands_exist(demo) -> None:
     _, printed = demo
     commands = printed.split("what to run next")[1].splitlines()
     programs = {line.split()[0] for line in commands if line.startswith("  /")}
@@ -109,7 +109,7 @@ def test_the_commands_it_names_exist(demo) -> None:
     assert all(os.access(program, os.X_OK) for program in programs)
 
 
-def test_the_codes_command_works_as_it_stands(demo, kind, capsys) -> None:
+def test_printed_codes_command_runs(demo, kind, capsys) -> None:
     import shlex
 
     folder, printed = demo
@@ -119,7 +119,7 @@ def test_the_codes_command_works_as_it_stands(demo, kind, capsys) -> None:
     assert (folder / f"codes_of_other_{many}" / "valid.codes.json").is_file()
 
 
-def test_other_settings_need_another_folder(demo, kind, media, capsys) -> None:
+def test_other_settings_are_refused_in_the_same_folder(demo, kind, media, capsys) -> None:
     folder, _ = demo
     before = (folder / "demo.json").read_text()
     assert bridle.main(["demo", f"--{kind}", str(media[0]), "--dir", str(folder), "--updates", "40"]) == 2
@@ -128,7 +128,7 @@ def test_other_settings_need_another_folder(demo, kind, media, capsys) -> None:
     assert json.loads(before)["seconds"].keys() >= {"media", "stats", "training", "codes", "probe"}
 
 
-def test_a_folder_of_something_else_is_not_touched(tmp_path, kind, media, capsys) -> None:
+def test_folder_of_something_else_is_refused(tmp_path, kind, media, capsys) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert bridle.main(["demo", f"--{kind}", str(media[0]), "--dir", str(tmp_path)]) == 2
     assert "no demo" in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, kind, media, capsys
         (["--updates", "3"], "--updates is 3"),
     ],
 )
-def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, sentence) -> None:
+def test_wrong_arguments_are_reported_in_one_sentence(tmp_path, capsys, arguments, sentence) -> None:
     assert bridle.main(["demo", "--dir", str(tmp_path / "out"), *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The demo's splits: stratified, the table's own where it has some, and mistakes in a sentence."""
+"""Splits of the demo: stratified, or those of the label table; unusable labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(folder, split: str) -> tuple[list[str], list[str]]:
     return [name for name, _ in manifest], [classes.names[labels[row][0]] for row in range(len(manifest))]
 
 
-def test_each_class_is_divided_by_itself_and_every_file_is_used_once(tmp_path) -> None:
+def test_splits_are_stratified_and_use_every_file_once(tmp_path) -> None:
     audio, table = make_sounds(tmp_path, [(f"{n}.wav", "rare" if n % 5 == 0 else "common") for n in range(100)])
     assert set(write_manifests(audio, table, tmp_path / "m", seed=1)) == {"train", "valid", "test"}
     parts = {split: read(tmp_path / "m", split) for split in ("train", "valid", "test")}
@@ -47,7 +47,7 @@ def test_each_class_is_divided_by_itself_and_every_file_is_used_once(tmp_path) -
     assert sorted(names) == sorted(f"{n}.wav" for n in range(100))
 
 
-def test_same_seed_same_splits_other_seed_others(tmp_path) -> None:
+def test_splits_depend_on_the_seed_only(tmp_path) -> None:
     audio, table = make_sounds(tmp_path, [(f"{n}.wav", "ab"[n % 2]) for n in range(40)])
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         write_manifests(audio, table, tmp_path / name, seed)
@@ -55,7 +55,7 @@ def test_same_seed_same_splits_other_seed_others(tmp_path) -> None:
     assert test["one"] == test["again"] != test["other"]
 
 
-def test_the_tables_own_splits_are_kept(tmp_path) -> None:
+def test_splits_of_the_table_are_kept(tmp_path) -> None:
     rows = [(f"{n}.wav", "ab"[n % 2], "test" if n < 6 else "train") for n in range(40)]
     audio, table = make_sounds(tmp_path, rows)
     write_manifests(audio, table, tmp_path / "m", seed=1)
@@ -63,7 +63,7 @@ def test_the_tables_own_splits_are_kept(tmp_path) -> None:
     assert len(read(tmp_path / "m", "valid")[0]) > 0
 
 
-def test_without_labels_there_is_no_test_part(tmp_path) -> None:
+def test_no_test_split_without_labels(tmp_path) -> None:
     audio, _ = make_sounds(tmp_path, [(f"{n}.wav", "a") for n in range(20)])
     assert write_manifests(audio, None, tmp_path / "m", seed=1) == ["train", "valid"]
     assert len(Manifest.read(tmp_path / "m" / "valid.tsv")) == 2
@@ -77,7 +77,7 @@ def test_without_labels_there_is_no_test_part(tmp_path) -> None:
         ([(f"{n}.wav", "ab"[n % 2], "train") for n in range(20)], "expected train and test"),
     ],
 )
-def test_labels_that_cannot_be_probed_are_refused(tmp_path, rows, sentence) -> None:
+def test_unusable_labels_are_reported(tmp_path, rows, sentence) -> None:
     audio, table = make_sounds(tmp_path, rows)
     with pytest.raises(InputError, match=sentence):
         write_manifests(audio, table, tmp_path / "m", seed=1)

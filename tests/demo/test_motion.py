@@ -1,4 +1,4 @@
-"""The drawn videos: their formats, and that no single frame tells a pair of motions apart."""
+"""The drawn videos: file formats, and classes that no single frame distinguishes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def ink(frame: np.ndarray) -> float:
     return float((np.abs(frame.astype(float) - np.median(frame, axis=(0, 1))).mean(-1) > 25).mean())
 
 
-def test_same_arguments_same_clip_other_seed_other_clip() -> None:
+def test_clips_are_deterministic_and_depend_on_the_seed() -> None:
     one, again, other = (motion.draw_clip("left", 3, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert one.shape != other.shape or not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize(("name", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
-def test_shapes_go_where_their_class_says(name: str, axis: int, sign: int) -> None:
+def test_shapes_move_in_the_direction_of_their_class(name: str, axis: int, sign: int) -> None:
     for index in range(4):
         clip = motion.draw_clip(name, index, 0)
         moved = centre(clip[-1]) - centre(clip[0])
@@ -47,7 +47,7 @@ def test_shapes_grow_and_shrink() -> None:
         assert ink(first) > 1.5 * ink(last)
 
 
-def test_a_turning_shape_stays_where_it_is_and_changes() -> None:
+def test_turning_shapes_change_but_keep_their_position() -> None:
     clip = motion.draw_clip("turning_left", 1, 0).astype(float)
     assert np.abs(centre(clip[-1]) - centre(clip[0])).max() < 0.1
     changed = [(np.abs(clip[step] - clip[0]).mean(-1) > 25).mean() for step in (1, -1)]
@@ -55,7 +55,7 @@ def test_a_turning_shape_stays_where_it_is_and_changes() -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_frames_of_a_pair_are_alike(pair) -> None:
+def test_classes_of_a_pair_have_similar_frames(pair) -> None:
     """Mean places and sizes over many clips and both ends of time."""
     found = []
     for name in pair:
@@ -65,7 +65,7 @@ def test_frames_of_a_pair_are_alike(pair) -> None:
     assert (np.abs(found[0].mean(0) - found[1].mean(0)) < 4 * error + 1e-3).all()
 
 
-def test_writes_every_format_with_its_label(tmp_path) -> None:
+def test_every_format_is_written_with_its_label(tmp_path) -> None:
     labels = motion.film(tmp_path, clips_per_class=3, seed=0)
     with open(labels, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -74,7 +74,7 @@ def test_writes_every_format_with_its_label(tmp_path) -> None:
     assert {count_frames(str(tmp_path / row["file"])) for row in rows} == {motion.FRAMES}
 
 
-def test_without_pyav_it_is_said_in_a_sentence(tmp_path, monkeypatch) -> None:
+def test_missing_pyav_is_reported(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(InputError, match=r"video needs PyAV.*bridle_fairseq\[video\]"):
         motion.film(tmp_path, 1)

@@ -53,7 +53,7 @@ def make_page(**changes) -> report.Page:
     return report.Page(**{**page, **changes})
 
 
-def test_page_is_well_formed_and_needs_nothing_else(structure_of) -> None:
+def test_page_is_well_formed_and_self_contained(structure_of) -> None:
     text = report.render(make_page())
     structure = structure_of(text)
     assert structure.open == []
@@ -71,12 +71,12 @@ def test_page_shows_the_numbers_and_a_map_for_each_level() -> None:
     assert text.count('<svg class="chart"') >= 4
 
 
-def test_page_without_labels_says_so() -> None:
+def test_page_without_labels_has_a_note() -> None:
     text = report.render(make_page(rows=[], table_note="No labels were given."))
     assert "No labels were given." in text and "<table>" not in text
 
 
-def test_maps_are_as_wide_in_time_as_the_spectrogram() -> None:
+def test_maps_have_the_layout_of_the_spectrogram() -> None:
     page = make_page()
     colours = [code_colours(codebook) for codebook in page.codebooks]
     images = [

@@ -1,4 +1,4 @@
-"""The drawn set: its formats, and that neither colour nor place tells its classes apart."""
+"""The drawn images: file formats, and classes that colour does not distinguish."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 from bridle_fairseq.demo import shapes
 
 
-def test_same_arguments_same_image_other_seed_other_image() -> None:
+def test_images_are_deterministic_and_depend_on_the_seed() -> None:
     one, again, other = (shapes.draw_image("ring", 3, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert one.shape != other.shape or not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", shapes.CLASSES)
-def test_a_shape_is_within_its_image_and_neither_empty_nor_all_of_it(name: str) -> None:
+def test_shapes_cover_a_part_of_the_image(name: str) -> None:
     y, x = np.mgrid[-1.5:1.5:61j, -1.5:1.5:61j]
     ink = shapes.CLASSES[name](x, y)
     assert 0.05 < ink.mean() < 0.45
@@ -29,7 +29,7 @@ def test_a_shape_is_within_its_image_and_neither_empty_nor_all_of_it(name: str) 
     assert image.dtype == np.uint8 and set(image.shape[:2]) <= set(shapes.SIDES) and image.std() > 5
 
 
-def test_writes_every_format_with_its_label(tmp_path) -> None:
+def test_every_format_is_written_with_its_label(tmp_path) -> None:
     labels = shapes.draw(tmp_path, images_per_class=4, seed=0)
     with open(labels, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -38,7 +38,7 @@ def test_writes_every_format_with_its_label(tmp_path) -> None:
     assert formats == {"JPEG", "PNG", "WEBP", "BMP"}
 
 
-def test_colours_do_not_tell_classes_apart() -> None:
+def test_colours_do_not_distinguish_classes() -> None:
     means = np.array(
         [[shapes.draw_image(name, n, 5).mean((0, 1)) for n in range(40)] for name in ("triangle_up", "triangle_down")]
     )

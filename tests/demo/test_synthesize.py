@@ -1,4 +1,4 @@
-"""The synthetic set: its formats, and that nothing but movement tells the members of a group apart."""
+"""The synthetic sounds: file formats, and classes that only their change over time distinguishes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile
 from bridle_fairseq.demo import synthesize
 
 
-def test_same_arguments_same_clip_other_seed_other_clip() -> None:
+def test_clips_are_deterministic_and_depend_on_the_seed() -> None:
     one, rate = synthesize.synthesize_clip("siren", 3, seed=1)
     again, again_rate = synthesize.synthesize_clip("siren", 3, seed=1)
     other, _ = synthesize.synthesize_clip("siren", 3, seed=2)
@@ -21,7 +21,7 @@ def test_same_arguments_same_clip_other_seed_other_clip() -> None:
 
 
 @pytest.mark.parametrize("name", synthesize.CLASSES)
-def test_clips_are_sound_of_the_promised_lengths(name: str) -> None:
+def test_clips_have_valid_samples_and_lengths(name: str) -> None:
     for index in range(4):
         wave, rate = synthesize.synthesize_clip(name, index, seed=0)
         assert wave.dtype == np.float32 and wave.shape[1] in (1, 2)
@@ -29,7 +29,7 @@ def test_clips_are_sound_of_the_promised_lengths(name: str) -> None:
         assert np.isfinite(wave).all() and 0.01 < np.abs(wave).max() <= 1.0
 
 
-def test_writes_every_format_rate_and_channel_count_with_its_label(tmp_path) -> None:
+def test_every_format_rate_and_channel_count_is_written_with_its_label(tmp_path) -> None:
     labels = synthesize.synthesize(tmp_path, clips_per_class=8, seed=0)
     with open(labels, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -60,7 +60,7 @@ def spectrum(name: str, clips: int = 40) -> np.ndarray:
     ("one", "other"),
     [("sweep_up", "sweep_down"), ("notes_up", "notes_down"), ("pluck", "swell"), ("pulses_hurrying", "pulses_slowing")],
 )
-def test_a_pair_shares_its_spectrum(one: str, other: str) -> None:
+def test_classes_of_a_pair_have_the_same_spectrum(one: str, other: str) -> None:
     assert np.abs(spectrum(one) - spectrum(other)).max() < 0.2
     assert np.abs(spectrum(one) - spectrum("tremolo_slow")).max() > 0.15 or "pulses" in one
 
@@ -73,13 +73,13 @@ def loudness_steps(name: str, index: int) -> np.ndarray:
     return np.diff(10 * np.log10(power + 1e-9))[2:-2]
 
 
-def test_a_pluck_dies_away_and_a_swell_is_its_reversal() -> None:
+def test_plucks_decay_and_swells_are_their_reversal() -> None:
     pluck = np.concatenate([loudness_steps("pluck", index) for index in range(20)])
     swell = np.concatenate([loudness_steps("swell", index) for index in range(20)])
     assert np.median(pluck) < -0.3 and np.median(swell) > 0.3
 
 
-def test_pulses_hurry_in_one_class_and_slow_down_in_the_other() -> None:
+def test_pulses_speed_up_in_one_class_and_slow_down_in_the_other() -> None:
     def trend(name: str) -> float:
         """How often a gap between pulses is shorter than the one before it."""
         shorter = []

@@ -27,7 +27,7 @@ def make_run(folder) -> TrainingRun:
     return training.pretraining(folder, folder / "m", ["model.fbank_mean=-9.0"], plan, 7, overrides, configs)
 
 
-def test_command_is_fairseqs_own_with_absolute_paths(tmp_path) -> None:
+def test_command_has_absolute_paths_and_the_settings_of_the_demo(tmp_path) -> None:
     command = make_run(tmp_path).command()
     assert command[0].endswith("fairseq-hydra-train")
     settings = dict(argument.split("=", 1) for argument in command if "=" in argument)
@@ -36,7 +36,7 @@ def test_command_is_fairseqs_own_with_absolute_paths(tmp_path) -> None:
     assert settings["model.stages"].count("kind:") == 3
 
 
-def test_records_come_from_the_log_which_keeps_everything(tmp_path, monkeypatch) -> None:
+def test_records_are_read_from_the_log(tmp_path, monkeypatch) -> None:
     code = f"print({LINE!r} % 10); print('hello'); print({LINE!r} % 20)"
     monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
     records = training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
@@ -44,7 +44,7 @@ def test_records_come_from_the_log_which_keeps_everything(tmp_path, monkeypatch)
     assert "hello" in (tmp_path / "log").read_text()
 
 
-def test_resumed_run_keeps_what_was_logged_before(tmp_path, monkeypatch) -> None:
+def test_resumed_run_keeps_earlier_records(tmp_path, monkeypatch) -> None:
     for update in (10, 20):
         command = [sys.executable, "-c", f"print({LINE!r} % {update})"]
         monkeypatch.setattr(TrainingRun, "command", lambda self, command=command: command)
@@ -52,7 +52,7 @@ def test_resumed_run_keeps_what_was_logged_before(tmp_path, monkeypatch) -> None
     assert [record.update for record in records] == [10, 20]
 
 
-def test_failure_is_its_last_error_and_where_the_log_is(tmp_path, monkeypatch) -> None:
+def test_failure_is_reported_with_its_last_error_and_the_log(tmp_path, monkeypatch) -> None:
     code = "print('working'); raise ValueError('the disk is full')"
     monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
     with pytest.raises(InputError, match=r"pretraining failed: the disk is full .*log\)"):

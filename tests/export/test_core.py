@@ -1,4 +1,4 @@
-"""The encoder as one module: what torch.compile and torch.export make of it is the same."""
+"""The encoder as one module: torch.compile and torch.export give the same results."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def batch(clips: int, samples: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
     return waveform, torch.arange(samples) >= lengths[:, None]
 
 
-def test_is_the_models_encoder(model) -> None:
+def test_core_equals_the_encoder_of_the_model(model) -> None:
     found = EncoderCore(model.front_end, model.encoder)(*batch(2))
     expected = model.extract_features(*batch(2))
     for value, name in zip(found, ("x", "class_token", "padding_mask"), strict=True):
         assert torch.equal(value, expected[name])
 
 
-def test_an_exported_graph_takes_clips_of_any_number_and_length(model) -> None:
+def test_exported_graph_has_dynamic_batch_and_length(model) -> None:
     core = EncoderCore(model.front_end, model.encoder).eval()
     position._cached_table.cache_clear()  # tracing must not leave its tensors in the cache
     graph = export_graph(core).module()
@@ -49,7 +49,7 @@ def test_an_exported_graph_takes_clips_of_any_number_and_length(model) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_it_gives_the_same(model) -> None:
+def test_compiled_core_equals_eager(model) -> None:
     core = EncoderCore(model.front_end, model.encoder).eval()
     waveform, _ = batch(2)
     compiled = torch.compile(core, backend="eager")

@@ -1,4 +1,4 @@
-"""Images and clips that users hand to exported models (waveforms: test_export.py)."""
+"""Checks of images and clips as inputs of exported models (waveforms: test_write.py)."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from bridle_fairseq.utils.errors import InputError
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
 
 
-def test_one_image_a_batch_and_a_list_of_any_sizes():
+def test_accepts_one_image_a_batch_and_a_list_of_any_sizes():
     assert [tuple(image.shape) for image in images(PIXELS)] == [(3, 5, 7)]
     assert [tuple(image.shape) for image in images(torch.zeros(2, 3, 5, 7))] == [(3, 5, 7)] * 2
     found = images([PIXELS, torch.from_numpy(PIXELS[:, :2])])
@@ -19,7 +19,7 @@ def test_one_image_a_batch_and_a_list_of_any_sizes():
     assert images(PIXELS.astype(np.int64))[0].dtype == torch.uint8
 
 
-def test_mixed_kinds_of_numbers_come_out_as_one():
+def test_mixed_dtypes_become_float():
     found = images([PIXELS, PIXELS / 255.0])
     assert {image.dtype for image in found} == {torch.float32}
     torch.testing.assert_close(*found)
@@ -38,12 +38,12 @@ def test_mixed_kinds_of_numbers_come_out_as_one():
         (np.zeros((3, 2, 2), bool), "torch.bool out of range"),
     ],
 )
-def test_what_is_no_image_is_told_in_a_sentence(given, sentence):
+def test_invalid_images_are_reported(given, sentence):
     with pytest.raises(InputError, match=sentence):
         images(given)
 
 
-def test_clips_are_as_decoders_give_them():
+def test_accepts_clips_in_the_layout_of_decoders():
     frames = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
     found = clips([frames, torch.from_numpy(frames[:2, :3])])
     assert [tuple(clip.shape) for clip in found] == [(3, 4, 5, 7), (3, 2, 3, 7)]
@@ -62,6 +62,6 @@ def test_clips_are_as_decoders_give_them():
         (np.full((4, 5, 7, 3), 2.0), "clip 0 has values of torch.float64 out of range"),
     ],
 )
-def test_what_is_no_clip_is_told_in_a_sentence(given, sentence):
+def test_invalid_clips_are_reported(given, sentence):
     with pytest.raises(InputError, match=sentence):
         clips(given)

@@ -1,4 +1,4 @@
-"""An exported model is the trained one, without fairseq; what is damaged or in the way is told in a sentence."""
+"""Exported models equal the trained ones, without fairseq; damaged and unusable files are reported."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def sound():
     return source, [9000, 5000], torch.arange(9000) >= torch.tensor([9000, 5000])[:, None]
 
 
-def test_features_and_codes_are_the_trained_models(made, exported, sound) -> None:
+def test_features_and_codes_equal_those_of_the_trained_model(made, exported, sound) -> None:
     model, (source, lengths, mask) = made[1], sound
     loaded = pretrained.load(exported / "all")
     for layer in (None, 1, 2):
@@ -115,7 +115,7 @@ def test_features_and_codes_are_the_trained_models(made, exported, sound) -> Non
     torch.testing.assert_close(mean, torch.stack([row[keep].mean(0) for row, keep in zip(x, valid, strict=True)]))
 
 
-def test_a_classifier_gives_its_logits_and_names(made, exported, sound) -> None:
+def test_classifier_has_its_logits_and_class_names(made, exported, sound) -> None:
     source, lengths, mask = sound
     loaded, logits = pretrained.load(exported / "classifier"), made[2](source, mask).detach()
     torch.testing.assert_close(loaded.logits(source, 16000, lengths), logits, rtol=0, atol=1e-6)
@@ -138,7 +138,7 @@ def test_half_precision_weights_become_float32(made, exported, sound) -> None:
     torch.testing.assert_close(loaded.embed(sound[0], 16000), expected, rtol=0.01, atol=0.01)
 
 
-def test_sound_of_another_rate_is_resampled_as_in_training(exported, tmp_path) -> None:
+def test_sound_is_resampled_as_in_training(exported, tmp_path) -> None:
     wave = (np.sin(np.arange(7001) * 0.2) * 0.4).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 22050, subtype="FLOAT")
     loaded = pretrained.load(exported / "encoder")
@@ -174,7 +174,7 @@ torch.save(found, sys.argv[3])
 """
 
 
-def test_needs_torch_numpy_and_safetensors_alone(exported, sound, tmp_path) -> None:
+def test_loading_imports_only_torch_numpy_and_safetensors(exported, sound, tmp_path) -> None:
     torch.save(sound[:2], tmp_path / "in.pt")
     command = [sys.executable, "-c", LONELY, str(exported / "all"), str(tmp_path / "in.pt"), str(tmp_path / "out.pt")]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
@@ -186,7 +186,7 @@ def test_needs_torch_numpy_and_safetensors_alone(exported, sound, tmp_path) -> N
     torch.testing.assert_close(found["resampled"], here.embed(clips, 16000), rtol=0, atol=1e-6)
 
 
-def test_the_card_says_what_is_known_and_no_path(exported, made, tmp_path) -> None:
+def test_model_card_has_the_known_facts_and_no_path(exported, made, tmp_path) -> None:
     bridle.main(["export", str(made[0] / "bridle.pt"), str(tmp_path / "out"), "--license", "cc-by-4.0"])
     card = (tmp_path / "out/README.md").read_text()
     for text in (
@@ -204,7 +204,7 @@ def test_the_card_says_what_is_known_and_no_path(exported, made, tmp_path) -> No
     assert "rain, heavy" in (exported / "classifier/README.md").read_text()
 
 
-def test_an_export_replaces_an_export_and_nothing_else(made, tmp_path, capsys) -> None:
+def test_export_replaces_only_another_export(made, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     checkpoint = str(made[0] / "bridle.pt")
     out.mkdir()
@@ -219,7 +219,7 @@ def test_an_export_replaces_an_export_and_nothing_else(made, tmp_path, capsys) -
     assert os.listdir(tmp_path) == ["out"]  # nothing half-written is left
 
 
-def test_what_fails_on_the_way_leaves_nothing(made, tmp_path, monkeypatch) -> None:
+def test_failed_export_leaves_no_file(made, tmp_path, monkeypatch) -> None:
     from bridle_fairseq.export import write as export
     from bridle_fairseq.models.checkpoints import read_checkpoint
 
@@ -253,7 +253,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_told_in_a_sentence(exported, tmp_path, name) -> None:
+def test_damaged_exports_are_reported(exported, tmp_path, name) -> None:
     import shutil
 
     shutil.copytree(exported / "encoder", tmp_path / "copy")
@@ -280,13 +280,13 @@ def test_damage_is_told_in_a_sentence(exported, tmp_path, name) -> None:
         ([torch.zeros(400), 16000, None, 1, "class_token"], "expected layer None"),
     ],
 )
-def test_wrong_input_is_told_in_a_sentence(exported, arguments, sentence) -> None:
+def test_wrong_inputs_are_reported(exported, arguments, sentence) -> None:
     with pytest.raises(InputError) as error:
         pretrained.load(exported / "encoder").embed(*arguments)
     assert sentence in str(error.value)
 
 
-def test_what_an_export_does_not_hold_is_told(exported) -> None:
+def test_missing_parts_are_reported(exported) -> None:
     with pytest.raises(InputError, match="holds encoder; expected one with tokenizer"):
         pretrained.load(exported / "encoder").codes(torch.zeros(400), 16000)
     with pytest.raises(InputError, match="holds tokenizer; expected one with encoder or classifier"):
@@ -308,7 +308,7 @@ def test_what_an_export_does_not_hold_is_told(exported) -> None:
         (["bridle.pt", "out", "--part", "tokenizer", "--onnx"], "--onnx with --part tokenizer"),
     ],
 )
-def test_mistakes_of_the_command_are_one_sentence(made, tmp_path, capsys, arguments, sentence) -> None:
+def test_wrong_arguments_are_reported_in_one_sentence(made, tmp_path, capsys, arguments, sentence) -> None:
     for name in ("bridle.pt", "classifier.pt"):
         os.symlink(made[0] / name, tmp_path / name)
     (tmp_path / "junk.pt").write_bytes(b"junk" * 99)
@@ -324,7 +324,7 @@ def test_mistakes_of_the_command_are_one_sentence(made, tmp_path, capsys, argume
     assert not (tmp_path / "out").exists()
 
 
-def test_the_onnx_graph_gives_the_same_features(made, tmp_path) -> None:
+def test_onnx_graph_gives_the_same_features(made, tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "out"
     assert bridle.main(["export", str(made[0] / "bridle.pt"), str(out), "--part", "encoder", "--onnx"]) == 0
@@ -344,7 +344,7 @@ def test_the_onnx_graph_gives_the_same_features(made, tmp_path) -> None:
     assert "encoder.onnx" in (out / "README.md").read_text()
 
 
-def test_the_graph_of_torch_export_comes_from_a_loaded_model(made, exported, sound, tmp_path) -> None:
+def test_torch_export_graph_of_a_loaded_model(made, exported, sound, tmp_path) -> None:
     loaded = pretrained.load(exported / "classifier")  # an encoder stands in it too
     torch.export.save(loaded.program(), tmp_path / "graph.pt2")
     found = torch.export.load(tmp_path / "graph.pt2").module()(sound[0], sound[2])

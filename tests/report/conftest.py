@@ -1,4 +1,4 @@
-"""Folders of runs as fairseq-hydra-train leaves them, made by hand in a second."""
+"""Folders of runs as fairseq-hydra-train writes them, made by hand in a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages in a real browser: no error, nothing asked of the network, nothing too wide, every figure there."""
+"""The pages in a real browser: no error, no request, no overflow, every figure visible."""
 
 from __future__ import annotations
 
@@ -87,20 +87,20 @@ def pages(runs, finetuned, tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.parametrize("name,figures", [("one", 8), ("both", 8), ("finetuned", 2)])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_page_works_by_itself_at_any_width(pages, tmp_path, name, figures, width) -> None:
+def test_page_is_self_contained_at_any_width(pages, tmp_path, name, figures, width) -> None:
     found = look(pages[name], width, tmp_path)
     assert found["faults"] == [] and found["asked"] == []
     assert found["small"] == [] and found["wide"] == [] and found["overflow"] <= 0
     assert found["figures"] >= figures and found["readout"].startswith("update ")
 
 
-def test_dark_where_the_reader_wants_it(pages, tmp_path) -> None:
+def test_page_follows_the_preferred_colour_scheme(pages, tmp_path) -> None:
     dark = look(pages["one"], 390, tmp_path, "--blink-settings=preferredColorScheme=0")["ink"]
     light = look(pages["one"], 390, tmp_path, "--blink-settings=preferredColorScheme=1")["ink"]
     assert sum(map(int, re.findall(r"\d+", dark))) < 150 < 600 < sum(map(int, re.findall(r"\d+", light)))
 
 
-def test_the_watch_sees_trouble(pages, tmp_path) -> None:
+def test_faults_are_detected(pages, tmp_path) -> None:
     bad = '<img src="http://127.0.0.1:9/a.png"><script>missing()</script><div style="width:999px">x</div></main>'
     found = look(pages["both"].replace("</main>", bad), 390, tmp_path)
     assert [fault.split(":")[0] for fault in found["faults"]].count("policy") == 1

@@ -26,7 +26,7 @@ def report(folder, *arguments) -> str:
     return out.read_text()
 
 
-def test_the_page_says_how_good_and_what_is_confused(folder, structure_of) -> None:
+def test_page_has_metrics_and_confusions(folder, structure_of) -> None:
     text = report(folder)
     assert "<b>0.750</b><span>best accuracy, after 8</span>" in text
     assert "<b>0.500</b><span>accuracy at the end</span>" in text
@@ -42,7 +42,7 @@ def test_the_page_says_how_good_and_what_is_confused(folder, structure_of) -> No
     assert structure.open == [] and all(address.startswith("data:") for address in structure.addresses)
 
 
-def test_many_classes_are_folded_and_their_matrix_is_left_out(folder) -> None:
+def test_many_classes_are_collapsed_without_a_matrix(folder) -> None:
     names = [f"class {number}" for number in range(30)]
     lines = "".join(f"{number},{name},{name}\n" for number, name in enumerate(names))
     (folder / "many.csv").write_text(f"index,mid,display_name\n{lines}")
@@ -53,7 +53,7 @@ def test_many_classes_are_folded_and_their_matrix_is_left_out(folder) -> None:
     assert text.count("<td>1 of 1</td>") == 12
 
 
-def test_two_runs_are_compared_and_kinds_are_not_mixed(folder, make_run, tmp_path, capsys) -> None:
+def test_runs_of_one_kind_are_compared(folder, make_run, tmp_path, capsys) -> None:
     text = report(folder, folder)
     assert "<th>accuracy (valid)</th><td>0.5 (update 12)</td><td>0.5 (update 12)</td>" in text
     assert "Perplexity" not in text

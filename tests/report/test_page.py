@@ -1,4 +1,4 @@
-"""``bridle report``: what the page holds, that it needs nothing else, and users' mistakes in a sentence."""
+"""``bridle report``: contents of the page, that it is self-contained, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def titles(text: str) -> list[str]:
     return re.findall(r"<h[23]>(.*?)</h[23]>", text)
 
 
-def test_one_run_is_shown_whole(page) -> None:
+def test_page_has_all_sections(page) -> None:
     found = titles(page)
     for title in ("Loss", "Accuracy of each level's codes", "Probe accuracy", "Perplexity of each level", "Dead codes"):
         assert title.replace("'", "&#x27;") in found
@@ -39,7 +39,7 @@ def test_one_run_is_shown_whole(page) -> None:
     assert "<th>model.codebook_size</th><td>16</td>" in page
 
 
-def test_pages_are_well_formed_and_need_nothing_else(page, runs, tmp_path, structure_of) -> None:
+def test_pages_are_well_formed_and_self_contained(page, runs, tmp_path, structure_of) -> None:
     assert bridle.main(["report", *map(str, runs), "--out", str(tmp_path / "both.html")]) == 0
     for text in (page, (tmp_path / "both.html").read_text()):
         structure = structure_of(text)
@@ -50,7 +50,7 @@ def test_pages_are_well_formed_and_need_nothing_else(page, runs, tmp_path, struc
         )
 
 
-def test_a_comparison_names_what_differs_and_how_runs_ended(runs, tmp_path) -> None:
+def test_comparison_has_differences_and_final_metrics(runs, tmp_path) -> None:
     bridle.main(["report", *map(str, runs), "--out", str(tmp_path / "both.html")])
     text = (tmp_path / "both.html").read_text()
     assert "<th>model.num_codebooks</th><td>2</td><td>1</td>" in text
@@ -59,7 +59,7 @@ def test_a_comparison_names_what_differs_and_how_runs_ended(runs, tmp_path) -> N
     assert {"Loss", "Perplexity, level 2", "Residual energy after level 1"} <= set(titles(text))
 
 
-def test_predictions_are_of_hidden_patches_and_right_where_the_code_is(runs) -> None:
+def test_predictions_are_at_masked_patches_and_right_if_equal_to_the_code(runs) -> None:
     model = read_run(str(runs[0])).model
     for head in (model.decoder.head.weight, model.decoder.head.bias):
         torch.nn.init.zeros_(head)  # all logits equal: code 0 is predicted everywhere
@@ -77,14 +77,14 @@ def test_histogram_marks_dead_codes() -> None:
     assert 'class="bars dead"' not in figures.usage_histogram(np.ones(4), 1, 0.25)
 
 
-def test_every_label_of_a_map_can_be_told_apart() -> None:
+def test_labels_of_a_map_have_distinct_marks() -> None:
     labels = [f"label {number % 40:02}" for number in range(120)]
     text = figures.scatter(Map(np.random.default_rng(0).normal(size=(120, 2)), labels, "PCA"))
     legend = re.findall(r'viewBox="0 0 12 12"><(\w+).*?(--line-\d)', text)
     assert len(legend) == len(set(legend)) == 24 and "17 more" in text
 
 
-def test_without_its_manifests_a_run_is_still_shown(runs, tmp_path) -> None:
+def test_run_without_its_manifests_is_shown(runs, tmp_path) -> None:
     shutil.copytree(runs[1], tmp_path / "moved")
     (tmp_path / "moved" / "valid.tsv").unlink()
     checkpoint = tmp_path / "moved" / "checkpoints" / "checkpoint_last.pt"
@@ -100,7 +100,7 @@ def test_without_its_manifests_a_run_is_still_shown(runs, tmp_path) -> None:
     assert 'class="clip card"' in (tmp_path / "a.html").read_text()
 
 
-def test_without_a_log_tensorboards_files_will_do(runs, tmp_path) -> None:
+def test_tensorboard_files_replace_a_missing_log(runs, tmp_path) -> None:
     from tensorboardX import SummaryWriter
 
     shutil.copytree(runs[1], tmp_path / "run")
@@ -116,7 +116,7 @@ def test_without_a_log_tensorboards_files_will_do(runs, tmp_path) -> None:
     ]  # fmt: skip
 
 
-def test_checkpoints_are_found_where_the_configuration_puts_them(runs, tmp_path) -> None:
+def test_checkpoints_are_found_in_the_configured_folder(runs, tmp_path) -> None:
     shutil.copytree(runs[1], tmp_path / "run")
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "saves")
     with pytest.raises(InputError, match="no checkpoint"):
@@ -138,7 +138,7 @@ def test_checkpoints_are_found_where_the_configuration_puts_them(runs, tmp_path)
         (["{run}", "--clips", "-1"], "--clips is -1"),
     ],
 )
-def test_mistakes_are_one_sentence(runs, tmp_path, capsys, arguments, sentence) -> None:
+def test_wrong_input_is_reported_in_one_sentence(runs, tmp_path, capsys, arguments, sentence) -> None:
     for name in ("mute", "half"):
         shutil.copytree(runs[1], tmp_path / name)
     (tmp_path / "mute" / "hydra_train.log").write_text("nothing\n")

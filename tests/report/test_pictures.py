@@ -43,7 +43,7 @@ def test_image_is_unchanged_and_filled_up_to_its_maps(whole):
     assert np.array_equal(in_picture_layout(codes, "image"), codes) and Image.fromarray(clip.picture).size == (24, 16)
 
 
-def test_video_is_a_strip_of_the_first_frames_of_its_tubelets_above_maps_as_wide():
+def test_video_is_a_strip_of_the_first_frames_of_its_tubelets():
     pixels = torch.randint(0, 256, (3, 5, 14, 20), dtype=torch.uint8)
     codes = np.arange(3 * 2 * 3 * 4).reshape(3, 2, 3, 4)
     clip = draw(model_of(modality="video", patch_size=[2, 8, 8], decoder_window=[]), "a.mp4", "", pixels, codes)

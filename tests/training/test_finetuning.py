@@ -16,7 +16,7 @@ def run_in(folder: Path) -> FineTuningRun:
     return FineTuningRun("/c.pt", folder / "data", folder, FINETUNING_CONFIGS, "tiny", given)
 
 
-def test_overrides_of_the_user_come_last(tmp_path) -> None:
+def test_user_overrides_come_last(tmp_path) -> None:
     command = run_in(tmp_path).training.command()
     assert command[0].endswith("fairseq-hydra-train")
     assert command[-2:] == ["optimization.max_update=3", "optimization.lr=[0.1]"]
@@ -24,7 +24,7 @@ def test_overrides_of_the_user_come_last(tmp_path) -> None:
     assert (FINETUNING_CONFIGS / "tiny.yaml").is_file()
 
 
-def test_why_training_failed_is_passed_on(tmp_path, monkeypatch) -> None:
+def test_failure_is_reported_with_its_last_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(TrainingRun, "command", lambda self: ["sh", "-c", "echo; echo no data >&2; exit 2"])
     with pytest.raises(InputError, match="fine-tuning failed: no data .*train.log"):
         run_in(tmp_path).train()

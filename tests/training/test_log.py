@@ -24,7 +24,7 @@ LINES = [
 ]
 
 
-def test_takes_running_and_validation_values() -> None:
+def test_records_are_running_and_validation_values() -> None:
     records = log.parse(LINES)
     assert log.series(records, "loss") == [(20, 5.1), (40, 4.1)]  # the resumed run's value stands
     assert log.series(records, "loss", "valid") == [(40, 4.5)]
@@ -38,7 +38,7 @@ def test_counts_levels() -> None:
     assert log.count_levels([]) == 0
 
 
-def test_last_error_is_the_sentence_of_the_last_exception() -> None:
+def test_last_error_is_the_message_of_the_last_exception() -> None:
     failed = [
         *LINES,
         '  File "x.py", line 1',

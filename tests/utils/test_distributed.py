@@ -53,18 +53,18 @@ def joined():
     return torch.cat([rows[:2], rows + 100])
 
 
-def test_ranks_know_themselves(ranks):
+def test_rank_and_world_size(ranks):
     assert [rank["world"] for rank in ranks] == [(2, 0), (2, 1)]
 
 
-def test_sums_are_in_place_and_the_same_on_both(ranks):
+def test_sums_are_in_place_and_equal_on_all_ranks(ranks):
     for rank in ranks:
         assert rank["summed"].tolist() == rank["in_place"].tolist() == [3.0] * 3
         a, b = rank["together"]
         assert a.tolist() == [[3.0] * 3] * 2 and b.tolist() == [10.0] * 4
 
 
-def test_rows_come_in_rank_order_whatever_their_number(ranks, joined):
+def test_rows_are_gathered_in_rank_order(ranks, joined):
     for rank in ranks:
         assert rank["counts"] == [2, 6]
         assert torch.equal(rank["rows"], joined)
@@ -74,7 +74,7 @@ def test_rows_come_in_rank_order_whatever_their_number(ranks, joined):
         assert rank["equal"].tolist() == [[[0, 7]], [[1, 7]]]
 
 
-def test_a_sample_is_that_of_the_joined_rows(ranks, joined):
+def test_sample_equals_that_of_the_joined_rows(ranks, joined):
     expected, total = distributed.gather_sample(joined, 5, seed=1)
     assert total == 8 and expected.shape == (5, 2) and len(expected.unique(dim=0)) == 5
     assert not torch.equal(expected, joined[:5])
@@ -88,7 +88,7 @@ def test_broadcast_overwrites_with_the_source(ranks):
     assert [rank["from_1"].item() for rank in ranks] == [6.0, 6.0]
 
 
-def test_without_a_process_group_everything_is_local(joined):
+def test_collectives_are_local_without_a_process_group(joined):
     assert (distributed.world_size(), distributed.rank()) == (1, 0)
     kept = joined.clone()
     distributed.all_reduce_sum_together([joined])

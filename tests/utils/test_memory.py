@@ -1,4 +1,4 @@
-"""Freed memory is kept, which shows in the pages that the kernel has to hand out."""
+"""Freed memory is reused, which shows in the number of page faults."""
 
 import os
 import platform
@@ -30,11 +30,11 @@ def run(keep, **environment):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
-def test_memory_that_was_freed_is_used_again():
+def test_freed_memory_is_reused():
     (_, plain), (kept, fewer) = run(False), run(True)
     assert kept and fewer < plain / 16  # each time 2^14 pages, or huge ones, beside none
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
-def test_what_the_environment_says_stands(name):
+def test_environment_variables_take_precedence(name):
     assert run(True, **{name: "1000000"})[0] is False

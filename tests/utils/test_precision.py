@@ -37,7 +37,7 @@ def product_dtype(name: str) -> torch.dtype:
         ("auto", False, torch.float32),
     ],
 )
-def test_products_have_the_precision_that_is_set(machine, name, fast, dtype) -> None:
+def test_products_have_the_configured_precision(machine, name, fast, dtype) -> None:
     machine(fast)
     assert product_dtype(name) is dtype
 
@@ -63,14 +63,14 @@ def codes_dtype(name: str, codes_name: str, device_type: str, within: str = "") 
     ],
 )
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
-def test_codes_have_a_precision_of_their_own(machine, monkeypatch, name, codes_name, device_type, dtype) -> None:
+def test_codes_have_their_own_precision(machine, monkeypatch, name, codes_name, device_type, dtype) -> None:
     machine(True)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert codes_dtype(name, codes_name, device_type) is dtype
 
 
-def test_what_is_around_a_model_in_float32_stays_in_force() -> None:
+def test_float32_keeps_an_enclosing_autocast() -> None:
     """fairseq's ``common.amp``."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product_dtype("float32") is torch.bfloat16
@@ -78,7 +78,7 @@ def test_what_is_around_a_model_in_float32_stays_in_force() -> None:
     assert codes_dtype("float32", "float32", "cpu", within="bfloat16") is None
 
 
-def test_emulated_products_are_warned_of_once(machine, caplog) -> None:
+def test_emulated_products_warn_once(machine, caplog) -> None:
     machine(False)
     with caplog.at_level(logging.WARNING):
         for name in ("auto", "float32", "bfloat16", "bfloat16"):
@@ -88,7 +88,7 @@ def test_emulated_products_are_warned_of_once(machine, caplog) -> None:
 
 
 @pytest.mark.parametrize(("avx512_bf16", "amx", "fast"), [(0, 0, False), (1, 0, True), (0, 1, True)])
-def test_a_processor_is_asked_for_its_instructions(monkeypatch, avx512_bf16, amx, fast) -> None:
+def test_bfloat16_depends_on_the_instructions_of_the_processor(monkeypatch, avx512_bf16, amx, fast) -> None:
     monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512_bf16))
@@ -96,5 +96,5 @@ def test_a_processor_is_asked_for_its_instructions(monkeypatch, avx512_bf16, amx
     assert has_fast_bfloat16.__wrapped__("cpu") is fast
 
 
-def test_devices_that_are_not_known_compute_in_float32() -> None:
+def test_unknown_devices_use_float32() -> None:
     assert has_fast_bfloat16("mps") is False
