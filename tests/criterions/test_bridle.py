@@ -1,4 +1,4 @@
-"""The criterion logs sums that fairseq may add up over ranks and micro-batches, and averages them by what they sum."""
+"""Criterion ``bridle``: sums over ranks and micro-batches, and their averages."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def reduced(logs):
     return found.get_smoothed_values()
 
 
-def test_a_stage_logs_what_it_computes(criterion, model):
+def test_stage_logs_its_losses(criterion, model):
     for kind, own in (("encoder", LEVELS), ("tokenizer", [*ENERGIES, "cosine"]), ("joint", [*LEVELS, *ENERGIES])):
         model.schedule = type(model.schedule)([{"kind": kind, "updates": 5, "tokenizer_every": 1}])
         loss, sample_size, log = criterion(model, batch(1, [8000, 3000]))
@@ -64,7 +64,7 @@ def test_a_stage_logs_what_it_computes(criterion, model):
         assert values["stage"] == 0 and values["used_1"] == int(values["used_1"]) <= 8
 
 
-def test_dead_codes_are_those_under_their_share_of_even_use(criterion, model):
+def test_dead_codes_are_below_the_restart_threshold(criterion, model):
     model.quantizer.usage[:] = torch.tensor([0.3, 0.03, 0.0, 0.0313, 0.2, 0.2, 0.2, 0.0387])  # 0.25 / 8 = 0.03125
     model.quantizer.codebooks.restarted[:] = torch.tensor([3.0, 1.0])
     values = reduced([criterion(model, batch(1, [8000]))[2]])
@@ -72,7 +72,7 @@ def test_dead_codes_are_those_under_their_share_of_even_use(criterion, model):
     assert (values["revived_1"], values["revived_2"]) == (3, 1)
 
 
-def test_logs_of_parts_reduce_to_those_of_the_whole(criterion, model):
+def test_logs_of_micro_batches_reduce_to_those_of_the_batch(criterion, model):
     """A clip's codes and losses do not depend on its batch; a mask would: so the tokenizer's part is compared."""
     model.schedule = type(model.schedule)([{"kind": "tokenizer", "updates": 5}])
     first, second = batch(1, [8000, 8000, 5000]), batch(2, [8000])
@@ -88,7 +88,7 @@ def test_logs_of_parts_reduce_to_those_of_the_whole(criterion, model):
     assert parts[0]["patches"] > 2 * parts[1]["patches"]
 
 
-def test_accuracy_is_the_share_of_codes_that_are_predicted(criterion, model):
+def test_accuracy_is_the_fraction_of_predicted_codes(criterion, model):
     model.schedule = type(model.schedule)([{"kind": "encoder", "updates": 5}])
     sample = batch(1, [8000, 8000])
     with torch.no_grad():
@@ -105,13 +105,13 @@ def test_accuracy_is_the_share_of_codes_that_are_predicted(criterion, model):
     assert values["acc_1"] == pytest.approx(float(share[0]), abs=0.15) and values["acc_1"] < 1
 
 
-def test_use_of_codes_is_that_of_their_running_frequencies(criterion, model):
+def test_code_use_follows_running_frequencies(criterion, model):
     model.quantizer.usage.copy_(torch.tensor([[0.25] * 4 + [0.0] * 4, [1.0] + [0.0] * 7]))
     values = reduced([criterion(model, batch(1, [8000]))[2]])
     assert [values[name] for name in USE[:6]] == pytest.approx([4, 1, 4, 1, 4, 7], abs=1e-3)
 
 
-def test_ranks_that_had_nothing_leave_no_trace(criterion, model):
+def test_ranks_without_data_change_nothing(criterion, model):
     log = criterion(model, batch(1, [8000]))[2]
     nothing = {key: torch.zeros_like(v) if torch.is_tensor(v) else 0 for key, v in log.items()}
     mine, both = reduced([log]), reduced([log, nothing])
@@ -121,5 +121,5 @@ def test_ranks_that_had_nothing_leave_no_trace(criterion, model):
     assert "loss" not in reduced([nothing]) and "loss" not in reduced([])
 
 
-def test_sums_may_be_added_up():
+def test_logging_outputs_can_be_summed():
     assert BridleCriterion.logging_outputs_can_be_summed()

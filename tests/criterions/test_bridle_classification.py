@@ -1,4 +1,4 @@
-"""The criterion ``bridle_classification``: losses by their formulas, and averages that are exact however clips lie."""
+"""Criterion ``bridle_classification``: losses against their formulas, exact averages over batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def logged(logs: list[dict]) -> dict[str, float]:
     return found.get_smoothed_values()
 
 
-def test_one_class_a_clip() -> None:
+def test_single_label_loss_and_accuracy() -> None:
     loss, count, log = step(slice(None), SINGLE)
     assert count == 7
     probability = LOGITS.softmax(1)[torch.arange(7), SINGLE]
@@ -49,7 +49,7 @@ def test_one_class_a_clip() -> None:
     assert "precision_at_1" not in values
 
 
-def test_any_number_of_classes() -> None:
+def test_multi_label_loss_and_precision() -> None:
     loss, count, log = step(slice(None), MULTI)
     assert count == 7
     probability = LOGITS.double().sigmoid()
@@ -62,7 +62,7 @@ def test_any_number_of_classes() -> None:
 
 
 @pytest.mark.parametrize("targets", [SINGLE, MULTI])
-def test_parts_of_any_size_add_up_to_the_whole(targets) -> None:
+def test_micro_batches_add_up_to_the_batch(targets) -> None:
     whole = logged([step(slice(None), targets)[2]])
     parts = [step(rows, targets)[2] for rows in (slice(0, 1), slice(1, 6), slice(6, 7))]
     nothing = {key: value * 0 for key, value in parts[0].items()}  # what fairseq makes of a rank's dummy batch
@@ -77,7 +77,7 @@ def test_parts_of_any_size_add_up_to_the_whole(targets) -> None:
 
 
 @pytest.mark.parametrize("targets", [SINGLE, MULTI])
-def test_in_evaluation_the_scores_are_there_and_the_loss_is_plain(targets) -> None:
+def test_evaluation_returns_scores_and_plain_loss(targets) -> None:
     criterion = Criterion(SimpleNamespace(classes=range(4)), label_smoothing=0.2, mixup=1.0).eval()
     loss, _, log = apply(criterion, LOGITS, targets)
     torch.testing.assert_close(loss, step(slice(None), targets)[0])
@@ -87,7 +87,7 @@ def test_in_evaluation_the_scores_are_there_and_the_loss_is_plain(targets) -> No
     assert {"loss"} <= set(logged([log])) and not {"accuracy", "precision_at_1"} & set(logged([log]))
 
 
-def test_label_smoothing_spreads_a_share_of_the_label() -> None:
+def test_label_smoothing_values() -> None:
     loss, _, _ = apply(Criterion(None, label_smoothing=0.2), LOGITS, SINGLE)
     target = 0.8 * torch.eye(4)[SINGLE] + 0.2 / 4
     torch.testing.assert_close(loss, -(target * LOGITS.log_softmax(1)).sum())
@@ -112,7 +112,7 @@ def test_mixup_mixes_clips_and_their_labels(targets) -> None:
 
 
 @pytest.mark.parametrize("frames", [(), (5,)])
-def test_cutmix_cuts_pixels_and_shares_labels_alike(frames) -> None:
+def test_cutmix_mixes_pixels_and_labels(frames) -> None:
     """Images of one value each: what is seen of a value is its label's share."""
     criterion = Criterion(SimpleNamespace(classes=range(4)), mixup=1.0, cutmix=1.0)
     values = torch.arange(4.0)
@@ -130,7 +130,7 @@ def test_cutmix_cuts_pixels_and_shares_labels_alike(frames) -> None:
     assert set(net_input["source"].unique().tolist()) <= set(values.tolist())  # cut, and not mixed besides
 
 
-def test_mistakes_are_named() -> None:
+def test_mistakes_are_errors() -> None:
     for options, sentence in (
         ({"mixup": 1.5}, "criterion.mixup is 1.5; expected 0 to 1"),
         ({"label_smoothing": 1.0}, "criterion.label_smoothing is 1.0; expected 0 to 0.999"),

@@ -1,4 +1,4 @@
-"""The criterion ``bridle_ctc``: loss a symbol, and error rates that are exact however clips lie in batches."""
+"""Criterion ``bridle_ctc``: loss per symbol, exact error rates over batches."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_loss_and_error_rates() -> None:
     assert values["uer"] == pytest.approx((1 + 2 + 2) / 12, abs=1e-5)
 
 
-def test_parts_of_any_size_add_up_to_the_whole() -> None:
+def test_micro_batches_add_up_to_the_batch() -> None:
     whole = logged([step([0, 1, 2])[2]])
     parts = [step(rows)[2] for rows in ([2], [0, 1])]
     nothing = {key: value * 0 for key, value in parts[0].items()}  # what fairseq makes of a rank's dummy batch

@@ -1,4 +1,4 @@
-"""The criterion's sums over values, and the distances in decibels that it logs in evaluation."""
+"""Criterion ``bridle_reconstruction``: sums over values, and logged distances in decibels."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_training_sums_over_valid_values(criterion):
     assert not any(name.startswith("distance") for name in log)
 
 
-def test_batches_of_evaluation_add_up_to_distances_in_decibels(criterion):
+def test_evaluation_logs_distances_in_decibels(criterion):
     criterion.eval()
     parts = [drawn(seed, clips, 3) for seed, clips in ((1, 2), (2, 5))]
     logs = [criterion(model_of(*part), sample(len(part[1])))[2] for part in parts]
@@ -61,7 +61,7 @@ def test_batches_of_evaluation_add_up_to_distances_in_decibels(criterion):
     assert values["loss"] == pytest.approx(torch.stack(losses).mean().item(), abs=1e-4)
 
 
-def test_ranks_without_a_batch_log_nothing():
+def test_ranks_without_data_log_nothing():
     with metrics.aggregate(new_root=True) as found:
         BridleReconstructionCriterion.reduce_metrics([])
     assert not found.get_smoothed_values()

@@ -1,4 +1,4 @@
-"""Sums over what ranks and micro-batches log."""
+"""Sums of logging outputs."""
 
 import torch
 
@@ -10,5 +10,5 @@ def test_numbers_and_tensors_are_summed_by_name():
     assert totals == {"loss": 2.0, "clips": 5, "late": 7} and totals["nobody"] == 0
 
 
-def test_large_sums_keep_their_digits():
+def test_large_sums_are_exact():
     assert totals_of([{"patches": torch.tensor(2**24 + 1)}] * 3)["patches"] == 3 * (2**24 + 1)

@@ -49,12 +49,12 @@ def test_settings_come_from_configurations_of_any_kind():
     assert type(settings.stages) is list and type(settings.patch_size) is list
 
 
-def test_impossible_settings_are_refused():
+def test_impossible_settings_are_errors():
     with pytest.raises(InputError, match="mask_ratio"):
         make(mask_ratio=1.0)
 
 
-def test_updates_lead_through_the_stages():
+def test_updates_advance_through_the_stages():
     model, seen = make(), []
     for update in range(7):
         model.set_num_updates(update)
@@ -72,7 +72,7 @@ def test_updates_after_the_end_belong_to_the_last_stage():
 
 
 @pytest.mark.parametrize(("update", "stage", "begins"), [(2, 0, False), (3, 1, True), (4, 1, False), (5, 2, True)])
-def test_a_resumed_run_begins_the_stages_that_are_still_before_it(update, stage, begins):
+def test_resumed_run_begins_the_remaining_stages(update, stage, begins):
     model = make()
     model.set_num_updates(update)  # what the trainer does before it loads the weights
     assert model.stage_index == (stage - 1 if begins else stage)
@@ -105,7 +105,7 @@ def started():
     return model
 
 
-def test_all_micro_batches_of_an_update_reach_the_codebooks(started):
+def test_all_micro_batches_of_an_update_count_for_codebooks(started):
     whole = trained_by(copy.deepcopy(started), [torch.cat([clips(1), clips(2)])])
     parts = trained_by(copy.deepcopy(started), [clips(1), clips(2)])
     last = trained_by(copy.deepcopy(started), [clips(2)])
@@ -114,13 +114,13 @@ def test_all_micro_batches_of_an_update_reach_the_codebooks(started):
     assert not torch.allclose(last["quantizer.codebooks.sizes"], whole["quantizer.codebooks.sizes"], atol=1e-2)
 
 
-def test_statistics_of_an_update_that_was_thrown_away_are_forgotten(started):
+def test_statistics_of_a_skipped_update_are_dropped(started):
     clean = trained_by(copy.deepcopy(started), [clips(1)])
     after = trained_by(copy.deepcopy(started), [clips(1)], forget=[clips(2), clips(3)])
     assert all(torch.equal(after[name], clean[name]) for name in clean)
 
 
-def test_validation_of_a_joint_stage_has_both_losses_after_any_update():
+def test_validation_of_a_joint_stage_has_both_losses():
     model = make([("joint", 8)])
     for update in range(5):
         model.train()
@@ -132,7 +132,7 @@ def test_validation_of_a_joint_stage_has_both_losses_after_any_update():
         assert out.encoder is not None and out.tokenizer is not None
 
 
-def test_a_stage_of_projected_targets_takes_the_codebooks_from_the_tokenizer():
+def test_stage_with_projected_targets_resets_the_codebooks():
     model = make(
         stages=[{"kind": "tokenizer", "updates": 1}, {"kind": "encoder", "updates": 1, "targets": "projection"}]
     )

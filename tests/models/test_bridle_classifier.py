@@ -1,4 +1,4 @@
-"""The model ``bridle_classifier`` begins with the encoder of its checkpoint, and later needs that file no more."""
+"""Model ``bridle_classifier``: it starts from a checkpoint, which it does not need afterwards."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_pools_the_features_of_the_pretrained_encoder(tmp_path) -> None:
         assert model(source, padding).shape == (2, 4)
 
 
-def test_weights_of_a_run_in_half_precision_are_taken_too(tmp_path) -> None:
+def test_half_precision_checkpoint_is_loaded(tmp_path) -> None:
     bridle = pretrained(tmp_path / "bridle.pt", dtype=torch.bfloat16)
     encoder = build(tmp_path / "bridle.pt").encoder.state_dict()
     for name, value in bridle.encoder.state_dict().items():
         assert encoder[name].dtype == torch.float32 and torch.equal(encoder[name], value.float())
 
 
-def test_with_settings_it_is_built_without_the_checkpoint(tmp_path) -> None:
+def test_saved_settings_replace_the_checkpoint(tmp_path) -> None:
     pretrained(tmp_path / "bridle.pt")
     model = build(tmp_path / "bridle.pt")
     os.remove(tmp_path / "bridle.pt")
@@ -70,7 +70,7 @@ def test_with_settings_it_is_built_without_the_checkpoint(tmp_path) -> None:
     assert torch.equal(again.eval()(source), model.eval()(source))
 
 
-def test_mistakes_are_told_in_a_sentence(tmp_path) -> None:
+def test_mistakes_are_errors_with_one_sentence(tmp_path) -> None:
     pretrained(tmp_path / "bridle.pt")
     pretrained(tmp_path / "other.pt", name="wav2vec2")
     (tmp_path / "junk.pt").write_bytes(b"junk" * 99)

@@ -1,4 +1,4 @@
-"""The model ``bridle_ctc`` begins with the encoder of its checkpoint, and later needs that file no more."""
+"""Model ``bridle_ctc``: it starts from a checkpoint, which it does not need afterwards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build(checkpoint, sample_rate: int = 8000, **model):
     return models.build_model(cfg, SimpleNamespace(cfg=SimpleNamespace(sample_rate=sample_rate), vocabulary=range(9)))
 
 
-def test_it_hears_with_the_pretrained_encoder(tmp_path) -> None:
+def test_uses_the_pretrained_encoder(tmp_path) -> None:
     bridle = pretrained(tmp_path / "bridle.pt")
     model = build(tmp_path / "bridle.pt", pooling="mean", upsample=1).eval()
     source = 0.1 * torch.randn(2, 5000)
@@ -51,7 +51,7 @@ def test_it_hears_with_the_pretrained_encoder(tmp_path) -> None:
     assert model.num_symbols == 9 and emissions.lengths.tolist() == [steps.shape[1]] * 2
 
 
-def test_with_settings_it_is_built_without_the_checkpoint(tmp_path) -> None:
+def test_saved_settings_replace_the_checkpoint(tmp_path) -> None:
     pretrained(tmp_path / "bridle.pt")
     model = build(tmp_path / "bridle.pt", fbank_mean=-4.0)
     os.remove(tmp_path / "bridle.pt")
@@ -62,7 +62,7 @@ def test_with_settings_it_is_built_without_the_checkpoint(tmp_path) -> None:
     assert torch.equal(again.eval()(source).logits, model.eval()(source).logits)
 
 
-def test_mistakes_are_told_in_a_sentence(tmp_path) -> None:
+def test_mistakes_are_errors_with_one_sentence(tmp_path) -> None:
     pretrained(tmp_path / "bridle.pt")
     pretrained(tmp_path / "image.pt", modality="image", patch_size=[8, 8])
     for name, options, sentence in (

@@ -1,4 +1,4 @@
-"""The model ``bridle_mel_decoder`` takes the tokenizer of its checkpoint, and later needs that file no more."""
+"""Model ``bridle_mel_decoder``: it takes the tokenizer of a checkpoint, which it does not need afterwards."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build(checkpoint, sample_rate: int = 8000, **model):
     return models.build_model(cfg, SimpleNamespace(cfg=SimpleNamespace(sample_rate=sample_rate)))
 
 
-def test_it_has_the_tokenizer_of_its_checkpoint_and_remembers_whose_it_is(tmp_path) -> None:
+def test_uses_the_tokenizer_of_its_checkpoint_and_saves_its_hash(tmp_path) -> None:
     bridle = pretrained(tmp_path / "bridle.pt")
     model = build(tmp_path / "bridle.pt").eval()
     assert torch.equal(model.tokenizer.tokenize(WAVES)[0], bridle.tokenize(WAVES)[0])
@@ -57,7 +57,7 @@ def test_it_has_the_tokenizer_of_its_checkpoint_and_remembers_whose_it_is(tmp_pa
     assert not hasattr(model.tokenizer, "encoder") and model.tokenizer.estimator is None
 
 
-def test_what_a_run_saves_loads_without_the_checkpoint(tmp_path) -> None:
+def test_saved_run_loads_without_the_checkpoint(tmp_path) -> None:
     pretrained(tmp_path / "bridle.pt")
     task = BridleReconstructionTask(BridleReconstructionConfig(data=str(tmp_path), sample_rate=8000))
     cfg = OmegaConf.create(

@@ -1,4 +1,4 @@
-"""The model ``bridle_tokenizer`` gives what the model ``bridle`` of its checkpoint gives, or says what is wrong."""
+"""Model ``bridle_tokenizer``: same codes as the model ``bridle`` of its checkpoint, and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["tokenizer", "encoder"])
-def test_codes_are_those_of_the_full_model(tmp_path, kind, precision) -> None:
+def test_codes_equal_those_of_the_full_model(tmp_path, kind, precision) -> None:
     path = save(tmp_path / "bridle.pt", kind, precision=precision)
     tokenizer = models.build_model(OmegaConf.create({"_name": "bridle_tokenizer", "checkpoint": path}), None)
     expected, padding, grid = full(path).tokenize(*batch())
@@ -64,7 +64,7 @@ def test_codes_are_those_of_the_full_model(tmp_path, kind, precision) -> None:
     assert len(expected.unique()) > 4
 
 
-def test_decoded_features_are_those_the_full_model_estimates(tmp_path) -> None:
+def test_decoded_features_equal_those_of_the_full_model(tmp_path) -> None:
     path = save(tmp_path / "bridle.pt")
     tokenizer, model = BridleTokenizerModel.from_checkpoint(path), full(path)
     codes, padding, grid = tokenizer.encode(*batch())
@@ -87,7 +87,7 @@ def test_encoder_and_decoder_are_left_out(tmp_path) -> None:
     assert not parts & {"encoder", "decoder"}
 
 
-def test_use_changes_no_state_and_training_is_refused(tmp_path) -> None:
+def test_use_changes_no_state_and_training_is_an_error(tmp_path) -> None:
     tokenizer = BridleTokenizerModel.from_checkpoint(save(tmp_path / "bridle.pt"))
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
     codes, padding, grid = tokenizer.encode(*batch())
@@ -98,7 +98,7 @@ def test_use_changes_no_state_and_training_is_refused(tmp_path) -> None:
     assert not tokenizer.training and not any(p.requires_grad for p in tokenizer.parameters())
 
 
-def test_a_run_that_would_train_it_ends_before_it_begins(capsys) -> None:
+def test_training_run_ends_with_one_sentence(capsys) -> None:
     run = OmegaConf.create(
         {"task": {"_name": "bridle_pretraining", "data": ""}, "model": {"_name": "bridle_tokenizer"}}
     )
@@ -108,7 +108,7 @@ def test_a_run_that_would_train_it_ends_before_it_begins(capsys) -> None:
     assert "model bridle_tokenizer is taken from a checkpoint and not trained" in capsys.readouterr().err
 
 
-def test_nothing_is_decoded_before_anything_has_learned_to(tmp_path) -> None:
+def test_decoding_codes_of_the_cold_start_is_an_error(tmp_path) -> None:
     tokenizer = BridleTokenizerModel.from_checkpoint(save(tmp_path / "bridle.pt", "encoder"))
     codes, padding, grid = tokenizer.encode(*batch())
     with pytest.raises(InputError, match="codes are of the cold start; expected"):
@@ -125,7 +125,7 @@ def change(path: str, **what) -> None:
     torch.save(state, path)
 
 
-def test_mistakes_are_told_in_a_sentence(tmp_path) -> None:
+def test_mistakes_are_errors_with_one_sentence(tmp_path) -> None:
     path = save(tmp_path / "bridle.pt")
     cases = {None: "model.checkpoint is not set", str(tmp_path / "none.pt"): "none.pt: no such checkpoint"}
     (tmp_path / "junk.pt").write_bytes(bytes(range(256)) * 9)

@@ -22,7 +22,7 @@ def windows_of(grid, window, shift):
     return ((t + (window[0] - shift) % window[0]) // window[0] * 1000 + f // window[1]).flatten()
 
 
-def test_padded_keys_are_not_seen():
+def test_padded_keys_are_ignored():
     module, x = Attention(16, 4).double(), torch.randn(3, 7, 16, dtype=torch.float64)
     padding = torch.zeros(3, 7, dtype=torch.bool)
     padding[1, 5:] = True
@@ -55,7 +55,7 @@ def test_windows_equal_masked_attention_on_any_grid(grid, shift, padded):
     assert torch.isfinite(out).all()
 
 
-def test_band_layout_is_undone_exactly():
+def test_band_layout_roundtrip_is_exact():
     x = torch.randn(3, 7 * 6, 5)
     layout = BandLayout((7, 6), (4, 4))
     assert torch.equal(layout.from_bands(layout.to_bands(x)), x)

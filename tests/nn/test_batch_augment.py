@@ -1,4 +1,4 @@
-"""Mixup and SpecAugment: what they do to each clip, whatever its length, and what follows from the seed."""
+"""Mixup and SpecAugment: values, padding, short clips, random seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def batch(clips: int = 6, samples: int = 50) -> tuple[torch.Tensor, torch.Tensor
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
-def test_clips_and_labels_are_mixed_by_the_same_weights(share) -> None:
+def test_mixup_uses_the_same_weights_for_clips_and_labels(share) -> None:
     torch.manual_seed(0)
     source, padding, target = batch()
     mixed, mixed_padding, labels = mixup(source, padding, target, share, 10.0)
@@ -31,7 +31,7 @@ def test_clips_and_labels_are_mixed_by_the_same_weights(share) -> None:
     assert 0.2 < weights.min() and weights.max() < 0.8  # Beta(10, 10)
 
 
-def test_images_are_mixed_as_pixels_from_0_to_1() -> None:
+def test_mixup_of_images_uses_pixels_from_0_to_1() -> None:
     torch.manual_seed(0)
     source = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
     padding = torch.zeros(4, 5, 6, dtype=torch.bool)
@@ -42,7 +42,7 @@ def test_images_are_mixed_as_pixels_from_0_to_1() -> None:
     assert torch.equal(mixed_padding, torch.stack([padding[row > 0].all(0) for row in labels]))
 
 
-def test_the_share_says_how_many_clips_are_mixed() -> None:
+def test_share_is_the_fraction_of_mixed_clips() -> None:
     torch.manual_seed(0)
     source, target = torch.randn(2000, 3), torch.eye(2000)
     mixed, none, labels = mixup(source, None, target, 0.3, 1.0)
@@ -53,12 +53,12 @@ def test_the_share_says_how_many_clips_are_mixed() -> None:
     assert torch.equal(mixup(source, None, target, 0.0, 1.0)[0], source)
 
 
-def test_a_clip_alone_stays_as_it_is() -> None:
+def test_mixup_of_a_single_clip_changes_nothing() -> None:
     source, padding, target = batch(1)
     assert mixup(source, padding, target, 1.0, 10.0)[0] is source
 
 
-def test_the_seed_decides() -> None:
+def test_mixup_is_reproducible() -> None:
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -72,7 +72,7 @@ def hidden(fbank: torch.Tensor, padding: torch.Tensor | None, frames: int, bins:
     return found == 0
 
 
-def test_one_stretch_of_time_and_one_of_frequency_in_each_clip() -> None:
+def test_spec_augment_masks_one_span_per_axis() -> None:
     torch.manual_seed(0)
     zero = hidden(torch.ones(400, 60, 40), None, 12, 8)
     times, bins = zero.all(2), zero.all(1)
@@ -85,7 +85,7 @@ def test_one_stretch_of_time_and_one_of_frequency_in_each_clip() -> None:
         assert stretch.any(0).all()  # anywhere
 
 
-def test_a_short_clip_keeps_half_of_itself_and_its_padding_is_not_counted() -> None:
+def test_spec_augment_keeps_half_of_a_short_clip() -> None:
     torch.manual_seed(0)
     padding = torch.arange(60) >= torch.tensor([10] * 200)[:, None]
     zero = hidden(torch.ones(200, 60, 4), padding, 192, 48)
@@ -94,7 +94,7 @@ def test_a_short_clip_keeps_half_of_itself_and_its_padding_is_not_counted() -> N
 
 
 @pytest.mark.parametrize(("frames", "bins"), [(0, 5), (5, 0), (0, 0)])
-def test_0_hides_nothing_of_an_axis(frames, bins) -> None:
+def test_spec_augment_of_0_masks_nothing(frames, bins) -> None:
     torch.manual_seed(0)
     zero = hidden(torch.ones(50, 30, 20), None, frames, bins)
     assert zero.all(2).any() == (frames > 0) and zero.all(1).any() == (bins > 0)

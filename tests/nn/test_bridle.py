@@ -1,4 +1,4 @@
-"""The method as a whole: stages, frozen parts, targets, padding, settings that cannot work."""
+"""The whole model: stages, frozen parts, targets, padding, impossible settings."""
 
 import copy
 
@@ -58,7 +58,7 @@ def step(model, stage, batch, number=0, optimizer=None):
 
 @pytest.mark.parametrize("stage", [ENCODER, TOKENIZER, JOINT], ids=lambda s: s.kind)
 @pytest.mark.parametrize("lengths", [(16000,), (4000, 9000, 2600), (300,), (40000, 400)])
-def test_every_stage_takes_any_length(stage, lengths):
+def test_every_stage_accepts_any_length(stage, lengths):
     model = make()
     model.begin_stage(stage)
     for number in range(2):
@@ -70,7 +70,7 @@ def test_every_stage_takes_any_length(stage, lengths):
 
 
 @pytest.mark.parametrize(("stage", "frozen"), [(ENCODER, "tokenizer estimator"), (TOKENIZER, "encoder decoder")])
-def test_parts_of_the_other_stage_stay_without_gradient(stage, frozen):
+def test_frozen_parts_get_no_gradient(stage, frozen):
     model = make()
     model.begin_stage(stage)
     step(model, stage, clips(9000, 5000))
@@ -78,7 +78,7 @@ def test_parts_of_the_other_stage_stay_without_gradient(stage, frozen):
         assert all(p.grad is None for p in getattr(model, name).parameters())
 
 
-def test_codebooks_stand_still_in_an_encoder_stage_and_move_in_a_tokenizer_stage():
+def test_codebooks_change_in_tokenizer_stages_only():
     model = make()
     model.begin_stage(ENCODER)
     step(model, ENCODER, clips(16000, 16000))
@@ -93,7 +93,7 @@ def test_codebooks_stand_still_in_an_encoder_stage_and_move_in_a_tokenizer_stage
     assert not torch.equal(model.quantizer.codebooks.codes, started)
 
 
-def test_joint_updates_codebooks_only_with_the_tokenizers_part():
+def test_joint_stage_updates_codebooks_only_with_the_tokenizer_loss():
     model = make()
     model.begin_stage(JOINT)
     step(model, JOINT, clips(16000, 16000), 1)
@@ -107,7 +107,7 @@ def test_joint_updates_codebooks_only_with_the_tokenizers_part():
     torch.testing.assert_close(out.loss, expected)
 
 
-def test_joint_standardises_latents_from_its_first_update_on():
+def test_joint_stage_standardizes_latents_from_the_first_update():
     model = make()
     model.begin_stage(JOINT)
     step(model, JOINT, clips(16000, 16000), 0)  # an update without the tokenizer's part
@@ -117,7 +117,7 @@ def test_joint_standardises_latents_from_its_first_update_on():
     assert 0.5 < latents.std() < 2
 
 
-def test_a_dummy_batch_leaves_no_trace():
+def test_dummy_batch_changes_no_state():
     model = make()
     model.begin_stage(TOKENIZER)
     step(model, TOKENIZER, clips(16000, 16000))
@@ -128,7 +128,7 @@ def test_a_dummy_batch_leaves_no_trace():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_validation_changes_nothing_and_repeats_itself():
+def test_validation_changes_no_state_and_is_reproducible():
     model = make()
     model.begin_stage(ENCODER)
     step(model, ENCODER, clips(16000, 16000))
@@ -140,7 +140,7 @@ def test_validation_changes_nothing_and_repeats_itself():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_tokenizer_takes_over_the_targets_once_it_has_been_trained():
+def test_targets_come_from_the_tokenizer_once_trained():
     model = make()
     batch = clips(16000, 9000)
     model.begin_stage(ENCODER)
@@ -160,7 +160,7 @@ def test_tokenizer_takes_over_the_targets_once_it_has_been_trained():
     assert not torch.equal(model.tokenize(*batch)[0], cold)
 
 
-def test_tokenizer_starts_from_the_encoder():
+def test_tokenizer_is_initialized_from_the_encoder():
     model = make()
     with torch.no_grad():
         model.encoder.patch_embed.weight.normal_()
@@ -178,7 +178,7 @@ def test_tokenizer_starts_from_the_encoder():
 
 
 @pytest.mark.parametrize("from_tokenizer", [False, True])
-def test_a_clip_alone_equals_the_clip_padded_in_a_batch(from_tokenizer):
+def test_single_clip_equals_the_clip_padded_in_a_batch(from_tokenizer):
     model = make()
     stage = TOKENIZER if from_tokenizer else ENCODER
     model.begin_stage(stage)
@@ -197,7 +197,7 @@ def test_a_clip_alone_equals_the_clip_padded_in_a_batch(from_tokenizer):
         torch.testing.assert_close(features["class_token"][i], single["class_token"][0], atol=1e-5, rtol=1e-5)
 
 
-def test_the_loss_ignores_codes_of_visible_and_padded_patches():
+def test_loss_ignores_codes_of_visible_and_padded_patches():
     model = make()
     model.begin_stage(ENCODER)
     batch = clips(16000, 6000)
@@ -222,7 +222,7 @@ def changed(codes, clip, patch):
     return codes
 
 
-def test_the_loss_ignores_what_padding_holds():
+def test_loss_ignores_values_at_padding():
     model = make()
     model.begin_stage(ENCODER)
     source, padding = clips(16000, 6000)
@@ -233,7 +233,7 @@ def test_the_loss_ignores_what_padding_holds():
         torch.testing.assert_close(model(source, padding, stage).loss, model(noise, padding, stage).loss)
 
 
-def test_cached_codes_give_the_loss_of_live_codes():
+def test_cached_codes_give_the_same_loss():
     model = make()
     model.begin_stage(ENCODER)
     batch = clips(16000, 6000)
@@ -244,7 +244,7 @@ def test_cached_codes_give_the_loss_of_live_codes():
     assert not torch.equal(model(*batch, ENCODER, codes=(codes + 1) % 8).loss, model(*batch, ENCODER).loss)
 
 
-def test_soft_codes_are_targets_too():
+def test_soft_codes_as_targets():
     model = make(codes_per_level=3)
     model.begin_stage(JOINT)
     for number in range(2):
@@ -265,7 +265,7 @@ def test_training_lowers_the_loss_of_each_stage(metric, num_codebooks):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_spares_codebooks_and_front_end(dtype):
+def test_codebooks_and_front_end_stay_float32_in_half_precision(dtype):
     model = make()
     model.begin_stage(TOKENIZER)
     batch = clips(16000, 9000)
@@ -281,7 +281,7 @@ def test_half_precision_spares_codebooks_and_front_end(dtype):
         assert torch.isfinite(model(*batch, stage).loss)
 
 
-def test_bfloat16_autocast_follows_float32():
+def test_bfloat16_autocast_is_close_to_float32():
     batch = clips(16000, 9000)
     losses = []
     for precision in ("float32", "bfloat16"):
@@ -311,13 +311,13 @@ def test_bfloat16_autocast_follows_float32():
         ({"modality": "smell"}, "modality is 'smell'"),
     ],
 )
-def test_settings_that_cannot_work_are_named(change, words):
+def test_impossible_settings_are_errors(change, words):
     with pytest.raises(InputError, match=words):
         make(**change)
 
 
 @pytest.mark.parametrize("masking", ["random", "tube", "block", "lines"])
-def test_the_configured_masking_chooses_what_is_predicted(masking):
+def test_configured_masking_is_used(masking):
     model, batch = make(masking=masking), clips(16000, 9000)
     patches = model.front_end(*batch)
     torch.manual_seed(3)
@@ -329,14 +329,14 @@ def test_the_configured_masking_chooses_what_is_predicted(masking):
     assert torch.equal(seen[0], mask.masked) and out.num_patches == mask.masked.sum() and out.loss.isfinite()
 
 
-def test_an_unknown_masking_is_told():
+def test_unknown_masking_is_an_error():
     with pytest.raises(InputError, match="model.masking is 'tubes'; expected one of random, tube, block, lines"):
         make(masking="tubes")
 
 
 @pytest.mark.parametrize("decoder", ["attention", "convolution"])
 @pytest.mark.parametrize("share", [1.0, 0.4])
-def test_light_decoders_learn_in_every_stage(decoder, share):
+def test_every_decoder_learns_in_every_stage(decoder, share):
     model = make(decoder_kind=decoder, decoder_window=[], predict_share=share)
     for stage in (ENCODER, JOINT):
         model.begin_stage(stage)
@@ -345,7 +345,7 @@ def test_light_decoders_learn_in_every_stage(decoder, share):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.decoder.parameters())
 
 
-def test_a_share_of_the_masked_patches_is_predicted():
+def test_predict_share_reduces_the_number_of_targets():
     batch = clips(16000, 9000, 5000)
     counts = []
     for share in (1.0, 0.25):
@@ -356,7 +356,7 @@ def test_a_share_of_the_masked_patches_is_predicted():
 
 
 @pytest.mark.parametrize("options", [{}, {"predict_share": 0.3}, {"num_masks": 2}, {"codes_per_level": 3}], ids=str)
-def test_codes_looked_up_at_the_targets_alone_are_those_of_all_patches(options):
+def test_codes_looked_up_at_targets_equal_those_of_all_patches(options):
     model, batch = make(**options), clips(16000, 9000)
     model.begin_stage(ENCODER)
     step(model, ENCODER, batch)
@@ -376,7 +376,7 @@ def test_codes_looked_up_at_the_targets_alone_are_those_of_all_patches(options):
     assert seen[0].shape[0] < 0.75 * latents.shape[0] * latents.shape[1] * model.settings.num_masks
 
 
-def test_codebooks_go_on_from_stage_to_stage_as_long_as_their_vectors_are_of_one_kind():
+def test_codebooks_are_kept_between_stages_with_the_same_kind_of_vectors():
     model, batch = make(), clips(16000, 9000)
     cold, live = (Stage("encoder", 10, targets=targets) for targets in ("projection", "tokenizer"))
     for stage, kept in ((cold, True), (cold, True), (live, False), (live, True), (cold, False)):
@@ -386,7 +386,7 @@ def test_codebooks_go_on_from_stage_to_stage_as_long_as_their_vectors_are_of_one
         step(model, stage, batch)
 
 
-def test_codebooks_start_from_all_patches_whatever_share_is_predicted():
+def test_codebooks_are_initialized_from_all_patches():
     books = []
     for share in (1.0, 0.2):
         model = make(predict_share=share)
@@ -396,7 +396,7 @@ def test_codebooks_start_from_all_patches_whatever_share_is_predicted():
     assert torch.equal(*books)
 
 
-def test_several_masks_of_a_clip_are_several_clips_with_the_same_codes():
+def test_several_masks_equal_repeated_clips():
     batch = clips(16000, 9000)
     model, seen = make(num_masks=3), []
     model.begin_stage(ENCODER)
@@ -428,6 +428,6 @@ def test_several_masks_of_a_clip_are_several_clips_with_the_same_codes():
         ({"decoder_kind": "convolution", "decoder_window": [], "decoder_heads": 3}, "expected a divisor"),
     ],
 )
-def test_settings_of_less_arithmetic_that_cannot_work(changes, words):
+def test_impossible_decoder_settings_are_errors(changes, words):
     with pytest.raises(InputError, match=words):
         make(**changes)

@@ -1,4 +1,4 @@
-"""The classifier: pooling without padding, whatever the length, and an encoder that is frozen or not."""
+"""Classifier: pooling of padded batches, any length, frozen encoder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def padded(waves: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return source, torch.arange(source.shape[1]) >= torch.tensor([len(wave) for wave in waves])[:, None]
 
 
-def test_pooling_is_the_mean_of_what_it_says() -> None:
+def test_pooling_values() -> None:
     x, grid = torch.randn(2, 6, 4), (3, 2)
     out = EncoderOutput(x, torch.randn(2, 4), [])
     padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
@@ -46,14 +46,14 @@ def test_pooling_is_the_mean_of_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_clip_gets_the_same_logits_alone_and_in_a_padded_batch(pooling) -> None:
+def test_logits_do_not_depend_on_the_padded_batch(pooling) -> None:
     model = classifier(pooling).eval()
     logits = model(*padded(clips()))
     assert logits.shape == (3, 5) and logits.dtype == torch.float32
     torch.testing.assert_close(logits, torch.cat([model(wave[None]) for wave in clips()]), atol=1e-5, rtol=1e-4)
 
 
-def test_rows_kept_apart_need_a_wider_head() -> None:
+def test_frequency_pooling_widens_the_head() -> None:
     assert classifier("mean").head.in_features == 16
     assert classifier("frequency").head.in_features == 3 * 16  # 40 mel bins in patches of 16
 
@@ -64,7 +64,7 @@ def gradients(model: Classifier) -> set[str]:
     return {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_the_encoder_learns_unless_it_is_frozen() -> None:
+def test_encoder_learns_unless_frozen() -> None:
     assert gradients(classifier()) == {"encoder", "norm", "head"}
     frozen = classifier(freeze_encoder=True)
     assert gradients(frozen) == {"norm", "head"}
@@ -73,7 +73,7 @@ def test_the_encoder_learns_unless_it_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_cast_to_half_precision_gives_float32_logits(dtype) -> None:
+def test_half_precision_model_gives_float32_logits(dtype) -> None:
     model = classifier().eval()
     expected = model(*padded(clips()))
     logits = model.to(dtype)(*padded(clips()))
@@ -81,14 +81,14 @@ def test_a_model_cast_to_half_precision_gives_float32_logits(dtype) -> None:
     torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.1)
 
 
-def test_unknown_pooling_is_named() -> None:
+def test_unknown_pooling_is_an_error() -> None:
     with pytest.raises(InputError, match="model.pooling is 'max'; expected one of mean, frequency, class_token"):
         classifier("max")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("samples", [300, 16000, 5 * 16000])
-def test_clips_of_any_length_and_any_grid(pooling, samples) -> None:
+def test_any_length_and_any_grid(pooling, samples) -> None:
     """Far longer and far shorter than in pretraining; positions are computed for the grid at hand."""
     options = ClassifierRegularization(mask_time=0.2, mask_frequency=0.0 if pooling == "frequency" else 0.2)
     for patch_size, bins in (([8, 16], 40), ([16, 16], 128), ([3, 50], 64)):
@@ -103,7 +103,7 @@ def test_clips_of_any_length_and_any_grid(pooling, samples) -> None:
         assert torch.isfinite(model.train()(source, padding)).all()
 
 
-def test_masked_patches_do_not_matter_while_training() -> None:
+def test_masked_patches_do_not_change_training_logits() -> None:
     """With as good as all time steps hidden, what is left is one column: the pooled vector is that of a short clip."""
     torch.manual_seed(0)
     model = classifier(regularization=ClassifierRegularization(mask_time=0.99)).train()

@@ -1,4 +1,4 @@
-"""The tokenizer by itself, and the order in which the full model is built: old checkpoints and seeds depend on it."""
+"""CodeTokenizer, and the order in which Bridle builds its modules, on which old checkpoints and seeds depend."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CTC: the loss beside the sum over all paths, lengths of padded batches, and what the likeliest path spells."""
+"""CTC: loss against the sum over all paths, padded batches, greedy decoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def spelled(path) -> list[int]:
     return [symbol for symbol, _ in itertools.groupby(path) if symbol != BLANK]
 
 
-def test_the_loss_is_that_of_all_paths_that_spell_the_target() -> None:
+def test_ctc_loss_equals_the_sum_over_all_paths() -> None:
     """Enumerated in float64; the frames behind a clip's end and the symbols behind a target's end do not count."""
     torch.manual_seed(0)
     logits, lengths = torch.randn(2, 5, 3), torch.tensor([5, 3])
@@ -42,7 +42,7 @@ def test_the_loss_is_that_of_all_paths_that_spell_the_target() -> None:
 
 
 @pytest.mark.parametrize("target", [[1, 2, 3], [1, 1, 2], [2, 2, 2], [1]])
-def test_frames_that_a_target_needs(target) -> None:
+def test_needed_frames_of_a_target(target) -> None:
     """With as many there is a path, with one less there is none."""
     needed = needed_frames(torch.tensor(target))
     for frames, possible in ((needed, True), (needed - 1, False)):
@@ -51,14 +51,14 @@ def test_frames_that_a_target_needs(target) -> None:
         assert torch.isfinite(loss) == possible
 
 
-def test_the_likeliest_path_of_each_clip_without_its_padding() -> None:
+def test_greedy_decoding_ignores_padding() -> None:
     paths = [[1, 1, 0, 1, 2, 2, 0], [0, 3, 3, 0, 9, 9, 9]]
     logits = torch.nn.functional.one_hot(torch.tensor(paths), 10).float()
     assert greedy(Emissions(logits, torch.tensor([7, 4]))) == [[1, 1, 2], [3]]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "frequency"])
-def test_a_clip_has_the_same_loss_alone_and_in_a_padded_batch(pooling) -> None:
+def test_loss_does_not_depend_on_the_padded_batch(pooling) -> None:
     torch.manual_seed(1)
     waves = [0.1 * torch.randn(length) for length in (2000, 16000, 9000)]
     targets = [torch.tensor(t) for t in ([1], [2, 2, 3, 4], [5, 6])]
@@ -78,7 +78,7 @@ def test_a_clip_has_the_same_loss_alone_and_in_a_padded_batch(pooling) -> None:
     torch.testing.assert_close(loss, torch.stack(alone).sum(), rtol=1e-5, atol=1e-4)
 
 
-def test_frames_of_a_time_step_and_rows_of_patches() -> None:
+def test_shape_of_emissions() -> None:
     model = transcriber(upsample=4)
     assert model.frame_ms == 20.0 and model.frame_head.out_features == 4 * 7
     assert model.frame_head.in_features == 3 * 16 and transcriber(pooling="mean").frame_head.in_features == 16
@@ -90,7 +90,7 @@ def test_frames_of_a_time_step_and_rows_of_patches() -> None:
     assert torch.equal(frames[:4].flatten(), torch.arange(28.0)) and torch.equal(frames[:4], frames[4:8])
 
 
-def test_the_encoder_learns_unless_it_is_frozen() -> None:
+def test_encoder_learns_unless_frozen() -> None:
     def learns(**options) -> set[str]:
         model = transcriber(**options).train()
         model(torch.randn(2, 8000)).logits.square().sum().backward()
@@ -102,7 +102,7 @@ def test_the_encoder_learns_unless_it_is_frozen() -> None:
     assert learns(regularization=regularization) == learns()
 
 
-def test_mistakes_are_told_in_a_sentence() -> None:
+def test_mistakes_are_errors_with_one_sentence() -> None:
     image = BridleSettings(encoder_width=16, encoder_heads=2, modality="image", patch_size=[8, 8])
     for settings, options, sentence in (
         (image, {}, "the pretrained model is of modality image; expected one of sound"),

@@ -1,4 +1,4 @@
-"""The decoder."""
+"""Decoders: windows, global attention, convolutions."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_logits_at_masked_patches_only(kind, grid):
 
 
 @every_decoder
-def test_a_clip_alone_equals_the_clip_padded(kind):
+def test_single_clip_equals_the_clip_padded(kind):
     decoder, grid, valid = make(kind), (7, 4), 5 * 4
     x = torch.randn(2, 28, 24)
     masked = torch.zeros(2, 28, dtype=torch.bool)
@@ -52,7 +52,7 @@ def test_a_clip_alone_equals_the_clip_padded(kind):
     torch.testing.assert_close(together[: len(alone)], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_visible_features_land_at_their_places():
+def test_visible_features_are_scattered_to_their_positions():
     decoder = make("windows")
     mask = random_mask(1, 6, 0.5)
     x = torch.randn(1, 3, 24)
@@ -62,7 +62,7 @@ def test_visible_features_land_at_their_places():
 
 
 @pytest.mark.parametrize("kind", [kind for kind in DECODERS if kind != "global"])
-def test_a_share_of_the_targets_has_the_logits_that_all_have(kind):
+def test_logits_do_not_depend_on_the_share_of_targets(kind):
     decoder, grid = make(kind), (6, 4)
     mask = random_mask(2, grid, 0.5)
     x, every = torch.randn(2, mask.visible.shape[1], 24), choose_targets(mask)
@@ -72,7 +72,7 @@ def test_a_share_of_the_targets_has_the_logits_that_all_have(kind):
     torch.testing.assert_close(decoder(x, mask, some, grid), some.of(places))
 
 
-def test_global_attention_is_that_of_a_window_as_large_as_the_grid():
+def test_global_attention_equals_one_window_of_the_whole_grid():
     decoder, grid = make("global"), (6, 4)
     windows = WindowDecoder(**SIZES, num_heads=4, window=(6, 4)).eval()
     windows.load_state_dict(decoder.state_dict())
@@ -84,7 +84,7 @@ def test_global_attention_is_that_of_a_window_as_large_as_the_grid():
     torch.testing.assert_close(decoder(x, mask, targets, grid), expected)
 
 
-def test_globally_what_is_hidden_and_not_predicted_is_not_there():
+def test_global_decoder_leaves_out_patches_that_are_not_predicted():
     decoder, mask = make("global"), Mask(torch.tensor([[0, 3]]), None, torch.tensor([[False, True, True, False, True]]))
     x, position = torch.randn(1, 2, 24), sincos_position((5,), 32, like=torch.zeros(1))
     tokens = torch.stack([*decoder.embed(x[0]), decoder.mask_token[0, 0]]) + position[[0, 3, 2]]
@@ -95,7 +95,7 @@ def test_globally_what_is_hidden_and_not_predicted_is_not_there():
 
 
 @every_decoder
-def test_what_is_predicted_follows_from_the_visible_patches(kind):
+def test_logits_depend_on_the_visible_patches(kind):
     decoder, grid = make(kind), (6, 4)
     mask = random_mask(1, grid, 0.5)
     x = torch.randn(1, mask.visible.shape[1], 24)
@@ -107,14 +107,14 @@ def test_what_is_predicted_follows_from_the_visible_patches(kind):
 
 
 @pytest.mark.parametrize("grid", [(7,), (5, 4), (3, 4, 2)])
-def test_convolutions_take_grids_of_any_number_of_axes(grid):
+def test_convolutions_on_grids_with_any_number_of_axes(grid):
     decoder = ConvDecoder(**SIZES, groups=4, axes=len(grid))
     mask = random_mask(2, grid, 0.5)
     logits = decoder(torch.randn(2, mask.visible.shape[1], 24), mask, choose_targets(mask), grid)
     assert logits.shape == (int(mask.masked.sum()), 2, 5)
 
 
-def test_convolutions_reach_their_depth_far_and_no_further():
+def test_receptive_field_of_convolutions_equals_their_depth():
     decoder = ConvDecoder(**{**SIZES, "depth": 1}, groups=1, axes=1).eval()
     visible = torch.arange(4)[None]
     masked = torch.tensor([[False] * 4 + [True] * 4])

@@ -21,7 +21,7 @@ def test_shapes_on_any_grid(encoder):
         assert [layer.shape for layer in out.layers] == [(2, num_patches, 32)] * 2
 
 
-def test_visible_patches_alone_decide_the_output(encoder):
+def test_output_depends_on_visible_patches_only(encoder):
     patches = torch.randn(2, 10, 12)
     visible = torch.tensor([[1, 4, 9], [0, 2, 3]])
     out = encoder(patches, (5, 2), visible=visible).x
@@ -39,7 +39,7 @@ def test_visible_patches_keep_their_positions(encoder):
     torch.testing.assert_close(encoder(patches, (5, 2), visible=visible).x, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_a_clip_alone_equals_the_clip_padded(encoder):
+def test_single_clip_equals_the_clip_padded(encoder):
     short, long = torch.randn(1, 6, 12), torch.randn(1, 10, 12)
     batch = torch.cat([torch.cat([short, torch.full((1, 4, 12), 9.0)], 1), long])
     padding = torch.zeros(2, 10, dtype=torch.bool)
@@ -50,7 +50,7 @@ def test_a_clip_alone_equals_the_clip_padded(encoder):
     torch.testing.assert_close(together.x[1:], encoder(long, (5, 2)).x, atol=1e-5, rtol=1e-5)
 
 
-def test_of_layer_is_what_a_block_made_and_the_last_one_is_normalised(encoder):
+def test_of_layer_returns_a_blocks_output_and_normalizes_the_last(encoder):
     patches = torch.randn(2, 6, 12)
     out = encoder(patches, (3, 2), with_layers=True)
     first, last = out.of_layer(1), out.of_layer(2)

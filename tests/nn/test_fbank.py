@@ -83,7 +83,7 @@ def test_equals_the_formula_in_float64():
     torch.testing.assert_close(fbank[0].double(), torch.stack(expected), atol=2e-3, rtol=0)
 
 
-def test_padding_is_zero_and_what_stands_in_it_does_not_matter():
+def test_padding_is_zero_and_its_values_are_ignored():
     waveforms = [torch.randn(5000), torch.randn(300), torch.randn(16000)]
     log_mel = LogMel()
     fbank, mask = log_mel(*padded(waveforms))
@@ -92,7 +92,7 @@ def test_padding_is_zero_and_what_stands_in_it_does_not_matter():
     assert torch.equal(fbank, again)
 
 
-def test_a_clip_alone_has_the_same_frames_as_in_any_batch():
+def test_frames_do_not_depend_on_the_batch():
     log_mel = LogMel()
     many = 0.1 * torch.randn(7, 16000)
     long = 0.1 * torch.randn(2, 160 * 1500)
@@ -104,7 +104,7 @@ def test_a_clip_alone_has_the_same_frames_as_in_any_batch():
 
 
 @pytest.mark.parametrize("frames_at_once", [10, 2**16])
-def test_a_device_computes_what_the_cpu_does(monkeypatch, frames_at_once):
+def test_path_of_other_devices_equals_the_cpu_path(monkeypatch, frames_at_once):
     """Many clips at once, as on an accelerator; only the rounding of the mean differs."""
     monkeypatch.setattr("bridle_fairseq.nn.fbank.DEVICE_FRAMES_AT_ONCE", frames_at_once)
     log_mel = LogMel()
@@ -118,7 +118,7 @@ def test_a_device_computes_what_the_cpu_does(monkeypatch, frames_at_once):
     torch.testing.assert_close(fbank, log_mel(source)[0], atol=1e-3, rtol=0)
 
 
-def test_an_all_padding_row_gives_no_nan():
+def test_row_of_padding_gives_no_nan():
     source, mask = torch.zeros(2, 800), torch.zeros(2, 800, dtype=torch.bool)
     mask[1] = True
     fbank, frame_mask = LogMel()(source, mask)
@@ -126,7 +126,7 @@ def test_an_all_padding_row_gives_no_nan():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_stays_in_float32_in_a_model_of_half_precision(dtype):
+def test_stays_float32_in_a_half_precision_model(dtype):
     waveform = 0.1 * torch.randn(2, 8000)
     expected, _ = LogMel()(waveform)
     halved = torch.nn.Sequential(LogMel(), torch.nn.Linear(2, 2)).to(dtype)[0]

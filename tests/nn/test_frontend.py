@@ -1,4 +1,4 @@
-"""What goes in becomes normalised values on a grid, then patches, for every modality."""
+"""From inputs to normalized values and patches, for every modality."""
 
 import math
 
@@ -31,7 +31,7 @@ def source(modality, size=3):
 
 
 @pytest.mark.parametrize("modality", SETTINGS)
-def test_the_grid_is_known_before(modality):
+def test_grid_follows_from_the_input_size(modality):
     front_end = front_end_of(SETTINGS[modality])
     x = source(modality)
     patches = front_end(x)
@@ -49,7 +49,7 @@ def test_augmentation_changes_the_values(modality):
     torch.testing.assert_close(doubled.x, 2 * front_end(x).x)
 
 
-def test_pixels_are_normalised_by_colour():
+def test_pixels_are_normalized_per_channel():
     front_end = front_end_of(SETTINGS["image"])
     assert isinstance(front_end, PixelFrontEnd)
     pixels = torch.tensor([255, 51, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 8)
@@ -58,7 +58,7 @@ def test_pixels_are_normalised_by_colour():
     torch.testing.assert_close(front_end(pixels).x, patchify(values, [4, 8]))
 
 
-def test_whole_and_floating_point_pixels_are_the_same():
+def test_integer_and_floating_point_pixels_are_equivalent():
     front_end = front_end_of(SETTINGS["image"])
     pixels = source("image")
     for same in (pixels.float() / 255, (pixels.double() / 255)):
@@ -79,7 +79,7 @@ def test_padding_of_images_is_the_mean_colour_and_masked():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_model_in_half_precision_takes_pixels_as_exactly(dtype):
+def test_half_precision_model_keeps_pixels_exact(dtype):
     sizes = dict(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
     sizes |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=4, decoder_window=[])
     model = Bridle(BridleSettings(modality="image", patch_size=[4, 8], **sizes))
@@ -88,18 +88,18 @@ def test_a_model_in_half_precision_takes_pixels_as_exactly(dtype):
     assert not [name for name in model.state_dict() if name.startswith("front_end")]
 
 
-def test_sound_has_its_own_front_end():
+def test_audio_has_its_own_front_end():
     assert isinstance(front_end_of(SETTINGS["audio"]), AudioFrontEnd)
 
 
-def test_a_tubelet_is_a_patch_of_several_frames():
+def test_video_patches_span_several_frames():
     front_end, pixels = front_end_of(SETTINGS["video"]), source("video")[:, :, :2, :8]
     of_frames = [front_end_of(SETTINGS["image"])(pixels[:, :, step]).x.unflatten(2, (3, 32)) for step in range(2)]
     torch.testing.assert_close(front_end(pixels).x, torch.stack(of_frames, 3).flatten(2))
     assert front_end.layout == {"patch_frames": 2, "patch_height": 4, "patch_width": 8}
 
 
-def test_padding_of_clips_reaches_into_all_three_axes():
+def test_video_padding_on_all_three_axes():
     front_end, pixels = front_end_of(SETTINGS["video"]), source("video")
     mask = torch.ones(2, 3, 12, 17, dtype=torch.bool)
     mask[0, :2, :5, :9], mask[1] = False, False
@@ -119,7 +119,7 @@ def test_padding_of_clips_reaches_into_all_three_axes():
         ({"decoder_window": [4, 4]}, r"decoder_window is \[4, 4\] with modality video; expected an empty list"),
     ],
 )
-def test_settings_of_video_that_cannot_work(settings, sentence):
+def test_impossible_video_settings_are_errors(settings, sentence):
     settings = {"patch_size": [2, 16, 16], "decoder_window": [], **settings}
     with pytest.raises(InputError, match=sentence):
         check_settings(BridleSettings(modality="video", **settings))

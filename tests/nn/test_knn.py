@@ -1,4 +1,4 @@
-"""Nearest neighbours: the votes, by hand; and scores that neither scale nor offset change."""
+"""k-nearest-neighbour classification: votes, and invariance to scale and offset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_votes_are_weighted_by_similarity() -> None:
     assert knn.vote(found, targets, 1, 0.5).tolist() == [[0.0, 1.0]]
 
 
-def test_more_neighbours_than_rows_are_all_rows(monkeypatch) -> None:
+def test_more_neighbours_than_rows_returns_all_rows(monkeypatch) -> None:
     monkeypatch.setattr(knn, "QUERIES_AT_ONCE", 3)
     bank, queries = torch.randn(4, 5), torch.randn(10, 5)
     found = knn.nearest_neighbours(bank, queries, 9)

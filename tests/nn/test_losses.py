@@ -1,4 +1,4 @@
-"""Losses against the formulas written out."""
+"""Losses against their formulas."""
 
 import torch
 
@@ -25,7 +25,7 @@ def test_soft_codes_share_the_weight_and_only_the_nearest_counts_as_correct():
     assert out.correct.tolist() == code_loss(logits, codes[..., 0]).correct.tolist()
 
 
-def test_cosine_loss_leaves_padding_out():
+def test_cosine_loss_ignores_padding():
     a, b = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
     padding = torch.tensor([[False, False, True, True], [False] * 4])
     expected = sum(
@@ -36,7 +36,7 @@ def test_cosine_loss_leaves_padding_out():
     assert valid_count(a[..., 0], padding) == 6 and valid_count(a[..., 0], None) == 8
 
 
-def test_code_loss_leaves_padding_out():
+def test_code_loss_ignores_padding():
     logits, codes = torch.randn(6, 3, 5, requires_grad=True), torch.randint(0, 5, (6, 3))
     codes[:, 0] = logits[:, 0].argmax(-1)
     padding = torch.tensor([False, True, False, False, True, False])

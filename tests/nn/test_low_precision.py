@@ -1,4 +1,4 @@
-"""Training in lower precision follows training in float32, and a tokenizer gives the same codes."""
+"""Training and codes in low precision against float32."""
 
 import copy
 
@@ -62,7 +62,7 @@ def exact():
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_training_follows_float32(exact, how):
+def test_low_precision_training_is_close_to_float32(exact, how):
     expected, (model, losses) = exact[1], train(how)
     gain = expected[:, 0] - expected[:, -1]
     assert (gain > 0.1 * expected[:, 0]).all()
@@ -82,7 +82,7 @@ def share_changed(actual, expected):
     return float((actual != expected).any(-1).float().mean())
 
 
-def test_codes_stay_in_float32_on_a_cpu_unless_told(exact):
+def test_codes_are_float32_on_a_cpu_by_default(exact):
     expected = codes(exact[0])
     assert min(len(level.unique()) for level in expected.flatten(0, 1).T) > 32
     assert torch.equal(codes(exact[0], precision="bfloat16"), expected)

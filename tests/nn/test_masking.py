@@ -1,4 +1,4 @@
-"""Masks of every kind, and the whole lines hidden while fine-tuning."""
+"""All kinds of masks."""
 
 from functools import partial
 
@@ -11,13 +11,13 @@ from bridle_fairseq.nn.masking import MASKINGS, block_mask, choose_targets, grid
 @pytest.mark.parametrize(
     ("num_patches", "ratio", "hidden"), [(512, 0.8, 410), (10, 0.5, 5), (2, 0.01, 1), (2, 0.99, 1), (3, 0.5, 2)]
 )
-def test_share_of_hidden_patches(num_patches, ratio, hidden):
+def test_number_of_masked_patches(num_patches, ratio, hidden):
     mask = random_mask(3, num_patches, ratio)
     assert mask.masked.sum(1).tolist() == [hidden] * 3
     assert mask.visible.shape[1] == max(1, num_patches - hidden)
 
 
-def test_visible_and_masked_share_out_the_patches():
+def test_visible_and_masked_patches_partition_the_grid():
     mask = random_mask(4, 20, 0.7, generator=torch.Generator().manual_seed(3))
     assert mask.visible_padding is None
     for visible, masked in zip(mask.visible, mask.masked, strict=True):
@@ -40,13 +40,13 @@ def test_padding_is_neither_visible_nor_masked():
         assert visible.tolist() == sorted(set(visible.tolist()))
 
 
-def test_each_patch_is_hidden_equally_often():
+def test_every_patch_is_masked_equally_often():
     mask = random_mask(4000, 8, 0.5, generator=torch.Generator().manual_seed(0))
     share = mask.masked.float().mean(0)
     assert (share - 0.5).abs().max() < 0.04
 
 
-def test_whole_columns_and_rows_are_left_of_a_grid():
+def test_grid_mask_leaves_whole_time_steps_and_rows():
     torch.manual_seed(0)
     mask = grid_mask(50, (10, 5), 0.3, 0.4)
     assert mask.grid == (7, 3) and mask.visible.shape == (50, 21) and mask.visible_padding is None
@@ -58,7 +58,7 @@ def test_whole_columns_and_rows_are_left_of_a_grid():
     assert steps.float().mean(0).std() < 0.1 and not (steps == steps[0]).all()
 
 
-def test_a_grid_mask_keeps_its_share_of_each_clips_own_steps():
+def test_grid_mask_ratio_applies_to_each_clips_valid_steps():
     torch.manual_seed(0)
     steps = torch.tensor([10, 5, 1])
     padding = (torch.arange(10) >= steps[:, None]).repeat_interleave(4, dim=1)
@@ -70,7 +70,7 @@ def test_a_grid_mask_keeps_its_share_of_each_clips_own_steps():
         assert len(places.unique()) == len(places) and not padding[row][places].any()
 
 
-def test_a_ratio_of_0_hides_nothing_of_an_axis():
+def test_grid_mask_with_ratio_0_masks_nothing():
     assert grid_mask(2, (6, 4), 0.0, 0.5).grid == (6, 2) and grid_mask(2, (6, 4), 0.5, 0.0).grid == (3, 4)
     padding = torch.zeros(2, 24, dtype=torch.bool)
     padding[1, 12:] = True
@@ -108,7 +108,7 @@ def check_split(mask, padding):
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("ratio", [0.03, 0.5, 0.8, 0.9, 0.99])
 @pytest.mark.parametrize("name", ["random", "block", "lines"])
-def test_the_number_of_hidden_patches_is_exact_on_any_grid(name, ratio, grid):
+def test_number_of_masked_patches_is_exact_on_any_grid(name, ratio, grid):
     num_patches = torch.Size(grid).numel()
     mask = MASKINGS[name](3, grid, ratio)
     assert mask.visible_padding is None and mask.masked.sum(1).tolist() == [share(num_patches, ratio)] * 3
@@ -165,7 +165,7 @@ def pieces(hidden):
 
 @pytest.mark.parametrize(("grid", "volume"), [((16, 16), 16), ((32, 8), 16), ((8, 10, 10), 64)])
 @pytest.mark.parametrize("padded", [False, True])
-def test_blocks_are_few_contiguous_pieces(grid, volume, padded):
+def test_block_mask_has_few_contiguous_blocks(grid, volume, padded):
     padding = valid_sizes(grid) if padded else torch.zeros(3, torch.Size(grid).numel(), dtype=torch.bool)
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
@@ -180,7 +180,7 @@ def test_blocks_are_few_contiguous_pieces(grid, volume, padded):
 
 
 @pytest.mark.parametrize("grid", [(20, 10), (6, 5, 7), (1, 8, 8)])
-def test_lines_are_hidden_whole_but_for_the_last(grid):
+def test_line_mask_masks_whole_lines_except_the_last(grid):
     mask = line_mask(40, grid, 0.6, generator=torch.Generator().manual_seed(0))
     grid = [size for size in grid if size > 1]
     shares = torch.zeros(len(grid))
@@ -197,7 +197,7 @@ def test_lines_are_hidden_whole_but_for_the_last(grid):
 
 
 @pytest.mark.parametrize("name", list(MASKINGS))
-def test_masks_follow_their_generator(name):
+def test_masks_are_reproducible_with_a_generator(name):
     make = partial(MASKINGS[name], 4, (8, 6, 6), 0.7, padding_mask=None)
     first, again, other = (make(generator=torch.Generator().manual_seed(seed)).masked for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -210,7 +210,7 @@ def test_masks_follow_their_generator(name):
 @pytest.mark.parametrize(
     ("name", "uneven"), [("random", 0.07), ("tube", 0.07), ("lines", 0.07), ("block", 0.45)], ids=list(MASKINGS)
 )
-def test_no_place_is_spared_or_always_hidden(name, uneven):
+def test_no_position_is_always_visible_or_always_masked(name, uneven):
     mask = MASKINGS[name](1000, (4, 10, 10), 0.5, generator=torch.Generator().manual_seed(0))
     often = mask.masked.float().mean(0)
     assert (often - 0.5).abs().max() < uneven  # blocks reach the corners of a grid from one side only
@@ -218,7 +218,7 @@ def test_no_place_is_spared_or_always_hidden(name, uneven):
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
-def test_targets_are_masked_patches_in_exact_number(share, padded):
+def test_targets_are_masked_patches_of_exact_number(share, padded):
     padding = torch.zeros(4, 40, dtype=torch.bool)
     if padded:
         padding[0, 30:], padding[1, 7:], padding[2, 1:] = True, True, True
@@ -236,14 +236,14 @@ def test_targets_are_masked_patches_in_exact_number(share, padded):
         assert int((taken if targets.padding is None else taken[~targets.flat_padding]).sum()) == mask.masked.sum()
 
 
-def test_targets_take_what_stands_at_their_places_clip_after_clip():
+def test_targets_of_gathers_values_clip_after_clip():
     mask = random_mask(2, 12, 0.5, padding_mask=torch.arange(12)[None] >= torch.tensor([12, 8])[:, None])
     values = torch.arange(2 * 12 * 3 * 2).view(2, 12, 3, 2)
     targets = choose_targets(mask)
     assert torch.equal(targets.of(values)[~targets.flat_padding], values[mask.masked])
 
 
-def test_every_masked_patch_is_a_target_equally_often_and_a_generator_repeats_it():
+def test_targets_are_uniform_and_reproducible():
     mask = random_mask(1, 10, 0.6)
     many = type(mask)(mask.visible.repeat(4000, 1), None, mask.masked.repeat(4000, 1))
     targets = choose_targets(many, 0.5, torch.Generator().manual_seed(0))

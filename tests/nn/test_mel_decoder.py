@@ -1,4 +1,4 @@
-"""From codes to log-mel: what is decoded, what counts as an error, and that the tokenizer stays as it is."""
+"""From codes to log-mel: levels, padding, frozen tokenizer, impossible inputs."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def decoder():
     return model
 
 
-def test_estimates_are_of_the_sum_of_the_first_levels(decoder):
+def test_estimates_use_the_sum_of_the_first_levels(decoder):
     out = decoder.eval()(WAVES)
     codes, _, grid = decoder.tokenizer.tokenize(WAVES)
     books = decoder.tokenizer.quantizer.codebooks.codes
@@ -42,7 +42,7 @@ def test_estimates_are_of_the_sum_of_the_first_levels(decoder):
     assert len(out.estimates) == 4 and (out.estimates[2] - out.estimates[3]).abs().max() > 1e-4
 
 
-def test_training_keeps_a_random_number_of_levels_of_each_clip(decoder):
+def test_training_keeps_a_random_number_of_levels_per_clip(decoder):
     everything = decoder.eval()(WAVES).estimates
     decoder.train()
     found = set()
@@ -55,7 +55,7 @@ def test_training_keeps_a_random_number_of_levels_of_each_clip(decoder):
     assert len(found) == 12
 
 
-def test_the_tokenizer_learns_nothing_and_counts_nothing(decoder):
+def test_tokenizer_is_frozen(decoder):
     before = {name: value.clone() for name, value in decoder.tokenizer.state_dict().items()}
     assert not any(module.training for module in decoder.train().tokenizer.modules())
     out = decoder(WAVES, PADDING)
@@ -66,7 +66,7 @@ def test_the_tokenizer_learns_nothing_and_counts_nothing(decoder):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_the_error_is_of_frames_that_the_clips_have(decoder):
+def test_error_ignores_padding(decoder):
     out = decoder.eval()(WAVES, PADDING)
     expected = [0.0] * 4
     for clip, length in enumerate([6000, 4100, 2000]):
@@ -83,7 +83,7 @@ def test_the_error_is_of_frames_that_the_clips_have(decoder):
     assert pytest.approx(10.0) == DECIBELS * torch.tensor(10.0).log().item()
 
 
-def test_codes_of_fewer_levels_can_be_heard(decoder):
+def test_codes_of_fewer_levels_are_decoded(decoder):
     decoder.eval()
     codes = decoder.tokenizer.tokenize(WAVES)[0]
     torch.testing.assert_close(decoder.log_mel(codes[..., :1]), decoder.log_mel(codes, 1))
@@ -98,12 +98,12 @@ def test_codes_of_fewer_levels_can_be_heard(decoder):
         ((1, 0, 3), None, "0 patches"),
     ],
 )
-def test_codes_that_cannot_be_heard(decoder, shape, levels, sentence):
+def test_impossible_codes_are_errors(decoder, shape, levels, sentence):
     with pytest.raises(InputError, match=sentence):
         decoder.log_mel(torch.zeros(shape, dtype=torch.long), levels)
 
 
-def test_what_cannot_be_built():
+def test_impossible_settings_are_errors():
     with pytest.raises(InputError, match="a tokenizer of image; expected one of sound"):
         MelDecoder(BridleSettings(modality="image"))
     with pytest.raises(InputError, match="heads that divide the width"):

@@ -23,7 +23,7 @@ def test_channels_and_three_axes():
     assert torch.equal(patches[0, 3], x[0, :, 2:4, 0:4, 3:6].flatten())
 
 
-def test_an_incomplete_last_patch_is_kept_and_filled_with_zeros():
+def test_incomplete_last_patch_is_zero_padded():
     x = torch.ones(1, 1, 5, 3)
     assert grid_size((5, 3), (4, 2)) == (2, 2)
     patches = patchify(x, (4, 2)).reshape(2, 2, 4, 2)
@@ -32,7 +32,7 @@ def test_an_incomplete_last_patch_is_kept_and_filled_with_zeros():
     assert patches[0, 1, :, 1].sum() == 0
 
 
-def test_a_patch_is_padding_only_without_any_valid_frame():
+def test_patch_with_a_valid_frame_is_not_padding():
     frames = torch.zeros(3, 9, dtype=torch.bool)
     frames[1, 4:] = True  # four valid frames: one whole patch of time
     frames[2, 5:] = True  # five: the second patch has one of its own
@@ -40,7 +40,7 @@ def test_a_patch_is_padding_only_without_any_valid_frame():
     assert mask.tolist() == [[False] * 6, [False] * 2 + [True] * 4, [False] * 4 + [True] * 2]
 
 
-def test_a_patch_of_an_image_is_padding_only_without_any_valid_pixel():
+def test_image_patch_with_a_valid_pixel_is_not_padding():
     pixels = torch.ones(2, 5, 7, dtype=torch.bool)
     pixels[0, :2, :4] = False  # two whole patches of the first row
     pixels[1, :3, :5] = False  # one pixel more each way: a second row, a third column
@@ -49,7 +49,7 @@ def test_a_patch_of_an_image_is_padding_only_without_any_valid_pixel():
     assert (~mask[1]).nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
 
-def test_gather_takes_rows_of_each_clip():
+def test_gather_patches_takes_rows_per_clip():
     x = torch.randn(2, 5, 3)
     index = torch.tensor([[4, 0], [2, 2]])
     out = gather_patches(x, index)
@@ -57,6 +57,6 @@ def test_gather_takes_rows_of_each_clip():
 
 
 @pytest.mark.parametrize(("sizes", "patch_size"), [((7,), (3,)), ((9, 8), (4, 4)), ((5, 7, 6), (2, 3, 4))])
-def test_patches_lead_back(sizes, patch_size):
+def test_unpatchify_inverts_patchify(sizes, patch_size):
     x = torch.randn(2, 3, *sizes)
     torch.testing.assert_close(unpatchify(patchify(x, patch_size), patch_size, sizes), x, rtol=0, atol=0)

@@ -19,20 +19,20 @@ def test_values_of_a_two_dimensional_grid():
 
 @pytest.mark.parametrize("grid", [(1,), (7, 8), (64, 8), (8, 14, 14)])
 @pytest.mark.parametrize("width", [6, 64, 70, 192])
-def test_any_grid_and_width_gives_every_place_its_own(grid, width):
+def test_positions_are_distinct_for_any_grid_and_width(grid, width):
     table = sincos_position(grid, width)
     assert table.shape == (math.prod(grid), width)
     if len(grid) < width // 2:
         assert len(torch.unique(table, dim=0)) == math.prod(grid)
 
 
-def test_a_longer_grid_begins_like_a_shorter_one():
+def test_longer_grid_starts_with_the_shorter_one():
     short, long = sincos_position((5, 8), 32), sincos_position((50, 8), 32)
     assert torch.equal(long[: short.shape[0]], short)
 
 
 @pytest.mark.parametrize("width", [32, 70])
-def test_a_grid_cut_out_of_a_longer_one_keeps_its_places(width):
+def test_chunk_of_a_longer_grid_keeps_its_positions(width):
     long = sincos_position((50, 3), width).unflatten(0, (50, 3))
     found = sincos_position((5, 3), width, first=torch.tensor([0, 17, 45]))
     expected = torch.stack([long[start : start + 5].flatten(0, 1) for start in (0, 17, 45)])

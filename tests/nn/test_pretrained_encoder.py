@@ -1,4 +1,4 @@
-"""Settings of fine-tuning that cannot work are named; rates fall from the head down to the patch embedding."""
+"""Regularization of fine-tuning: impossible settings, layer-wise decay."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("settings", "pooling", "freeze", "sentence"), MISTAKES)
-def test_what_cannot_work_is_named(settings, pooling, freeze, sentence) -> None:
+def test_impossible_settings_are_errors(settings, pooling, freeze, sentence) -> None:
     with pytest.raises(InputError, match=sentence):
         sizes = BridleSettings(encoder_width=16, encoder_heads=2)
         Classifier(sizes, 3, pooling, freeze, ClassifierRegularization(**settings))
 
 
-def test_what_works_with_a_frozen_encoder() -> None:
+def test_possible_settings_with_a_frozen_encoder() -> None:
     check_classifier(ClassifierRegularization(spec_augment_frames=192, spec_augment_mel_bins=48), "frequency", True)
 
 
-def test_learning_rates_fall_layer_by_layer() -> None:
+def test_layer_wise_learning_rate_decay() -> None:
     settings = BridleSettings(encoder_width=16, encoder_depth=3, encoder_heads=2)
     model = Classifier(settings, 3, regularization=ClassifierRegularization(layer_decay=0.5))
     expected = {"encoder.patch_embed": 0.5**4, "encoder.class_token": 0.5**4, "encoder.norm": 1.0}
@@ -46,7 +46,7 @@ def test_learning_rates_fall_layer_by_layer() -> None:
     assert not any(hasattr(parameter, "param_group") for parameter in plain.parameters())
 
 
-def test_nothing_of_it_acts_in_evaluation_and_all_of_it_in_training() -> None:
+def test_regularization_acts_in_training_only() -> None:
     sizes = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=64, patch_size=[8, 16])
     source = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)

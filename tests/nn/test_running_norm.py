@@ -1,4 +1,4 @@
-"""Running mean and deviation."""
+"""Running mean and standard deviation."""
 
 import torch
 
@@ -6,7 +6,7 @@ from bridle_fairseq.nn import running_norm as standardize
 from bridle_fairseq.nn.running_norm import RunningNorm
 
 
-def test_values_follow_the_averages_of_all_vectors():
+def test_running_averages_of_all_vectors():
     torch.manual_seed(0)
     norm = RunningNorm(3, decay=0.9)
     first, second = torch.randn(5, 4, 3) * 2 + 1, torch.randn(2, 4, 3) * 3 - 1
@@ -20,7 +20,7 @@ def test_values_follow_the_averages_of_all_vectors():
     torch.testing.assert_close(norm.eval()(x), (x - mean) / (square - mean.square()).sqrt(), atol=1e-5, rtol=1e-5)
 
 
-def test_two_forwards_and_one_commit_equal_the_joined_batch():
+def test_two_forwards_and_one_commit_equal_the_concatenated_batch():
     parts = torch.randn(3, 4, 6), torch.randn(1, 4, 6)
     a, b = RunningNorm(6), RunningNorm(6)
     for norm in (a, b):
@@ -35,7 +35,7 @@ def test_two_forwards_and_one_commit_equal_the_joined_batch():
     torch.testing.assert_close(a.second, b.second)
 
 
-def test_eval_padding_and_discard_change_nothing():
+def test_eval_padding_and_discard_leave_the_averages():
     norm = RunningNorm(4)
     norm(torch.randn(8, 4))
     norm.commit()
@@ -59,7 +59,7 @@ def test_constant_channels_stay_finite_and_gradients_pass():
     assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
 
 
-def test_half_precision_spares_the_averages():
+def test_averages_stay_float32_in_half_precision():
     norm = RunningNorm(4)
     norm(torch.randn(100, 4))
     norm.commit()
@@ -68,20 +68,20 @@ def test_half_precision_spares_the_averages():
     assert norm.mean.dtype == torch.float32 and torch.equal(norm.mean, before)
 
 
-def test_plain_leaves_vectors_as_they_are_and_fits_the_same_checkpoint():
+def test_plain_mode_returns_vectors_unchanged_and_has_the_same_keys():
     norm, x = RunningNorm(2, "plain"), torch.randn(50, 2) * 5 + 2
     assert torch.equal(norm(x), x)
     RunningNorm(2).load_state_dict(norm.state_dict())
 
 
-def test_center_only_keeps_the_scale():
+def test_center_mode_keeps_the_scale():
     norm = RunningNorm(2, "center")
     x = torch.randn(50, 2) * 5 + 2
     norm(x)
     torch.testing.assert_close(norm(x), x - x.mean(0), atol=1e-5, rtol=1e-5)
 
 
-def test_the_first_forward_in_training_starts_the_averages():
+def test_first_training_forward_initializes_the_averages():
     norm, x = RunningNorm(3), torch.randn(50, 3) * 4 + 1
     norm.eval()(x)
     assert not norm.started
@@ -95,7 +95,7 @@ def test_the_first_forward_in_training_starts_the_averages():
     torch.testing.assert_close(norm(x - 5), first, atol=1e-4, rtol=1e-4)
 
 
-def test_ranks_send_nothing_where_nothing_was_collected(monkeypatch):
+def test_no_collective_if_nothing_was_collected(monkeypatch):
     sent = []
     monkeypatch.setattr(standardize, "all_reduce_sum", lambda tensor: sent.append(tensor.clone()) or tensor)
     norm = RunningNorm(3).train()

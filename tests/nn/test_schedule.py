@@ -21,7 +21,7 @@ def test_updates_belong_to_stages():
     assert [schedule.index_at(n) for n in (0, 9, 10, 14, 15, 34, 35, 1000)] == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
-def test_learning_rate_warms_up_and_falls_to_zero_in_each_stage():
+def test_learning_rate_warms_up_and_decays_to_zero_in_each_stage():
     schedule = Schedule(STAGES)
     assert [schedule.learning_rate(n, 9.0) for n in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert schedule.learning_rate(7, 9.0) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
@@ -45,6 +45,6 @@ def test_learning_rate_warms_up_and_falls_to_zero_in_each_stage():
         ([{"kind": "encoder", "updates": 3}, {"kind": "joint", "updates": 3, "tokenizer_every": 0}], r"stages\[1\]"),
     ],
 )
-def test_impossible_stages_are_named(stages, words):
+def test_impossible_stages_are_errors(stages, words):
     with pytest.raises(InputError, match=words):
         Schedule(stages)

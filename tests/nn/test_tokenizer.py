@@ -6,7 +6,7 @@ from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.tokenizer import RandomProjection, TokenizerEncoder, TokenizerEstimator
 
 
-def test_tokenizer_starts_from_the_first_blocks_of_an_encoder():
+def test_init_from_encoder_copies_the_first_blocks():
     teacher, tokenizer = Encoder(12, 32, 3, 4), TokenizerEncoder(Encoder(12, 32, 2, 4), 8)
     with torch.no_grad():
         for p in teacher.parameters():
@@ -21,7 +21,7 @@ def test_tokenizer_starts_from_the_first_blocks_of_an_encoder():
     assert tokenizer(x, (3, 2)).shape == (2, 6, 8)
 
 
-def test_a_new_start_leaves_nothing_of_the_old_weights():
+def test_reset_parameters_changes_all_weights():
     for module in (TokenizerEncoder(Encoder(12, 32, 2, 4), 8), TokenizerEstimator(8, 32, 2, 4, 24)):
         with torch.no_grad():
             for p in module.parameters():
@@ -39,7 +39,7 @@ def test_estimator_ignores_padding():
     torch.testing.assert_close(out[:, :4], estimator(z[:, :4], (2, 2)), atol=1e-5, rtol=1e-5)
 
 
-def test_projection_is_fixed_and_knows_positions():
+def test_projection_is_fixed_and_depends_on_positions():
     projection = RandomProjection(12, 32, 8)
     assert not list(projection.parameters())
     assert {"embed", "project"} <= set(projection.state_dict())

@@ -14,7 +14,7 @@ def block(drop_path: float) -> Block:
     return Block(8, Attention(8, 2), drop_path=drop_path)
 
 
-def test_without_it_a_block_in_training_is_the_same_and_draws_nothing() -> None:
+def test_block_without_drop_path_draws_no_random_numbers() -> None:
     x, state = torch.randn(3, 5, 8), torch.get_rng_state()
     assert torch.equal(block(0.0).train()(x), block(0.0).eval()(x))
     torch.set_rng_state(state)
@@ -26,7 +26,7 @@ def test_without_it_a_block_in_training_is_the_same_and_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_clip_skips_a_whole_branch_or_has_it_scaled_to_the_same_mean() -> None:
+def test_drop_path_skips_whole_branches_and_keeps_the_mean() -> None:
     x = torch.randn(1, 5, 8).expand(4000, 5, 8)
     model = block(0.25).train()
     branch = model.attention(model.norm1(x[:1]))
@@ -38,20 +38,20 @@ def test_a_clip_skips_a_whole_branch_or_has_it_scaled_to_the_same_mean() -> None
     torch.testing.assert_close(added[~skipped], (branch / 0.75).expand(int((~skipped).sum()), 5, 8))
 
 
-def test_both_branches_are_skipped_each_by_itself() -> None:
+def test_drop_path_of_both_branches_is_independent() -> None:
     x = torch.randn(1, 5, 8).expand(2000, 5, 8)
     found = block(0.5).train()(x)
     assert len(torch.unique(found.double().round(decimals=4).flatten(1), dim=0)) == 4
 
 
-def test_the_rate_rises_linearly_to_the_last_block() -> None:
+def test_drop_path_rises_linearly_to_the_last_block() -> None:
     rates = [part.drop_path for part in Encoder(4, 8, 5, 2, drop_path=0.2).blocks]
     torch.testing.assert_close(torch.tensor(rates), torch.tensor([0.0, 0.05, 0.1, 0.15, 0.2]))
     assert [part.drop_path for part in Encoder(4, 8, 1, 2, drop_path=0.2).blocks] == [0.0]
     assert [part.drop_path for part in Encoder(4, 8, 2, 2).blocks] == [0.0, 0.0]
 
 
-def test_an_mlp_gives_the_same_with_and_without_gradient_and_leaves_its_input():
+def test_mlp_is_the_same_without_gradient_and_keeps_its_input():
     mlp = Mlp(8).eval()
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     before = x.clone()

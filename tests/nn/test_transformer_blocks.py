@@ -1,4 +1,4 @@
-"""Blocks computed again, and blocks compiled: the same numbers, and few compilations."""
+"""Recomputed and compiled blocks: same values, few compilations."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def make(**settings):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_gradients_are_those_of_kept_activations_to_the_bit(decoder, precision):
+def test_gradients_with_recomputation_are_bit_identical(decoder, precision):
     lengths = [(9000, 5000), (8000, 8000)]
     kept = train(make(**DECODERS[decoder], precision=precision), lengths)
     again = train(make(**DECODERS[decoder], precision=precision, checkpoint_activations=True), lengths)
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_kept_activations_to_the_bit(decoder, precision):
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
 
 
-def test_activations_are_not_kept():
+def test_recomputation_stores_fewer_activations():
     """Counted in the tensors that autograd is given to keep."""
     sizes = {}
     for recompute in (False, True):
@@ -71,7 +71,7 @@ def test_activations_are_not_kept():
     assert sizes[True] < sizes[False] / 3
 
 
-def test_clips_are_skipped_alike_when_computed_again():
+def test_drop_path_is_the_same_when_recomputed():
     grads = []
     for recompute in (False, True):
         torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_clips_are_skipped_alike_when_computed_again():
 
 
 @pytest.mark.parametrize("decoder", ["windows", "global"])
-def test_compiled_blocks_give_the_same_numbers(decoder):
+def test_compiled_blocks_give_the_same_values(decoder):
     torch._dynamo.reset()
     lengths = [(9000, 5000), (8000, 8000)]
     plain, compiled = make(**DECODERS[decoder]), make(**DECODERS[decoder])
@@ -95,7 +95,7 @@ def test_compiled_blocks_give_the_same_numbers(decoder):
 
 
 @pytest.mark.parametrize(("part", "recompute"), [("encoder", False), ("encoder", True), ("decoder", False)])
-def test_new_lengths_are_not_compiled_for(part, recompute):
+def test_new_lengths_do_not_recompile(part, recompute):
     """Batches of other sizes and lengths, padded or not, with gradient or without: no version but the first few."""
     torch._dynamo.reset()
     module = Encoder(16, 32, 2, 4) if part == "encoder" else WindowDecoder(16, 32, 2, 4, 2, 8, window=(4, 4))

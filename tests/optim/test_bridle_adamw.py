@@ -33,7 +33,7 @@ def train(model, optimizer, updates=5):
         optimizer.step()
 
 
-def test_without_weight_decay_it_is_fairseqs_adam():
+def test_equals_fairseq_adam_without_weight_decay():
     mine, theirs = make(), make()
     train(mine, build(mine, weight_decay=0.0))
     more = {"use_old_adam": True, "fp16_adam_stats": False, "tpu": False}
@@ -42,7 +42,7 @@ def test_without_weight_decay_it_is_fairseqs_adam():
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_matrices_decay_and_vectors_do_not():
+def test_weight_decay_applies_to_matrices_only():
     model = make()
     optimizer = build(model)
     before = copy.deepcopy(model.state_dict())
@@ -55,13 +55,13 @@ def test_matrices_decay_and_vectors_do_not():
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
 
 
-def test_rates_reach_all_groups():
+def test_learning_rate_applies_to_all_groups():
     optimizer = build(make())
     optimizer.set_lr(0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5] and optimizer.get_lr() == 0.5
 
 
-def test_a_loaded_state_goes_on_to_the_bit_with_the_rate_of_the_configuration():
+def test_loaded_state_continues_bit_identically():
     model = make()
     optimizer = build(model)
     train(model, optimizer)
@@ -77,12 +77,12 @@ def test_a_loaded_state_goes_on_to_the_bit_with_the_rate_of_the_configuration():
     assert [group["weight_decay"] for group in changed.param_groups] == [0.1, 0.0]
 
 
-def test_parameters_are_not_flattened():
+def test_flat_parameters_are_not_supported():
     assert not build(make()).supports_flat_params
 
 
 @pytest.mark.parametrize("kind", ["matrix", "vector"])
-def test_a_group_may_be_empty(kind):
+def test_empty_group_of_parameters(kind):
     parameter = nn.Parameter(torch.ones(2, 2) if kind == "matrix" else torch.ones(2))
     optimizer = build_optimizer(OmegaConf.create({"_name": "bridle_adamw", **SETTINGS}), [parameter])
     parameter.grad = torch.ones_like(parameter)
@@ -102,7 +102,7 @@ def layered():
     return model
 
 
-def test_a_parameters_scale_goes_with_whatever_rate_the_schedule_sets():
+def test_lr_scale_multiplies_the_scheduled_rate():
     optimizer = build(layered())
     found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
     assert found == [(0.01, 0.1, 1), (0.01, 0.0, 3), (0.0025, 0.1, 1), (0.0025, 0.0, 1)]
@@ -110,7 +110,7 @@ def test_a_parameters_scale_goes_with_whatever_rate_the_schedule_sets():
     assert [group["lr"] for group in optimizer.param_groups] == [0.4, 0.4, 0.1, 0.1] and optimizer.get_lr() == 0.4
 
 
-def test_a_scaled_layer_moves_by_its_share():
+def test_scaled_layer_moves_proportionally():
     moved = []
     for model in (make(), layered()):
         before = copy.deepcopy(model.state_dict())
@@ -120,7 +120,7 @@ def test_a_scaled_layer_moves_by_its_share():
         torch.testing.assert_close(moved[1][name], moved[0][name] * (0.25 if name.startswith("0.") else 1.0))
 
 
-def test_a_resumed_run_keeps_the_scales():
+def test_resumed_run_keeps_lr_scales():
     model = layered()
     optimizer = build(model)
     train(model, optimizer)
@@ -129,7 +129,7 @@ def test_a_resumed_run_keeps_the_scales():
     assert [group["lr"] for group in resumed.param_groups] == [0.2, 0.2, 0.05, 0.05]
 
 
-def test_a_state_without_scales_loads():
+def test_state_without_lr_scales_loads():
     state = build(make()).state_dict()
     for group in state["param_groups"]:
         group.pop("lr_scale")
@@ -139,14 +139,14 @@ def test_a_state_without_scales_loads():
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5] and optimizer.get_lr() == 0.5
 
 
-def test_fairseqs_float32_copies_of_parameters_keep_their_scale():
+def test_float32_copies_keep_lr_scales():
     copies = FP16Optimizer.build_fp32_params(None, list(layered().parameters()), flatten=False)
     optimizer = build_optimizer(OmegaConf.create({"_name": "bridle_adamw", **SETTINGS}), copies)
     assert [group["lr_scale"] for group in optimizer.param_groups] == [1.0, 1.0, 0.25, 0.25]
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 100.0])
-def test_gradients_are_clipped_as_fairseq_does(max_norm):
+def test_gradient_clipping_equals_fairseq(max_norm):
     mine, theirs = make(), make()
     optimizers = build(mine), FairseqOptimizer(None)
     optimizers[1]._optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
@@ -165,7 +165,7 @@ def test_gradients_are_clipped_as_fairseq_does(max_norm):
             torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_the_norm_of_no_gradients_is_0():
+def test_norm_without_gradients_is_0():
     optimizer = build(make())
     optimizer.multiply_grads(2.0)
     assert optimizer.clip_grad_norm(1.0) == 0

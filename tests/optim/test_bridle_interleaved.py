@@ -1,4 +1,4 @@
-"""The scheduler hands the stages' learning rates to the optimizer."""
+"""The scheduler sets the learning rates of the stages."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def scheduler(request, optimizer):
     return build_lr_scheduler(cfg, optimizer)
 
 
-def test_the_first_rate_is_set_before_the_first_update(scheduler, optimizer):
+def test_first_rate_is_set_before_the_first_update(scheduler, optimizer):
     assert optimizer.get_lr() == 0.5
 
 
@@ -40,7 +40,7 @@ def test_rates_follow_the_stages(scheduler, optimizer):
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.2, 0.1, 0.0])
 
 
-def test_epochs_change_nothing(scheduler, optimizer):
+def test_epochs_do_not_change_the_rate(scheduler, optimizer):
     scheduler.step_update(3)
     scheduler.step_begin_epoch(7)
     assert scheduler.step(7, val_loss=1.0) == optimizer.get_lr() == pytest.approx(0.5)
@@ -58,14 +58,14 @@ def build(optimizer, batch_size=16, update_freq=(4,), ranks=8, **changes):
 
 
 @pytest.mark.parametrize(("rule", "factor"), [("linear", 0.25), ("sqrt", 0.5)])
-def test_rates_follow_the_clips_of_an_update(optimizer, rule, factor):
+def test_rates_scale_with_clips_per_update(optimizer, rule, factor):
     """16 x 4 x 8 of 2048 clips; stages with a rate of their own and without."""
     scheduler = build(optimizer, lr_clips=2048, lr_rule=rule)
     assert optimizer.get_lr() == pytest.approx(0.5 * factor)
     assert [scheduler.step_update(update) for update in (1, 4)] == pytest.approx([factor, 0.2 * factor])
 
 
-def test_rates_are_taken_as_they_are_without_lr_clips(optimizer):
+def test_rates_are_unscaled_without_lr_clips(optimizer):
     assert build(optimizer).step_update(1) == 1.0
 
 
@@ -78,7 +78,7 @@ def test_rates_are_taken_as_they_are_without_lr_clips(optimizer):
         ({"lr_clips": 64, "update_freq": [1, 2]}, "update_freq [1, 2]"),
     ],
 )
-def test_rules_that_cannot_be_applied_are_one_sentence(optimizer, capsys, options, message):
+def test_impossible_lr_rules_are_errors(optimizer, capsys, options, message):
     with pytest.raises(SystemExit):
         build(optimizer, **options)
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A small run of pretraining on clips that are made for it, and the sentence with which a process ends."""
+"""A small pretraining run on generated clips, and the sentence with which a process ends."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A modality's data set as fairseq batches it."""
+"""A modality's data set as a data set of fairseq."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dataset(request, tmp_path) -> FairseqMedia:
     return FairseqMedia(ImageDataset(manifest, image_size=8, training=True))
 
 
-def test_fairseq_batches_it(dataset):
+def test_fairseq_makes_batches(dataset):
     order = dataset.ordered_indices()
     by_tokens = dataset.batch_by_size(order, max_tokens=2 * int(dataset.sizes.max()))
     assert sorted(np.concatenate(by_tokens)) == list(range(5))
@@ -53,7 +53,7 @@ def test_fairseq_batches_it(dataset):
     assert not dataset.supports_prefetch and dataset.supports_fetch_outside_dataloader
 
 
-def test_no_item_is_left_out_for_its_length_without_a_word(dataset, capsys):
+def test_max_tokens_below_the_longest_item_is_an_error(dataset, capsys):
     kept, left_out = dataset.filter_indices_by_size(dataset.ordered_indices(), int(dataset.sizes.max()))
     assert sorted(kept) == [0, 1, 2, 3, 4] and left_out == []
     with pytest.raises(SystemExit):
@@ -61,7 +61,7 @@ def test_no_item_is_left_out_for_its_length_without_a_word(dataset, capsys):
     assert "expected at least" in capsys.readouterr().err
 
 
-def test_epochs_reach_the_media(dataset):
+def test_set_epoch_reaches_the_media(dataset):
     first = dataset[0]["source"]
     assert torch.equal(dataset[0]["source"], first)
     if dataset.sizes.max() > 1:
@@ -72,7 +72,7 @@ def test_epochs_reach_the_media(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_files_of_a_batch_are_read_at_once(dataset, workers, monkeypatch):
+def test_files_of_a_batch_are_read_in_parallel(dataset, workers, monkeypatch):
     alone = [dataset[row]["source"] for row in range(4)]
     together, load = threading.Barrier(4), type(dataset.media)._load
 
@@ -89,12 +89,12 @@ def test_files_of_a_batch_are_read_at_once(dataset, workers, monkeypatch):
             assert all(torch.equal(item["source"], before) for item, before in zip(items, alone, strict=True))
 
 
-def test_no_threads_are_no_choice(dataset):
+def test_zero_read_threads_is_an_error(dataset):
     with pytest.raises(InputError, match=r"task.read_threads is 0; expected at least 1"):
         FairseqMedia(dataset.media, read_threads=0)
 
 
-def test_a_users_mistake_that_reading_tells_comes_with_the_batch_and_ends_the_step(dataset, monkeypatch, capsys):
+def test_error_of_a_data_loader_worker_ends_the_step(dataset, monkeypatch, capsys):
     def load(self, row, random):
         raise InputError(f"row {row}: spoilt")
 

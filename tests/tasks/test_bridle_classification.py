@@ -1,4 +1,4 @@
-"""Fine-tuning through stock fairseq: it learns, a frozen encoder stays as it is, and mistakes end in a sentence."""
+"""Fine-tuning with stock fairseq: it learns, a frozen encoder does not change, mistakes end with one sentence."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def finetune(data: Path, pretrained: Path, *more: str) -> dict:
     return torch.load(data.parent / "out" / "checkpoint_last.pt", weights_only=False)
 
 
-def test_a_stock_run_learns_and_its_checkpoint_stands_alone(data, pretrained, tmp_path) -> None:
+def test_stock_run_learns_and_its_checkpoint_is_self_contained(data, pretrained, tmp_path) -> None:
     command = [str(Path(sys.executable).with_name("fairseq-hydra-train")), "--config-dir", str(CONFIGS)]
     command += ["--config-name", "tiny", f"common.user_dir={ROOT / 'bridle_fairseq'}", f"hydra.run.dir={tmp_path}"]
     command += settings(data, pretrained, "optimization.max_update=45", "lr_scheduler.warmup_updates=5")
@@ -130,7 +130,7 @@ def test_a_stock_run_learns_and_its_checkpoint_stands_alone(data, pretrained, tm
     assert correct / 12 == pytest.approx(float(valid[-1]["valid_accuracy"]), abs=1e-4)
 
 
-def test_a_run_does_not_go_on_with_other_classes(data, pretrained, capsys) -> None:
+def test_resuming_with_other_classes_is_an_error(data, pretrained, capsys) -> None:
     """The same number of them in another order would load, and every output have another name."""
     finetune(data, pretrained)
     table = data / "labels.csv"
@@ -144,7 +144,7 @@ def test_a_run_does_not_go_on_with_other_classes(data, pretrained, capsys) -> No
     assert f"labels.csv, class 0: {CLASSES[1]!r}; expected {CLASSES[0]!r}, as in" in error
 
 
-def test_a_frozen_encoder_does_not_change_by_a_bit(data, pretrained) -> None:
+def test_frozen_encoder_is_bit_identical(data, pretrained) -> None:
     before = torch.load(pretrained, weights_only=False)["model"]
     after = finetune(data, pretrained, "model.freeze_encoder=true", "optimizer.weight_decay=0.5")["model"]
     encoder = [name for name in after if name.startswith("encoder.")]
@@ -152,7 +152,7 @@ def test_a_frozen_encoder_does_not_change_by_a_bit(data, pretrained) -> None:
     assert after["head.bias"].abs().max() > 0
 
 
-def test_without_freezing_the_encoder_learns_too(data, pretrained) -> None:
+def test_unfrozen_encoder_learns(data, pretrained) -> None:
     before = torch.load(pretrained, weights_only=False)["model"]
     state = finetune(data, pretrained)
     same = [name for name in state["model"] if name in before and torch.equal(state["model"][name], before[name])]
@@ -160,7 +160,7 @@ def test_without_freezing_the_encoder_learns_too(data, pretrained) -> None:
     assert state["cfg"]["model"]["settings"]["fbank_mean"] == -8.0
 
 
-def test_any_number_of_classes_a_clip(data, pretrained) -> None:
+def test_multi_label_classification(data, pretrained) -> None:
     rows = ["low,high", "", "noise"] * 8
     (data / "train.lbl").write_text("\n".join(rows) + "\n")
     state = finetune(data, pretrained, "task.multi_label=true", "checkpoint.best_checkpoint_metric=mAP")
@@ -177,7 +177,7 @@ def fails(capsys, sentence: str, *arguments) -> None:
     assert re.search(sentence, capsys.readouterr().err)
 
 
-def test_mistakes_end_with_a_sentence_before_training_begins(data, pretrained, capsys) -> None:
+def test_mistakes_end_with_one_sentence_before_training(data, pretrained, capsys) -> None:
     labels, lines = data / "train.lbl", (data / "train.lbl").read_text().splitlines()
     labels.write_text("\n".join(lines[:-1]) + "\n")
     fails(capsys, r"train.lbl: 23 lines; expected 24, one for each row of .*train.tsv", data, pretrained)
@@ -195,7 +195,7 @@ def test_mistakes_end_with_a_sentence_before_training_begins(data, pretrained, c
     assert not (data.parent / "out" / "checkpoint_last.pt").exists()
 
 
-def test_labels_of_other_classes_than_the_checkpoint_has_are_refused(data, pretrained, capsys) -> None:
+def test_labels_with_other_classes_are_errors(data, pretrained, capsys) -> None:
     finetune(data, pretrained)
     _, _, task = checkpoint_utils.load_model_ensemble_and_task([str(data.parent / "out" / "checkpoint_last.pt")])
     task.load_dataset("valid")
@@ -207,7 +207,7 @@ def test_labels_of_other_classes_than_the_checkpoint_has_are_refused(data, pretr
     assert "labels.csv: 3 classes that are not the 3 of the checkpoint" in capsys.readouterr().err
 
 
-def test_too_many_clips_skipped_stops_the_run(data, pretrained, capsys) -> None:
+def test_too_many_skipped_clips_end_the_run(data, pretrained, capsys) -> None:
     (data / "clip-train3.wav").write_bytes((data / "clip-train3.wav").read_bytes()[:200])
     fails(capsys, r"1 of 24 clips had to be skipped", data, pretrained)
 
@@ -228,11 +228,11 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("override", SETTINGS)
-def test_settings_that_cannot_work_are_named(data, pretrained, capsys, override) -> None:
+def test_impossible_settings_are_errors(data, pretrained, capsys, override) -> None:
     fails(capsys, SETTINGS[override], data, pretrained, *override.split())
 
 
-def test_weighted_sampling_makes_epochs_of_the_size_that_is_set(data, pretrained) -> None:
+def test_weighted_sampling_sets_the_size_of_epochs(data, pretrained) -> None:
     more = ["task.weighted_sampling=true", "task.samples_per_epoch=40", "optimization.max_update=7"]
     state = finetune(data, pretrained, *more)
     assert state["extra_state"]["train_iterator"] == {
@@ -243,7 +243,7 @@ def test_weighted_sampling_makes_epochs_of_the_size_that_is_set(data, pretrained
     }
 
 
-def test_the_log_mel_may_be_normalised_otherwise_than_in_pretraining(data, pretrained) -> None:
+def test_log_mel_normalization_can_differ_from_pretraining(data, pretrained) -> None:
     state = finetune(data, pretrained, "model.fbank_mean=-3.5", "model.fbank_std=2.0")
     settings = state["cfg"]["model"]["settings"]
     assert (settings["fbank_mean"], settings["fbank_std"]) == (-3.5, 2.0)
@@ -251,7 +251,7 @@ def test_the_log_mel_may_be_normalised_otherwise_than_in_pretraining(data, pretr
     assert (model.front_end.mean, model.front_end.std) == (-3.5, 2.0)
 
 
-def test_bfloat16_keeps_layer_rates_and_mixes(data, pretrained) -> None:
+def test_bfloat16_keeps_layer_rates_and_mixup(data, pretrained) -> None:
     """fairseq then steps float32 copies of the parameters, and casts batches."""
     more = ["common.bf16=true", "model.layer_decay=0.5", "criterion.mixup=1.0", "model.drop_path=0.1"]
     more += ["model.mask_time=0.2", "model.spec_augment_frames=20", "lr_scheduler.max_update=9"]

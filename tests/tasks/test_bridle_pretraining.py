@@ -1,4 +1,4 @@
-"""What the task by itself completes and refuses, and its data sets."""
+"""The pretraining task: defaults, impossible settings, data sets."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def test_max_update_defaults_to_the_stages_sum(configure):
     assert cfg.optimization.max_update == 5
 
 
-def test_half_precision_leaves_parameters_apart(configure):
+def test_half_precision_keeps_parameters_unflattened(configure):
     cfg = configure(common={"fp16": True})
     tasks.setup_task(cfg.task)
     assert cfg.common.fp16_no_flatten_grads
 
 
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
-def test_half_precision_leaves_waveforms_as_they_are(configure, half):
+def test_half_precision_keeps_waveforms_exact(configure, half):
     def batch(common):
         task = tasks.setup_task(configure(common=common).task)
         task.load_dataset("valid")
@@ -43,7 +43,7 @@ def test_half_precision_leaves_waveforms_as_they_are(configure, half):
     assert torch.equal(as_the_trainer_casts(batch({half: True})).float(), expected)
 
 
-def test_clips_under_the_shortest_item_are_left_out_and_it_is_said(configure, caplog):
+def test_short_clips_are_left_out_with_a_warning(configure, caplog):
     task = tasks.setup_task(configure(min_sample_size=7000, max_sample_size=8000).task)
     task.load_dataset("train")
     data = task.dataset("train")
@@ -52,7 +52,7 @@ def test_clips_under_the_shortest_item_are_left_out_and_it_is_said(configure, ca
     assert f"{12 - len(long)} of 12 clips have less than task.min_sample_size 7000 samples" in caplog.text
 
 
-def test_what_another_rank_listed_since_the_run_began_counts(configure):
+def test_skips_listed_by_another_rank_count(configure):
     Path("skipped.tsv").write_text("5\tof an earlier run\tburnt\n")
     early, late = (tasks.setup_task(configure().task) for _ in range(2))
     early.load_dataset("train")
@@ -90,7 +90,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("mistake", SETTINGS)
-def test_impossible_settings(configure, said, mistake):
+def test_impossible_settings_are_errors(configure, said, mistake):
     model, words = SETTINGS[mistake]
     assert words in said(tasks.setup_task, configure(model=model).task)
 
@@ -111,7 +111,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("mistake", MANIFESTS)
-def test_impossible_manifests(configure, data, said, mistake):
+def test_impossible_manifests_are_errors(configure, data, said, mistake):
     text, words = MANIFESTS[mistake]
     task = tasks.setup_task(configure().task)
     (data / "train.tsv").unlink() if text is None else (data / "train.tsv").write_text(text)
@@ -127,7 +127,7 @@ def test_impossible_manifests(configure, data, said, mistake):
         ({"max_sample_size": 0}, "max_sample_size 0"),
     ],
 )
-def test_impossible_settings_of_the_data(configure, said, task, words):
+def test_impossible_data_settings_are_errors(configure, said, task, words):
     def load():
         tasks.setup_task(configure(**task).task).load_dataset("train")
 
@@ -142,7 +142,7 @@ def test_impossible_settings_of_the_data(configure, said, task, words):
         ({"knn_every": -4, "knn_data": "somewhere"}, "task.knn_every is -4; expected a number of updates, or 0"),
     ],
 )
-def test_half_a_measurement_is_refused_where_a_run_begins(configure, said, task, words):
+def test_incomplete_knn_options_are_errors(configure, said, task, words):
     cfg = configure(**task)
     made = tasks.setup_task(cfg.task)
     assert words in said(made.build_model, cfg.model)
@@ -168,7 +168,7 @@ def best(metric, maximize=True):
         (("encoder",), best("knn_accuracy"), "is knn_accuracy with task.knn_every 0; expected 1, so that every"),
     ],
 )
-def test_a_best_checkpoint_by_what_is_not_always_there_is_refused(configure, said, kinds, checkpoint, words):
+def test_best_checkpoint_metric_that_is_not_always_logged_is_an_error(configure, said, kinds, checkpoint, words):
     cfg = configure(model={"stages": [{"kind": kind, "updates": 3} for kind in kinds]}, checkpoint=checkpoint)
     made = tasks.setup_task(cfg.task)
     assert words in said(made.build_model, cfg.model)
@@ -176,12 +176,12 @@ def test_a_best_checkpoint_by_what_is_not_always_there_is_refused(configure, sai
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("encoder", "acc_2"), ("joint", "acc_1"), ("tokenizer", "cosine")])
-def test_what_is_always_logged_may_choose_the_best_checkpoint(configure, kind, metric):
+def test_best_checkpoint_metric_that_is_always_logged(configure, kind, metric):
     cfg = configure(model={"stages": [{"kind": kind, "updates": 3}]}, checkpoint=best(metric))
     tasks.setup_task(cfg.task).build_model(cfg.model)
 
 
-def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
+def test_codebook_larger_than_the_data_is_an_error(configure, capsys):
     patches = 12 * 15000 // 1280 * 4
     task = tasks.setup_task(configure(model={"codebook_size": patches}).task)
     with pytest.raises(SystemExit):
@@ -190,7 +190,7 @@ def test_a_codebook_larger_than_the_data_is_refused(configure, capsys):
     task.load_dataset("valid")  # only the start of the codebooks needs that many
 
 
-def test_splits_that_begin_with_train_are_cropped_and_augmented(configure, data):
+def test_train_splits_are_cropped_and_augmented(configure, data):
     (data / "train_more.tsv").write_text((data / "train.tsv").read_text())
     task = tasks.setup_task(configure().task)
     for split, training in (("train", True), ("train_more", True), ("valid", False)):
@@ -208,7 +208,7 @@ def test_augmentation_can_be_switched_off(configure):
     assert task.dataset("train").media.augment is None
 
 
-def test_the_first_batch_can_be_read(configure, data):
+def test_first_batch_is_readable(configure, data):
     """fairseq makes its dummy batch of it."""
     (data / "train-5.wav").write_bytes(b"RIFF")
     task = tasks.setup_task(configure().task)

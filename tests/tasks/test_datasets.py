@@ -1,4 +1,4 @@
-"""Weighted sampling through fairseq's own iterators: disjoint shards, the same clips after a resume, new ones later."""
+"""Weighted sampling with fairseq's iterators: disjoint shards, and the same clips after a resume."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def ids(batches) -> list[list[int]]:
     return [batch["id"].tolist() if batch else [] for batch in batches]
 
 
-def test_an_epoch_has_the_size_that_is_set_and_classes_come_alike_often(manifest) -> None:
+def test_weighted_sampling_balances_classes(manifest) -> None:
     data = dataset(manifest, 3000)
     drawn = Counter(row for batch in ids(iterator(data, max_sentences=64).next_epoch_itr()) for row in batch)
     assert sum(drawn.values()) == 3000 and len(drawn) == 20
     assert abs(drawn[18] + drawn[19] - 1500) < 120
 
 
-def test_each_epoch_draws_anew_and_targets_are_those_of_the_clips(manifest) -> None:
+def test_each_epoch_draws_other_clips_with_their_targets(manifest) -> None:
     whole = iterator(dataset(manifest))
     epochs = []
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_each_epoch_draws_anew_and_targets_are_those_of_the_clips(manifest) -> N
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_ranks_share_an_epochs_places_without_overlap(manifest) -> None:
+def test_ranks_partition_the_slots_of_an_epoch(manifest) -> None:
     whole = Counter(row for batch in ids(iterator(dataset(manifest)).next_epoch_itr()) for row in batch)
     shares = [ids(iterator(dataset(manifest), 3, shard).next_epoch_itr()) for shard in range(3)]
     assert Counter(row for share in shares for batch in share for row in batch) == whole
@@ -76,7 +76,7 @@ def test_ranks_share_an_epochs_places_without_overlap(manifest) -> None:
     assert sum(batch == [] for share in shares for batch in share) == 1
 
 
-def test_a_run_that_resumes_in_mid_epoch_finds_the_same_clips(manifest) -> None:
+def test_resuming_mid_epoch_draws_the_same_clips(manifest) -> None:
     augment = {"augment": AudioAugment(roll=True, gain=True)}
     first = iterator(dataset(manifest, **augment))
     list(first.next_epoch_itr())
@@ -95,7 +95,7 @@ def test_a_run_that_resumes_in_mid_epoch_finds_the_same_clips(manifest) -> None:
         assert torch.equal(a["id"], b["id"]) and torch.equal(a["net_input"]["source"], b["net_input"]["source"])
 
 
-def test_a_clip_that_comes_twice_is_augmented_differently(manifest) -> None:
+def test_repeated_clip_is_augmented_differently(manifest) -> None:
     data = dataset(manifest, 200, augment=AudioAugment(roll=True, gain=True))
     places = np.flatnonzero(data.rows() == 19)
     assert len(places) > 10
@@ -103,7 +103,7 @@ def test_a_clip_that_comes_twice_is_augmented_differently(manifest) -> None:
     assert len(sounds) == len(places)
 
 
-def test_batches_hold_clips_of_like_length_and_keep_to_max_tokens(manifest) -> None:
+def test_batches_have_similar_lengths_within_max_tokens(manifest) -> None:
     data = dataset(manifest, 400)
     for batches in (list(iterator(data).next_epoch_itr()), list(iterator(data, max_tokens=6000).next_epoch_itr())):
         padded = sum(batch["net_input"]["source"].numel() for batch in batches)

@@ -1,4 +1,4 @@
-"""The memory that is logged."""
+"""Logged memory."""
 
 import resource
 
@@ -8,7 +8,7 @@ from fairseq.logging import metrics
 from bridle_fairseq.tasks.memory import log_memory
 
 
-def test_the_peak_of_this_process_is_logged():
+def test_peak_memory_is_logged():
     with metrics.aggregate(new_root=True) as logged:
         log_memory()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

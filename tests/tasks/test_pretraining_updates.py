@@ -1,4 +1,4 @@
-"""Updates of the task, one by one, as fairseq's trainer makes them."""
+"""Single updates of the pretraining task, as fairseq's trainer makes them."""
 
 import copy
 
@@ -63,7 +63,7 @@ def equal(a, b):
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
-def test_updates_go_through_the_stages(run, caplog):
+def test_updates_advance_through_the_stages(run, caplog):
     with caplog.at_level("INFO"):
         for _ in range(7):
             run.update(run.batch(range(4)))
@@ -73,7 +73,7 @@ def test_updates_go_through_the_stages(run, caplog):
     ]  # fmt: skip
 
 
-def test_a_collapsed_level_is_told(run, caplog):
+def test_collapsed_level_is_a_warning(run, caplog):
     for _ in range(2):
         run.update(run.batch(range(4)))
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_collapsed_level_is_told(run, caplog):
 
 
 @pytest.mark.parametrize("update", [1, 4], ids=["encoder", "tokenizer"])
-def test_a_dummy_batch_beside_a_real_one_changes_nothing(configure, update):
+def test_dummy_batch_changes_nothing(configure, update):
     states = []
     for dummies in ((), (1,)):
         run = Run(configure())
@@ -100,7 +100,7 @@ def test_a_dummy_batch_beside_a_real_one_changes_nothing(configure, update):
     assert equal(*states)
 
 
-def test_a_dummy_batch_counts_as_nothing(configure):
+def test_dummy_batch_counts_as_zero(configure):
     run = Run(configure())
     run.update(run.batch(range(4)))
     run.model.train()
@@ -114,7 +114,7 @@ def test_a_dummy_batch_counts_as_nothing(configure):
         assert torch.is_tensor(log["loss_1"]) and log["masked"] == sample_size
 
 
-def test_other_ranks_hide_other_patches(configure, monkeypatch):
+def test_ranks_mask_different_patches(configure, monkeypatch):
     losses = []
     for rank in (0, 1, 2, 1):
         run = Run(configure())
@@ -134,7 +134,7 @@ def test_other_ranks_hide_other_patches(configure, monkeypatch):
     assert len({first for first, _ in losses}) == 3
 
 
-def test_gradients_that_overflow_under_amp_leave_the_codebooks_alone(configure):
+def test_amp_overflow_leaves_codebooks_unchanged(configure):
     run = Run(configure(model={"stages": [{"kind": "tokenizer", "updates": 9}]}))
     cfg = OmegaConf.create({"optimizer": {}, "common": {"fp16_init_scale": 4, "min_loss_scale": 1e-4}})
     run.optimizer = AMPOptimizer(cfg, run.optimizer.params, run.optimizer)
@@ -155,7 +155,7 @@ def test_gradients_that_overflow_under_amp_leave_the_codebooks_alone(configure):
     assert {"quantizer.codebooks.codes", "latent_norm.mean"} <= set(changed)
 
 
-def test_an_update_that_is_thrown_away_leaves_no_trace(configure):
+def test_skipped_update_changes_no_state(configure):
     """As after an overflow under fp16: the same update is made again, with other data."""
     states = []
     for thrown_away in (False, True):
@@ -169,14 +169,14 @@ def test_an_update_that_is_thrown_away_leaves_no_trace(configure):
     assert equal(*states)
 
 
-def test_the_best_validation_is_that_of_its_stage(run):
+def test_best_validation_is_reset_at_a_new_stage(run):
     for update in range(4):
         checkpoint_utils.save_checkpoint.best = 0.5
         run.update(run.batch(range(4)))
         assert hasattr(checkpoint_utils.save_checkpoint, "best") == (update in (1, 2))
 
 
-def test_too_many_bad_clips_end_training(run, capsys):
+def test_too_many_skipped_clips_end_training(run, capsys):
     run.update(run.batch(range(4)))
     run.task.skips["train"].add(3, "burnt")
     with pytest.raises(SystemExit) as ended:
@@ -184,7 +184,7 @@ def test_too_many_bad_clips_end_training(run, capsys):
     assert ended.value.code == 2 and "1 of 12 clips had to be skipped" in capsys.readouterr().err
 
 
-def test_a_joint_stage_has_no_use_for_codes_made_once(configure, said):
+def test_cached_codes_in_a_joint_stage_are_an_error(configure, said):
     run = Run(configure(model={"stages": [{"kind": "encoder", "updates": 1}, {"kind": "joint", "updates": 3}]}))
     run.task.cfg.codes = "codes"
     run.update(run.batch(range(4)))

@@ -40,7 +40,7 @@ def named(model, parameters):
     return {name.split(".")[0] for name, p in model.named_parameters() if p in parameters}
 
 
-def test_what_is_frozen_and_what_is_new():
+def test_frozen_and_newly_trained_parameters():
     model = make([("encoder", 1), ("tokenizer", 1), ("encoder", 1), ("joint", 2), ("encoder", 1), ("encoder", 1)])
     new, frozen = [], []
     for update in range(7):
@@ -55,7 +55,7 @@ def test_what_is_frozen_and_what_is_new():
 
 @pytest.mark.parametrize("how", ["encoder", "random", "continue"])
 @pytest.mark.parametrize("before", ["joint", "tokenizer"])
-def test_a_tokenizer_set_anew_has_no_moments_even_if_it_learned_just_before(before, how):
+def test_initialized_tokenizer_is_newly_trained(before, how):
     model = make([(before, 1), ("tokenizer", 1)], tokenizer_init=how)
     begin_update(model, 0)
     before = copy.deepcopy(model.state_dict())
@@ -122,7 +122,7 @@ def copy_of(model, optimizer, part):
     return [t.detach().clone() for t in [*model[part].parameters(), *masters, *moments]]
 
 
-def test_masters_belong_to_their_parameters(trained):
+def test_master_parameters_match_model_parameters(trained):
     model, optimizer = trained
     pairs = list(master_parameters(optimizer))
     assert {id(parameter) for parameter, _ in pairs} == {id(p) for p in model.parameters()}
@@ -131,7 +131,7 @@ def test_masters_belong_to_their_parameters(trained):
         assert master.dtype == torch.float32
 
 
-def test_frozen_parts_and_their_moments_stand_still(trained):
+def test_frozen_parts_and_their_moments_do_not_change(trained):
     model, optimizer = trained
     before = {part: copy_of(model, optimizer, part) for part in "ab"}
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_frozen_parts_and_their_moments_stand_still(trained):
     assert not any(torch.equal(x, y) for x, y in zip(copy_of(model, optimizer, "b"), before["b"], strict=True))
 
 
-def test_a_frozen_part_learns_again(trained):
+def test_unfrozen_part_learns_again(trained):
     model, optimizer = trained
     step(model, optimizer, ["b"], frozen=["a"])
     before = copy_of(model, optimizer, "a")
@@ -148,7 +148,7 @@ def test_a_frozen_part_learns_again(trained):
     assert not any(torch.equal(x, y) for x, y in zip(copy_of(model, optimizer, "a"), before, strict=True))
 
 
-def test_newly_trained_parts_start_without_moments(trained):
+def test_reset_optimizer_state_drops_moments(trained):
     model, optimizer = trained
     kept = copy_of(model, optimizer, "b")
     reset_optimizer_state(optimizer, set(model["a"].parameters()))
@@ -162,7 +162,7 @@ def test_newly_trained_parts_start_without_moments(trained):
     assert steps == {"a": {1}, "b": {4}}
 
 
-def test_parameters_set_anew_are_not_undone_by_their_masters(trained):
+def test_reset_optimizer_state_copies_values_to_masters(trained):
     model, optimizer = trained
     with torch.no_grad():
         model["a"].weight.fill_(2.0)
@@ -186,7 +186,7 @@ def wrapped(monkeypatch):
     return ModuleProxyWrapper(LegacyDistributedDataParallel(model, process_group=None)), model, sent
 
 
-def test_gradients_of_the_named_parts_alone_are_sent(wrapped):
+def test_sync_only_exchanges_gradients_of_the_given_parts(wrapped):
     wrapper, model, sent = wrapped
     for parts in ([model.encoder, model.decoder], [model.tokenizer, model.estimator], [model.encoder, model.decoder]):
         chosen = [parameter for part in parts for parameter in part.parameters()]
@@ -205,7 +205,7 @@ def test_gradients_of_the_named_parts_alone_are_sent(wrapped):
             assert torch.equal(parameter.grad, grad)
 
 
-def test_a_model_of_one_process_has_nothing_to_send(wrapped):
+def test_sync_only_without_ddp_does_nothing(wrapped):
     _, model, sent = wrapped
     sync_only(model, [model.encoder])
     assert not sent

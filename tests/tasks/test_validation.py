@@ -1,4 +1,4 @@
-"""Scores of a validation on two ranks with uneven shards: every clip once, and scikit-learn's metrics of them."""
+"""Scores of a validation on two ranks with uneven shards: each clip once, with scikit-learn's metrics."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_two_ranks_with_uneven_shards(tmp_path: Path) -> None:
         assert values["mAUC"] == roc_auc_score(truth[:, present], scores[:, present])
 
 
-def test_without_ranks_a_clip_that_comes_twice_counts_once() -> None:
+def test_repeated_clip_counts_once() -> None:
     found = ScoreCollection(3)
     for rows in ([4, 2], [2, 7]):
         found.add(torch.tensor(rows), torch.tensor(rows)[:, None].repeat(1, 3))
@@ -61,6 +61,6 @@ def test_without_ranks_a_clip_that_comes_twice_counts_once() -> None:
     assert rows.tolist() == [2, 4, 7] and scores[:, 0].tolist() == [2, 4, 7]
 
 
-def test_nothing_at_all() -> None:
+def test_empty_collection() -> None:
     rows, scores = ScoreCollection(1).gather(3, torch.device("cpu"))
     assert rows.shape == (0,) and scores.shape == (0, 3)

@@ -1,6 +1,6 @@
-"""An update asks nothing of its device: no value is read back, no shape follows from values, nothing is sent there.
+"""A training update causes no device synchronization: no value is read back, and nothing is copied to the device.
 
-The device is "meta", whose tensors have no values: what would wait for a GPU is an error on it.
+The device is "meta", whose tensors have no values: reading one is an error.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ def check(model, stage, shape, padded, codes=None):
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_waits(stage, padded):
+def test_no_stage_synchronizes(stage, padded):
     check(make(), STAGES[stage], (3, 32000), padded)
 
 
@@ -89,17 +89,17 @@ def test_no_stage_waits(stage, padded):
     ],
     ids=str,
 )
-def test_no_option_waits(settings, padded):
+def test_no_option_synchronizes(settings, padded):
     check(make(**settings), STAGES["cold start"], (3, 32000), padded)
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_cached_codes_and_pictures_do_not_wait(padded):
+def test_cached_codes_and_images_do_not_synchronize(padded):
     codes = torch.zeros(3, 16, 2, dtype=torch.long, device="meta")
     check(make(modality="image"), STAGES["live tokenizer"], (3, 3, 64, 64), padded, codes)
 
 
-def test_the_device_would_notice():
+def test_synchronizations_are_detected():
     x = torch.ones(3, device="meta")
     for read in (lambda: x.sum().item(), lambda: x[x > 0], lambda: bool(x[0]), lambda: x.tolist()):
         with pytest.raises((RuntimeError, NotImplementedError)):
