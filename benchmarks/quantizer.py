@@ -1,15 +1,14 @@
-"""The residual quantizer beside vector-quantize-pytorch's ResidualVQ and beside the matrix products of the search.
+"""Compare the residual quantizer with vector-quantize-pytorch's ResidualVQ, and with the matrix products of a search.
 
     python benchmarks/quantizer.py [--device cuda] [--threads 1] [--rounds 9]
 
-"update" is a training forward and the move of the codebooks (ours: `commit`; the peer's: part of its forward); "step"
-has the backward of the quantizer's own loss besides; "eval" is the forward in eval mode; the floor is the products of
-all vectors with all codes, without a search. Both quantizers are started by k-means, restart dead codes and move by
-averages with a decay of 0.99; ours also normalises its input and reports residual energies.
+"update" is a training forward and the update of the codebooks (ours: `commit`; the peer's: part of its forward).
+"step" adds the backward of the quantizer's own loss. "eval" is the forward in eval mode. "floor" is the matrix product
+of all vectors with all codes, without a search. Both quantizers initialize with k-means, restart dead codes and use a
+decay of 0.99. Ours also normalizes its input and reports residual energies.
 
-All run in turns in one process; a figure is the median of the rounds, with the quartiles of its ratio. On a CPU it is
-the CPU time of one thread, so that what else runs there counts little; with more threads, or on another device, it is
-time by the clock.
+All run in turns in one process. A figure is the median over rounds, with the quartiles of its ratio. With one CPU
+thread, times are CPU time, so that other load on the machine counts little; otherwise they are wall-clock time.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 
 from bridle_fairseq.quantization import ResidualQuantizer
 
-# vectors, width, codebooks, codes: batches of 4, 16 and 32 clips of 10.24 s for base, and of 32 for the VQ baseline
+# vectors, width, codebooks, codes: 4, 16 and 32 clips of 10.24 s (base), and 32 clips for the VQ baseline
 SETTINGS = ((2048, 256, 4, 256), (8192, 256, 4, 256), (16384, 256, 4, 256), (16384, 256, 1, 1024))
 WARM_UP = 3
 DEAD_BELOW = 0.25
@@ -32,7 +31,7 @@ Run = Callable[[torch.Tensor], object]
 
 
 def ours(width: int, levels: int, codes: int) -> tuple[torch.nn.Module, dict[str, Run]]:
-    """Our quantizer, and what is timed of it."""
+    """Our quantizer and the calls that are timed."""
     module = ResidualQuantizer(width, levels, codes, restart_threshold=DEAD_BELOW)
 
     def update(z: torch.Tensor) -> torch.Tensor:
@@ -48,7 +47,7 @@ def ours(width: int, levels: int, codes: int) -> tuple[torch.nn.Module, dict[str
 
 
 def peer(width: int, levels: int, codes: int, vectors: int) -> tuple[torch.nn.Module, dict[str, Run]]:
-    """The same of the peer."""
+    """ResidualVQ and the calls that are timed."""
     from vector_quantize_pytorch import ResidualVQ
 
     module = ResidualVQ(
@@ -73,7 +72,7 @@ def peer(width: int, levels: int, codes: int, vectors: int) -> tuple[torch.nn.Mo
 
 
 def seconds(run: Run, z: torch.Tensor) -> float:
-    """Time of one call, the device's work included."""
+    """Time of one call, including the device's work."""
     clock = time.process_time if z.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     run(z)
@@ -83,7 +82,7 @@ def seconds(run: Run, z: torch.Tensor) -> float:
 
 
 def measure(setting: tuple[int, int, int, int], device: str, rounds: int) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each (side, what), a value a round."""
+    """Seconds of each (side, call), one value per round."""
     vectors, width, levels, codes = setting
     torch.manual_seed(0)
     sides = {"ours": ours(width, levels, codes), "peer": peer(width, levels, codes, vectors)}
@@ -105,14 +104,14 @@ def measure(setting: tuple[int, int, int, int], device: str, rounds: int) -> dic
 
 
 def ratio(one: list[float], other: list[float]) -> str:
-    """Ratio of the medians, and the quartiles of the rounds' ratios."""
+    """Ratio of the medians, with the quartiles of the ratio over rounds."""
     first, _, third = statistics.quantiles([a / b for a, b in zip(one, other, strict=True)], n=4)
     return f"{statistics.median(one) / statistics.median(other):.2f} ({first:.2f} to {third:.2f})"
 
 
 def main() -> None:
-    """Compare for all settings."""
-    parser = argparse.ArgumentParser(description="The residual quantizer beside vector-quantize-pytorch's.")
+    """Print one block per setting."""
+    parser = argparse.ArgumentParser(description="Compare the residual quantizer with vector-quantize-pytorch.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)

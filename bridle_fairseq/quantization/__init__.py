@@ -1,4 +1,4 @@
-"""Quantization of vectors by residual codebooks: no fairseq, no files."""
+"""Residual vector quantization. Needs torch only, and reads no files."""
 
 from bridle_fairseq.quantization.residual import QuantizedResult, ResidualQuantizer
 from bridle_fairseq.quantization.statistics import (

@@ -15,9 +15,9 @@ from bridle_fairseq.utils.precision import KeepsDtype
 
 
 class EmaCodebooks(KeepsDtype):
-    """K codebooks of C codes, the moving averages behind them, and their update. They are buffers: no gradients.
+    """K codebooks of C codes of width D, the moving averages behind them, and their update. No gradients reach them.
 
-    Forward passes only collect statistics on their own rank. :meth:`commit` sums these over the ranks and moves the
+    A forward pass only collects statistics, on its own rank. :meth:`commit` sums them over the ranks and updates the
     codes; it is a collective. Neither waits for the device.
 
     Persistent buffers are the state; the others hold what is pending for the next update. Buffers keep their dtype
@@ -25,9 +25,9 @@ class EmaCodebooks(KeepsDtype):
     by a hundredth per update do not survive in half precision.
     """
 
-    codes: Tensor  # K x C x D, the code vectors e
-    sizes: Tensor  # K x C, moving average of the number of vectors per update ("cluster size")
-    sums: Tensor  # K x C x D, moving average of the sum of these vectors
+    codes: Tensor  # K x C x D, the code vectors
+    sizes: Tensor  # K x C, moving average of the number of vectors of a code per update ("cluster size")
+    sums: Tensor  # K x C x D, moving average of the sum of these vectors ("embed sum")
     usage: Tensor  # K x C, moving average of the code frequencies
     started: Tensor  # bool, whether the codes have been initialized
     num_updates: Tensor  # long
@@ -94,11 +94,11 @@ class EmaCodebooks(KeepsDtype):
         counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.float32))
 
     def add_candidates(self, rows: Tensor, unit: Tensor, codes: Tensor, valid: Tensor) -> None:
-        """Draw some of the valid rows as candidates for restarts, at every level.
+        """Draw some of the valid rows; at each level they become candidates, beside the codes assigned to them.
 
         Args:
-            rows: n x D, which are drawn from.
-            unit: n x D, the residuals before the first level.
+            rows: n x D, the vectors z.
+            unit: n x D, their r_0.
             codes: n x K.
             valid: n bool.
         """
@@ -106,7 +106,7 @@ class EmaCodebooks(KeepsDtype):
         priorities, drawn = restart_priorities(rows, valid, self.num_updates, slots)  # p, p
         residual = unit[drawn]  # p x D
         for level, codebook in enumerate(self.codes):
-            vectors = F.embedding(codes[drawn, level], codebook)
+            vectors = F.embedding(codes[drawn, level], codebook)  # p x D
             all_priorities = torch.cat([self.pending_priorities[level], priorities])  # P + p
             beside_codes = torch.lerp(vectors, residual, self.restart_step)
             all_candidates = torch.cat([self.pending_candidates[level], beside_codes])  # (P + p) x D
@@ -137,10 +137,14 @@ class EmaCodebooks(KeepsDtype):
         return [self.pending_counts, self.pending_sums, self.pending_usage, self.pending_candidates]
 
     def update(self) -> None:
-        """Update codes, averages and usage with the pending statistics, which are summed over the ranks by now."""
+        """Update codes, averages and usage with the pending statistics, which are summed over the ranks by now.
+
+        With n vectors of sum m in this update, a code has the averages N = decay N + (1 - decay) n and
+        M = decay M + (1 - decay) m; it moves to M / N, where Laplace smoothing keeps N from 0.
+        """
         size = self.codes.shape[1]
         counts, sums = self.pending_counts[:, :size], self.pending_sums[:, :size]  # K x C, K x C x D
-        usable = (counts.sum() > 0) & sums.isfinite().all()
+        usable = (counts.sum() > 0) & sums.isfinite().all()  # else nothing but the usage changes; a bool on the device
         self._update_usage(counts + self.pending_usage[:, :size])
         sizes = torch.lerp(counts, self.sizes, self.decay)
         sums = torch.lerp(sums, self.sums, self.decay)

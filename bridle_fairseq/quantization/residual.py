@@ -87,11 +87,11 @@ class ResidualQuantizer(nn.Module):
             restart_step=restart_step,
             unit_codes=self.cosine and num_codebooks == 1,
         )
-        self._initialized_cache = False  # `codebooks.started` on the host, so that forward passes need no device sync
+        self._initialized_cache = False  # `codebooks.started` on the host; avoids a device synchronization per forward
 
     @property
     def initialized(self) -> bool:
-        """Whether the codebooks have been initialized. Waits for the device until they are, then no more."""
+        """Whether the codebooks are initialized. Synchronizes with the device until they are, and no more then."""
         if not self._initialized_cache:
             self._initialized_cache = bool(self.codebooks.started)
         return self._initialized_cache
@@ -104,10 +104,10 @@ class ResidualQuantizer(nn.Module):
     def forward(self, z: Tensor, padding_mask: Tensor | None = None) -> QuantizedResult:
         """Quantize ``z`` (... x D) outside ``padding_mask`` (..., True = padding) with the current codebooks.
 
-        In training mode, the first call initializes the codebooks. This is collective: every rank must call, even if it
-        has no data. Each call collects statistics of its vectors for :meth:`commit`. In eval mode no state changes.
+        In training mode the first call initializes the codebooks. It is a collective: every rank must call, even if it
+        has no data. Each call collects statistics for :meth:`commit`. In eval mode no state changes.
 
-        Vectors that are not finite are left out of the statistics, but the result and the losses become NaN.
+        A vector that is not finite is left out of the statistics, but its result and the commitment loss are NaN.
         """
         if self.training:
             self.init_codebooks_if_needed(z, padding_mask)
@@ -147,11 +147,12 @@ class ResidualQuantizer(nn.Module):
     def _losses(self, unit: Tensor, codes: Tensor, energy: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codebook loss, commitment loss and residual energy (K) of the valid rows.
 
-        ``r_{k-1} - q_k`` is ``r_k``, so both mse terms of a level have the value mean ``|r_k|^2 / D``. At fixed codes
-        every ``r_k`` moves with ``r_0``, so the gradient of their mean over levels at ``r_0`` is 2 mean_k ``r_k / D``.
+        ``r_{k-1} - q_k = r_k``, so both terms of L_cb are the sum of ``|r_k|^2`` over rows and levels, divided by
+        ``n D K``. With fixed codes, each ``r_k`` moves with ``r_0``: the gradient at ``r_0`` is ``2 / (n D)`` times the
+        mean of ``r_k`` over levels.
         """
         with torch.no_grad():
-            num_values = valid.sum().clamp_min(1) * self.dim
+            num_values = valid.sum().clamp_min(1) * self.dim  # n D
             total = energy.masked_fill(~valid, 0.0).sum(dim=1)  # K + 1
             loss = total[1:].sum() / (num_values * self.num_codebooks)
             residual_energy = total[1:] / total[0].clamp_min(EPS)
@@ -162,7 +163,7 @@ class ResidualQuantizer(nn.Module):
         return loss, commitment, residual_energy
 
     def _mean_residual(self, unit: Tensor, codes: Tensor) -> Tensor:
-        """Mean of r_1 .. r_K (n x D): the code of level j is subtracted in K - j + 1 of them."""
+        """Mean of r_1 .. r_K, n x D: q_j is subtracted in K - j + 1 of them."""
         levels = self.num_codebooks
         weights = torch.arange(levels, 0, -1, device=unit.device, dtype=unit.dtype) / levels  # K
         return self._sum_of_codes(codes, -weights).add_(unit)
@@ -231,7 +232,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def init_codebooks_if_needed(self, z: Tensor, padding_mask: Tensor | None = None) -> None:
-        """As :meth:`init_codebooks`, but nothing happens if the codebooks are initialized."""
+        """As :meth:`init_codebooks`, but does nothing if the codebooks are initialized."""
         if self.initialized:
             return
         with torch.autocast(z.device.type, enabled=False):
@@ -270,7 +271,7 @@ class ResidualQuantizer(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _flatten(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """``z`` as n x D float32 rows, 0 and without gradient at padding; their norms, n x 1; which count, n bool."""
+        """Rows of ``z`` (n x D float32, 0 without gradient at padding), their norms (n x 1), which are valid (n bool)."""
         rows = z.reshape(-1, self.dim).float()
         if padding_mask is not None:
             rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
@@ -315,5 +316,5 @@ def squared_norm(rows: Tensor) -> Tensor:
 
 
 def nan_unless_finite(x: Tensor) -> Tensor:
-    """0 where ``x`` is finite, else NaN: added to a result it shows what went wrong."""
+    """0 where ``x`` is finite, else NaN. Added to a result, it makes the loss show bad input."""
     return x - x

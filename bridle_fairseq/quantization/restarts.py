@@ -1,7 +1,7 @@
-"""Restarts of dead codes from vectors of the current batch (Dhariwal et al. 2020, arXiv 2005.00341).
+"""Restarts of dead codes from vectors of the batch (Dhariwal et al. 2020, arXiv 2005.00341).
 
-A vector of the batch that a dead code may restart from is a candidate. Its priority is a hash of the vector: a number
-in [0, 1), the lowest goes first; ``inf`` marks a slot without a candidate.
+A place where a dead code may restart is a candidate. Candidates are drawn by priority: a hash of the vector as a number
+in [0, 1), the lowest first. ``inf`` marks an empty slot.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ MAX_RESTARTS = 64  # per level and update
 
 
 def restart_priorities(rows: Tensor, valid: Tensor, num_updates: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Draw at most ``count`` candidates among the valid rows: their priorities (p) and indices (p).
+    """Draw at most ``count`` of the valid rows: their priorities (p) and indices (p).
 
-    The hash is of the bits of a vector and of the number of the update. So the same vectors are drawn however the batch
-    is split over ranks and forward passes, equal vectors have equal priorities, and there is no random state to save.
+    A row is hashed together with the number of the update. So the same rows are drawn however the batch is split over
+    ranks and forward passes, equal rows have equal priorities, and there is no random state to save.
 
     Args:
         rows: n x D float32.
         valid: n bool; the priority of the other rows is ``inf``.
         num_updates: scalar, long.
-        count: number of candidates, at most.
+        count: maximum number of rows drawn.
     """
     dim = rows.shape[1]
     words = rows[:, :: -(-dim // 16)].contiguous().view(torch.int32).long()  # n x D -> n x at most 16
@@ -43,7 +43,7 @@ def restart_priorities(rows: Tensor, valid: Tensor, num_updates: Tensor, count: 
 def sync_candidates(priorities: Tensor, candidates: Tensor) -> None:
     """Keep the first P candidates of all ranks, in place. Collective.
 
-    Candidates of other ranks become 0, so that the sum of ``candidates`` over the ranks has them all.
+    Candidates of other ranks are left 0, so that the sum of ``candidates`` over the ranks has them all.
 
     Args:
         priorities: K x P, of this rank's candidates.
@@ -63,10 +63,10 @@ def sync_candidates(priorities: Tensor, candidates: Tensor) -> None:
 def restart_dead_codes(
     codes: Tensor, sizes: Tensor, sums: Tensor, priorities: Tensor, candidates: Tensor, threshold: float
 ) -> Tensor:
-    """Move dead codes to candidates, in place, those with the smallest average first.
+    """Move dead codes to candidates, in place, starting with the lowest average count.
 
-    A code is dead if its average count is below ``threshold`` times the mean of its level. A restarted code gets that
-    mean as its count, and the sum that belongs to it; else the next update would move it back.
+    A code is dead if its average count is below ``threshold`` times the mean of its level. A restarted code gets this
+    mean count and the matching sum. If it kept its old averages, the next update would move it back.
 
     Args:
         codes: K x C x D.

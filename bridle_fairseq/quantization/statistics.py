@@ -1,4 +1,4 @@
-"""What a codebook is used for: shares, entropy, perplexity, dead codes, residual energy."""
+"""Statistics of code usage: share of used codes, entropy, perplexity, dead codes; and residual energy."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LevelStatistics:
-    """Use of one level's codebook, from counts or frequencies of its codes."""
+    """Usage of the codes of one level, from their counts or frequencies."""
 
-    level: int  # 1 is the first
+    level: int  # from 1
     codebook_size: int
-    used_codes: int  # codes with a count above 0
+    used_codes: int  # number of codes with a count above 0
     used_share: float  # used_codes / codebook_size
-    entropy_bits: float  # of the code frequencies; 0 where nothing was counted
-    perplexity: float  # 2 ** entropy_bits: the number of codes that, used evenly, would have this entropy
-    dead_codes: int  # codes below the threshold, as a fraction of the even share; 0 where nothing was counted
+    entropy_bits: float  # of the code frequencies; 0 if nothing was counted
+    perplexity: float  # 2 ** entropy_bits: as many codes, used uniformly, have this entropy
+    dead_codes: int  # number of codes below the threshold, see level_statistics; 0 if nothing was counted
 
 
 def level_statistics(counts: Tensor, dead_threshold: float = 0.0) -> list[LevelStatistics]:
-    """Statistics of each level of ``counts`` (K x C, counts or frequencies, any real dtype).
+    """Statistics of each level.
 
-    A code is dead when its count is 0 or under ``dead_threshold`` x (the level's total / C).
+    Args:
+        counts: K x C, counts or frequencies of the codes, any real dtype.
+        dead_threshold: a code is dead if its count is 0, or below this fraction of the mean count of its level.
+
+    Raises:
+        ValueError: ``counts`` has another number of dimensions.
     """
     if counts.dim() != 2:
         raise ValueError(f"counts must be K x C (levels x codes), got shape {tuple(counts.shape)}")
@@ -46,7 +51,8 @@ def level_statistics(counts: Tensor, dead_threshold: float = 0.0) -> list[LevelS
 def code_counts(codes: Tensor, codebook_size: int, padding_mask: Tensor | None = None) -> Tensor:
     """Count each code of ``codes`` (... x K long) outside ``padding_mask`` (..., True = padding): K x C long.
 
-    Raises ValueError where a code is not within 0..C-1.
+    Raises:
+        ValueError: a code is not in 0..C-1.
     """
     rows = codes.reshape(-1, codes.shape[-1])
     if padding_mask is not None:
@@ -57,10 +63,15 @@ def code_counts(codes: Tensor, codebook_size: int, padding_mask: Tensor | None =
 
 
 def corpus_residual_energy(batches: Iterable[tuple[Tensor, int]]) -> Tensor:
-    """Residual energy after each level (K, float64 on the CPU) over a corpus.
+    """Residual energy of a corpus after each level: K, float64, on the CPU.
 
-    ``batches``: the ``residual_energy`` (K) of each batch with its number of valid vectors. All vectors start at unit
-    length, so the corpus has the mean over its vectors. Raises ValueError where there is no vector.
+    All vectors have unit norm before the first level, so the batches are averaged by their number of vectors.
+
+    Args:
+        batches: ``residual_energy`` (K) of each batch, and its number of valid vectors.
+
+    Raises:
+        ValueError: no batch has a vector.
     """
     weighted = [(energy.detach().double().cpu(), count) for energy, count in batches]
     total = sum(count for _, count in weighted)

@@ -1,4 +1,4 @@
-"""Variants of the quantizer that the tests go through."""
+"""Quantizers that several tests share."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ VARIANTS = {
 
 @pytest.fixture(params=VARIANTS)
 def variant(request) -> dict:
-    """Options of a quantizer."""
+    """Constructor options of a quantizer."""
     return VARIANTS[request.param]
 
 
 @pytest.fixture
 def trained(variant) -> ResidualQuantizer:
-    """A quantizer of 10 codes a level for vectors of 8, after five updates, in training mode."""
+    """A quantizer with 10 codes per level and width 8, after five updates, in training mode."""
     module = ResidualQuantizer(8, **{"num_codebooks": 3, "codebook_size": 10, **variant}).train()
     for step in range(5):
         module(torch.randn(100, 8, generator=torch.Generator().manual_seed(step)) + 0.5)

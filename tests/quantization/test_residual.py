@@ -1,4 +1,4 @@
-"""The residual quantizer against its definition, in float64 and with loops."""
+"""The residual quantizer against its definition, written as loops in float64."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def vectors(seed: int, *shape: int, scale: float = 1.0, shift: float = 0.5) -> t
 
 
 class Reference:
-    """The quantizer in float64, one vector at a time, without restarts. Starts from a module's state."""
+    """The quantizer in float64, one vector at a time, without restarts, from the state of a module."""
 
     def __init__(self, module: ResidualQuantizer, metric: str = "euclidean", **_) -> None:
         books = module.codebooks
@@ -66,7 +66,7 @@ class Reference:
                     self.codes[k, j] /= self.codes[k, j].norm()
 
 
-def test_ten_updates_equal_the_float64_reference(variant):
+def test_ten_updates_match_the_float64_reference(variant):
     module = quantizer(restart_threshold=0.0, epsilon=0.1, **variant)
     module(vectors(0, 60))
     module.commit()
@@ -88,7 +88,7 @@ def test_ten_updates_equal_the_float64_reference(variant):
         torch.testing.assert_close(getattr(books, name).double(), getattr(reference, name), atol=1e-5, rtol=1e-5)
 
 
-def test_codes_are_the_nearest_and_decode_is_their_sum(trained, variant):
+def test_codes_are_nearest_and_decode_is_their_sum(trained, variant):
     z = vectors(50, 4, 30)
     result = trained.eval()(z)
     codes, residuals, _ = Reference(trained, **variant).quantize(z.view(-1, DIM))
@@ -98,7 +98,7 @@ def test_codes_are_the_nearest_and_decode_is_their_sum(trained, variant):
     assert result.quantized.shape == z.shape and result.codes.shape == (4, 30, trained.num_codebooks)
 
 
-def test_codes_of_other_codebooks_are_not_decoded(trained):
+def test_decode_raises_on_wrong_codes(trained):
     with pytest.raises(ValueError, match=r"\(5, 7\) codes of 0 to 0; expected"):
         trained.decode(torch.zeros(5, 7, dtype=torch.long))
     for wrong in (-1, trained.codebook_size):
@@ -106,31 +106,31 @@ def test_codes_of_other_codebooks_are_not_decoded(trained):
             trained.decode(torch.full((2, trained.num_codebooks), wrong))
 
 
-def test_decoding_of_the_first_levels_only(trained, variant):
+def test_decode_of_the_first_levels(trained, variant):
     codes = trained.eval()(vectors(50, 3, 30)).codes
     levels = torch.tensor([0, 1, trained.num_codebooks])
-    books, found = trained.codebooks.codes, trained.decode(codes, levels)
-    assert not found[0].any()
-    assert torch.equal(found[1], books[0][codes[1, :, 0]])
-    assert torch.equal(found[2], trained.decode(codes)[2])
+    codebooks, decoded = trained.codebooks.codes, trained.decode(codes, levels)
+    assert not decoded[0].any()
+    assert torch.equal(decoded[1], codebooks[0][codes[1, :, 0]])
+    assert torch.equal(decoded[2], trained.decode(codes)[2])
 
 
-def test_soft_codes_are_the_nearest_in_order(trained, variant):
+def test_soft_codes_are_nearest_first(trained, variant):
     z = vectors(51, 5, 6)
     soft = trained.eval().encode(z, codes_per_level=4)
     assert soft.shape == (5, 6, trained.num_codebooks, 4)
     assert torch.equal(soft[..., 0], trained.encode(z))
     reference = Reference(trained, **variant)
     _, residuals, _ = reference.quantize(z.view(-1, DIM))
-    for row, found in enumerate(soft.view(30, -1, 4)):
+    for row, row_codes in enumerate(soft.view(30, -1, 4)):
         for level, codebook in enumerate(reference.codes):
             distances = torch.tensor([reference.distance(residuals[level, row], code) for code in codebook])
-            assert found[level].tolist() == distances.argsort()[:4].tolist()
+            assert row_codes[level].tolist() == distances.argsort()[:4].tolist()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("length", [0.3, 1.0, 30.0])
-def test_mean_residual_energy_falls_at_every_level(metric, length):
+def test_residual_energy_falls_at_every_level(metric, length):
     module = ResidualQuantizer(16, 4, 32, metric=metric).train()
     for step in range(12):
         draw = torch.Generator().manual_seed(step)
@@ -141,7 +141,7 @@ def test_mean_residual_energy_falls_at_every_level(metric, length):
     assert (module.eval()(z).residual_energy.diff() < -0.01).all()
 
 
-def test_vq_is_the_first_level_of_rq():
+def test_vq_equals_the_first_level_of_rq():
     vq, rq = quantizer(num_codebooks=1), quantizer(num_codebooks=3)
     for step in range(10):
         first, all_levels = vq(vectors(step, 80)), rq(vectors(step, 80))
@@ -152,7 +152,7 @@ def test_vq_is_the_first_level_of_rq():
         assert torch.equal(getattr(vq.codebooks, name)[0], getattr(rq.codebooks, name)[0])
 
 
-def test_cosine_vq_keeps_both_sides_at_unit_length():
+def test_cosine_vq_codes_keep_unit_norm():
     module = quantizer(num_codebooks=1, metric="cosine")
     for step in range(5):
         module(vectors(step, 80, scale=0.3))
@@ -160,16 +160,7 @@ def test_cosine_vq_keeps_both_sides_at_unit_length():
         torch.testing.assert_close(module.codebooks.codes.norm(dim=2), torch.ones(1, 10))
 
 
-def test_the_first_batch_gives_usage_its_start():
-    module = quantizer()
-    z, padding_mask = vectors(0, 50), torch.arange(50) >= 40
-    codes = module(z, padding_mask).codes[:40]
-    module.commit()
-    counted = torch.stack([torch.bincount(level, minlength=10) for level in codes.T]) / 40
-    torch.testing.assert_close(module.usage, counted)
-
-
-def test_a_single_vector(variant):
+def test_single_vector_input(variant):
     module = quantizer(**variant, restart_threshold=0.5)
     for step in range(3):
         result = module(vectors(step))
@@ -179,19 +170,7 @@ def test_a_single_vector(variant):
     assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
 
 
-def test_fewer_vectors_than_codes_at_the_start():
-    module = quantizer(codebook_size=20)
-    few = vectors(0, 7)
-    result = module(few)
-    assert len(result.codes[:, 0].unique()) == 7 and result.residual_energy[0] < 1e-6
-    for step in range(1, 30):
-        module.commit()
-        module(vectors(step, 200))
-    codes = module.eval().encode(vectors(99, 1000))
-    assert [len(level.unique()) for level in codes.T] == [20, 20, 20]
-
-
-def test_forward_uses_the_codebooks_of_the_last_commit(trained):
+def test_codebooks_do_not_move_before_commit(trained):
     z = vectors(20, 50)
     first = trained(z)
     for step in range(3):
@@ -199,7 +178,7 @@ def test_forward_uses_the_codebooks_of_the_last_commit(trained):
     assert torch.equal(trained(z).codes, first.codes) and torch.equal(trained(z).quantized, first.quantized)
 
 
-def test_the_straight_through_gradient_is_that_of_the_normalised_vector(trained):
+def test_straight_through_gradient_passes_to_the_normalized_vector(trained):
     z, same = vectors(42, 20).requires_grad_(), vectors(42, 20).requires_grad_()
     weight = vectors(43, 20)
     (trained(z).quantized * weight).sum().backward()
@@ -208,7 +187,7 @@ def test_the_straight_through_gradient_is_that_of_the_normalised_vector(trained)
     assert z.grad.abs().max() > 1e-3
 
 
-def test_the_commitment_gradient_is_that_of_its_definition(trained):
+def test_commitment_gradient_matches_autograd(trained):
     z, same = vectors(44, 20).requires_grad_(), vectors(44, 20).requires_grad_()
     result = trained(z)
     result.loss.backward()
@@ -230,7 +209,7 @@ def test_no_gradient_reaches_the_codebooks(trained):
     assert all(tensor.grad is None and not tensor.requires_grad for tensor in trained.buffers())
 
 
-def test_wrong_options_are_named():
+def test_wrong_options_raise():
     with pytest.raises(ValueError, match="metric is 'dot'"):
         quantizer(metric="dot")
     with pytest.raises(ValueError, match="init is 'zeros'"):

@@ -1,4 +1,4 @@
-"""What changes a quantizer's state, what may not, and how the state is kept, cast, saved and loaded."""
+"""The state of a quantizer: what changes it, and how it is cast, saved and loaded."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ def vectors(seed: int, *shape: int, scale: float = 1.0, shift: float = 0.5) -> t
 
 
 def state(module: ResidualQuantizer) -> dict[str, torch.Tensor]:
-    """All buffers, those that checkpoints leave out too."""
+    """All buffers, also those that are not saved."""
     return {name: tensor.clone() for name, tensor in module.named_buffers()}
 
 
@@ -31,7 +31,7 @@ def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor])
 
 
 def test_eval_mode_changes_no_state(trained):
-    trained(vectors(9, 50))  # something is pending
+    trained(vectors(9, 50))  # statistics are pending
     before = state(trained)
     trained.eval()
     trained(vectors(10, 50), torch.zeros(50, dtype=torch.bool))
@@ -39,16 +39,7 @@ def test_eval_mode_changes_no_state(trained):
     assert_same(before, state(trained))
 
 
-def test_eval_mode_never_starts_codebooks(variant):
-    module = quantizer(**variant).eval()
-    before = state(module)
-    result = module(vectors(0, 50))
-    module.encode(vectors(0, 50))
-    assert_same(before, state(module))
-    assert not module.initialized and result.codes.max() < 10
-
-
-def test_encode_in_training_mode_changes_usage_alone(trained):
+def test_encode_in_training_mode_changes_usage_only(trained):
     before = copy.deepcopy(trained.state_dict())
     codes = trained.encode(vectors(10, 50))
     trained.commit()
@@ -60,8 +51,8 @@ def test_encode_in_training_mode_changes_usage_alone(trained):
 
 
 @pytest.mark.parametrize("content", [0.0, 1e4, math.nan, math.inf])
-def test_padding_changes_nothing(variant, content):
-    """Padded positions, whatever stands there, are as good as absent: start, losses, gradients and update."""
+def test_padding_equals_absence(variant, content):
+    """Padding, whatever its content, has no effect on initialization, losses, gradients and update."""
     padded, alone = quantizer(**variant), quantizer(**variant)
     padding_mask = torch.zeros(3, 40, dtype=torch.bool)
     padding_mask[0, 30:] = padding_mask[2, 5:] = True
@@ -83,7 +74,7 @@ def test_padding_changes_nothing(variant, content):
         torch.testing.assert_close(padded.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
 
 
-def test_batches_without_a_valid_vector_change_no_state(trained):
+def test_batch_without_valid_vectors_changes_no_state(trained):
     before = copy.deepcopy(trained.state_dict())
     everything = torch.ones(2, 7, dtype=torch.bool)
     for z, mask in [(vectors(1, 0), None), (vectors(1, 0, 4), None), (vectors(1, 2, 7), everything)]:
@@ -98,16 +89,7 @@ def test_batches_without_a_valid_vector_change_no_state(trained):
     assert_same(before, trained.state_dict())
 
 
-def test_no_vector_starts_no_codebook(variant):
-    module = quantizer(**variant)
-    module(vectors(0, 0))
-    module.commit()
-    assert not module.initialized
-    module(vectors(0, 50))
-    assert module.initialized
-
-
-def test_two_forwards_before_a_commit_equal_one_joined_forward(variant):
+def test_two_forwards_per_commit_equal_one_joined_forward(variant):
     parts, joined = quantizer(**variant, restart_threshold=0.5), quantizer(**variant, restart_threshold=0.5)
     for module in (parts, joined):
         module(vectors(100, 60))
@@ -122,7 +104,7 @@ def test_two_forwards_before_a_commit_equal_one_joined_forward(variant):
         torch.testing.assert_close(parts.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
 
 
-def test_discard_leaves_no_trace(trained):
+def test_discard_restores_the_state(trained):
     clean = copy.deepcopy(trained)
     trained(vectors(30, 90, scale=5.0))
     trained.encode(vectors(31, 90))
@@ -134,14 +116,14 @@ def test_discard_leaves_no_trace(trained):
     assert_same(state(clean), state(trained))
 
 
-def test_commit_with_nothing_pending_changes_no_state(trained):
+def test_commit_without_statistics_changes_no_state(trained):
     before = state(trained)
     trained.commit()
     assert_same(before, state(trained))
 
 
 @pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, nn.Module.double, lambda m: m.to(torch.float16)])
-def test_casts_leave_every_buffer_as_it_is(trained, cast):
+def test_casts_do_not_change_buffers(trained, cast):
     trained(vectors(40, 50))
     before = state(trained)
     cast(nn.Sequential(trained, nn.Linear(2, 2)))
@@ -162,10 +144,10 @@ def test_input_of_another_dtype_is_quantized_in_float32(trained, dtype):
     assert torch.equal(result.codebook_loss, wide.codebook_loss) and result.loss.dtype == torch.float32
 
 
-def test_state_dict_round_trip_goes_on_bit_for_bit(trained, variant, tmp_path):
+def test_resume_from_state_dict_is_bit_identical(trained, variant, tmp_path):
     torch.save(trained.state_dict(), tmp_path / "state.pt")
     resumed = quantizer(**variant)
-    resumed(vectors(1, 30))  # started and pending: both must give way
+    resumed(vectors(1, 30))  # loading has to overwrite codebooks and discard pending statistics
     resumed.codebooks.restarted.fill_(7)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
     assert not resumed.codebooks.restarted.any()
@@ -177,7 +159,7 @@ def test_state_dict_round_trip_goes_on_bit_for_bit(trained, variant, tmp_path):
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_state_of_other_dtypes_and_device_loads_as_ours(trained, variant, assign):
+def test_loading_converts_dtype_and_device(trained, variant, assign):
     saved = {name: t.double() if t.is_floating_point() else t.long() for name, t in trained.state_dict().items()}
     with torch.device("meta"):
         loaded = quantizer(**variant)
@@ -192,17 +174,7 @@ def test_a_state_of_other_dtypes_and_device_loads_as_ours(trained, variant, assi
     assert_same(state(trained), state(loaded))
 
 
-def test_a_state_without_started_codebooks_is_started_after_loading(variant):
-    module = quantizer(**variant)
-    fresh = copy.deepcopy(module.state_dict())
-    module(vectors(0, 50))
-    module.load_state_dict(fresh)
-    assert not module.initialized
-    module(vectors(0, 50))
-    assert module.initialized and module.codebooks.codes.any()
-
-
-def test_reset_is_a_new_module(trained, variant):
+def test_reset_equals_a_new_module(trained, variant):
     trained(vectors(70, 50))
     trained.reset()
     new = quantizer(**variant)
@@ -215,7 +187,7 @@ def test_reset_is_a_new_module(trained, variant):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_vector_that_is_not_finite_shows_in_the_loss_but_in_no_state(trained, bad):
+def test_non_finite_vector_changes_the_loss_but_no_state(trained, bad):
     clean = copy.deepcopy(trained)
     z = vectors(80, 50)
     clean(z[1:])
@@ -225,17 +197,3 @@ def test_a_vector_that_is_not_finite_shows_in_the_loss_but_in_no_state(trained, 
         module.commit()
     for name, tensor in clean.state_dict().items():
         torch.testing.assert_close(trained.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
-
-
-def test_start_from_more_vectors_than_a_batch(variant):
-    by_hand, by_forward = quantizer(**variant), quantizer(**variant)
-    z = vectors(0, 5, 40)
-    padding_mask = torch.zeros(5, 40, dtype=torch.bool)
-    padding_mask[:, 30:] = True
-    by_hand.init_codebooks(z.masked_fill(padding_mask.unsqueeze(2), math.nan), padding_mask)
-    by_forward(z[:, :30])
-    by_forward.discard()
-    assert by_hand.initialized
-    assert_same(state(by_forward), state(by_hand))
-    by_hand.eval().init_codebooks(vectors(1, 0))
-    assert not by_hand.initialized

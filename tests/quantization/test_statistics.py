@@ -1,4 +1,4 @@
-"""Statistics of codes."""
+"""Statistics of code usage."""
 
 import math
 
@@ -8,13 +8,13 @@ import torch
 from bridle_fairseq.quantization import ResidualQuantizer, code_counts, corpus_residual_energy, level_statistics
 
 
-def test_even_use_of_half_the_codes():
+def test_uniform_use_of_half_the_codes():
     (use,) = level_statistics(torch.tensor([[5, 5, 5, 5, 0, 0, 0, 0]]))
     assert (use.level, use.codebook_size, use.used_codes, use.used_share, use.dead_codes) == (1, 8, 4, 0.5, 4)
     assert use.entropy_bits == pytest.approx(2.0) and use.perplexity == pytest.approx(4.0)
 
 
-def test_each_level_by_itself_and_frequencies_as_good_as_counts():
+def test_levels_are_independent_and_frequencies_give_the_same_as_counts():
     counts = torch.tensor([[8, 0, 0, 0], [4, 2, 1, 1], [2, 2, 2, 2]])
     for given in (counts, counts / 8, counts.half(), 1000 * counts):
         levels = level_statistics(given)
@@ -23,34 +23,34 @@ def test_each_level_by_itself_and_frequencies_as_good_as_counts():
         assert [use.used_codes for use in levels] == [1, 4, 4]
 
 
-def test_dead_codes_are_those_under_the_share():
+def test_dead_codes_are_below_the_threshold():
     (use,) = level_statistics(torch.tensor([[100, 100, 9, 0]]), dead_threshold=0.2)
-    assert (use.used_codes, use.dead_codes) == (3, 2)  # the even share is 52.25, a fifth of it 10.45
+    assert (use.used_codes, use.dead_codes) == (3, 2)  # the mean count is 52.25, a fifth of it 10.45
 
 
-def test_nothing_counted():
+def test_zero_counts():
     (use,) = level_statistics(torch.zeros(1, 4))
     assert (use.used_codes, use.entropy_bits, use.perplexity, use.dead_codes) == (0, 0.0, 1.0, 0)
 
 
-def test_counts_of_another_shape_are_refused():
+def test_wrong_shape_of_counts_raises():
     with pytest.raises(ValueError, match=r"K x C.*\(4,\)"):
         level_statistics(torch.zeros(4))
 
 
-def test_code_counts_leave_padding_out():
+def test_code_counts_skip_padding():
     codes = torch.tensor([[[0, 3], [1, 3]], [[1, 2], [9, 9]]])
     padding_mask = torch.tensor([[False, False], [False, True]])
     assert code_counts(codes, 4, padding_mask).tolist() == [[1, 2, 0, 0], [0, 0, 1, 2]]
     assert code_counts(codes[:0], 4).tolist() == [[0] * 4] * 2
 
 
-def test_code_counts_name_codes_out_of_range():
+def test_code_counts_raise_on_codes_out_of_range():
     with pytest.raises(ValueError, match=r"codes span 0\.\.4, expected 0\.\.3"):
         code_counts(torch.tensor([[0, 4]]), 4)
 
 
-def test_statistics_while_training_follow_the_frequencies():
+def test_training_statistics_converge_to_those_of_the_corpus():
     module = ResidualQuantizer(4, 2, 8, decay=0.5, restart_threshold=0.0).train()
     z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     for _ in range(30):
@@ -63,7 +63,7 @@ def test_statistics_while_training_follow_the_frequencies():
         assert math.isclose(live.perplexity, 2**live.entropy_bits) and 1 < live.perplexity <= 8
 
 
-def test_residual_energy_of_a_corpus_is_that_of_all_vectors_together():
+def test_corpus_residual_energy_equals_that_of_all_vectors_at_once():
     module = ResidualQuantizer(4, 3, 8).train()
     z = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
     together = module(z).residual_energy
