@@ -271,7 +271,7 @@ class ResidualQuantizer(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _flatten(self, z: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of ``z`` (n x D float32, 0 without gradient at padding), their norms (n x 1), which are valid (n bool)."""
+        """Rows of ``z`` (n x D float32, 0 without gradient at padding), their norms (n x 1), valid rows (n)."""
         rows = z.reshape(-1, self.dim).float()
         if padding_mask is not None:
             rows = rows.masked_fill(padding_mask.reshape(-1, 1), 0.0)
