@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import sys
 
+from script_parser import script_parser
+
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.prepare.corpus import labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.corpus import labelled_corpus, scan_source
 from bridle_fairseq.prepare.tables import Entry, match, read_segments
+from bridle_fairseq.utils.errors import run_script
 
 
 def file_names(segment):

@@ -10,8 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
-from bridle_fairseq.prepare.corpus import labelled_corpus, run_script, scan_source, script_parser
+from script_parser import script_parser
+
+from bridle_fairseq.prepare.corpus import labelled_corpus, scan_source
 from bridle_fairseq.prepare.tables import match, read_table
+from bridle_fairseq.utils.errors import run_script
 
 
 def main(args):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import sys
 
+from script_parser import script_parser
+
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, run_script, scan_source, script_parser
+from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, scan_source
 from bridle_fairseq.prepare.tables import read_names
+from bridle_fairseq.utils.errors import run_script
 
 
 def main(args):

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import sys
 
-from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, run_script, scan_source, script_parser
+from script_parser import script_parser
+
+from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, scan_source
 from bridle_fairseq.prepare.kinetics import clip_names, read_lists
 from bridle_fairseq.prepare.tables import match
+from bridle_fairseq.utils.errors import run_script
 
 
 def main(args):

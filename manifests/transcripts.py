@@ -18,8 +18,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from script_parser import script_parser
+
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS, Vocabulary
-from bridle_fairseq.prepare.corpus import Corpus, run_script, scan_source, script_parser, splits_of
+from bridle_fairseq.prepare.corpus import Corpus, scan_source, splits_of
 from bridle_fairseq.prepare.transcripts import (
     letter_counts,
     letters,
@@ -29,7 +31,7 @@ from bridle_fairseq.prepare.transcripts import (
     write_symbols,
 )
 from bridle_fairseq.units.sentencepiece import Pieces, train_on_text
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, run_script
 from bridle_fairseq.utils.files import atomic_binary
 
 MODEL = "spm.model"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -212,29 +211,3 @@ def _numbers(entry: Entry, classes: Classes) -> list[int]:
         label = entry.labels[numbers.index(None)]
         raise InputError(f"unknown class {label!r} in the label table; expected one of those in {classes.source}")
     return [number for number in numbers if number is not None]
-
-
-def script_parser(description: str, random_split: bool = True) -> argparse.ArgumentParser:
-    """Parser with the arguments of all scripts in ``manifests/``.
-
-    Args:
-        description: of the script.
-        random_split: add the options of a random validation split.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="DIR", help="folder with the files, or a stored .zip of them")
-    parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; made if missing")
-    if random_split:
-        parser.add_argument("--valid-percent", type=float, default=0.05, metavar="SHARE", help="for validation (0.05)")
-        parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
-    return parser
-
-
-def run_script(function: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a script's function and return the exit code: 2, with one line on stderr, for a user's mistake."""
-    try:
-        function(args)
-    except InputError as error:
-        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
-        return 2
-    return 0

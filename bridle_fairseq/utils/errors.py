@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class InputError(Exception):
@@ -18,7 +21,7 @@ class DecodeError(Exception):
 
 
 @contextlib.contextmanager
-def exit_on_input_error():
+def exit_on_input_error() -> Iterator[None]:
     """Print an :class:`InputError` as one line and exit with 2.
 
     SystemExit passes through hydra and fairseq's trainer, which print a traceback of any other exception.
@@ -28,3 +31,13 @@ def exit_on_input_error():
     except InputError as error:
         print(f"bridle_fairseq: error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+
+
+def run_script(function: Callable[[Any], None], args: Any) -> int:
+    """Run a script's function and return the exit code: 2, with one line on stderr, for a user's mistake."""
+    try:
+        function(args)
+    except InputError as error:
+        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -20,11 +20,10 @@ from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.checkpoints import load_model
 from bridle_fairseq.nn.mel_decoder import DECIBELS
-from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.device import choose_device
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, run_script
 from bridle_fairseq.utils.optional import optional_import
 
 DECODER = ("bridle_mel_decoder",)

@@ -18,11 +18,10 @@ import numpy as np
 
 from bridle_fairseq.data.audio.dataset import total_seconds
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.prepare.corpus import run_script
 from bridle_fairseq.units import sentencepiece as pieces
 from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.info import UnitsInfo, check_same_units, read_units_info
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, run_script
 from bridle_fairseq.utils.files import atomic_text
 
 

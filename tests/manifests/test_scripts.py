@@ -34,6 +34,7 @@ def run(tmp_path, monkeypatch):
     """Run a script from its command line; returns the exit code. It writes to tmp_path / "out"."""
 
     def script(name, *arguments):
+        monkeypatch.syspath_prepend(SCRIPTS)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--dest", str(tmp_path / "out")])
         spec = importlib.util.spec_from_file_location("__main__", SCRIPTS / f"{name}.py")
         with pytest.raises(SystemExit) as end:

@@ -5,7 +5,7 @@ import pytest
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, run_script, scan_source
+from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
 from bridle_fairseq.prepare.scan import FoundFile, Scan
 from bridle_fairseq.prepare.tables import Entry
 from bridle_fairseq.utils.errors import InputError
@@ -94,14 +94,6 @@ def test_unreadable_files_are_listed(tmp_path, write_sound, capsys):
     (tmp_path / "in" / "a.wav").write_bytes(b"")
     with pytest.raises(InputError, match="none of 2 files can be read"):
         scan_source(tmp_path / "in", tmp_path / "out")
-
-
-def test_script_error_is_one_line_and_exit_code_2(capsys):
-    def fail(args):
-        raise InputError("no such thing")
-
-    assert run_script(fail, None) == 2 and capsys.readouterr().err.endswith("error: no such thing\n")
-    assert run_script(lambda args: None, None) == 0
 
 
 def scan_of(*names):
