@@ -92,7 +92,7 @@ def comparable(stages, num_codebooks) -> dict[str, bool]:
         names |= OF_THE_ENCODER
     if all(stage.trains_tokenizer for stage in stages):
         names |= OF_THE_TOKENIZER
-    maximize = {}
+    maximize: dict[str, bool] = {}
     for name, larger_is_better in names.items():
         levels = range(1, num_codebooks + 1) if name.endswith("_") else [""]
         maximize |= {f"{name}{level}": larger_is_better for level in levels}

@@ -1,6 +1,7 @@
 """Sums of logging outputs."""
 
 from collections import defaultdict
+from typing import Any, Dict
 
 import torch
 
@@ -10,10 +11,11 @@ def totals_of(logs):
 
     All tensors are copied from the device at once.
     """
-    totals, sums = defaultdict(int), {}
+    totals: Dict[str, Any] = defaultdict(int)
+    sums: Dict[str, torch.Tensor] = {}
     for log in logs:
         for key, value in log.items():
-            into = sums if torch.is_tensor(value) else totals
+            into: Dict[str, Any] = sums if torch.is_tensor(value) else totals
             into[key] = into.get(key, 0) + value
     if sums:
         # float64 is exact for counts of patches and for sums of float32

@@ -92,7 +92,7 @@ class BridleModel(Bridle, BaseFairseqModel):
         """Number of finished updates of the present stage."""
         return self.num_updates - self.schedule.starts[self.stage_index]
 
-    def forward(self, source, padding_mask=None, codes=None) -> StepOutput:
+    def forward(self, source, padding_mask=None, codes=None) -> StepOutput:  # type: ignore[override]
         """Loss of a batch in the present stage (see :meth:`Bridle.forward`)."""
         return super().forward(source, padding_mask, self.stage, self.stage_update, codes)
 

@@ -49,7 +49,7 @@ class BridleTokenizerModel(BaseFairseqModel):
         """
         settings, weights = read_bridle(path)
         model = cls(settings)
-        load_tokenizer(model.bridle, weights, path)
+        load_tokenizer(model.bridle, weights, str(path))
         return model
 
     def train(self, mode: bool = True):

@@ -88,7 +88,7 @@ def read_checkpoint(path: str, names: Sequence[str] = ENCODERS, expected: str = 
     with _loading(path):
         state = dict(checkpoint_utils.load_checkpoint_to_cpu(path))
         weights = state.pop("model")
-        cfg = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
+        cfg: Any = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
         name = cfg["model"]["_name"]
     if name not in names:
         raise _other_model(path, name, names)
@@ -204,7 +204,7 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
     Args:
         cfg: the task's configuration, within that of the run.
     """
-    root = cfg._get_root() if hasattr(cfg, "_get_root") else {}
+    root: Any = cfg._get_root() if hasattr(cfg, "_get_root") else {}
     if "checkpoint" not in root:
         return {}, None
     path = root.checkpoint.restore_file

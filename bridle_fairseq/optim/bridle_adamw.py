@@ -43,7 +43,7 @@ class BridleAdamW(FairseqOptimizer):
         self._optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]],
             lr=float(cfg.lr[0]),
-            betas=tuple(float(b) for b in cfg.adam_betas),
+            betas=(float(cfg.adam_betas[0]), float(cfg.adam_betas[1])),
             eps=cfg.adam_eps,
             fused=fused,
         )

@@ -40,7 +40,9 @@ class BridleInterleavedScheduler(FairseqLRScheduler):
 
     def __init__(self, cfg, optimizer):
         super().__init__(cfg, optimizer)
-        stages = OmegaConf.to_container(cfg.stages, resolve=True) if OmegaConf.is_config(cfg.stages) else cfg.stages
+        stages: Any = cfg.stages
+        if OmegaConf.is_config(stages):
+            stages = OmegaConf.to_container(stages, resolve=True)
         self.schedule = Schedule(stages)
         with exit_on_input_error():
             self.factor = lr_factor(cfg)

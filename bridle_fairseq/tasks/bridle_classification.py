@@ -60,7 +60,8 @@ class BridleClassificationTask(FineTuningTask):
     def __init__(self, cfg, **kwargs):
         super().__init__(cfg, **kwargs)
         self.state.add_factory("classes", self._classes_of_data)
-        self._collected, self._split, self._metrics = None, None, None
+        self._collected: Optional[ScoreCollection] = None
+        self._split, self._metrics = "", None
         self._training = False
 
     @classmethod
@@ -123,7 +124,7 @@ class BridleClassificationTask(FineTuningTask):
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
             options = {"labels": self._labels(split, cfg, manifest), "multi_label": cfg.multi_label}
-            kind = LabelledMedia
+            kind: type[LabelledMedia] = LabelledMedia
             if split.startswith("train") and getattr(cfg, "weighted_sampling", False):
                 kind, options["samples_per_epoch"] = SampledMedia, cfg.samples_per_epoch or len(manifest)
             self.datasets[split] = self.media_dataset(split, cfg, manifest, kind, **options)
@@ -159,13 +160,13 @@ class BridleClassificationTask(FineTuningTask):
             self._collected.add(rows, scores)
             if self._collected.left == 0:
                 with exit_on_input_error():
-                    self._finish_validation(next(model.parameters()).device)
+                    self._finish_validation(self._collected, next(model.parameters()).device)
         return loss, size, log
 
-    def _finish_validation(self, device: torch.device) -> None:
+    def _finish_validation(self, collected: ScoreCollection, device: torch.device) -> None:
         """Metrics of the split from the scores of all ranks. Collective."""
         classes, dataset = self.classes, self.datasets[self._split]
-        rows, scores = self._collected.gather(len(classes), device)
+        rows, scores = collected.gather(len(classes), device)
         self._collected = None
         if len(rows) == 0:
             raise InputError(f"{dataset.manifest.name}: no clip could be read; expected one at least")

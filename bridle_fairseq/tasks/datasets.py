@@ -167,7 +167,7 @@ class SampledMedia(LabelledMedia):
     def __init__(self, media, *, samples_per_epoch: int, **options):
         super().__init__(media, **options)
         self.draw = WeightedDraw(clip_weights(self.labels), samples_per_epoch, media.seed)
-        self._drawn = None
+        self._drawn: tuple[int, np.ndarray] | None = None  # epoch and its rows
         self.clip_sizes = self.sizes
         # Any clip can be in any slot, so for max_tokens each slot has the length of the longest clip.
         self.sizes = np.full(samples_per_epoch, self.clip_sizes.max())

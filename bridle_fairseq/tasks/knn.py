@@ -125,8 +125,8 @@ class _LabelledSplit:
         features, classes = [torch.zeros(0, model.settings.encoder_width, device=device)], []
         for batch in read_batches(self.clips, BATCH_SIZE, rows):
             inputs = batch["net_input"]
-            source, mask = (None if x is None else x.to(device) for x in (inputs["source"], inputs["padding_mask"]))
-            layers = encoder_features(model, source, mask, ["mean"], [model.encoder.depth])
+            mask = None if inputs["padding_mask"] is None else inputs["padding_mask"].to(device)
+            layers = encoder_features(model, inputs["source"].to(device), mask, ["mean"], [model.encoder.depth])
             features.append(layers["mean", model.encoder.depth].clone())
             classes += [self.labels[row][0] for row in batch["id"].tolist()]
         return gather_rows(torch.cat(features)), gather_rows(torch.tensor(classes, dtype=torch.long, device=device))

@@ -122,7 +122,7 @@ def drop_gradients(optimizer: Any, parameters: set[nn.Parameter]) -> None:
             parameter.grad = master.grad = None
 
 
-def sync_only(wrapped: nn.Module, parts: Iterable[nn.Module]) -> None:
+def sync_only(wrapped: Any, parts: Iterable[nn.Module]) -> None:
     """Make fairseq's ``legacy_ddp`` sum only the gradients of these modules over the ranks.
 
     It would sum those of all parameters, and send zeros for frozen ones: more than half of ``base``. ``pytorch_ddp`` is

@@ -15,7 +15,8 @@ class ScoreCollection:
 
     def __init__(self, steps: int):
         self.steps, self.left = steps, steps
-        self._rows, self._scores = [], []
+        self._rows: list[torch.Tensor] = []
+        self._scores: list[torch.Tensor] = []
 
     def add(self, rows, scores) -> None:
         """Add a batch's rows of the manifest (B) and scores (B x C), or None and None for an empty batch."""
@@ -28,6 +29,5 @@ class ScoreCollection:
         """(n sorted rows, n x C scores) of all ranks as arrays, with each clip once. A collective."""
         rows = torch.cat([torch.zeros(0, dtype=torch.long), *self._rows]).to(device)
         scores = torch.cat([torch.zeros(0, num_classes), *self._scores]).to(device)
-        rows, scores = gather_rows(rows).cpu().numpy(), gather_rows(scores).cpu().numpy()
-        rows, first = np.unique(rows, return_index=True)
-        return rows, scores[first]
+        unique, first = np.unique(gather_rows(rows).cpu().numpy(), return_index=True)
+        return unique, gather_rows(scores).cpu().numpy()[first]
