@@ -16,6 +16,7 @@ bridle_fairseq.register()
 
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.models.bridle_tokenizer import BridleTokenizerModel  # noqa: E402
+from bridle_fairseq.models.checkpoints import load_model  # noqa: E402
 from bridle_fairseq.nn.settings import BridleSettings  # noqa: E402
 from bridle_fairseq.tasks.stages import begin_update  # noqa: E402
 from bridle_fairseq.utils.errors import InputError  # noqa: E402
@@ -144,3 +145,16 @@ def test_mistakes_are_errors_with_one_sentence(tmp_path) -> None:
         with pytest.raises(InputError, match=sentence) as error:
             BridleTokenizerModel.from_checkpoint(wrong)
         assert "\n" not in str(error.value)
+
+
+def test_checkpoint_with_the_removed_decoder_is_an_error(tmp_path, capsys) -> None:
+    path = save(tmp_path / "bridle.pt")
+    state = torch.load(path)
+    state["cfg"]["model"]["decoder_kind"] = "cross"
+    torch.save(state, path)
+    sentence = "model.decoder_kind is 'cross', which was removed because"
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        BridleTokenizerModel.from_checkpoint(path)
+    with pytest.raises(SystemExit):  # through the task, as in training
+        load_model(path)
+    assert capsys.readouterr().err.startswith(f"bridle_fairseq: error: {sentence}")
