@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hear the codes: log-mel distance by the number of levels, as a table and a plot; and sound made of codes."""
+"""Decode codes to sound: log-mel distance by number of levels (table and plot), and .wav files of codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DECODER = ("bridle_mel_decoder",)
 
 
 def distances(model: Any, task: Any, manifest: str, batch_size: int) -> list[float]:
-    """Mean absolute difference of log-mel values in decibels with 0, 1, ... K levels, over all clips of a manifest."""
+    """Mean absolute log-mel error in dB with 0, 1, ... K levels, over all clips of a manifest."""
     from bridle_fairseq.inference.pipeline import read_batches
 
     rows = Manifest.read(manifest)
@@ -49,40 +49,40 @@ def distances(model: Any, task: Any, manifest: str, batch_size: int) -> list[flo
 
 
 def distance(args: argparse.Namespace) -> None:
-    """distances.csv and distances.png; each checkpoint is a row and a line."""
-    found = {}
+    """Write distances.csv (a row per checkpoint) and distances.png (a line per checkpoint)."""
+    by_checkpoint = {}
     for checkpoint in args.checkpoints:
         model, task = load_model(checkpoint, choose_device(args.device), DECODER)
-        found[checkpoint] = distances(model, task, args.manifest, args.batch_size)
-        print(f"{checkpoint}: " + "  ".join(f"{k}: {value:.3f} dB" for k, value in enumerate(found[checkpoint])))
+        values = by_checkpoint[checkpoint] = distances(model, task, args.manifest, args.batch_size)
+        print(f"{checkpoint}: " + "  ".join(f"{k}: {value:.3f} dB" for k, value in enumerate(values)))
     args.out.mkdir(parents=True, exist_ok=True)
-    most = max(map(len, found.values()))
+    columns = max(map(len, by_checkpoint.values()))
     with open(args.out / "distances.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["checkpoint", *(f"levels_{k}" for k in range(most))])
-        table.writerows([name, *(f"{value:.4f}" for value in values)] for name, values in found.items())
-    plot(found, args.out / "distances.png")
+        table.writerow(["checkpoint", *(f"levels_{k}" for k in range(columns))])
+        table.writerows([name, *(f"{value:.4f}" for value in values)] for name, values in by_checkpoint.items())
+    plot(by_checkpoint, args.out / "distances.png")
     print(f"{args.out / 'distances.csv'}, {args.out / 'distances.png'}")
 
 
-def plot(found: dict[str, list[float]], path: Path) -> None:
-    """Distance against levels, a line for each checkpoint."""
+def plot(by_checkpoint: dict[str, list[float]], path: Path) -> None:
+    """Plot distance against number of levels, with a line per checkpoint."""
     with optional_import("the plot needs matplotlib", "'bridle_fairseq[units]'"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for name, values in zip(short_names(list(found)), found.values(), strict=True):
-        axes.plot(range(len(values)), values, marker="o", label=name if len(found) > 1 else None)
-    axes.set(
-        xlabel="levels", ylabel="log-mel distance in dB", xticks=range(max(map(len, found.values()))), ylim=(0, None)
-    )
-    if len(found) > 1:
+    several = len(by_checkpoint) > 1
+    for name, values in zip(short_names(list(by_checkpoint)), by_checkpoint.values(), strict=True):
+        axes.plot(range(len(values)), values, marker="o", label=name if several else None)
+    ticks = range(max(map(len, by_checkpoint.values())))
+    axes.set(xlabel="levels", ylabel="log-mel distance in dB", xticks=ticks, ylim=(0, None))
+    if several:
         figure.legend(loc="outside lower center", fontsize="small")
     figure.savefig(path, dpi=150)
 
 
 def short_names(paths: list[str]) -> list[str]:
-    """What tells paths apart: without the folders that all of them begin with, and the endings that all have."""
+    """The paths without their common parent folders and their common ending."""
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     first = len(os.path.commonprefix(parts))
     last = len(os.path.commonprefix([part[first:][::-1] for part in parts]))
@@ -90,14 +90,14 @@ def short_names(paths: list[str]) -> list[str]:
 
 
 def sound(args: argparse.Namespace) -> None:
-    """A .wav of each chosen row for each number of levels, its phases by Griffin-Lim."""
+    """Write a .wav of each chosen row for each number of levels, with phases by Griffin-Lim."""
     model, _ = load_model(args.checkpoint, choose_device(args.device), DECODER)
     prefix = prefix_of(args.codes, ".codes")
     codes = CachedCodes(prefix)
     if codes.info.checkpoint_sha256 != model.checkpoint_sha256:
-        found, expected = codes.info.checkpoint_sha256[:12], str(model.checkpoint_sha256)[:12]
+        actual, expected = codes.info.checkpoint_sha256[:12], str(model.checkpoint_sha256)[:12]
         raise InputError(
-            f"{prefix}.json: codes of another checkpoint (sha256 {found}); expected those of {expected}, whose codes "
+            f"{prefix}.json: codes of another checkpoint (sha256 {actual}); expected those of {expected}, which "
             f"{args.checkpoint} decodes"
         )
     log_mel = model.front_end.log_mel
@@ -106,37 +106,38 @@ def sound(args: argparse.Namespace) -> None:
         if not 0 <= row < len(codes) or not len(codes.item(row)):
             raise InputError(f"--rows has {row}; expected rows with codes from 0 to {len(codes) - 1}")
         for levels in args.levels or [codes.info.num_codebooks]:
-            mel = decoded(model, codes.item(row), levels, int(codes.info.grid["patches_per_segment"]))
+            mel = decode(model, codes.item(row), levels, int(codes.info.grid["patches_per_segment"]))
             path = args.out / f"{Path(prefix).name.removesuffix('.codes')}.{row}.levels{levels}.wav"
             samples = waveform(mel[None], log_mel)[0].cpu().numpy()
             soundfile.write(path, samples / max(1.0, np.abs(samples).max()), log_mel.sample_rate)
             print(path)
 
 
-def decoded(model: Any, codes: np.ndarray, levels: int, segment: int) -> torch.Tensor:
-    """Log-mel (M x mel bins) of a clip's codes, each segment by itself, as it was tokenised."""
+def decode(model: Any, codes: np.ndarray, levels: int, patches_per_chunk: int) -> torch.Tensor:
+    """Log-mel (frames x mel bins) of a clip's codes (N x K). Each chunk is decoded separately, as it was tokenized."""
     device = next(model.parameters()).device
-    parts = [torch.from_numpy(codes[start : start + segment]) for start in range(0, len(codes), segment)]
-    return torch.cat([model.log_mel(part[None].to(device), levels)[0] for part in parts])
+    starts = range(0, len(codes), patches_per_chunk)
+    chunks = [torch.from_numpy(codes[start : start + patches_per_chunk]) for start in starts]
+    return torch.cat([model.log_mel(chunk[None].to(device), levels)[0] for chunk in chunks])
 
 
 def main() -> int:
-    """Take the command line."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for function in (distance, sound):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
         command.add_argument("--out", type=Path, required=True)
-        command.add_argument("--device", help="default: a GPU where there is one")
+        command.add_argument("--device", help="default: a GPU if there is one")
         if function is distance:
-            command.add_argument("checkpoints", nargs="+", help="of the model bridle_mel_decoder")
-            command.add_argument("--manifest", required=True, help="of clips that were not trained on")
+            command.add_argument("checkpoints", nargs="+", help="checkpoints of the model bridle_mel_decoder")
+            command.add_argument("--manifest", required=True, help="manifest of held-out clips")
             command.add_argument("--batch-size", type=int, default=32)
             continue
-        command.add_argument("checkpoint", help="of the model bridle_mel_decoder")
-        command.add_argument("codes", help="{split}.codes of the tokenizer that it decodes")
-        command.add_argument("--levels", type=int, nargs="+", help="how many are heard (default: all)")
+        command.add_argument("checkpoint", help="checkpoint of the model bridle_mel_decoder")
+        command.add_argument("codes", help="{split}.codes of the tokenizer that the decoder was trained for")
+        command.add_argument("--levels", type=int, nargs="+", help="numbers of levels to decode (default: all)")
         command.add_argument("--rows", type=int, nargs="+", default=[0])
     args = parser.parse_args()
     return run_script(args.function, args)

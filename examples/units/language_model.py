@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A trained language model over units: its perplexity beside a unigram's, and units that it makes up."""
+"""A trained language model over units: its perplexity compared with a unigram, and units sampled from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bridle_fairseq.utils.files import atomic_text
 
 
 def load(checkpoint: str, data: str) -> tuple[Any, Any]:
-    """A language model of fairseq in eval mode, and its task."""
+    """A fairseq language model in eval mode, and its task."""
     from fairseq.tasks.language_modeling import LanguageModelingTask
 
     from bridle_fairseq.models.checkpoints import load_model
@@ -42,51 +42,53 @@ def load(checkpoint: str, data: str) -> tuple[Any, Any]:
     return model, task
 
 
-def items(data: str, split: str, dictionary: Any) -> Any:
-    """The lines of a split, each with its end, as fairseq-preprocess wrote them."""
+def read_lines(data: str, split: str, dictionary: Any) -> Any:
+    """The lines of a split with their end tokens, as fairseq-preprocess wrote them."""
     from fairseq.data.data_utils import load_indexed_dataset
 
-    found = load_indexed_dataset(str(Path(data, split)), dictionary)
-    if found is None:
-        raise InputError(f"{Path(data, split)}.idx: not there; expected what fairseq-preprocess --only-source writes")
-    return found
+    lines = load_indexed_dataset(str(Path(data, split)), dictionary)
+    if lines is None:
+        raise InputError(
+            f"{Path(data, split)}.idx: no such file; expected what fairseq-preprocess --only-source writes"
+        )
+    return lines
 
 
 @torch.no_grad()
 def bits(model: Any, line: torch.Tensor, end: int) -> float:
-    """What a line costs, in bits: it begins after an end of line, as in training."""
-    seen = torch.cat([line.new_tensor([end]), line[:-1]])[None]
-    logits = model(seen)[0][0].float()
+    """Negative log-likelihood of a line in bits. The context starts with an end token, as in training."""
+    inputs = torch.cat([line.new_tensor([end]), line[:-1]])[None]
+    logits = model(inputs)[0][0].float()
     return float(torch.nn.functional.cross_entropy(logits, line, reduction="sum")) / math.log(2)
 
 
 def score(args: argparse.Namespace) -> None:
-    """Perplexity of a token and bits of a second of sound, beside a unigram fitted on the training lines."""
+    """Print perplexity, bits per token and bits per second, compared with a unigram fitted on the training lines."""
     model, task = load(args.checkpoint, args.data)
     dictionary = task.output_dictionary
-    lines = items(args.data, args.split, dictionary)
+    lines = read_lines(args.data, args.split, dictionary)
     manifest = Manifest.read(args.manifest)
     if len(lines) != len(manifest):
-        raise InputError(f"{args.data}/{args.split}.idx: {len(lines)} lines; expected {len(manifest)}, one a row")
-    counts, learned = (
-        sum(np.bincount(line.numpy(), minlength=len(dictionary)) for line in part)[dictionary.eos_index :]
-        for part in (lines, items(args.data, "train", dictionary))
+        raise InputError(f"{args.data}/{args.split}.idx: {len(lines)} lines; expected {len(manifest)}, one per row")
+    counts, train_counts = (
+        sum(np.bincount(line.numpy(), minlength=len(dictionary)) for line in split)[dictionary.eos_index :]
+        for split in (lines, read_lines(args.data, "train", dictionary))
     )
-    unigram = pieces.unigram_cost(counts, learned)
+    unigram = pieces.unigram_cost(counts, train_counts)
     total = sum(bits(model, line, dictionary.eos()) for line in lines)
     seconds = total_seconds(manifest, [row for row in range(len(lines)) if len(lines[row]) > 1])
     print("                   perplexity  bits/token    bits/s")
     for name, cost in (("unigram", unigram.held_out), ("language model", total / unigram.tokens)):
         print(f"{name:17}  {2**cost:10.1f}  {cost:10.3f}  {cost * unigram.tokens / seconds:8.1f}")
-    print(f"{unigram.tokens} tokens with the ends of {len(lines)} lines, {seconds:.1f} s")
+    print(f"{unigram.tokens} tokens including the ends of {len(lines)} lines, {seconds:.1f} s")
 
 
 class Grammar:
-    """Which tokens may follow: those whose first unit is of the level that is due, and an end after a whole time step.
+    """Which tokens may follow: those whose first unit has the next level, and the end token after a whole time step.
 
     Args:
-        texts: units of each token as characters, empty for those that are none.
-        info: what the units are.
+        texts: units of each token as characters; empty for special tokens.
+        info: description of the units.
         end: the token that ends a line.
     """
 
@@ -100,15 +102,15 @@ class Grammar:
         self.first = torch.tensor(first)
 
     def forbidden(self, position: torch.Tensor) -> torch.Tensor:
-        """B units so far -> B x tokens."""
-        wrong = self.first != (position % self.levels)[:, None]
-        wrong[:, self.end] = (position % self.time_step != 0) | (position == 0)
-        return wrong
+        """Number of units so far (B) -> mask of forbidden tokens (B x tokens)."""
+        mask = self.first != (position % self.levels)[:, None]
+        mask[:, self.end] = (position % self.time_step != 0) | (position == 0)
+        return mask
 
 
 @torch.no_grad()
 def draw(model: Any, grammar: Grammar, args: argparse.Namespace) -> list[list[int]]:
-    """Lines of tokens, made up one token after the other."""
+    """Sample lines of tokens autoregressively."""
     generator = torch.Generator().manual_seed(args.seed)
     tokens, position, state = torch.full((args.count, 1), grammar.end), torch.zeros(args.count, dtype=torch.long), {}
     done = torch.zeros(args.count, dtype=torch.bool)
@@ -127,7 +129,7 @@ def draw(model: Any, grammar: Grammar, args: argparse.Namespace) -> list[list[in
 
 
 def sample(args: argparse.Namespace) -> None:
-    """Units made up by the model, as files that `bridle units --back` turns into codes."""
+    """Sample units and write them as files that `bridle units --back` converts to codes."""
     info = read_units_info(prefix_of(args.like, ".units"))
     if info.format != "text" or info.layout == "flattened" or info.dedup:
         raise InputError(f"{args.like}: expected text units of one level or interleaved ones, without deduplication")
@@ -144,36 +146,34 @@ def sample(args: argparse.Namespace) -> None:
     stem = args.out / args.name
     with atomic_text(f"{stem}.txt") as file:
         file.writelines(text + "\n" for text in kept)
-    # nobody's clips: no manifest has this fingerprint
+    # sampled units belong to no clip, so this fingerprint matches no manifest
     codes = dataclasses.replace(info.codes, manifest_sha256="made up by a language model")
     write_units_info(f"{stem}.units", dataclasses.replace(info, codes=codes, rows=len(kept)))
-    left = sum(map(len, drawn)) - sum(map(len, kept))
-    print(
-        f"{stem}.txt: {len(kept)} lines, {sum(map(len, kept))} units; {left} left out, of a time step that was cut off"
-    )
+    dropped = sum(map(len, drawn)) - sum(map(len, kept))
+    print(f"{stem}.txt: {len(kept)} lines, {sum(map(len, kept))} units; {dropped} dropped from incomplete time steps")
 
 
 def main() -> int:
-    """Take the command line."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for function in (score, sample):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
-        command.add_argument("checkpoint", help="of fairseq-hydra-train, task language_modeling")
-        command.add_argument("data", help="folder of fairseq-preprocess")
+        command.add_argument("checkpoint", help="checkpoint of the task language_modeling")
+        command.add_argument("data", help="output folder of fairseq-preprocess")
         if function is score:
             command.add_argument("--split", default="valid")
-            command.add_argument("--manifest", required=True, help="of the split: seconds of sound")
+            command.add_argument("--manifest", required=True, help="manifest of the split, for its duration")
             continue
-        command.add_argument("model", help="of SentencePiece, whose pieces the tokens are")
-        command.add_argument("--like", required=True, help="{split}.units that it was trained on")
+        command.add_argument("model", help="SentencePiece model whose pieces the tokens are")
+        command.add_argument("--like", required=True, help="{split}.units that the model was trained on")
         command.add_argument("--out", type=Path, required=True)
-        command.add_argument("--name", default="sampled", help="of the files (%(default)s)")
-        command.add_argument("--count", type=int, default=4, help="lines (%(default)s)")
-        command.add_argument("--max-tokens", type=int, default=1024, help="of a line (%(default)s)")
+        command.add_argument("--name", default="sampled", help="name of the files (%(default)s)")
+        command.add_argument("--count", type=int, default=4, help="number of lines (%(default)s)")
+        command.add_argument("--max-tokens", type=int, default=1024, help="longest line in tokens (%(default)s)")
         command.add_argument("--temperature", type=float, default=1.0)
-        command.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: all")
+        command.add_argument("--top-k", type=int, default=0, help="sample among this many most likely tokens; 0: all")
         command.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     return run_script(args.function, args)
