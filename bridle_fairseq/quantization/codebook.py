@@ -20,9 +20,9 @@ class EmaCodebooks(KeepsDtype):
     A forward pass only collects statistics, on its own rank. :meth:`commit` sums them over the ranks and updates the
     codes; it is a collective. Neither waits for the device.
 
-    Persistent buffers are the state; the others hold what is pending for the next update. Buffers keep their dtype
-    under ``half()``, ``bfloat16()`` and ``to(dtype)``, and when a state of another dtype is loaded: averages that move
-    by a hundredth per update do not survive in half precision.
+    Persistent buffers are the state, and ``pending_*`` is collected for the next update. Buffers keep their dtype under
+    ``half()``, ``bfloat16()`` and ``to(dtype)``, and when a state of another dtype is loaded: averages that move by a
+    hundredth per update do not survive in half precision.
     """
 
     codes: Tensor  # K x C x D, the code vectors
@@ -31,7 +31,7 @@ class EmaCodebooks(KeepsDtype):
     usage: Tensor  # K x C, moving average of the code frequencies
     started: Tensor  # bool, whether the codes have been initialized
     num_updates: Tensor  # long
-    restarted: Tensor  # K, number of dead codes that restarted in the last update
+    restarted: Tensor  # K, number of dead codes that restarted in the last update; logged as `revived_k`
     pending_counts: Tensor  # K x (C + 1), index C is a scratch slot for padding
     pending_sums: Tensor  # K x (C + 1) x D
     pending_usage: Tensor  # K x (C + 1), counts for `usage` alone
@@ -54,7 +54,7 @@ class EmaCodebooks(KeepsDtype):
         self.decay, self.epsilon, self.unit_codes = decay, epsilon, unit_codes
         self.restart_threshold, self.restart_step = restart_threshold, restart_step
         levels, size, slots = num_codebooks, codebook_size, min(codebook_size, MAX_RESTARTS)
-        self.has_pending_vectors = False  # False: at most counts for `usage` are pending
+        self.has_pending_vectors = False  # False: nothing is pending, or counts for `usage` alone
         self.register_buffer("codes", torch.zeros(levels, size, dim))
         self.register_buffer("sizes", torch.zeros(levels, size))
         self.register_buffer("sums", torch.zeros(levels, size, dim))
@@ -94,7 +94,9 @@ class EmaCodebooks(KeepsDtype):
         counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.float32))
 
     def add_candidates(self, rows: Tensor, unit: Tensor, codes: Tensor, valid: Tensor) -> None:
-        """Draw some of the valid rows; at each level they become candidates, beside the codes assigned to them.
+        """Draw some valid rows; at each level, each of them gives a candidate for restarts.
+
+        The candidate lies on the line from the row's code to its residual, at ``restart_step`` of the way.
 
         Args:
             rows: n x D, the vectors z.
@@ -110,9 +112,9 @@ class EmaCodebooks(KeepsDtype):
             all_priorities = torch.cat([self.pending_priorities[level], priorities])  # P + p
             beside_codes = torch.lerp(vectors, residual, self.restart_step)
             all_candidates = torch.cat([self.pending_candidates[level], beside_codes])  # (P + p) x D
-            first = all_priorities.topk(slots, largest=False)
-            self.pending_priorities[level] = first.values
-            self.pending_candidates[level] = all_candidates[first.indices]
+            lowest = all_priorities.topk(slots, largest=False)
+            self.pending_priorities[level] = lowest.values
+            self.pending_candidates[level] = all_candidates[lowest.indices]
             residual = residual - vectors
 
     # -- update ------------------------------------------------------------------------------------------------------
@@ -137,10 +139,12 @@ class EmaCodebooks(KeepsDtype):
         return [self.pending_counts, self.pending_sums, self.pending_usage, self.pending_candidates]
 
     def update(self) -> None:
-        """Update codes, averages and usage with the pending statistics, which are summed over the ranks by now.
+        """Update codes, averages and usage with the pending statistics, and restart dead codes.
 
-        With n vectors of sum m in this update, a code has the averages N = decay N + (1 - decay) n and
-        M = decay M + (1 - decay) m; it moves to M / N, where Laplace smoothing keeps N from 0.
+        The pending statistics must be sums over the ranks by now.
+
+        With n vectors of sum m in this update, the averages of a code are N <- decay N + (1 - decay) n and
+        M <- decay M + (1 - decay) m. The code moves to M / N, where Laplace smoothing keeps N from 0.
         """
         size = self.codes.shape[1]
         counts, sums = self.pending_counts[:, :size], self.pending_sums[:, :size]  # K x C, K x C x D

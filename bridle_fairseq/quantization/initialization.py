@@ -25,9 +25,9 @@ def init_levels(
         codebooks: initialized in place.
         unit: n x D, this rank's r_0; n may be 0.
         init: "kmeans" or "uniform".
-        kmeans_iterations: of "kmeans".
+        kmeans_iterations: number of iterations for "kmeans".
         cosine: codes are searched by direction.
-        seed: of the subsampling and of the initialization.
+        seed: seed of the subsampling and of the initialization.
 
     Returns:
         False if no rank has a vector: then the codebooks stay uninitialized.

@@ -41,7 +41,7 @@ class ResidualQuantizer(nn.Module):
         codebook_size: number of codes C of a level.
         metric: "euclidean"; or "cosine": codes are searched by direction. A single cosine codebook has codes of unit
             norm. Several keep the norms of the residuals: subtracting unit vectors would make small residuals grow.
-        decay: of all moving averages, per update.
+        decay: decay of all moving averages, per update.
         epsilon: Laplace smoothing of the average counts.
         commitment_weight: weight of the commitment loss in ``QuantizedResult.loss``.
         init: "kmeans" on the first training vectors of all ranks, or "uniform".
@@ -50,7 +50,7 @@ class ResidualQuantizer(nn.Module):
         restart_step: a dead code restarts next to a code in use: at this fraction of the way from the code to a vector
             of the batch that was assigned to it. The two codes then share its vectors. 1 restarts on the vector itself,
             which in many dimensions is far from all others.
-        seed: of the initialization.
+        seed: seed of the initialization.
     """
 
     def __init__(
@@ -297,7 +297,7 @@ class StraightThrough(torch.autograd.Function):
 
 
 class KnownGradient(torch.autograd.Function):
-    """Forward: the scalar ``value``. Backward: ``gradient``, which is its gradient at ``x``."""
+    """Forward: the scalar ``value``. Backward: ``gradient``, the known gradient of ``value`` with respect to ``x``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Restarts of dead codes from vectors of the batch (Dhariwal et al. 2020, arXiv 2005.00341).
 
-A place where a dead code may restart is a candidate. Candidates are drawn by priority: a hash of the vector as a number
-in [0, 1), the lowest first. ``inf`` marks an empty slot.
+A place where a dead code may restart is a candidate. Each row gets a priority, a hash in [0, 1); the rows with the
+lowest priorities are drawn as candidates. The priority of an empty slot is ``inf``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from bridle_fairseq.utils import distributed
 
 MAX_RESTARTS = 64  # per level and update
+HASHED_VALUES = 16  # at most so many values of a row are hashed
 
 
 def restart_priorities(rows: Tensor, valid: Tensor, num_updates: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -29,21 +30,23 @@ def restart_priorities(rows: Tensor, valid: Tensor, num_updates: Tensor, count: 
         count: maximum number of rows drawn.
     """
     dim = rows.shape[1]
-    words = rows[:, :: -(-dim // 16)].contiguous().view(torch.int32).long()  # n x D -> n x at most 16
+    step = -(-dim // HASHED_VALUES)  # rounded up
+    words = rows[:, ::step].contiguous().view(torch.int32).long()  # the bits of every step-th value: n x at most 16
     position = torch.arange(1, words.shape[1] + 1, device=rows.device)
+    # A multiplicative hash with the odd constants of common generators; int64 products wrap around.
     hashed = ((words + 0x9E3779B9) * (position * 0x2545F4914F6CDD1D)).sum(dim=1) + num_updates * 0x5851F42D4C957F2D
     for _ in range(2):
         hashed = (hashed ^ (hashed >> 29)) * 0x3C79AC492BA7B653
-    uniform = ((hashed >> 33) & 0xFFFFFF).to(torch.float32) / (1 << 24)
+    uniform = ((hashed >> 33) & 0xFFFFFF).to(torch.float32) / (1 << 24)  # 24 bits: exact in float32
     priorities = uniform.masked_fill(~valid, math.inf)
     drawn = priorities.topk(min(len(priorities), count), largest=False)
     return drawn.values, drawn.indices
 
 
 def sync_candidates(priorities: Tensor, candidates: Tensor) -> None:
-    """Keep the first P candidates of all ranks, in place. Collective.
+    """Keep the P candidates of all ranks with the lowest priorities, in place. Collective.
 
-    Candidates of other ranks are left 0, so that the sum of ``candidates`` over the ranks has them all.
+    Candidates of other ranks are set to 0 here. The sum of ``candidates`` over the ranks then has all of them.
 
     Args:
         priorities: K x P, of this rank's candidates.
@@ -53,11 +56,11 @@ def sync_candidates(priorities: Tensor, candidates: Tensor) -> None:
         return
     slots = priorities.shape[1]
     of_all_ranks = distributed.gather_equal(priorities).transpose(0, 1).flatten(1)  # R x K x P -> K x (R * P)
-    first = of_all_ranks.topk(slots, dim=1, largest=False)
-    own = first.indices // slots == distributed.rank()
-    index = (first.indices % slots).unsqueeze(2).expand_as(candidates)
+    lowest = of_all_ranks.topk(slots, dim=1, largest=False)
+    own = lowest.indices // slots == distributed.rank()
+    index = (lowest.indices % slots).unsqueeze(2).expand_as(candidates)
     candidates.copy_(candidates.gather(1, index).masked_fill(~own.unsqueeze(2), 0.0))
-    priorities.copy_(first.values)
+    priorities.copy_(lowest.values)
 
 
 def restart_dead_codes(
@@ -83,7 +86,8 @@ def restart_dead_codes(
     priorities, order = priorities.sort(dim=1)
     rows = candidates.gather(1, order.unsqueeze(2).expand_as(candidates))
     usable = priorities.isfinite()
-    usable[:, 1:] &= priorities[:, 1:] != priorities[:, :-1]  # of two equal codes one would be dead again
+    # Equal priorities mean equal vectors: a second code there would win no vector.
+    usable[:, 1:] &= priorities[:, 1:] != priorities[:, :-1]
     smallest = sizes.topk(priorities.shape[1], dim=1, largest=False)
     restart = usable & (smallest.values < threshold * mean)  # K x P
     index = smallest.indices.unsqueeze(2).expand_as(rows)
