@@ -16,12 +16,11 @@ from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifests.transcripts import Vocabulary
-from bridle_fairseq.export.core import EncoderCore
-from bridle_fairseq.export.format import read_config, read_module
+from bridle_fairseq.export.format import ExportedModule, read_config, read_module
+from bridle_fairseq.export.graph import EncoderCore, export_graph
 from bridle_fairseq.export.validate_inputs import Inputs, Lengths, clips, images, waveforms
-from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
-from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
+from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
+from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.utils.errors import InputError
 
@@ -81,7 +80,7 @@ class Pretrained:
             ``torch.compile(model.core)``. None without an encoder.
     """
 
-    def __init__(self, config: Mapping[str, Any], module: Bridle | Classifier | Transcriber) -> None:
+    def __init__(self, config: Mapping[str, Any], module: ExportedModule) -> None:
         self.config, self.module, self.settings = config, module, module.settings
         self.parts: list[str] = list(config["parts"])
         self.classes: list[str] = list(config.get("classes", {}).get("names", []))
@@ -124,6 +123,7 @@ class Pretrained:
         if not 1 <= layer <= depth:
             raise InputError(f"layer is {layer}; expected 1 to {depth}, or None for the normalised last one")
         patches = self.module.front_end(source, mask)
+        assert self.module.encoder is not None
         out = self.module.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
         return Features(out.layers[layer - 1], None, patches.padding_mask, patches.grid)
 
@@ -219,8 +219,6 @@ class Pretrained:
         Raises:
             InputError: an export without an encoder, or of another modality.
         """
-        from bridle_fairseq.export.onnx import export_graph
-
         self._need(*WITH_ENCODER)
         if self.settings.modality != "audio":
             raise InputError(f"a graph of a model of modality {self.settings.modality}; expected one of sound")

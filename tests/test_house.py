@@ -119,6 +119,30 @@ def upward_imports(package: Package) -> list[str]:
     return wrong
 
 
+def circular_imports(package: Package) -> list[str]:
+    edges = defaultdict(set)
+    for found in package.imports():
+        if found.inside and found.importer and found.target != found.importer:
+            edges[found.importer].add(found.target)
+
+    def reaches(start: str, end: str) -> bool:
+        seen, waiting = set(), [start]
+        while waiting:
+            module = waiting.pop()
+            if module == end:
+                return True
+            if module not in seen:
+                seen.add(module)
+                waiting += edges[module]
+        return False
+
+    return [
+        f"{package.where(found.importer, found.line)}: imports {NAME}.{found.target}, which imports it (no circles)"
+        for found in package.imports()
+        if found.inside and found.target in edges[found.importer] and reaches(found.target, found.importer)
+    ]
+
+
 def imports_of_fairseq(package: Package) -> list[str]:
     def is_free(module: str) -> bool:
         return not any(f"{module}.".startswith(f"{room}.") for room in WITH_FAIRSEQ)
@@ -172,6 +196,7 @@ def crowded_rooms(package: Package) -> list[str]:
 RULES = (
     modules_without_a_room,
     upward_imports,
+    circular_imports,
     imports_of_fairseq,
     imports_of_argparse,
     repeated_class_names,
@@ -197,7 +222,7 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         **{f"loose{number}.py": "" for number in range(4)},
         "utils/__init__.py": "import argparse\n",
         "nn/__init__.py": "",
-        "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n    from ..data.audio import x\n",
+        "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n    from ..data.audio import x\n    from . import b\n",
         "nn/b.py": "from . import a\nMODULES = {'x': 'bridle_fairseq.tasks.t', 'y': 'bridle_fairseq.nn.a'}\n",
         "data/__init__.py": "",
         "data/dataset.py": "import fairseq.data\nclass Same: ...\n",
@@ -217,6 +242,7 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
     assert places == {
         "modules_without_a_room": [f"{NAME}/{name}.py:1" for name in ("attic", "loose0", "loose1", "loose2", "loose3")],
         "upward_imports": [f"{NAME}/nn/{place}" for place in ("a.py:2", "a.py:3", "b.py:2")],
+        "circular_imports": [f"{NAME}/nn/{place}" for place in ("a.py:4", "b.py:1", "b.py:2")],
         "imports_of_fairseq": [f"{NAME}/{place}" for place in ("data/dataset.py:1", "nn/b.py:2", "pretrained.py:1")],
         "imports_of_argparse": [f"{NAME}/utils/__init__.py:1"],
         "repeated_class_names": [f"{NAME}/data/dataset.py:2", f"{NAME}/tasks/t.py:3"],

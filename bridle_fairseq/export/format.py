@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS
-from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.ctc import Transcriber
+from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 
@@ -26,6 +27,33 @@ PARTS = {  # of the model `bridle`: modules of each part
     "tokenizer": ("tokenizer", "quantizer", "estimator", "projection", "latent_norm"),
 }
 ALL_MODULES = ("decoder", "teacher_norm", *PARTS["encoder"], *PARTS["tokenizer"])
+
+
+class ExportedBridle(CodeTokenizer):
+    """Encoder and code tokenizer of an exported model ``bridle``, or one of the two.
+
+    Args:
+        settings: of the model.
+        parts: keys of :data:`PARTS`.
+    """
+
+    encoder: Encoder | None
+
+    def __init__(self, settings: BridleSettings, parts: Collection[str]) -> None:
+        self._parts = frozenset(parts)
+        super().__init__(settings)
+
+    def _build(self, with_estimator: bool) -> None:
+        s = self.settings
+        self.encoder = None
+        if "encoder" in self._parts:
+            self.encoder = Encoder(self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads)
+        if "tokenizer" in self._parts:
+            super()._build(with_estimator)
+            del self.teacher_norm  # only training needs it
+
+
+ExportedModule = ExportedBridle | Classifier | Transcriber
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -51,7 +79,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_module(folder: Path, config: Mapping[str, Any]) -> Bridle | Classifier | Transcriber:
+def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:
     """The modules of an export's parts with their weights, on the CPU.
 
     Args:
@@ -90,7 +118,7 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> Bridle | Classifier | Transcriber:
+def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> ExportedModule:
     """The modules of the parts on the device "meta": the weights will be those of the file."""
     parts = config.get("parts")
     if parts in (["classifier"], ["transcriber"]):
@@ -103,12 +131,7 @@ def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) ->
         known = "encoder, tokenizer, classifier or transcriber"
         raise InputError(f"{folder / CONFIG}: parts are {parts!r}; expected {known}")
     with torch.device("meta"), _NoRandomNumbers():
-        module = Bridle(settings)
-    needed = {name for part in parts for name in PARTS[part]}
-    for name in ALL_MODULES:
-        if name not in needed:
-            setattr(module, name, None)
-    return module
+        return ExportedBridle(settings, parts)
 
 
 def _build_finetuned(config: Mapping[str, Any], settings: BridleSettings) -> Classifier | Transcriber:

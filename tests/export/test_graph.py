@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.export.core import EncoderCore
-from bridle_fairseq.export.onnx import export_graph
+from bridle_fairseq.export.graph import EncoderCore, export_graph
 from bridle_fairseq.nn import position
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings
