@@ -37,6 +37,7 @@ class PatchingFinder:
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
+        """The spec of a watched module, with a loader that applies its patches; None for all others."""
         if name not in WATCHED:
             return None
         for finder in sys.meta_path:

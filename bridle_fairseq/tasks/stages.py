@@ -47,7 +47,7 @@ def before_forward(wrapped: nn.Module, optimizer: Any, num_updates: int, dummy_b
 
 @contextmanager
 def around_step(wrapped: nn.Module, optimizer: Any) -> Iterator[None]:
-    """Use as ``with around_step(model, optimizer): <optimizer step>``, on every rank: a collective.
+    """Context of the optimizer step, ``with around_step(model, optimizer): ...``, on every rank: a collective.
 
     Args:
         wrapped: a :class:`BridleModel` as fairseq wraps it.

@@ -148,8 +148,9 @@ class CachedFeatures:
         return self._arrays[name]
 
     def patches(self, name: str, row: int) -> np.ndarray:
-        """Features of a row's patches: T x F x D for audio, rows x columns x D for images, T x rows x columns x D for
-        video. The first axis is 0 if the clip could not be read.
+        """Features of a row's patches; the first axis is 0 if the clip could not be read.
+
+        Audio: T x F x D. Images: rows x columns x D. Video: T x rows x columns x D.
         """
         assert self._offsets is not None, "these features are pooled"
         flat = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]

@@ -233,7 +233,7 @@ def even_places(count: int) -> list[float]:
 def frames_at(
     file: VideoFile, slots: np.ndarray, short_side: int | None = None, allocate: Allocate | None = None
 ) -> np.ndarray:
-    """The frames of these slots, uint8 \\*slots.shape x height x width x 3; each is decoded and scaled once."""
+    """The frames of these slots, uint8 (shape of ``slots``) x height x width x 3; each is decoded and scaled once."""
     distinct, index = np.unique(slots, return_inverse=True)
     index = index.reshape(slots.shape)
     middles = [file.start + (2 * int(slot) + 1) // (2 * file.rate * file.base) for slot in distinct]
