@@ -222,7 +222,8 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         **{f"loose{number}.py": "" for number in range(4)},
         "utils/__init__.py": "import argparse\n",
         "nn/__init__.py": "",
-        "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n    from ..data.audio import x\n    from . import b\n",
+        "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n"
+        "    from ..data.audio import x\n    from . import b\n",
         "nn/b.py": "from . import a\nMODULES = {'x': 'bridle_fairseq.tasks.t', 'y': 'bridle_fairseq.nn.a'}\n",
         "data/__init__.py": "",
         "data/dataset.py": "import fairseq.data\nclass Same: ...\n",

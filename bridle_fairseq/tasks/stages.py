@@ -47,7 +47,7 @@ def before_forward(wrapped: nn.Module, optimizer: Any, num_updates: int, dummy_b
 
 @contextmanager
 def around_step(wrapped: nn.Module, optimizer: Any) -> Iterator[None]:
-    """Context of the optimizer step, ``with around_step(model, optimizer): ...``, on every rank: a collective.
+    """Context manager of the optimizer step. Collective: every rank enters it.
 
     Args:
         wrapped: a :class:`BridleModel` as fairseq wraps it.
