@@ -1,4 +1,4 @@
-"""The method: encoder and decoder learn to predict codes, the tokenizer learns from the encoder (METHOD, 1 to 4)."""
+"""The method: encoder and decoder learn to predict codes, the tokenizer learns from the encoder (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ class Bridle(CodeTokenizer):
             recompute_blocks(self)
 
     def _build(self, with_estimator: bool) -> None:
+        """Encoder and decoder, then the modules of the code tokenizer: see :meth:`CodeTokenizer._build`."""
         s = self.settings
         self.encoder = Encoder(self.front_end.patch_dim, s.encoder_width, s.encoder_depth, s.encoder_heads)
         self.decoder = decoder_of(s)
@@ -60,25 +61,32 @@ class Bridle(CodeTokenizer):
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def trained_parts(self, stage: Stage, num_updates: int | None = None) -> list[nn.Module]:
-        """The modules that learn in a stage, or in its update ``num_updates`` (counted from the stage's start)."""
+    def trained_parts(self, stage: Stage, stage_update: int | None = None) -> list[nn.Module]:
+        """The modules whose parameters learn in a stage, or in its update ``stage_update`` (from 0).
+
+        The quantizer is not among them: its codebooks are buffers, which :meth:`commit` updates.
+        """
         parts: list[nn.Module] = []
         if stage.trains_encoder:
             parts += [self.encoder, self.decoder]
-        if stage.trains_tokenizer and (num_updates is None or self.uses_tokenizer_loss(stage, num_updates)):
+        if stage.trains_tokenizer and (stage_update is None or self.uses_tokenizer_loss(stage, stage_update)):
             parts += [self.tokenizer, self.estimator]
         return parts
 
     @staticmethod
-    def uses_tokenizer_loss(stage: Stage, num_updates: int) -> bool:
-        """Whether update ``num_updates`` of the stage (from 0) includes the tokenizer's loss."""
+    def uses_tokenizer_loss(stage: Stage, stage_update: int) -> bool:
+        """Whether update ``stage_update`` of the stage (from 0) includes the tokenizer's loss."""
         if stage.kind == "joint":
-            return num_updates % stage.tokenizer_every == stage.tokenizer_every - 1
+            return stage_update % stage.tokenizer_every == stage.tokenizer_every - 1
         return stage.kind == "tokenizer"
 
     @torch.no_grad()
     def begin_stage(self, stage: Stage) -> None:
-        """Before the first update of a stage: initialize the tokenizer, and reset codebooks of other vectors.
+        """Initialize tokenizer and codebooks before the first update of a stage.
+
+        A tokenizer stage initializes T (``tokenizer_init``). Tokenizer and joint stages start with new codebooks. An
+        encoder stage resets the codebooks if they were fitted to the other kind of vectors: T's outputs or the random
+        projection's.
 
         Random numbers come from the global generator, which must be in the same state on all ranks.
         """
@@ -89,7 +97,7 @@ class Bridle(CodeTokenizer):
             ready = True
         else:
             ready = self._targets_from_tokenizer(stage)
-            if ready != self.has_tokenizer:  # codebooks of the same kind of vectors are kept
+            if ready != self.has_tokenizer:
                 self.quantizer.reset()
         self.tokenizer_ready.fill_(ready)
         self._ready_cache = ready
@@ -97,7 +105,7 @@ class Bridle(CodeTokenizer):
     def _init_tokenizer(self) -> None:
         init = self.settings.tokenizer_init
         if init == "continue" and self.has_tokenizer:
-            return
+            return  # T, TE and the running averages stay; where codebooks quantize the projection, T starts anew
         if init == "random":
             self.tokenizer.reset_parameters()
         else:
@@ -108,7 +116,7 @@ class Bridle(CodeTokenizer):
 
     def _targets_from_tokenizer(self, stage: Stage) -> bool:
         if stage.targets == "auto":
-            return self.has_tokenizer
+            return self.has_tokenizer  # what the codebooks quantize already, even if T was trained before that
         return stage.targets == "tokenizer"
 
     def commit(self) -> None:
@@ -140,15 +148,15 @@ class Bridle(CodeTokenizer):
     def _target_latents(self, patches: Patches, stage: Stage) -> Tensor | None:
         """T's outputs at all patches, B x N x codebook_dim; None in a cold start.
 
-        A cold start projects only the patches to predict, later. Its first training batch is the exception: codebooks
-        are initialized from all patches.
+        A cold start projects only the targets, in :meth:`encoder_loss`. Its first training batch also projects all
+        patches here, to initialize the codebooks.
         """
         from_tokenizer = stage.kind == "joint" or self._targets_from_tokenizer(stage)
-        start = self.training and not self.quantizer.initialized
-        if not (from_tokenizer or start):
+        must_init = self.training and not self.quantizer.initialized
+        if not (from_tokenizer or must_init):
             return None
         latents = self._latents_for_codes(patches, from_tokenizer)
-        if start:
+        if must_init:
             self.quantizer.init_codebooks_if_needed(latents, self._statistics_padding(patches))
         return latents if from_tokenizer else None
 
@@ -206,7 +214,12 @@ class Bridle(CodeTokenizer):
             estimate = self.estimator(quantized.quantized, patches.grid, patches.padding_mask)  # B x N x D
         distance = cosine_loss(estimate, target, patches.padding_mask)
         count = valid_count(patches.x[..., 0], patches.padding_mask)
-        return TokenizerLoss(distance + count * quantized.loss, count - distance.detach(), quantized, count)
+        return TokenizerLoss(
+            loss=distance + count * quantized.loss,
+            cosine=count - distance.detach(),  # distance sums 1 - cos over the patches
+            quantized=quantized,
+            num_patches=count,
+        )
 
     def forward(
         self,
@@ -228,8 +241,8 @@ class Bridle(CodeTokenizer):
         """
         patches = self.front_end(source, padding_mask)
         # Validation of a joint stage reports both losses, after any update.
-        both = self.uses_tokenizer_loss(stage, stage_update) or (stage.kind == "joint" and not self.training)
-        tokenizer = self.tokenizer_loss(patches) if both else None
+        with_tokenizer = self.uses_tokenizer_loss(stage, stage_update) or (stage.kind == "joint" and not self.training)
+        tokenizer = self.tokenizer_loss(patches) if with_tokenizer else None
         if not stage.trains_encoder:
             assert tokenizer is not None
             return StepOutput(tokenizer.loss, tokenizer.num_patches, None, tokenizer)

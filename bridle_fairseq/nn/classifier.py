@@ -1,4 +1,4 @@
-"""A classifier: pretrained encoder, pooling, a norm and one linear layer (METHOD, section 4: fine-tuning)."""
+"""A classifier: pretrained encoder, pooling, a norm and one linear layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Classifier(PretrainedEncoder):
     """Encoder, pooling, norm, linear head.
 
     Args:
-        settings: of the pretrained model.
+        settings: settings of the pretrained model.
         num_classes: number of outputs.
         pooling: see :func:`pool_patches`.
         freeze_encoder: only norm and head learn.
-        regularization: of training; none by default.
+        regularization: regularization of training; none by default.
 
     Raises:
         InputError: an unknown pooling, or settings that are not possible.

@@ -1,4 +1,4 @@
-"""From inputs to codes: front end, tokenizer T, residual quantizer RQ and tokenizer estimator TE (METHOD, 1)."""
+"""From inputs to codes: front end, tokenizer T, residual quantizer RQ and tokenizer estimator TE (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bridle_fairseq.utils.precision import autocast, autocast_codes
 class CodeTokenizer(nn.Module):
     """The part of the model that makes codes, and estimates the encoder's features from codes.
 
-    Until T has been trained (``tokenizer_ready``), the codebooks quantize the cold start's random projection.
+    The codebooks quantize T's outputs, or the random projection's in a cold start: ``tokenizer_ready`` says which.
 
     Args:
         settings: sizes and options.
@@ -39,12 +39,15 @@ class CodeTokenizer(nn.Module):
         self.settings = settings
         self.front_end = front_end_of(settings)
         self._build(with_estimator)
-        # Whether the codebooks quantize T's outputs, learned in this run or loaded; otherwise the random projection's.
+        # True: the codebooks quantize T's outputs. False: the random projection's, even if T was trained earlier.
         self.register_buffer("tokenizer_ready", torch.tensor(False))
         self._ready_cache: bool | None = None  # avoids a device synchronization in every update
 
     def _build(self, with_estimator: bool) -> None:
-        """Build the modules. The order is that of random draws, of parameters (optimizer state) and of keys."""
+        """Build the modules, in a subclass together with its own (:class:`bridle_fairseq.nn.bridle.Bridle`).
+
+        Do not reorder: random draws, the optimizer's state (by position) and state-dict keys follow this order.
+        """
         s, patch_dim, width = self.settings, self.front_end.patch_dim, self.settings.encoder_width
         self.tokenizer = TokenizerEncoder(Encoder(patch_dim, width, s.tokenizer_depth, s.encoder_heads), s.codebook_dim)
         self.quantizer = ResidualQuantizer(

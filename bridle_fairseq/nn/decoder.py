@@ -20,6 +20,7 @@ KERNEL = 3  # patches along each axis
 
 def decoder_of(s: BridleSettings) -> DecoderBase:
     """The decoder of a model with these settings."""
+    # For ConvDecoder, decoder_heads is the number of groups.
     sizes = (s.encoder_width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.num_codebooks, s.codebook_size)
     if s.decoder_kind == "convolution":
         return ConvDecoder(*sizes, axes=len(s.patch_size))
@@ -96,10 +97,13 @@ class DecoderBase(nn.Module):
 class WindowDecoder(DecoderBase):
     """Attention within local windows of the patch grid; every second block shifts its windows by half a window in time.
 
+    Blocks work on bands, strips of the grid that are one window wide in frequency (:class:`WindowAttention`).
+
     Args:
         encoder_width, width, depth, num_codebooks, codebook_size: see :class:`DecoderBase`.
         num_heads: H; must divide ``width``.
         window: patches of a window in time and in frequency.
+        mlp_ratio: hidden width of a block's MLP, relative to ``width``.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class GlobalDecoder(DecoderBase):
     Args:
         encoder_width, width, depth, num_codebooks, codebook_size: see :class:`DecoderBase`.
         num_heads: H; must divide ``width``.
+        mlp_ratio: hidden width of a block's MLP, relative to ``width``.
     """
 
     def __init__(

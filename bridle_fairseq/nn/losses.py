@@ -21,7 +21,7 @@ class CodeLoss(NamedTuple):
 
 
 class TokenizerLoss(NamedTuple):
-    """Loss of the tokenizer stage (METHOD, section 3)."""
+    """Loss of the tokenizer stage."""
 
     loss: Tensor  # scalar: sum over valid patches of 1 - cos, plus their number times the codebook loss
     cosine: Tensor  # scalar: sum over valid patches of the cosine
@@ -30,7 +30,7 @@ class TokenizerLoss(NamedTuple):
 
 
 def code_loss(logits: Tensor, codes: Tensor, padding_mask: Tensor | None = None) -> CodeLoss:
-    """Cross-entropy of the encoder stage (METHOD, section 3).
+    """Cross-entropy of the encoder stage.
 
     Args:
         logits: P x K x C.

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from bridle_fairseq.nn.patch import gather_patches
 
-BLOCK_EDGE = 4  # approximate patches along each axis of a block of `block_mask`
+BLOCK_EDGE = 4  # a block of `block_mask` has about this many patches along each axis
 
 
 class Mask(NamedTuple):
     """A split of each clip's valid patches into visible and masked ones."""
 
-    visible: Tensor  # B x V: indices of the visible patches in ascending order, then of arbitrary patches as padding
+    visible: Tensor  # B x V: indices of the visible patches, ascending; rows are padded with any valid index
     visible_padding: Tensor | None  # B x V, True where `visible` is padding; None if all clips have V visible patches
     masked: Tensor  # B x N, True at masked patches; False at padding
 
@@ -25,7 +25,7 @@ class Mask(NamedTuple):
 class Targets(NamedTuple):
     """The masked patches that are predicted."""
 
-    places: Tensor  # B x Q: indices of the targets in ascending order, then of arbitrary patches as padding
+    places: Tensor  # B x Q: indices of the targets, ascending; rows are padded with any valid index
     padding: Tensor | None  # B x Q, True where `places` is padding; None if all clips have Q targets
 
     def of(self, x: Tensor) -> Tensor:
@@ -47,16 +47,17 @@ def choose_targets(mask: Mask, share: float = 1.0, generator: torch.Generator | 
     """
     num_patches = mask.masked.shape[1]
     most = num_patches - mask.visible.shape[1]  # masked patches of a clip without padding; other clips have fewer
-    width = _share_of(torch.tensor([most]), share).tolist()[0]
+    width = _share_of(torch.tensor([most]), share).tolist()[0]  # Q, in float32 as `keep` below
     padding = None
     if mask.visible_padding is not None:
         keep = _share_of(mask.masked.sum(1), share)  # B
         padding = torch.arange(width, device=keep.device)[None] >= keep[:, None]  # B x Q
     shape, device = mask.masked.shape, mask.masked.device
     score = torch.rand(shape, device=device, generator=generator) if share < 1 else torch.zeros(shape, device=device)
-    index = score.masked_fill(~mask.masked, 2.0).argsort(dim=1, stable=True)[:, :width]  # B x N -> B x Q
+    score = score.masked_fill(~mask.masked, 2.0)  # above any rand(), so sorted last
+    index = score.argsort(dim=1, stable=True)[:, :width]  # B x N -> B x Q
     if padding is not None:
-        index = index.masked_fill(padding, num_patches)
+        index = index.masked_fill(padding, num_patches)  # N sorts last; then clamped to a valid index
     return Targets(index.sort(1).values.clamp(max=num_patches - 1), padding)
 
 
@@ -138,15 +139,17 @@ def block_mask(
     """
     device = device if padding_mask is None else padding_mask.device
     noise = torch.rand(batch, math.prod(grid), device=device, generator=generator)
-    volume = BLOCK_EDGE ** len(grid)
-    most = math.ceil((noise.shape[1] - _num_visible(noise.shape[1], mask_ratio)) / volume)
-    middles = (noise if padding_mask is None else noise.masked_fill(padding_mask, 2.0)).argsort(1)[:, : max(1, most)]
+    patches_per_block = BLOCK_EDGE ** len(grid)
+    most = math.ceil((noise.shape[1] - _num_visible(noise.shape[1], mask_ratio)) / patches_per_block)
+    if padding_mask is not None:
+        noise = noise.masked_fill(padding_mask, 2.0)  # above any rand(), so sorted last
+    middles = noise.argsort(1)[:, : max(1, most)]  # B x blocks
     # Thickness of a block's layers along each axis: log-uniform from 1 to 3 patches, so that there are no ties.
     thick = 3 ** torch.rand(*middles.shape, len(grid), device=device, generator=generator)
     layer = _layers(middles, grid, thick)  # B x blocks x N
     if padding_mask is not None:
         valid = (~padding_mask).sum(1)
-        blocks = ((valid - _valid_visible(valid, mask_ratio)) / volume).ceil()
+        blocks = ((valid - _visible_per_clip(valid, mask_ratio)) / patches_per_block).ceil()  # B
         unused = torch.arange(layer.shape[1], device=device) >= blocks[:, None]
         layer = layer.masked_fill(unused[:, :, None], math.inf)
     return _show_lowest(-layer.amin(1), mask_ratio, padding_mask)
@@ -171,6 +174,7 @@ def line_mask(
     device = device if padding_mask is None else padding_mask.device
     priority = torch.rand(batch, sum(grid), device=device, generator=generator)
     lines = priority.split(list(grid), 1)
+    # Rank of each line. The line of an axis of one patch ranks lowest and stays visible: its value is below any rand().
     rank = torch.cat([line - 2.0 if line.shape[1] == 1 else line for line in lines], 1).argsort(1).argsort(1)
     score = torch.zeros(batch, *grid, dtype=torch.long, device=device)
     for axis, ranks in enumerate(rank.split(list(grid), 1)):
@@ -194,11 +198,11 @@ def _show_lowest(score: Tensor, mask_ratio: float, padding_mask: Tensor | None) 
         visible = score.argsort(1)[:, : _num_visible(num_patches, mask_ratio)].sort(1).values
         masked = torch.ones_like(score, dtype=torch.bool).scatter_(1, visible, False)
         return Mask(visible, None, masked)
-    keep = _valid_visible((~padding_mask).sum(1), mask_ratio)
-    # V is the number of visible patches of a clip without padding; other clips have fewer.
-    width = _valid_visible(torch.tensor([num_patches]), mask_ratio).tolist()[0]
+    keep = _visible_per_clip((~padding_mask).sum(1), mask_ratio)
+    # V is the number of visible patches of a clip without padding, in float32 as `keep`; other clips have fewer.
+    width = _visible_per_clip(torch.tensor([num_patches]), mask_ratio).tolist()[0]
     order = score.masked_fill(padding_mask, math.inf).argsort(1)[:, :width]
-    padding = torch.arange(width, device=device)[None] >= keep[:, None]
+    padding = torch.arange(width, device=device)[None] >= keep[:, None]  # B x V
     order = order.masked_fill(padding, num_patches).sort(1).values  # index N is a scratch slot for padding
     is_visible = torch.zeros(len(score), num_patches + 1, dtype=torch.bool, device=device)
     is_visible = is_visible.scatter_(1, order, True)[:, :-1]
@@ -209,7 +213,7 @@ def _num_visible(num_patches: int, mask_ratio: float) -> int:
     return max(1, num_patches - max(1, round(num_patches * mask_ratio)))
 
 
-def _valid_visible(valid: Tensor, mask_ratio: float) -> Tensor:
+def _visible_per_clip(valid: Tensor, mask_ratio: float) -> Tensor:
     """:func:`_num_visible` for each clip, B."""
     return (valid - (valid * mask_ratio).round().clamp(min=1)).clamp(min=1).long()
 

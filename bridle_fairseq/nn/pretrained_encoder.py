@@ -33,7 +33,7 @@ class EncoderRegularization:
 
 @dataclass
 class ClassifierRegularization(EncoderRegularization):
-    """Regularization of a classifier (METHOD, section 4), which can also leave out patches."""
+    """Regularization of a classifier, which can also leave out patches."""
 
     mask_time: float = field(default=0.0, metadata={"help": "fraction of the time steps of patches to leave out"})
     mask_frequency: float = field(
@@ -105,8 +105,8 @@ class PretrainedEncoder(nn.Module):
     """Front end and encoder of a pretrained model.
 
     Args:
-        settings: of the pretrained model.
-        regularization: of training.
+        settings: settings of the pretrained model.
+        regularization: regularization of training.
         freeze_encoder: the encoder gets no gradient and stays in eval mode.
     """
 

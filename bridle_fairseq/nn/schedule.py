@@ -23,7 +23,8 @@ class Stage:
         lr: peak learning rate; None: ``optimization.lr``.
         warmup_updates: updates of linear warm-up; a cosine to 0 follows.
         targets: codes that an encoder stage predicts: of the cold start's random ``projection``, of the ``tokenizer``,
-            or ``auto``: of the tokenizer if it has been trained.
+            or ``auto``: of what the codebooks quantize already. That is the projection in a new model, the tokenizer
+            after a stage that trained it, and the projection again after a stage with ``targets: projection``.
         tokenizer_every: joint only: the tokenizer's loss is added in every n-th update.
         tokenizer_weight: joint only: weight of the tokenizer's loss.
     """
