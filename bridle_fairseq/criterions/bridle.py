@@ -1,14 +1,19 @@
 """fairseq criterion ``bridle``: the loss of the present stage, and logged metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from torch import Tensor, nn
 
-from bridle_fairseq.criterions.totals import totals_of
+from bridle_fairseq.criterions.totals import BatchLoss, Log, totals_of
+from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.models.bridle import unwrapped
+from bridle_fairseq.nn.bridle import StepOutput
+from bridle_fairseq.nn.schedule import Stage
 
 # Logged metrics by stage, and whether larger is better. Names ending with "_" have one value per level.
 OF_EVERY_STAGE = {"loss": False, "used_": True, "perplexity_": True}
@@ -25,11 +30,11 @@ class BridleCriterionConfig(FairseqDataclass):
 class BridleCriterion(FairseqCriterion):
     """Sums over patches; fairseq divides by ``sample_size``, the number of patches of all ranks and micro-batches."""
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> BatchLoss:
         """Return (loss, sample_size, logging output) of a batch."""
-        out = model(**sample["net_input"], codes=sample.get("codes"))
+        out: StepOutput = model(**sample["net_input"], codes=sample.get("codes"))
         module = unwrapped(model)
-        log = {
+        log: Log = {
             "loss": out.loss.detach(),
             "sample_size": out.sample_size,
             "ntokens": sample["ntokens"],
@@ -56,7 +61,7 @@ class BridleCriterion(FairseqCriterion):
         return out.loss, out.sample_size, log
 
     @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
+    def reduce_metrics(logging_outputs: list[Log]) -> None:
         """Average over ranks and micro-batches, each value by the number of summands."""
         totals = totals_of(logging_outputs)
         keys = sorted(totals)
@@ -85,7 +90,7 @@ class BridleCriterion(FairseqCriterion):
         return True
 
 
-def comparable(stages, num_codebooks) -> dict[str, bool]:
+def comparable(stages: Sequence[Stage], num_codebooks: int) -> dict[str, bool]:
     """Metrics that validation logs in all of ``stages``, and whether larger is better."""
     names = dict(OF_EVERY_STAGE)
     if all(stage.trains_encoder for stage in stages):
@@ -99,7 +104,7 @@ def comparable(stages, num_codebooks) -> dict[str, bool]:
     return maximize
 
 
-def _codebook_use(usage, dead_share):
+def _codebook_use(usage: Tensor, dead_share: float) -> tuple[Tensor, Tensor, Tensor]:
     """Used codes, perplexity and dead codes of each level, K each, from running frequencies K x C, on their device.
 
     A code is dead below ``dead_share`` of the even share.

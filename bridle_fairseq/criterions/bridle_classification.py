@@ -1,18 +1,24 @@
 """fairseq criterion ``bridle_classification``: cross-entropy for one class per clip, or binary for any number."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from torch import Tensor, nn
 from torch.nn import functional
 
-from bridle_fairseq.criterions.totals import totals_of
+from bridle_fairseq.criterions.totals import BatchLoss, Log, totals_of
+from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.image.augment import load_transforms
 from bridle_fairseq.nn.batch_augment import mixup
 from bridle_fairseq.nn.classifier import class_scores
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.bridle_classification import BridleClassificationTask
 
 
 @dataclass
@@ -45,7 +51,14 @@ class BridleClassificationCriterion(FairseqCriterion):
     then has ``"scores"`` (B x classes) in place of the accuracy, from which the task computes its metrics.
     """
 
-    def __init__(self, task, label_smoothing=0.0, mixup=0.0, mixup_alpha=10.0, cutmix=0.0):
+    def __init__(
+        self,
+        task: "BridleClassificationTask",
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        mixup_alpha: float = 10.0,
+        cutmix: float = 0.0,
+    ) -> None:
         super().__init__(task)
         shares = (("label_smoothing", label_smoothing, 0.999), ("mixup", mixup, 1.0), ("cutmix", cutmix, 1.0))
         for name, value, limit in shares:
@@ -58,11 +71,11 @@ class BridleClassificationCriterion(FairseqCriterion):
         if cutmix:
             load_transforms()  # fails before training if torchvision is missing
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> BatchLoss:
         """Return (loss, sample_size, logging output) of a batch."""
         net_input, target = dict(sample["net_input"]), sample["target"]
         multi_label, count = target.dim() == 2, len(target)
-        log = {"sample_size": count, "nsentences": count, "ntokens": sample["ntokens"]}
+        log: Log = {"sample_size": count, "nsentences": count, "ntokens": sample["ntokens"]}
         if self.training and (self.mixup or self.cutmix):
             net_input, target = self._mixed(net_input, target)
         logits = model(**net_input).float()
@@ -76,7 +89,7 @@ class BridleClassificationCriterion(FairseqCriterion):
         loss = self.loss(logits, target, multi_label)
         return loss, count, {"loss": loss.detach(), **log}
 
-    def _mixed(self, net_input, target):
+    def _mixed(self, net_input: dict[str, Any], target: Tensor) -> tuple[dict[str, Any], Tensor]:
         if target.dim() == 1:
             target = functional.one_hot(target, len(self.task.classes))
         if self.cutmix and len(target) > 1 and torch.rand(()) < self.cutmix:
@@ -90,7 +103,7 @@ class BridleClassificationCriterion(FairseqCriterion):
         )
         return {**net_input, "source": source, "padding_mask": padding_mask}, target
 
-    def loss(self, logits, target, multi_label):
+    def loss(self, logits: Tensor, target: Tensor, multi_label: bool) -> Tensor:
         """Loss summed over clips; ``target``: B class numbers, or B x classes probabilities."""
         smoothing = self.label_smoothing if self.training else 0.0
         if not multi_label:
@@ -99,7 +112,7 @@ class BridleClassificationCriterion(FairseqCriterion):
         return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1).sum()
 
     @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
+    def reduce_metrics(logging_outputs: list[Log]) -> None:
         """Average over the clips of all ranks and micro-batches."""
         totals = totals_of(logging_outputs)
         clips = totals["sample_size"]

@@ -1,14 +1,21 @@
 """fairseq criterion ``bridle_ctc``: CTC loss, and in evaluation error rates of greedy decoding."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from torch import nn
 
-from bridle_fairseq.criterions.totals import totals_of
+from bridle_fairseq.criterions.totals import BatchLoss, Log, totals_of
+from bridle_fairseq.data.collate import Batch
+from bridle_fairseq.data.manifests.transcripts import Vocabulary
 from bridle_fairseq.evaluation.wer import load_jiwer, word_errors
-from bridle_fairseq.nn.ctc import ctc_loss, greedy
+from bridle_fairseq.nn.ctc import Emissions, ctc_loss, greedy
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.bridle_ctc import BridleCtcTask
 
 
 @dataclass
@@ -24,16 +31,16 @@ class BridleCtcCriterion(FairseqCriterion):
     25 %). They are exact for the whole set, because only sums are logged.
     """
 
-    def __init__(self, task):
+    def __init__(self, task: "BridleCtcTask") -> None:
         super().__init__(task)
         load_jiwer()  # fails before training if it is missing
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> BatchLoss:
         """Return (loss, sample_size, logging output) of a batch."""
-        emissions = model(**sample["net_input"])
+        emissions: Emissions = model(**sample["net_input"])
         loss = ctc_loss(emissions, sample["target"], sample["target_lengths"])
         symbols = int(sample["target_lengths"].sum())
-        log = {
+        log: Log = {
             "loss": loss.detach(),
             "sample_size": symbols,
             "ntokens": sample["ntokens"],
@@ -43,8 +50,8 @@ class BridleCtcCriterion(FairseqCriterion):
             log |= self._errors(sample, greedy(emissions))
         return loss, symbols, log
 
-    def _errors(self, sample, transcribed):
-        vocabulary = self.task.vocabulary
+    def _errors(self, sample: Batch, transcribed: list[list[int]]) -> dict[str, int]:
+        vocabulary: Vocabulary = self.task.vocabulary
         lengths = sample["target_lengths"].tolist()
         references = [row[:length] for row, length in zip(sample["target"].tolist(), lengths, strict=True)]
         pairs = (references, transcribed)
@@ -53,7 +60,7 @@ class BridleCtcCriterion(FairseqCriterion):
         return {"u_edits": units.edits, "units": units.length, "w_edits": words.edits, "words": words.length}
 
     @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
+    def reduce_metrics(logging_outputs: list[Log]) -> None:
         """Average over all ranks and micro-batches."""
         totals = totals_of(logging_outputs)
         symbols = totals["sample_size"]

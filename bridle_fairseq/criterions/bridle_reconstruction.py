@@ -6,9 +6,11 @@ import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from torch import nn
 
-from bridle_fairseq.criterions.totals import totals_of
-from bridle_fairseq.nn.mel_decoder import DECIBELS
+from bridle_fairseq.criterions.totals import BatchLoss, Log, totals_of
+from bridle_fairseq.data.collate import Batch
+from bridle_fairseq.nn.mel_decoder import DECIBELS, Reconstruction
 
 
 @dataclass
@@ -24,12 +26,12 @@ class BridleReconstructionCriterion(FairseqCriterion):
     decibels with the codes of levels 1 to k.
     """
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> BatchLoss:
         """Return (loss, sample_size, logging output) of a batch."""
-        out = model(**sample["net_input"])
+        out: Reconstruction = model(**sample["net_input"])
         errors = out.absolute_error()
         loss, values = torch.stack(errors).mean(), int(out.valid.sum())
-        log = {
+        log: Log = {
             "loss": loss.detach(),
             "sample_size": values,
             "ntokens": sample["ntokens"],
@@ -41,7 +43,7 @@ class BridleReconstructionCriterion(FairseqCriterion):
         return loss, values, log
 
     @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
+    def reduce_metrics(logging_outputs: list[Log]) -> None:
         """Average over the values of all ranks and micro-batches."""
         totals = totals_of(logging_outputs)
         values = totals["sample_size"]

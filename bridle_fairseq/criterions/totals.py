@@ -1,21 +1,26 @@
-"""Sums of logging outputs."""
+"""What criterions return, and sums of their logging outputs."""
 
 from collections import defaultdict
-from typing import Any, Dict
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
+
+Log = dict[str, Any]  # logging output of a batch: sums, as numbers or as scalar tensors on the device
+BatchLoss = tuple[Tensor | float, Tensor | int, Log]  # loss, sample_size and logging output; 0.0, 0, {}: no clips
 
 
-def totals_of(logs):
+def totals_of(logs: Iterable[Log]) -> defaultdict[str, float]:
     """Sum of each value over the logs of ranks and micro-batches, 0 for missing names.
 
     All tensors are copied from the device at once.
     """
-    totals: Dict[str, Any] = defaultdict(int)
-    sums: Dict[str, torch.Tensor] = {}
+    totals: defaultdict[str, float] = defaultdict(int)
+    sums: dict[str, Tensor] = {}
     for log in logs:
         for key, value in log.items():
-            into: Dict[str, Any] = sums if torch.is_tensor(value) else totals
+            into: dict[str, Any] = sums if torch.is_tensor(value) else totals
             into[key] = into.get(key, 0) + value
     if sums:
         # float64 is exact for counts of patches and for sums of float32

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Item = dict[str, Any]  # of a data set, see :class:`MediaDataset`
+Batch = dict[str, Any]  # see :func:`collate`
+
 
 def pad_items(items: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Stack items of any sizes, zero-padded at the end of each axis.
@@ -37,7 +40,7 @@ def pad_codes(codes: Sequence[Tensor]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(codes), batch_first=True)
 
 
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collate(items: Sequence[Item]) -> Batch:
     """Items ``{"id", "source"}`` (and ``"codes"``) to a batch. Items without a source were skipped and are left out.
 
     The further views of an item, its ``"more"``, become rows with the same id.

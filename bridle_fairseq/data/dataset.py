@@ -16,9 +16,10 @@ import torch
 from torch.utils.data import Dataset
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.collate import collate
+from bridle_fairseq.data.collate import Batch, Item, collate
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
@@ -89,21 +90,21 @@ class MediaDataset(Dataset):
             raise DecodeError("no cached codes")
         return codes
 
-    def approximate_patches(self, settings: Any) -> float:
-        """Approximate number of patches of all items, for a model with these :class:`BridleSettings`."""
+    def approximate_patches(self, settings: BridleSettings) -> float:
+        """Approximate number of patches of all items, for a model with these settings."""
         raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Item:
         """``{"id", "source"}``, with ``"codes"`` (n x K) if cached; ``source`` is None if the row is left out.
 
         If a row has several views, ``"source"`` is the first and ``"more"`` lists the others.
         """
         return self.item(int(index))
 
-    def item(self, row: int, *draw: int) -> dict[str, Any]:
+    def item(self, row: int, *draw: int) -> Item:
         """The item of a row. Another ``draw`` is another crop and augmentation of the same row in the same epoch."""
         left_out = {"id": row, "source": None}
         if row in self.skips:
@@ -113,7 +114,7 @@ class MediaDataset(Dataset):
             if loaded is None:
                 return left_out
             (source, *more), codes = loaded
-            item: dict[str, Any] = {"id": row, "source": source, **({"more": more} if more else {})}
+            item: Item = {"id": row, "source": source, **({"more": more} if more else {})}
             if codes is not None:
                 item["codes"] = torch.from_numpy(codes)
             return item
@@ -121,7 +122,7 @@ class MediaDataset(Dataset):
             self.skips.add(row, str(error))
             return left_out
 
-    def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def collater(self, samples: Sequence[Item]) -> Batch:
         """Items to a batch: see :func:`bridle_fairseq.data.collate.collate`."""
         return collate(samples)
 
@@ -160,7 +161,7 @@ def read_parallel(read: Callable[[Any], Any], rows: Sequence[Any], threads: int)
     return list(_pool(os.getpid(), threads).map(read, rows))
 
 
-def checked_batch(batch: dict[str, Any]) -> dict[str, Any]:
+def checked_batch(batch: Batch) -> Batch:
     """A data loader's batch, after a check for ``"error"``, by which workers report a user's mistake.
 
     Raises:

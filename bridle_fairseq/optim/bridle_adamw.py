@@ -1,5 +1,6 @@
 """fairseq optimizer ``bridle_adamw``: torch's fused AdamW without weight decay on one-dimensional parameters."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, List
 
@@ -7,6 +8,7 @@ import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II
+from torch import Tensor, nn
 
 
 @dataclass
@@ -30,7 +32,7 @@ class BridleAdamW(FairseqOptimizer):
     default is 1.
     """
 
-    def __init__(self, cfg, params):
+    def __init__(self, cfg: BridleAdamWConfig, params: Iterable[nn.Parameter]) -> None:
         super().__init__(cfg)
         params = list(params)
         groups = []
@@ -49,22 +51,22 @@ class BridleAdamW(FairseqOptimizer):
         )
         self.set_lr(float(cfg.lr[0]))
 
-    def set_lr(self, lr):
+    def set_lr(self, lr: float) -> None:
         """Set the learning rate of parameters with scale 1, and of the others in proportion."""
         for group in self.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
-    def get_lr(self):
+    def get_lr(self) -> float:
         """Learning rate of parameters with scale 1."""
         return self.param_groups[0]["lr"] / self.param_groups[0].get("lr_scale", 1.0)
 
-    def multiply_grads(self, c):
+    def multiply_grads(self, c: Tensor | float) -> None:
         """Multiply all gradients by ``c``, a number or a scalar tensor."""
         grads = self._grads()
         if grads:
             torch._foreach_mul_(grads, c.to(grads[0].device) if torch.is_tensor(c) else c)
 
-    def clip_grad_norm(self, max_norm, aggregate_norm_fn=None):
+    def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Clip the norm of all gradients to ``max_norm`` (0: no clipping), and return the norm before.
 
         Same as fairseq's, with a few kernels for all parameters instead of two for each.
@@ -78,17 +80,17 @@ class BridleAdamW(FairseqOptimizer):
             torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp_(max=1))
         return norm
 
-    def _grads(self):
+    def _grads(self) -> list[Tensor]:
         return [p.grad for p in self.params if p.grad is not None]
 
-    def load_state_dict(self, state_dict, optimizer_overrides=None):
+    def load_state_dict(self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None) -> None:
         """Load the optimizer state; learning rates are those of the configuration."""
         super().load_state_dict(state_dict, optimizer_overrides)
         if optimizer_overrides and "lr" in optimizer_overrides:
             self.set_lr(optimizer_overrides["lr"])
 
     @property
-    def optimizer_config(self):
+    def optimizer_config(self) -> dict[str, Any]:
         """Options that a resumed run takes from its configuration and not from the checkpoint."""
         return {
             "lr": float(self.cfg.lr[0]),
@@ -97,10 +99,10 @@ class BridleAdamW(FairseqOptimizer):
         }
 
     @property
-    def supports_flat_params(self):
+    def supports_flat_params(self) -> bool:
         """False: flat parameters do not show which are matrices."""
         return False
 
 
-def _lr_scale(parameter) -> float:
+def _lr_scale(parameter: nn.Parameter) -> float:
     return float(getattr(getattr(parameter, "param_group", None), "lr_scale", 1.0))

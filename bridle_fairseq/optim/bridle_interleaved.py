@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.optim import FairseqOptimizer
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II, OmegaConf
 
@@ -38,7 +39,7 @@ class BridleInterleavedConfig(FairseqDataclass):
 class BridleInterleavedScheduler(FairseqLRScheduler):
     """Sets the learning rate before each update: linear warm-up, then half a cosine to 0, in each stage."""
 
-    def __init__(self, cfg, optimizer):
+    def __init__(self, cfg: BridleInterleavedConfig, optimizer: FairseqOptimizer) -> None:
         super().__init__(cfg, optimizer)
         stages: Any = cfg.stages
         if OmegaConf.is_config(stages):
@@ -48,18 +49,18 @@ class BridleInterleavedScheduler(FairseqLRScheduler):
             self.factor = lr_factor(cfg)
         self.step_update(0)
 
-    def step_update(self, num_updates):
+    def step_update(self, num_updates: int) -> float:
         """Set and return the learning rate of the next update."""
         self.optimizer.set_lr(self.factor * self.schedule.learning_rate(num_updates, float(self.cfg.lr[0])))
         return self.optimizer.get_lr()
 
-    def step(self, epoch, val_loss=None):
+    def step(self, epoch: int, val_loss: float | None = None) -> float:
         """Epochs do not change the learning rate."""
         super().step(epoch, val_loss)
         return self.optimizer.get_lr()
 
 
-def lr_factor(cfg) -> float:
+def lr_factor(cfg: BridleInterleavedConfig) -> float:
     """Factor on all learning rates from ``lr_clips`` and ``lr_rule``.
 
     Source: Goyal et al. 2017 (arXiv 1706.02677) for linear, Malladi et al. 2022 (arXiv 2205.10287) for sqrt with Adam.
