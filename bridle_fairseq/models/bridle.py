@@ -1,11 +1,15 @@
 """fairseq model ``bridle``: the whole method, and where a run is in its stages."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
+from fairseq.tasks import FairseqTask
 from omegaconf import II, OmegaConf
+from torch import Tensor, nn
 
 from bridle_fairseq.nn.bridle import Bridle, StepOutput
 from bridle_fairseq.nn.schedule import Stage
@@ -20,15 +24,20 @@ class BridleConfig(BridleSettings, FairseqDataclass):
     sample_rate: int = II("task.sample_rate")
 
 
-def settings_from(cfg) -> BridleSettings:
+def settings_from(cfg: Any) -> BridleSettings:
     """The :class:`BridleSettings` in a fairseq configuration."""
     values = plain(cfg) if OmegaConf.is_config(cfg) else dict(vars(cfg))
     return BridleSettings(**{f.name: values[f.name] for f in fields(BridleSettings) if f.name in values})
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """A list or mapping of a configuration as plain Python; any other value unchanged."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def run_config(cfg: Any) -> Any:
+    """The configuration of the run that a task's configuration is part of; {} for a task without a run."""
+    return cfg._get_root() if hasattr(cfg, "_get_root") else {}
 
 
 @register_model("bridle", dataclass=BridleConfig)
@@ -43,16 +52,16 @@ class BridleModel(Bridle, BaseFairseqModel):
         begun_at: value of ``num_updates`` when a stage last began in this process.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: BridleConfig) -> None:
         super().__init__(settings_from(cfg))
         self.cfg = cfg
         self.schedule = self.settings.schedule()
         self.num_updates = 0
-        self.begun_at = None
+        self.begun_at: int | None = None
         self._within_update = False
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: BridleConfig, task: FairseqTask) -> "BridleModel":
         """Build the model of a configuration."""
         return cls(cfg)
 
@@ -61,14 +70,14 @@ class BridleModel(Bridle, BaseFairseqModel):
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "BridleModel":
         """fairseq calls this at the start of every update; drop the statistics of an update that was skipped."""
         if mode and not self._within_update:
             self.discard()
         return super().train(mode)
 
     @contextmanager
-    def within_update(self):
+    def within_update(self) -> Iterator[None]:
         """Use around a micro-batch: fairseq calls ``train()`` for each one, which does not start a new update."""
         self._within_update = True
         try:
@@ -92,13 +101,16 @@ class BridleModel(Bridle, BaseFairseqModel):
         """Number of finished updates of the present stage."""
         return self.num_updates - self.schedule.starts[self.stage_index]
 
-    def forward(self, source, padding_mask=None, codes=None) -> StepOutput:  # type: ignore[override]
+    def forward(  # type: ignore[override]  # without the stage, which this model knows
+        self, source: Tensor, padding_mask: Tensor | None = None, codes: Tensor | None = None
+    ) -> StepOutput:
         """Loss of a batch in the present stage (see :meth:`Bridle.forward`)."""
         return super().forward(source, padding_mask, self.stage, self.stage_update, codes)
 
 
-def unwrapped(model) -> BridleModel:
+def unwrapped(model: nn.Module) -> BridleModel:
     """The model inside fairseq's wrappers for several processes (``legacy_ddp`` has two)."""
-    while not isinstance(model, BridleModel):
-        model = model.module
-    return model
+    inner: Any = model
+    while not isinstance(inner, BridleModel):
+        inner = inner.module
+    return inner

@@ -1,7 +1,7 @@
 """fairseq model ``bridle_classifier``: the encoder of a ``bridle`` checkpoint, pooling and a linear head."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
@@ -10,6 +10,9 @@ from bridle_fairseq.models.checkpoints import load_encoder, pretrained_settings
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization
 from bridle_fairseq.nn.settings import BridleSettings
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.bridle_classification import BridleClassificationTask
 
 
 @dataclass
@@ -45,14 +48,14 @@ class BridleClassifierConfig(ClassifierRegularization, FairseqDataclass):
 class BridleClassifierModel(Classifier, BaseFairseqModel):
     """:class:`Classifier` for the classes of the task."""
 
-    def __init__(self, cfg, settings: BridleSettings, num_classes: int):
+    def __init__(self, cfg: BridleClassifierConfig, settings: BridleSettings, num_classes: int) -> None:
         names = [f.name for f in fields(ClassifierRegularization) if hasattr(cfg, f.name)]  # old checkpoints lack some
         regularization = ClassifierRegularization(**{name: getattr(cfg, name) for name in names})
         super().__init__(settings, num_classes, cfg.pooling, cfg.freeze_encoder, regularization)
         self.cfg = cfg
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: BridleClassifierConfig, task: "BridleClassificationTask") -> "BridleClassifierModel":
         """A new classifier from ``cfg.checkpoint``; with ``cfg.settings``, fairseq loads the weights afterwards.
 
         Raises:
@@ -60,5 +63,5 @@ class BridleClassifierModel(Classifier, BaseFairseqModel):
         """
         settings, weights = pretrained_settings(cfg, task)
         model = cls(cfg, settings, len(task.classes))
-        load_encoder(model.encoder, weights, cfg.checkpoint)
+        load_encoder(model.encoder, weights, str(cfg.checkpoint))
         return model

@@ -1,7 +1,7 @@
 """fairseq model ``bridle_ctc``: the encoder of a ``bridle`` checkpoint and a CTC head."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
@@ -10,6 +10,9 @@ from bridle_fairseq.models.checkpoints import load_encoder, pretrained_settings
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.pretrained_encoder import EncoderRegularization
 from bridle_fairseq.nn.settings import BridleSettings
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.bridle_ctc import BridleCtcTask
 
 
 @dataclass
@@ -40,14 +43,14 @@ class BridleCtcConfig(EncoderRegularization, FairseqDataclass):
 class BridleCtcModel(Transcriber, BaseFairseqModel):
     """:class:`Transcriber` for the dictionary of the task."""
 
-    def __init__(self, cfg, settings: BridleSettings, num_symbols: int):
+    def __init__(self, cfg: BridleCtcConfig, settings: BridleSettings, num_symbols: int) -> None:
         names = [f.name for f in fields(EncoderRegularization)]
         regularization = EncoderRegularization(**{name: getattr(cfg, name) for name in names})
         super().__init__(settings, num_symbols, cfg.pooling, cfg.upsample, cfg.freeze_encoder, regularization)
         self.cfg = cfg
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: BridleCtcConfig, task: "BridleCtcTask") -> "BridleCtcModel":
         """A new model from ``cfg.checkpoint``; with ``cfg.settings``, fairseq loads the weights afterwards.
 
         Raises:
@@ -55,5 +58,5 @@ class BridleCtcModel(Transcriber, BaseFairseqModel):
         """
         settings, weights = pretrained_settings(cfg, task)
         model = cls(cfg, settings, len(task.vocabulary))
-        load_encoder(model.encoder, weights, cfg.checkpoint)
+        load_encoder(model.encoder, weights, str(cfg.checkpoint))
         return model

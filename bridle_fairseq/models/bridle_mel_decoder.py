@@ -1,7 +1,7 @@
 """fairseq model ``bridle_mel_decoder``: estimates log-mel from the codes of a ``bridle`` checkpoint."""
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
@@ -9,8 +9,12 @@ from fairseq.models import BaseFairseqModel, register_model
 from bridle_fairseq.models.bridle import settings_from
 from bridle_fairseq.models.checkpoints import load_tokenizer, read_bridle
 from bridle_fairseq.nn.mel_decoder import MelDecoder
+from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.bridle_reconstruction import BridleReconstructionTask
 
 
 @dataclass
@@ -33,13 +37,13 @@ class BridleMelDecoderConfig(FairseqDataclass):
 class BridleMelDecoderModel(MelDecoder, BaseFairseqModel):
     """:class:`MelDecoder` with the tokenizer of a checkpoint."""
 
-    def __init__(self, cfg, settings):
+    def __init__(self, cfg: BridleMelDecoderConfig, settings: BridleSettings) -> None:
         super().__init__(settings, cfg.decoder_width, cfg.decoder_depth, cfg.decoder_heads)
         self.cfg = cfg
         self.checkpoint_sha256 = getattr(cfg, "checkpoint_sha256", None)
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: BridleMelDecoderConfig, task: "BridleReconstructionTask") -> "BridleMelDecoderModel":
         """A new decoder for ``cfg.checkpoint``; with ``cfg.settings``, fairseq loads the weights afterwards.
 
         Raises:
@@ -53,6 +57,6 @@ class BridleMelDecoderModel(MelDecoder, BaseFairseqModel):
                 f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"
             )
         model = cls(cfg, settings)
-        load_tokenizer(model.tokenizer, weights, cfg.checkpoint)
-        model.checkpoint_sha256 = file_sha256(cfg.checkpoint)
+        load_tokenizer(model.tokenizer, weights, str(cfg.checkpoint))
+        model.checkpoint_sha256 = file_sha256(str(cfg.checkpoint))
         return model

@@ -1,11 +1,12 @@
 """fairseq model ``bridle_tokenizer``: the tokenizer of a ``bridle`` checkpoint, to encode and decode."""
 
 from dataclasses import dataclass, field
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
+from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from bridle_fairseq.models.checkpoints import load_tokenizer, read_bridle
@@ -29,19 +30,19 @@ class BridleTokenizerModel(BaseFairseqModel):
         settings: of the pretrained model ``bridle``.
     """
 
-    def __init__(self, settings: BridleSettings):
+    def __init__(self, settings: BridleSettings) -> None:
         super().__init__()
         self.settings = settings
         self.bridle = CodeTokenizer(settings).requires_grad_(False)
         self.eval()
 
     @classmethod
-    def build_model(cls, cfg, task=None):
+    def build_model(cls, cfg: BridleTokenizerConfig, task: FairseqTask | None = None) -> "BridleTokenizerModel":
         """The tokenizer of ``cfg.checkpoint``."""
         return cls.from_checkpoint(cfg.checkpoint)
 
     @classmethod
-    def from_checkpoint(cls, path: Optional[str]) -> "BridleTokenizerModel":
+    def from_checkpoint(cls, path: str | None) -> "BridleTokenizerModel":
         """The tokenizer of a checkpoint of the model ``bridle``.
 
         Raises:
@@ -52,7 +53,7 @@ class BridleTokenizerModel(BaseFairseqModel):
         load_tokenizer(model.bridle, weights, str(path))
         return model
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "BridleTokenizerModel":
         """Accepts ``train(False)`` only.
 
         Raises:
@@ -64,8 +65,8 @@ class BridleTokenizerModel(BaseFairseqModel):
 
     @torch.no_grad()
     def encode(
-        self, source: Tensor, padding_mask: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor], Tuple[int, ...]]:
+        self, source: Tensor, padding_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
         """Codes of a batch; for a checkpoint of the cold start, codes of its random projection.
 
         Args:
@@ -78,7 +79,7 @@ class BridleTokenizerModel(BaseFairseqModel):
         return self.bridle.tokenize(source, padding_mask)
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, grid: Tuple[int, ...], padding_mask: Optional[Tensor] = None) -> Tensor:
+    def decode(self, codes: Tensor, grid: tuple[int, ...], padding_mask: Tensor | None = None) -> Tensor:
         """Encoder features estimated from codes, B x N x D; see :meth:`CodeTokenizer.decode`.
 
         Args:
@@ -93,6 +94,8 @@ class BridleTokenizerModel(BaseFairseqModel):
             raise InputError("this checkpoint's codes are of the cold start; expected one of a later stage, to decode")
         return self.bridle.decode(codes, grid, padding_mask)
 
-    def forward(self, source: Tensor, padding_mask: Optional[Tensor] = None):
+    def forward(
+        self, source: Tensor, padding_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
         """Same as :meth:`encode`."""
         return self.encode(source, padding_mask)

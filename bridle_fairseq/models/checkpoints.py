@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import bridle_fairseq
 from bridle_fairseq.data.modalities import modality_of
-from bridle_fairseq.models.bridle import plain, settings_from
+from bridle_fairseq.models.bridle import plain, run_config, settings_from
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
@@ -204,7 +204,7 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
     Args:
         cfg: the task's configuration, within that of the run.
     """
-    root: Any = cfg._get_root() if hasattr(cfg, "_get_root") else {}
+    root = run_config(cfg)
     if "checkpoint" not in root:
         return {}, None
     path = root.checkpoint.restore_file

@@ -2,16 +2,25 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import FairseqTask
-from omegaconf import II, MISSING, MissingMandatoryValue
+from omegaconf import II, MISSING, DictConfig, MissingMandatoryValue
+from torch import Tensor, nn
 
+from bridle_fairseq.criterions.totals import BatchLoss
+from bridle_fairseq.data.artifacts.codes import CachedCodes
+from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modalities import modality_of
+from bridle_fairseq.models.bridle import run_config
 from bridle_fairseq.tasks.datasets import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.utils.distributed import decorrelate_rng
@@ -110,16 +119,16 @@ class MediaTask(FairseqTask):
     """Reads manifests, limits skipped clips, and ends with one sentence and exit code 2 for a user's mistake."""
 
     @classmethod
-    def setup_task(cls, cfg, **kwargs):
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> "MediaTask":
         """Check the configuration of the run before anything is built."""
         with exit_on_input_error():
-            root = cfg._get_root() if hasattr(cfg, "_get_root") else None
-            if root is not None and "model" in root and root.model is not None:
+            root = run_config(cfg)
+            if "model" in root and root.model is not None:
                 cls.complete(root)
         return cls(cfg, **kwargs)
 
     @classmethod
-    def complete(cls, root) -> None:
+    def complete(cls, root: DictConfig) -> None:
         """Fill in settings that follow from others, and check the run.
 
         Raises:
@@ -134,12 +143,12 @@ class MediaTask(FairseqTask):
             # In one flat copy, parameters could not be frozen or have different weight decay.
             root.common.fp16_no_flatten_grads = True
 
-    def __init__(self, cfg, **kwargs):
+    def __init__(self, cfg: DataOptions, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.skips = {}
+        self.skips: dict[str, SkipLog] = {}
         self._skipped_before = list_size(SKIPPED)  # before any rank has read files
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model; a new one only if the data folder exists, which fairseq does not check."""
         if not from_checkpoint:
             with exit_on_input_error():
@@ -153,7 +162,7 @@ class MediaTask(FairseqTask):
         return super().build_model(cfg, from_checkpoint)
 
     @staticmethod
-    def data_folder(cfg) -> str:
+    def data_folder(cfg: DataOptions) -> str:
         """``task.data``.
 
         Raises:
@@ -168,13 +177,20 @@ class MediaTask(FairseqTask):
         return folder
 
     def media_dataset(
-        self, split, cfg, manifest=None, kind=FairseqMedia, codes=None, reading=None, **options
+        self,
+        split: str,
+        cfg: DataOptions,
+        manifest: Manifest | None = None,
+        kind: type[FairseqMedia] = FairseqMedia,
+        codes: CachedCodes | None = None,
+        reading: dict[str, Any] | None = None,
+        **options: Any,
     ) -> FairseqMedia:
         """Data set of ``{data}/{split}.tsv``; splits whose names begin with "train" are cropped and augmented.
 
         Args:
             split: name of the split.
-            cfg: a :class:`MediaConfig`.
+            cfg: of the task.
             manifest: of the split, if it has been read already.
             kind: class of the data set.
             codes: cached codes of the split.
@@ -193,33 +209,41 @@ class MediaTask(FairseqTask):
 
     def _casts_batches(self) -> bool:
         """Whether fairseq casts batches to half precision."""
-        root = self.cfg._get_root() if hasattr(self.cfg, "_get_root") else None
-        return root is not None and "common" in root and bool(root.common.get("fp16") or root.common.get("bf16"))
+        root = run_config(self.cfg)
+        return "common" in root and bool(root.common.get("fp16") or root.common.get("bf16"))
 
-    def manifest(self, split, cfg) -> Manifest:
+    def manifest(self, split: str, cfg: DataOptions) -> Manifest:
         """The manifest ``{data}/{split}.tsv``."""
         return Manifest.read(os.path.join(self.data_folder(cfg), f"{split}.tsv"))
 
     @property
-    def source_dictionary(self):
+    def source_dictionary(self) -> None:
         """None: inputs are not text."""
         return None
 
     @property
-    def target_dictionary(self):
+    def target_dictionary(self) -> None:
         """None: see :attr:`source_dictionary`."""
         return None
 
-    def max_positions(self):
+    def max_positions(self) -> None:
         """None: no clip is left out for its length."""
         return None
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    def train_step(
+        self,
+        sample: Batch,
+        model: nn.Module,
+        criterion: FairseqCriterion,
+        optimizer: FairseqOptimizer,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> BatchLoss:
         """Forward and backward pass of one micro-batch; ends the run if too many clips were skipped."""
         with exit_on_input_error():
             checked_batch(sample)
-            for log in self.skips.values():
-                log.check(self.cfg.max_skipped)
+            for skips in self.skips.values():
+                skips.check(self.cfg.max_skipped)
         log_memory()
         decorrelate_rng()
         loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
@@ -227,13 +251,13 @@ class MediaTask(FairseqTask):
             sample_size, log = _zero(sample_size), {key: _zero(value) for key, value in log.items()}
         return loss, sample_size, log
 
-    def valid_step(self, sample, model, criterion):
+    def valid_step(self, sample: Batch, model: nn.Module, criterion: FairseqCriterion) -> BatchLoss:
         """Loss of a batch."""
         with exit_on_input_error():
             checked_batch(sample)
         return super().valid_step(sample, model, criterion)
 
 
-def _zero(value):
+def _zero(value: Tensor | float) -> Tensor | int:
     """0 of the same type: a number, or a tensor on its device."""
     return torch.zeros_like(value) if torch.is_tensor(value) else 0

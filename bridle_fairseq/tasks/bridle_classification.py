@@ -3,16 +3,24 @@
 import logging
 import os
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 import torch
+from fairseq.criterions import FairseqCriterion
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
+from omegaconf import DictConfig
+from torch import nn
 
+from bridle_fairseq.criterions.totals import BatchLoss, Log
+from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.manifests.labels import Classes, Labels
-from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, evaluate, write_tables
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, Evaluation, evaluate, write_tables
+from bridle_fairseq.models.bridle import run_config
 from bridle_fairseq.tasks.base import MediaConfig
-from bridle_fairseq.tasks.datasets import LabelledMedia, SampledMedia
+from bridle_fairseq.tasks.datasets import FairseqMedia, LabelledMedia, SampledMedia
 from bridle_fairseq.tasks.finetuning import FineTuningTask, first_difference
 from bridle_fairseq.tasks.validation import ScoreCollection
 from bridle_fairseq.utils.distributed import rank
@@ -57,15 +65,16 @@ class BridleClassificationTask(FineTuningTask):
 
     cfg: BridleClassificationConfig
 
-    def __init__(self, cfg, **kwargs):
+    def __init__(self, cfg: BridleClassificationConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
         self.state.add_factory("classes", self._classes_of_data)
-        self._collected: Optional[ScoreCollection] = None
-        self._split, self._metrics = "", None
+        self._collected: ScoreCollection | None = None
+        self._split = ""
+        self._metrics: dict[str, float] | None = None
         self._training = False
 
     @classmethod
-    def complete(cls, root) -> None:
+    def complete(cls, root: DictConfig) -> None:
         """See :meth:`MediaTask.complete`."""
         super().complete(root)
         if not {"checkpoint", "dataset", "criterion"} <= set(root):
@@ -96,7 +105,7 @@ class BridleClassificationTask(FineTuningTask):
                 "or 1 or more with true"
             )
 
-    def check_state(self, state, source) -> None:
+    def check_state(self, state: dict[str, Any], source: str) -> None:
         """See :meth:`FineTuningTask.check_state`: the classes must be those of the checkpoint."""
         expected = (state.get("classes") or {}).get("ids")
         different = None if expected is None else first_difference(self.classes.ids, expected)
@@ -111,25 +120,27 @@ class BridleClassificationTask(FineTuningTask):
         state = self.state.classes
         return Classes(state["ids"], state["names"])
 
-    def _classes_of_data(self):
+    def _classes_of_data(self) -> dict[str, list[str]]:
         classes = self._read_classes(self.cfg)
         return {"ids": classes.ids, "names": classes.names}
 
-    def _read_classes(self, cfg) -> Classes:
+    def _read_classes(self, cfg: BridleClassificationConfig) -> Classes:
         return Classes.read(os.path.join(self.data_folder(cfg), "labels.csv"))
 
-    def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
+    def load_dataset(
+        self, split: str, combine: bool = False, task_cfg: BridleClassificationConfig | None = None, **kwargs: Any
+    ) -> None:
         """Load ``{data}/{split}.tsv`` with its labels ``{split}.lbl`` and the classes in ``labels.csv``."""
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
-            options = {"labels": self._labels(split, cfg, manifest), "multi_label": cfg.multi_label}
+            options: dict[str, Any] = {"labels": self._labels(split, cfg, manifest), "multi_label": cfg.multi_label}
             kind: type[LabelledMedia] = LabelledMedia
             if split.startswith("train") and getattr(cfg, "weighted_sampling", False):
                 kind, options["samples_per_epoch"] = SampledMedia, cfg.samples_per_epoch or len(manifest)
             self.datasets[split] = self.media_dataset(split, cfg, manifest, kind, **options)
 
-    def _labels(self, split, cfg, manifest) -> Labels:
+    def _labels(self, split: str, cfg: BridleClassificationConfig, manifest: Manifest) -> Labels:
         classes = self._read_classes(cfg)
         if classes.ids != self.classes.ids:
             raise InputError(
@@ -138,11 +149,11 @@ class BridleClassificationTask(FineTuningTask):
             )
         return Labels.read(os.path.join(self.data_folder(cfg), f"{split}.lbl"), manifest, classes, cfg.multi_label)
 
-    def begin_valid_epoch(self, epoch, model):
+    def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
         """Called in a training run only, which writes tables; ``fairseq-validate`` does not."""
         self._training = True
 
-    def get_batch_iterator(self, dataset, *args, **kwargs):
+    def get_batch_iterator(self, dataset: FairseqMedia, *args: Any, **kwargs: Any) -> EpochBatchIterator:
         """Batches of a data set; starts collecting scores for a validation set."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if not dataset.training:
@@ -150,18 +161,19 @@ class BridleClassificationTask(FineTuningTask):
             self._split = next(split for split, known in self.datasets.items() if known is dataset)
         return iterator
 
-    def valid_step(self, sample, model, criterion):
+    def valid_step(self, sample: Batch, model: nn.Module, criterion: FairseqCriterion) -> BatchLoss:
         """Loss and logging of a batch, {} for an empty one; the last batch computes the metrics."""
-        log, loss, size, rows, scores = {}, 0.0, 0, None, None
+        result: BatchLoss = (0.0, 0, {})
+        rows, scores = None, None
         if sample:
-            loss, size, log = super().valid_step(sample, model, criterion)
-            rows, scores = sample["id"], log.pop("scores")
+            result = super().valid_step(sample, model, criterion)
+            rows, scores = sample["id"], result[2].pop("scores")
         if self._collected is not None:
             self._collected.add(rows, scores)
             if self._collected.left == 0:
                 with exit_on_input_error():
                     self._finish_validation(self._collected, next(model.parameters()).device)
-        return loss, size, log
+        return result
 
     def _finish_validation(self, collected: ScoreCollection, device: torch.device) -> None:
         """Metrics of the split from the scores of all ranks. Collective."""
@@ -179,18 +191,18 @@ class BridleClassificationTask(FineTuningTask):
         if self._training:
             self._check_best(result)
             if rank() == 0:
-                root = self.cfg._get_root()
+                root = run_config(self.cfg)
                 write_tables(self.cfg.results or root.checkpoint.save_dir, self._split, result, classes)
 
-    def _check_best(self, result) -> None:
-        best = self.cfg._get_root().checkpoint.best_checkpoint_metric
+    def _check_best(self, result: Evaluation) -> None:
+        best = run_config(self.cfg).checkpoint.best_checkpoint_metric
         if best != "loss" and best not in result.values:
             raise InputError(
                 f"{self.datasets[self._split].manifest.name}: {best} is not defined, as no class has both clips and "
                 "other clips; expected labels of two classes at least, or another checkpoint.best_checkpoint_metric"
             )
 
-    def reduce_metrics(self, logging_outputs, criterion):
+    def reduce_metrics(self, logging_outputs: list[Log], criterion: FairseqCriterion) -> None:
         """Log the values of the criterion, and with the last validation batch the metrics."""
         super().reduce_metrics(logging_outputs, criterion)
         if self._metrics is not None:

@@ -3,12 +3,20 @@
 import functools
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from fairseq.criterions import FairseqCriterion
+from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
+from omegaconf import DictConfig
+from torch import nn
 
+from bridle_fairseq.criterions.totals import BatchLoss
+from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary
-from bridle_fairseq.nn.ctc import emitted_frames
+from bridle_fairseq.nn.ctc import Transcriber, emitted_frames
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.tasks.base import DataOptions, WaveformOptions
 from bridle_fairseq.tasks.datasets import TranscribedMedia
@@ -35,13 +43,13 @@ class BridleCtcTask(FineTuningTask):
 
     cfg: BridleCtcTaskConfig
 
-    def __init__(self, cfg, **kwargs):
+    def __init__(self, cfg: BridleCtcTaskConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
         self.state.add_factory("symbols", lambda: self._read_vocabulary(self.cfg).symbols)
-        self._frames = None
+        self._frames: Callable[[int], int] | None = None
 
     @classmethod
-    def complete(cls, root) -> None:
+    def complete(cls, root: DictConfig) -> None:
         """See :meth:`MediaTask.complete`."""
         super().complete(root)
         if not {"checkpoint", "optimization"} <= set(root):
@@ -58,23 +66,23 @@ class BridleCtcTask(FineTuningTask):
         """Dictionary of the checkpoint, or of the data in a new run."""
         return Vocabulary(self.state.symbols, self.cfg.labels)
 
-    def _read_vocabulary(self, cfg) -> Vocabulary:
+    def _read_vocabulary(self, cfg: BridleCtcTaskConfig) -> Vocabulary:
         return Vocabulary.read(self.data_folder(cfg), cfg.labels)
 
-    def check_state(self, state, source) -> None:
+    def check_state(self, state: dict[str, Any], source: str) -> None:
         """See :meth:`FineTuningTask.check_state`: the dictionary must be that of the checkpoint."""
         if state.get("symbols") is not None:
             self._check_symbols(self._read_vocabulary(self.cfg), state["symbols"], source)
 
     @staticmethod
-    def _check_symbols(vocabulary, expected, source) -> None:
+    def _check_symbols(vocabulary: Vocabulary, expected: Sequence[str], source: str) -> None:
         different = first_difference(vocabulary.symbols, expected)
         if different:
             place, here, there = different
             line = place - len(SPECIAL) + 1
             raise InputError(f"{vocabulary.source}, line {line}: {here!r}; expected {there!r}, {source}")
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model, and log its resolution in time."""
         model = super().build_model(cfg, from_checkpoint)
         # not the model's own front end, as this one is sent to data loader workers
@@ -84,17 +92,19 @@ class BridleCtcTask(FineTuningTask):
         return model
 
     @staticmethod
-    def _resolution(model) -> str:
+    def _resolution(model: Transcriber) -> str:
         return (
             f"a frame is {model.frame_ms:g} ms: patches of {model.settings.patch_size[0]} x 10 ms, each of which emits "
             f"{model.upsample}; {model.front_end.rows} rows of patches, {model.pooling} pooling"
         )
 
-    def valid_step(self, sample, model, criterion):
+    def valid_step(self, sample: Batch, model: nn.Module, criterion: FairseqCriterion) -> BatchLoss:
         """Loss and logging of a batch; fairseq-validate also passes empty ones."""
         return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
 
-    def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
+    def load_dataset(
+        self, split: str, combine: bool = False, task_cfg: BridleCtcTaskConfig | None = None, **kwargs: Any
+    ) -> None:
         """Load ``{data}/{split}.tsv`` with its transcripts ``{split}.{labels}`` and the dictionary."""
         cfg = task_cfg or self.cfg
         with exit_on_input_error():

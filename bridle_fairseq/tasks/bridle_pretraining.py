@@ -3,21 +3,30 @@
 import logging
 import os
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
+from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel
+from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import register_task
+from omegaconf import DictConfig
+from torch import nn
 
 from bridle_fairseq.criterions.bridle import comparable
+from bridle_fairseq.criterions.totals import BatchLoss, Log
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.models.bridle import settings_from, unwrapped
+from bridle_fairseq.data.collate import Batch
+from bridle_fairseq.data.dataset import MediaDataset
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.models.bridle import run_config, settings_from, unwrapped
 from bridle_fairseq.models.checkpoints import restored_state
 from bridle_fairseq.nn.frontend import front_end_of
-from bridle_fairseq.nn.settings import check_settings
+from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.transformer import compile_blocks
 from bridle_fairseq.tasks import stages
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
-from bridle_fairseq.tasks.knn import KnnConfig, knn_callback
+from bridle_fairseq.tasks.knn import KnnCallback, KnnConfig, knn_callback
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
@@ -50,7 +59,7 @@ class BridlePretrainingTask(MediaTask):
     cfg: BridlePretrainingConfig
 
     @classmethod
-    def complete(cls, root) -> None:
+    def complete(cls, root: DictConfig) -> None:
         """See :meth:`MediaTask.complete`; ``optimization.max_update`` is the length of all stages by default."""
         super().complete(root)
         if "stages" not in root.model:
@@ -60,18 +69,19 @@ class BridlePretrainingTask(MediaTask):
         if "optimization" in root and not root.optimization.max_update:
             root.optimization.max_update = settings.schedule().total_updates
 
-    def __init__(self, cfg, **kwargs):
+    def __init__(self, cfg: BridlePretrainingConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.knn, self._knn_accuracy = None, None
+        self.knn: KnnCallback | None = None
+        self._knn_accuracy: float | None = None
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """State of the task in checkpoints: a resumed run measures ``knn_accuracy`` at the same updates."""
         more = {} if self.knn is None else {"knn_measured_at": self.knn.measured_at}
         return {**super().state_dict(), **more}
 
     def _check_best(self) -> None:
         """Refuse a ``best_checkpoint_metric`` that some validation of this run does not log."""
-        checkpoint, settings = self._run().get("checkpoint"), self._model_settings()
+        checkpoint, settings = run_config(self.cfg).get("checkpoint"), self._model_settings()
         if checkpoint is None or settings is None:
             return  # the task is used without a run
         best = checkpoint.best_checkpoint_metric
@@ -92,11 +102,7 @@ class BridlePretrainingTask(MediaTask):
                 f"{str(known[best]).lower()}"
             )
 
-    def _run(self):
-        """The configuration of the run; {} if the task is used without one."""
-        return self.cfg._get_root() if hasattr(self.cfg, "_get_root") else {}
-
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model; for a new run, also load the clips for ``knn_accuracy``."""
         if not from_checkpoint:
             with exit_on_input_error():
@@ -111,12 +117,14 @@ class BridlePretrainingTask(MediaTask):
 
     # -- data --------------------------------------------------------------------------------------------------------
 
-    def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
+    def load_dataset(
+        self, split: str, combine: bool = False, task_cfg: BridlePretrainingConfig | None = None, **kwargs: Any
+    ) -> None:
         """Load ``{data}/{split}.tsv``."""
         cfg = task_cfg or self.cfg
         with exit_on_input_error():
             manifest = self.manifest(split, cfg)
-            codes = self._cached_codes(split, cfg, manifest) if cfg.codes else None
+            codes = self._cached_codes(cfg.codes, split, manifest) if cfg.codes else None
             self.datasets[split] = self.media_dataset(split, cfg, manifest, codes=codes)
             left_out = len(manifest) - int(self.datasets[split].media.usable.sum())
             if left_out:
@@ -127,13 +135,13 @@ class BridlePretrainingTask(MediaTask):
             if self.datasets[split].training:
                 self._check_enough_patches(self.datasets[split].media)
 
-    def _model_settings(self):
+    def _model_settings(self) -> BridleSettings | None:
         """Settings of the run's model ``bridle``; None if the task is used without one."""
-        model = self._run().get("model")
+        model = run_config(self.cfg).get("model")
         return None if model is None or "codebook_size" not in model else settings_from(model)
 
-    def _cached_codes(self, split, cfg, manifest) -> CachedCodes:
-        codes = CachedCodes(os.path.join(cfg.codes, f"{split}.codes"), manifest)
+    def _cached_codes(self, folder: str, split: str, manifest: Manifest) -> CachedCodes:
+        codes = CachedCodes(os.path.join(folder, f"{split}.codes"), manifest)
         model = self._model_settings()
         if model is not None:
             codes.check(
@@ -143,7 +151,7 @@ class BridlePretrainingTask(MediaTask):
             )
         return codes
 
-    def _check_enough_patches(self, media) -> None:
+    def _check_enough_patches(self, media: MediaDataset) -> None:
         model = self._model_settings()
         if model is None:
             return
@@ -156,7 +164,15 @@ class BridlePretrainingTask(MediaTask):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    def train_step(
+        self,
+        sample: Batch,
+        model: nn.Module,
+        criterion: FairseqCriterion,
+        optimizer: FairseqOptimizer,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> BatchLoss:
         """Forward and backward pass of one micro-batch."""
         stages.before_forward(model, optimizer, update_num, dummy_batch=ignore_grad)
         module = unwrapped(model)
@@ -166,26 +182,26 @@ class BridlePretrainingTask(MediaTask):
         with module.within_update():
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
-    def optimizer_step(self, optimizer, model, update_num):
+    def optimizer_step(self, optimizer: FairseqOptimizer, model: nn.Module, update_num: int) -> None:
         """Update the parameters that learn in this stage, and the codebooks. A collective."""
         with stages.around_step(model, optimizer):
             super().optimizer_step(optimizer, model, update_num)
         if self.knn is not None:
             self.knn.updated(update_num + 1)
 
-    def valid_step(self, sample, model, criterion):
+    def valid_step(self, sample: Batch, model: nn.Module, criterion: FairseqCriterion) -> BatchLoss:
         """Loss of a batch in the present stage."""
         unwrapped(model).dummy_batch = False
         return super().valid_step(sample, model, criterion)
 
-    def begin_valid_epoch(self, epoch, model):
+    def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
         """Measure ``knn_accuracy`` before a validation if it is due. A collective."""
         self._knn_accuracy = None
         if self.knn is not None and self.knn.due:
             with exit_on_input_error():
                 self._knn_accuracy = self.knn.measure(unwrapped(model))
 
-    def reduce_metrics(self, logging_outputs, criterion):
+    def reduce_metrics(self, logging_outputs: list[Log], criterion: FairseqCriterion) -> None:
         """Log the values of the criterion, and in validation ``knn_accuracy``."""
         super().reduce_metrics(logging_outputs, criterion)
         if self._knn_accuracy is not None and not criterion.training:

@@ -1,9 +1,11 @@
 """fairseq task ``bridle_reconstruction``: clips for a decoder from codes to log-mel."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
@@ -20,12 +22,14 @@ class BridleReconstructionTask(MediaTask):
 
     cfg: BridleReconstructionConfig
 
-    def load_dataset(self, split, combine=False, task_cfg=None, **kwargs):
+    def load_dataset(
+        self, split: str, combine: bool = False, task_cfg: BridleReconstructionConfig | None = None, **kwargs: Any
+    ) -> None:
         """Load ``{data}/{split}.tsv``."""
         with exit_on_input_error():
             self.datasets[split] = self.media_dataset(split, task_cfg or self.cfg)
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model.
 
         The settings of a new decoder's tokenizer are written into the configuration of the run. fairseq saves it with

@@ -1,8 +1,13 @@
 """Base of the tasks that fine-tune a pretrained encoder."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
+from typing import Any
 
-from omegaconf import open_dict
+from fairseq.criterions import FairseqCriterion
+from fairseq.models import BaseFairseqModel
+from omegaconf import DictConfig, open_dict
 
 from bridle_fairseq.models.checkpoints import restored_state
 from bridle_fairseq.tasks.base import MediaTask
@@ -13,7 +18,7 @@ class FineTuningTask(MediaTask):
     """A task whose model starts from a checkpoint, and whose state has the names of the model's outputs."""
 
     @staticmethod
-    def check_schedule(root) -> None:
+    def check_schedule(root: DictConfig) -> None:
         """Refuse a run with warm-up only."""
         warmup = getattr(root.get("lr_scheduler"), "warmup_updates", 0)
         if warmup and warmup == root.optimization.max_update:  # fairseq divides by the remaining updates
@@ -22,7 +27,7 @@ class FineTuningTask(MediaTask):
                 "than those of the warm-up"
             )
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model.
 
         The settings of a new model's encoder are written into the configuration of the run. fairseq saves it with the
@@ -39,7 +44,7 @@ class FineTuningTask(MediaTask):
                 cfg.settings = asdict(model.settings)
         return model
 
-    def build_criterion(self, cfg):
+    def build_criterion(self, cfg: DictConfig) -> FairseqCriterion:
         """Build the criterion."""
         with exit_on_input_error():
             return super().build_criterion(cfg)
@@ -50,7 +55,7 @@ class FineTuningTask(MediaTask):
         if path is not None:
             self.check_state(state, f"as in {path}, from which this run goes on")
 
-    def check_state(self, state, source) -> None:
+    def check_state(self, state: dict[str, Any], source: str) -> None:
         """Check that outputs have the names in the task state of a checkpoint, which ``source`` describes.
 
         Raises:
@@ -59,10 +64,9 @@ class FineTuningTask(MediaTask):
         raise NotImplementedError
 
 
-def first_difference(names, expected):
+def first_difference(names: Sequence[str], expected: Sequence[str]) -> tuple[int, str | None, str | None] | None:
     """(index, name, expected name) of the first difference between two lists, with None beyond their end; or None."""
-    for index in range(max(len(names), len(expected))):
-        pair = tuple(values[index] if index < len(values) else None for values in (names, expected))
-        if pair[0] != pair[1]:
-            return index, *pair
+    for index, (name, expected_name) in enumerate(zip_longest(names, expected)):
+        if name != expected_name:
+            return index, name, expected_name
     return None

@@ -6,12 +6,14 @@ from typing import Optional
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.inference.extractors import encoder_features
 from bridle_fairseq.inference.pipeline import read_batches
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.knn import knn_accuracy
 from bridle_fairseq.utils.distributed import gather_rows, rank, world_size
 from bridle_fairseq.utils.errors import InputError
@@ -48,13 +50,13 @@ class KnnCallback:
         InputError: options that contradict each other, missing files, clips with several classes, or a single class.
     """
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: KnnConfig) -> None:
         if cfg.knn_k < 1:
             raise InputError(f"task.knn_k is {cfg.knn_k}; expected at least 1")
         self.every, self.k, self.folder = cfg.knn_every, cfg.knn_k, cfg.knn_data
         self.bank, self.queries = (_LabelledSplit(cfg, split) for split in ("train", "valid"))
         self._num_updates = 0
-        self.measured_at: Optional[int] = None
+        self.measured_at: int | None = None
 
     def updated(self, num_updates: int) -> None:
         """Called after every update with the number of finished updates."""
@@ -71,7 +73,7 @@ class KnnCallback:
         """
         return self.every == 1 or self._num_updates // self.every > (self.measured_at or 0) // self.every
 
-    def measure(self, model) -> float:
+    def measure(self, model: Bridle) -> float:
         """The accuracy, the same on all ranks. A collective: each rank encodes a shard of the clips.
 
         Raises:
@@ -87,7 +89,7 @@ class KnnCallback:
         return knn_accuracy(bank, bank_labels, queries, labels, self.k)
 
 
-def knn_callback(cfg) -> Optional[KnnCallback]:
+def knn_callback(cfg: KnnConfig) -> KnnCallback | None:
     """The callback of a task's configuration, or None.
 
     Raises:
@@ -107,10 +109,11 @@ def knn_callback(cfg) -> Optional[KnnCallback]:
 class _LabelledSplit:
     """The clips of ``{knn_data}/{split}.tsv`` with their classes, cropped as in validation."""
 
-    def __init__(self, cfg, split: str) -> None:
-        manifest = Manifest.read(os.path.join(cfg.knn_data, f"{split}.tsv"))
-        path = os.path.join(cfg.knn_data, f"{split}.lbl")
-        self.labels = Labels.read(path, manifest, Classes.read(os.path.join(cfg.knn_data, "labels.csv")))
+    def __init__(self, cfg: KnnConfig, split: str) -> None:
+        folder = str(cfg.knn_data)
+        manifest = Manifest.read(os.path.join(folder, f"{split}.tsv"))
+        path = os.path.join(folder, f"{split}.lbl")
+        self.labels = Labels.read(path, manifest, Classes.read(os.path.join(folder, "labels.csv")))
         if not self.labels.single:
             row = next(row for row in range(len(self.labels)) if len(self.labels[row]) != 1)
             raise InputError(f"{path}, line {row + 1}: {len(self.labels[row])} classes; expected exactly 1")
@@ -118,7 +121,7 @@ class _LabelledSplit:
             raise InputError(f"{path}: a single class; expected at least 2")
         self.clips = modality_of(cfg).dataset(manifest, cfg)
 
-    def features(self, model):
+    def features(self, model: Bridle) -> tuple[Tensor, Tensor]:
         """Features (n x D) and classes (n) of all readable clips, on the model's device. A collective."""
         device = next(model.parameters()).device
         rows = np.arange(rank(), len(self.clips), world_size())

@@ -19,7 +19,7 @@ from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.distributed import LegacyDistributedDataParallel
-from fairseq.optim import AMPOptimizer
+from fairseq.optim import AMPOptimizer, FairseqOptimizer
 from torch import nn
 
 from bridle_fairseq.models.bridle import BridleModel, unwrapped
@@ -27,7 +27,9 @@ from bridle_fairseq.models.bridle import BridleModel, unwrapped
 logger = logging.getLogger(__name__)
 
 
-def before_forward(wrapped: nn.Module, optimizer: Any, num_updates: int, dummy_batch: bool = False) -> None:
+def before_forward(
+    wrapped: nn.Module, optimizer: FairseqOptimizer, num_updates: int, dummy_batch: bool = False
+) -> None:
     """Put the model into the stage of an update; call it before the forward pass of each micro-batch, on every rank.
 
     Args:
@@ -46,7 +48,7 @@ def before_forward(wrapped: nn.Module, optimizer: Any, num_updates: int, dummy_b
 
 
 @contextmanager
-def around_step(wrapped: nn.Module, optimizer: Any) -> Iterator[None]:
+def around_step(wrapped: nn.Module, optimizer: FairseqOptimizer) -> Iterator[None]:
     """Context manager of the optimizer step. Collective: every rank enters it.
 
     Args:
@@ -89,7 +91,7 @@ def frozen_parameters(model: BridleModel) -> set[nn.Parameter]:
     return set(model.parameters()) - _parameters(model.trained_parts(model.stage, model.stage_update))
 
 
-def master_parameters(optimizer: Any) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+def master_parameters(optimizer: FairseqOptimizer) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
     """Pairs of a model parameter and the parameter that the optimizer updates.
 
     They are the same tensor, except under fairseq's FP16Optimizer (``fp16``, ``bf16``), which updates float32 copies.
@@ -102,7 +104,7 @@ def master_parameters(optimizer: Any) -> Iterator[tuple[nn.Parameter, nn.Paramet
         yield from zip(optimizer.fp16_params, masters, strict=True)
 
 
-def reset_optimizer_state(optimizer: Any, parameters: set[nn.Parameter]) -> None:
+def reset_optimizer_state(optimizer: FairseqOptimizer, parameters: set[nn.Parameter]) -> None:
     """Drop the moments of these parameters, and copy their values to their float32 copies."""
     for parameter, master in master_parameters(optimizer):
         if parameter in parameters:
@@ -111,7 +113,7 @@ def reset_optimizer_state(optimizer: Any, parameters: set[nn.Parameter]) -> None
                 master.data.copy_(parameter.data)
 
 
-def drop_gradients(optimizer: Any, parameters: set[nn.Parameter]) -> None:
+def drop_gradients(optimizer: FairseqOptimizer, parameters: set[nn.Parameter]) -> None:
     """Set the gradients of these parameters to None, so that the optimizer skips them.
 
     Zero is not enough: momentum and weight decay would still change the parameters. fairseq's ``legacy_ddp`` and
@@ -160,6 +162,6 @@ def _parameters(modules: Iterable[nn.Module]) -> set[nn.Parameter]:
     return {parameter for module in modules for parameter in module.parameters()}
 
 
-def _amp_scale(optimizer: Any) -> float:
+def _amp_scale(optimizer: FairseqOptimizer) -> float:
     """Loss scale of ``common.amp``, which falls when gradients overflow; 1 without amp."""
     return optimizer.scaler.get_scale() if isinstance(optimizer, AMPOptimizer) else 1.0
