@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         skips = SkipLog(manifest, Path(folder, "skipped.tsv"))
         speed = measure_loader(options, manifest, skips)
-        for _, path, reason in skips.listed():
+        for _, path, reason in skips.entries():
             print(f"skipped: {path}: {reason}", file=sys.stderr)
     if not speed.clips:
         raise InputError(f"{args.manifest}: not one file could be read; expected some")

@@ -53,11 +53,11 @@ def compare(
     """Run each probe on each source and pooling of features; the layer is chosen on validation.
 
     Args:
-        features: of the rows of ``labels``.
+        features: features of the rows of ``labels``.
         labels: see :mod:`bridle_fairseq.evaluation.probe`.
         probes: keys of :data:`PROBES`.
         say: called with a line before each probe.
-        options: of the probes: ``refit``, ``resamples``, ``seed``.
+        options: options of the probes: ``refit``, ``resamples``, ``seed``.
     """
     kinds: dict[tuple[str, str], dict[int, Split]] = {}
     for array, split in features.items():
@@ -66,20 +66,30 @@ def compare(
     for (source, pooling), candidates in kinds.items():
         for probe in probes:
             say(f"{probe} probe of {source}, {pooling}")
-            r = PROBES[probe](candidates, labels, **options)
-            values = (r.candidate, r.settings, r.valid_score, r.score, r.interval, r.candidate_scores)
-            rows.append(ProbeRow(source, pooling, probe, *values))
+            result = PROBES[probe](candidates, labels, **options)
+            row = ProbeRow(
+                features=source,
+                pooling=pooling,
+                probe=probe,
+                layer=result.candidate,
+                settings=result.settings,
+                valid=result.valid_score,
+                test=result.score,
+                interval=result.interval,
+                valid_of_layers=result.candidate_scores,
+            )
+            rows.append(row)
     return rows
 
 
-def table(rows: Sequence[ProbeRow], metric: str) -> str:
-    """The rows as text, and below them the validation score of each layer."""
+def table(rows: Sequence[ProbeRow], heading: str) -> str:
+    """The rows as text below a heading, then the validation score of each layer."""
     lines = [["features", "pooling", "probe", "chosen on validation", "valid", "test", "95 % interval"]]
     for row in rows:
         interval = "" if row.interval is None else "{:.3f} - {:.3f}".format(*row.interval)
         scores = [f"{row.valid:.3f}", f"{row.test:.3f}", interval]
         lines.append([row.features, row.pooling, row.probe, row.chosen, *scores])
-    text = f"{metric}\n{aligned(lines)}"
+    text = f"{heading}\n{aligned(lines)}"
     by_layer = [row for row in rows if len(row.valid_of_layers) > 1]
     if by_layer:
         layers = sorted(set().union(*(row.valid_of_layers for row in by_layer)))

@@ -33,8 +33,8 @@ class ChunkOptions:
     """Lengths in seconds.
 
     Attributes:
-        chunk_seconds: of a chunk; None: the crop length that the model was trained with.
-        overlap_seconds: of neighbouring chunks; None: a quarter of a chunk.
+        chunk_seconds: length of a chunk; None: the crop length that the model was trained with.
+        overlap_seconds: length that neighbouring chunks share; None: a quarter of a chunk.
     """
 
     chunk_seconds: float | None = None
@@ -66,14 +66,15 @@ class Chunking:
         step = self.chunk_patches - self.overlap_patches
         last = total - self.chunk_patches  # the last chunk has full length too, so it overlaps the previous one by more
         starts = [*range(0, last, step), last]
+        # Neighbours that start at a and b meet in the middle of their overlap: (end of a + start of b) / 2.
         edges = [0, *((a + self.chunk_patches + b) // 2 for a, b in zip(starts[:-1], starts[1:], strict=True)), total]
         segments = []
-        for start, first, end in zip(starts, edges[:-1], edges[1:], strict=True):
-            begin = start * frames * log_mel.frame_shift
+        for start_patch, keep_from, keep_to in zip(starts, edges[:-1], edges[1:], strict=True):
+            start_sample = start_patch * frames * log_mel.frame_shift
             # the last frame of a full chunk extends beyond the start of the next frame
             length = self.chunk_patches * frames * log_mel.frame_shift + log_mel.frame_length - log_mel.frame_shift
-            length = num_samples - begin if start == last else length
-            segments.append(Segment(row, begin, length, (first - start, end - start)))
+            length = num_samples - start_sample if start_patch == last else length
+            segments.append(Segment(row, start_sample, length, (keep_from - start_patch, keep_to - start_patch)))
         return segments
 
     @property
@@ -83,7 +84,7 @@ class Chunking:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The grid of the patches, as files of features describe it."""
+        """Geometry of the patches, as files of features describe it."""
         sizes = {"chunk_patches": self.chunk_patches, "overlap_patches": self.overlap_patches}
         return {"sample_rate": self.front_end.log_mel.sample_rate, **self.front_end.layout, **sizes}
 
@@ -106,7 +107,7 @@ def choose_chunking(options: ChunkOptions, front_end: Any, task_cfg: Any = None)
 
     Args:
         options: lengths; images and video ignore them.
-        front_end: of the model.
+        front_end: front end of the model.
         task_cfg: configuration of the task it was trained with; None: sound, chunks of 10.24 s by default.
 
     Raises:
@@ -133,8 +134,8 @@ def choose_chunking(options: ChunkOptions, front_end: Any, task_cfg: Any = None)
     return Chunking.of_samples(front_end, chunk, overlap)
 
 
-def stored_chunking(grid: Mapping[str, Any], front_end: Any, reader: Reader) -> Chunking | WholeClip:
-    """The chunking with which stored features were made, from their ``grid``."""
-    if "chunk_patches" in grid:
-        return Chunking(front_end, int(grid["chunk_patches"]), int(grid["overlap_patches"]))
-    return WholeClip(front_end, reader, dict(grid))
+def stored_chunking(layout: Mapping[str, Any], front_end: Any, reader: Reader) -> Chunking | WholeClip:
+    """The chunking with which stored features were made, from the layout in their description."""
+    if "chunk_patches" in layout:
+        return Chunking(front_end, int(layout["chunk_patches"]), int(layout["overlap_patches"]))
+    return WholeClip(front_end, reader, dict(layout))

@@ -39,7 +39,7 @@ def tokenize_corpus(
         manifest: the clips.
         prefix: path up to and including ``{split}.codes``.
         info: see :func:`describe_codes`.
-        options: of reading and batching.
+        options: how clips are read and batched.
         shard: the share of this process.
         overwrite: allow replacing codes of another checkpoint, manifest or segment length.
 
@@ -106,8 +106,8 @@ def segments_of_codes(info: CodesInfo) -> Callable[[int, int], list[Segment]]:
     """(row, length of its clip) -> consecutive segments of the training's crop length, of which the codes are made."""
 
     def cut(row: int, total: int) -> list[Segment]:
-        length = info.segment
-        count = segment_count(total, length, info.min_segment)
+        length = info.segment_length
+        count = segment_count(total, length, info.min_segment_length)
         return [Segment(row, n * length, min(length, total - n * length)) for n in range(count)]
 
     return cut
@@ -118,8 +118,8 @@ class CodeMaker:
 
     Args:
         model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode, on its device.
-        reader: of the manifest.
-        limits: of a batch.
+        reader: reads the manifest's rows; its ``cut`` is :func:`segments_of_codes`.
+        limits: maximum size of a batch.
     """
 
     def __init__(self, model: Any, reader: SegmentReader, limits: BatchLimits) -> None:

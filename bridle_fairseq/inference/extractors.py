@@ -28,7 +28,7 @@ class SegmentBatch(NamedTuple):
     patches: Patches
     left_out: Tensor | None  # B x N: patches that do not count; None: all count
     kept: list[tuple[int, int]]  # sound: [first, end) of each segment's time patches that count
-    first: Tensor | None  # B: time patches of the clip before each segment; None: all segments are whole clips
+    offset: Tensor | None  # B: time patches of the clip before each segment; None: all segments are whole clips
 
     def sizes(self) -> list[int]:
         """Number of patches of each segment that count."""
@@ -38,7 +38,7 @@ class SegmentBatch(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Makes some arrays of features: a result for each segment, then a row's features from its segments' results."""
+    """Makes some arrays of features: extracts a result per segment, then merges the results per row."""
 
     arrays: tuple[FeatureArray, ...]
 
@@ -55,7 +55,7 @@ class EncoderFeatures:
     Args:
         model: has ``front_end``, ``encoder`` and ``settings``; in eval mode, on its device.
         layers: numbers of blocks, from 1; the last block's output is normalized.
-        poolings: of :data:`POOLINGS`, or ``patches`` for the features of each patch.
+        poolings: keys of :data:`POOLINGS`, or ``patches`` for the features of each patch.
         source: name of the encoder in the arrays.
     """
 
@@ -70,12 +70,14 @@ class EncoderFeatures:
     def extract_batch(self, batch: SegmentBatch) -> list[tuple[int, dict[str, np.ndarray]]]:
         """(number of patches that count, features by array name) of each segment."""
         patches, left_out = batch.patches, batch.left_out
-        out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True, first=batch.first)
+        out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True, offset=batch.offset)
         pooled = {a.name: _pooled(out.of_layer(a.layer), patches.grid, left_out, a.pooling) for a in self.arrays}
         results = []
         for number, count in enumerate(batch.sizes()):
-            counts = ... if left_out is None else (~left_out[number]).cpu().numpy()
-            features = {a.name: pooled[a.name][number][counts if a.pooling == PATCHES else ...] for a in self.arrays}
+            features = {array.name: pooled[array.name][number] for array in self.arrays}
+            if left_out is not None:
+                counts = (~left_out[number]).cpu().numpy()  # N
+                features |= {a.name: features[a.name][counts] for a in self.arrays if a.pooling == PATCHES}
             results.append((count, features))
         return results
 
@@ -104,7 +106,7 @@ class LogMelFeatures:
     """Statistics of a clip's log-mel frames: the baseline for sound.
 
     Args:
-        front_end: of the model.
+        front_end: front end of the model.
     """
 
     def __init__(self, front_end: AudioFrontEnd) -> None:

@@ -45,12 +45,12 @@ def write_features(
 
     Args:
         extractor: computes the features.
-        chunking: of the clips.
+        chunking: how clips are divided into segments.
         manifest: the clips.
         prefix: path up to and including ``{split}.features``.
         checkpoint_sha256: of the model's file; empty without a model.
-        options: of reading and batching.
-        dtype: of the files, ``float16`` or ``float32``.
+        options: how clips are read and batched.
+        dtype: type of the stored values, ``float16`` or ``float32``.
         shard: the share of this process.
         overwrite: allow replacing features of other settings.
         name: label of the progress bar.
@@ -123,12 +123,12 @@ class FeatureMaker:
     """Computes the features of blocks of rows.
 
     Args:
-        front_end: of all extractors.
+        front_end: front end of all extractors.
         extractors: compute the features.
-        reader: of the manifest, whose ``cut`` is the chunking.
-        limits: of a batch.
-        dtype: of the arrays, ``float16`` or ``float32``.
-        device: of the extractors' models.
+        reader: reads the manifest's rows; its ``cut`` is the chunking.
+        limits: maximum size of a batch.
+        dtype: type of the arrays, ``float16`` or ``float32``.
+        device: device of the extractors' models.
     """
 
     def __init__(
@@ -188,13 +188,13 @@ class FeatureMaker:
         else:
             valid = ((~patches.padding_mask).sum(1) // rows).tolist()
         kept = [segment.kept or (0, count) for segment, count in zip(segments, valid, strict=True)]
-        left_out, first = patches.padding_mask, None
+        left_out, offset = patches.padding_mask, None
         if any(segment.start for segment in segments):
             assert isinstance(self.front_end, AudioFrontEnd)
             samples = self.front_end.patch_size[0] * self.front_end.log_mel.frame_shift
-            first = torch.tensor([segment.start // samples for segment in segments], device=source.device)
+            offset = torch.tensor([segment.start // samples for segment in segments], device=source.device)
         if any(segment.kept for segment in segments):
             time = torch.arange(steps, device=source.device)
             begin, end = torch.tensor(kept, device=source.device).T[:, :, None]  # B x 1 each
             left_out = ((time < begin) | (time >= end)).repeat_interleave(rows, dim=1)  # B x steps -> B x N
-        return SegmentBatch(source, mask, patches, left_out, kept, first)
+        return SegmentBatch(source, mask, patches, left_out, kept, offset)

@@ -28,7 +28,7 @@ class BatchLimits(NamedTuple):
     """Maximum size of a batch."""
 
     batch_size: int  # clips
-    max_tokens: int  # length of the padded batch; a single clip may be longer
+    max_tokens: int  # clips x longest length; one longer clip is a batch of its own
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class BatchOptions:
 
     Attributes:
         batch_size: clips of a batch.
-        max_tokens: sound: samples of a padded batch.
+        max_tokens: sound: samples of a padded batch, clips x longest length.
         workers: threads that read files.
         max_skipped: abort if more than this fraction of the clips is unusable.
-        device: of the model.
+        device: device of the model.
 
     Raises:
         InputError: one of the first three is below 1.
@@ -77,8 +77,8 @@ class SegmentReader:
 
     Args:
         manifest: the rows.
-        reader: of their files.
-        cut: (row, length of its clip) -> its segments.
+        reader: reads the files.
+        cut: (row, length of its clip) -> its segments, such as the chunks of a :class:`.chunking.Chunking`.
         workers: number of threads.
     """
 
@@ -154,10 +154,10 @@ def process(
     """Apply ``work`` to the segments of these rows.
 
     Args:
-        reader: of the manifest.
-        rows: a block of it. No batch holds clips of two blocks, so the result of a block is always the same.
+        reader: reads the manifest's rows.
+        rows: a block of them. No batch holds clips of two blocks, so the result of a block is always the same.
         work: (segments, batch, padding mask or None) -> a result for each segment.
-        limits: of a batch.
+        limits: maximum size of a batch.
         on_done: called with numbers of rows that have just been finished.
 
     Returns:
@@ -184,7 +184,10 @@ def process(
 
 
 def read_batches(dataset: Any, batch_size: int, rows: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
-    """The readable clips among some rows (default: all) in batches of similar length; threads decode."""
+    """The readable clips among some rows (default: all) in batches of similar length; threads decode.
+
+    For callers with a data set instead of a :class:`.SegmentReader`: ``knn_accuracy`` in training and the examples.
+    """
     rows = np.arange(len(dataset)) if rows is None else rows
     order = rows[np.argsort(-dataset.sizes[rows], kind="stable")].tolist()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         depth: number of blocks.
         num_heads: H; must divide ``width``.
         mlp_ratio: hidden width of the MLPs over D.
-        drop_path: of the last block (see :class:`Block`); it rises linearly from 0 at the first block.
+        drop_path: drop rate of the last block (see :class:`Block`); it rises linearly from 0 at the first block.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         visible: Tensor | None = None,
         visible_padding: Tensor | None = None,
         with_layers: bool = False,
-        first: Tensor | None = None,
+        offset: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode all patches, or the visible ones only.
 
@@ -79,10 +79,10 @@ class Encoder(nn.Module):
             visible: B x V indices of the patches to encode; None: all of them.
             visible_padding: B x V, True where ``visible`` is padding.
             with_layers: also return the output of each block.
-            first: B; offset of each clip's grid along the first axis, for chunks of longer clips (without
+            offset: B; offset of each clip's grid along the first axis, for chunks of longer clips (without
                 ``visible``); 0 by default.
         """
-        position = sincos_position(grid, self.width, like=self.class_token, first=first)
+        position = sincos_position(grid, self.width, like=self.class_token, offset=offset)
         if visible is not None:
             patches, padding_mask = gather_patches(patches, visible), visible_padding
             position = position[visible]

@@ -42,14 +42,16 @@ def _cached_table(grid: tuple[int, ...], width: int, device: torch.device, dtype
     return _table(grid, width).to(device, dtype)
 
 
-def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None, first: Tensor | None = None) -> Tensor:
+def sincos_position(
+    grid: Sequence[int], width: int, like: Tensor | None = None, offset: Tensor | None = None
+) -> Tensor:
     """Positions of a grid, N x D float32; each axis has its own dimensions.
 
     Args:
         grid: patches along each axis.
         width: D; each axis gets an equal, even number of dimensions, and the first axis also the remainder.
         like: tensor with the device and dtype of the result.
-        first: B; index of the first position along the first axis, for chunks of longer clips (0 by default). The
+        offset: B; index of the first position along the first axis, for chunks of longer clips (0 by default). The
             result is then B x N x D.
 
     Source: sin-cos embedding of MAE (arXiv 2111.06377), extended to any number of axes.
@@ -61,10 +63,10 @@ def sincos_position(grid: Sequence[int], width: int, like: Tensor | None = None,
     else:
         device, dtype = (torch.device("cpu"), torch.float32) if like is None else (like.device, like.dtype)
         table = _cached_table(tuple(int(n) for n in grid), int(width), device, dtype)
-    if first is None:
+    if offset is None:
         return table
     own = _widths(len(grid), width)[0]
-    index = first.to(table.device)[:, None] + torch.arange(grid[0], device=table.device)  # B x T
-    positions = table.unflatten(0, (grid[0], -1)).repeat(len(first), 1, 1, 1)  # B x T x (N / T) x D
+    index = offset.to(table.device)[:, None] + torch.arange(grid[0], device=table.device)  # B x T
+    positions = table.unflatten(0, (grid[0], -1)).repeat(len(offset), 1, 1, 1)  # B x T x (N / T) x D
     positions[..., :own] = _axis(index, own).to(table)[:, :, None]
     return positions.flatten(1, 2)  # B x N x D

@@ -126,7 +126,7 @@ def input_statistics(manifest: Manifest, options: StatisticsOptions) -> InputSta
         skips = SkipLog(manifest, Path(folder, "skipped.tsv"))
         dataset = modality_of(cfg).dataset(manifest, cfg, training=True, skips=skips)
         mean, deviation, count = value_statistics(dataset, _values(options), options.batch_size, options.workers)
-        skipped = [(path, reason) for _, path, reason in skips.listed()]
+        skipped = [(path, reason) for _, path, reason in skips.entries()]
     return InputStatistics(mean, deviation, count, len(manifest) - skips.count, skipped)
 
 

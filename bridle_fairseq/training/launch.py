@@ -40,10 +40,10 @@ class TrainingRun:
         config_dir, config_name: the configuration, as fairseq-hydra-train takes it.
         save_dir: folder of the checkpoints.
         hydra_dir: folder of hydra's log and of its copy of the configuration.
-        overrides: of the configuration, such as ``optimization.max_update=100``; they come last on the command line.
-        name: of the run in error messages.
+        overrides: overrides of the configuration, such as ``optimization.max_update=100``; last on the command line.
+        name: name of the run in error messages.
         cpu: train on the CPU; None: only without a GPU.
-        threads: OMP_NUM_THREADS of the process; None: that of this process.
+        threads: OMP_NUM_THREADS of the process; None: inherited.
     """
 
     config_dir: Path
@@ -97,7 +97,7 @@ class TrainingRun:
                 code = _run_and_listen(command, environment, file.write, on_record)
         if code != 0:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            raise InputError(f"{self.name} failed: {last_error(lines)} (all that it printed: {log})")
+            raise InputError(f"{self.name} failed: {last_error(lines)} (full log: {log})")
 
     def _on_cpu(self) -> bool:
         if self.cpu is not None:

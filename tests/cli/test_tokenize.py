@@ -214,7 +214,7 @@ def test_resampling_and_downmix_as_in_training(checkpoint, tmp_path) -> None:
 def test_segment_length(checkpoint, corpus, tmp_path) -> None:
     tokenize(checkpoint, corpus, "--out", str(tmp_path / "out"), "--segment-seconds", "0.25")
     info = read_info(tmp_path / "out" / "valid.codes")
-    assert (info.segment, info.grid["patches_per_segment"]) == (4000, 2 * 8)
+    assert (info.segment_length, info.grid["patches_per_segment"]) == (4000, 2 * 8)
     codes = CachedCodes(tmp_path / "out" / "valid.codes", Manifest.read(corpus))
     assert len(codes.item(2)) == 2 * 16
 

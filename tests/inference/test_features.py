@@ -72,7 +72,7 @@ def test_features_of_long_clips_equal_merged_chunks(make, model) -> None:
     kept, tokens = [], []
     for segment in chunking(0, len(clip)):
         chunk = model.front_end(clip[None, segment.start : segment.start + segment.length])
-        out = model.encoder(chunk.x, chunk.grid, first=torch.tensor([segment.start // (8 * 160)]))
+        out = model.encoder(chunk.x, chunk.grid, offset=torch.tensor([segment.start // (8 * 160)]))
         steps = out.x.unflatten(1, chunk.grid)[0, segment.kept[0] : segment.kept[1]]
         kept.append(steps)
         tokens.append((len(steps), out.class_token[0]))

@@ -34,6 +34,6 @@ def test_longer_grid_starts_with_the_shorter_one():
 @pytest.mark.parametrize("width", [32, 70])
 def test_chunk_of_a_longer_grid_keeps_its_positions(width):
     long = sincos_position((50, 3), width).unflatten(0, (50, 3))
-    found = sincos_position((5, 3), width, first=torch.tensor([0, 17, 45]))
+    found = sincos_position((5, 3), width, offset=torch.tensor([0, 17, 45]))
     expected = torch.stack([long[start : start + 5].flatten(0, 1) for start in (0, 17, 45)])
     assert torch.equal(found, expected)

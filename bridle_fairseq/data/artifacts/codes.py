@@ -1,10 +1,13 @@
 """Cached codes of a corpus: ``{split}.codes.{bin,idx,json}``.
 
-``.bin`` and ``.idx`` are fairseq's memory-mapped indexed dataset (:mod:`.indexed`) in uint16, one item per manifest
-row: the codes of the row's segments one after the other, each N x K (N time-major) and flattened. A clip is tokenized
-in consecutive segments of the training's crop length, so that a crop at a segment's boundary has exactly the codes of
-that segment. The item of a row that could not be read is empty. ``.json`` (:class:`CodesInfo`) is written last. The
-codes are complete if it is there.
+``.bin`` and ``.idx`` are fairseq's memory-mapped indexed dataset (:mod:`.indexed`) in uint16, with one item per
+manifest row. An item holds the row's segments one after the other: per segment an N x K array, patches in time-major
+order, flattened. The item of a row that could not be read is empty.
+
+A clip is tokenized in consecutive segments of the training's crop length. A crop at a segment's boundary therefore has
+exactly the codes of that segment.
+
+``.json`` (:class:`CodesInfo`) is written last. The codes are complete if it is there.
 """
 
 from __future__ import annotations
@@ -34,16 +37,32 @@ class CodesInfo:
     Attributes:
         num_codebooks: K.
         codebook_size: C, at most 65536.
-        grid: geometry of the segments, by name. All modalities: ``patches_per_segment``, N of a full segment.
-            Audio: ``frequency_patches``, F, patches per time step; ``patch_frames``, spectrogram frames per patch;
-            ``segment_samples``, length of a segment, the crop length of training; ``min_segment_samples``: a shorter
-            last segment is left out unless it is the only one; ``sample_rate`` of the samples in Hz. Images:
-            ``image_size``, ``valid_crop``, ``patch_height``, ``patch_width``, ``columns`` of patches; an image is one
-            segment of length 1. Video: the same for the clip in the middle of the file, and ``num_frames``,
-            ``frame_stride``, ``patch_frames``, ``rows`` of patches.
-        checkpoint_sha256: of the checkpoint that made the codes.
+        grid: layout of the segments, by name; see below.
+        checkpoint_sha256: SHA-256 of the checkpoint that made the codes.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
-        version: of this format.
+        version: version of this format.
+
+    Layout of all modalities:
+        patches_per_segment: N of a full segment.
+
+    Audio:
+        segment_samples: length of a segment, the crop length of training.
+        min_segment_samples: a shorter last segment is left out unless it is the only one.
+        sample_rate: rate of these samples in Hz.
+        frequency_patches: F, patches per time step.
+        patch_frames: spectrogram frames per patch.
+
+    Images and video (an image, or the clip in the middle of a video, is one segment of length 1):
+        image_size: height and width in pixels.
+        valid_crop: side of the centre crop, as a fraction of the shorter side.
+        patch_height, patch_width: size of a patch in pixels.
+        columns: patches of a row.
+
+    Video:
+        num_frames: frames of the clip.
+        frame_stride: step from one frame of the clip to the next.
+        patch_frames: frames per patch.
+        rows: rows of patches in a frame.
     """
 
     num_codebooks: int
@@ -54,12 +73,12 @@ class CodesInfo:
     version: int = VERSION
 
     @property
-    def segment(self) -> int:
+    def segment_length(self) -> int:
         """Length of a segment, in the units of the modality's reader."""
         return int(self.grid.get("segment_samples", 1))
 
     @property
-    def min_segment(self) -> int:
+    def min_segment_length(self) -> int:
         """Minimum length of a last segment, in the same units."""
         return int(self.grid.get("min_segment_samples", 1))
 

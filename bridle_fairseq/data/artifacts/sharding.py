@@ -116,6 +116,7 @@ class ShardedJob:
 
     def write(self, number: int, result: BlockResult) -> None:
         """Store a block atomically."""
+        # An npz holds arrays only, so the skipped rows are the bytes of a JSON text.
         skipped = np.frombuffer(json.dumps(result.skipped).encode(), dtype=np.uint8)
         with atomic_binary(self._path(number)) as file:
             np.savez(file, skipped=skipped, **result.arrays)  # type: ignore[arg-type]
@@ -132,7 +133,10 @@ class ShardedJob:
         return [entry for number in stored for entry in self.read(number, ()).skipped]
 
     def join(self) -> Any | None:
-        """Join all blocks into the result and remove them; None if blocks are missing or another process has joined."""
+        """Join all blocks into the result, remove them, and return a summary.
+
+        None if blocks are missing, or if another process has already joined them.
+        """
         with self._lock() as held:
             if not held or self.missing():
                 return None
@@ -147,7 +151,10 @@ class ShardedJob:
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:
-        """Lock the folder; False if it is gone, that is, joined. The lock of a killed process is released."""
+        """Lock the folder; False if another process has joined the blocks and removed it.
+
+        The lock of a killed process is released.
+        """
         try:
             handle = os.open(self.folder, os.O_RDONLY)
         except FileNotFoundError:

@@ -27,17 +27,16 @@ class AudioDataset(MediaDataset):
     ``min_sample_size`` is left out of its batch and not counted as skipped.
 
     Lengths for batching (``sizes``) are computed from the manifest's sizes, which count samples at each file's own
-    rate, and the lowest rate among 32 probed files. They are exact if all files have one rate, else upper bounds. The
-    exception is a file that was not probed and has a lower rate still: its item is longer than its size, and it may
-    be mistaken for shorter than ``min_sample_size``.
+    rate, and the lowest rate among 32 probed files. They are exact if all files have one rate, else upper bounds. An
+    item of a file with a still lower rate can exceed its size, or be wrongly left out as too short.
 
     Args:
         manifest, training, seed, skips, num_buckets, codes: see :class:`MediaDataset`.
-        sample_rate: of the items in Hz.
+        sample_rate: rate of the items in Hz.
         max_sample_size: maximum length of an item in samples; None: no limit.
-        min_sample_size: minimum length of an item in samples. Cached codes may include shorter last segments, which
-            are not used then.
-        augment: augmentation of training items after cropping; with cached codes the shift is by whole patches.
+        min_sample_size: minimum length of an item in samples. Cached codes may include shorter last segments; they are
+            ignored.
+        augment: augmentation of training items after cropping; with cached codes the roll is by whole patches.
         segment_crops: crop at multiples of ``max_sample_size`` only, as with cached codes. The probability of a
             segment is its share of the clip, so a short last segment is rare.
         whole: do not crop; a clip longer than ``max_sample_size`` is unusable.
@@ -67,7 +66,7 @@ class AudioDataset(MediaDataset):
         self.min_sample_size = max(1, min_sample_size or 1)
         self.augment = augment if training else None
         self.segment_crops, self.whole = segment_crops or codes is not None, whole
-        self.codes, self.manifest = codes, manifest
+        self.codes, self.manifest = codes, manifest  # needed by _check_settings
         self._check_settings()
         super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
         lengths = np.ceil(manifest.sizes * (sample_rate / self._lowest_rate())).astype(np.int64)
@@ -94,7 +93,7 @@ class AudioDataset(MediaDataset):
             sample_rate=self.sample_rate,
             segment_samples=self.max_sample_size,
         )
-        shortest = self.codes.info.min_segment
+        shortest = self.codes.info.min_segment_length
         if shortest > self.min_sample_size:
             raise InputError(
                 f"{self.codes.prefix}.json: codes with min_segment_samples {shortest}; expected at most "
@@ -133,9 +132,9 @@ class AudioDataset(MediaDataset):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if self.codes is None or codes is None:
             return augment(samples, random), None
-        grid = self.codes.info.grid
-        patch_samples = grid["patch_frames"] * int(self.sample_rate * FRAME_SHIFT_MS / 1000)
-        return augment.with_codes(samples, codes, grid["frequency_patches"], patch_samples, random)
+        layout = self.codes.info.grid
+        patch_samples = layout["patch_frames"] * int(self.sample_rate * FRAME_SHIFT_MS / 1000)
+        return augment.with_codes(samples, codes, layout["frequency_patches"], patch_samples, random)
 
     def _crop(self, num_samples: int, random: np.random.Generator) -> tuple[int, int]:
         """First sample of the crop, and the number of its segment (0 if crops are not bound to segments)."""
@@ -144,13 +143,13 @@ class AudioDataset(MediaDataset):
             return 0, 0
         if self.segment_crops:
             count = segment_count(num_samples, size, self.min_sample_size)
-            segment = int(random.integers(min(num_samples, count * size))) // size
+            segment = int(random.integers(min(num_samples, count * size))) // size  # in proportion to its length
             return segment * size, segment
         return int(random.integers(max(0, num_samples - size) + 1)), 0
 
     def approximate_patches(self, settings: Any) -> float:
         """Estimated from the manifest's sizes, for whole clips, as if all files had the model's rate."""
-        frames = float(self.manifest.sizes.sum()) / (0.01 * self.sample_rate)
+        frames = float(self.manifest.sizes.sum()) / (FRAME_SHIFT_MS / 1000 * self.sample_rate)
         return frames / settings.patch_size[0] * settings.num_mel_bins / settings.patch_size[1]
 
 
@@ -158,7 +157,7 @@ class AudioReader:
     """Segments of audio files at a model's rate.
 
     Args:
-        sample_rate: of the model in Hz.
+        sample_rate: rate of the model in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -168,7 +167,7 @@ class AudioReader:
         """Length of a clip in samples, from its header.
 
         Args:
-            path: of the file.
+            path: path of the file.
             size: the manifest's size, checked unless None.
 
         Raises:

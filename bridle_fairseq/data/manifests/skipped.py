@@ -52,9 +52,9 @@ class SkipLog:
         for row, reason in rows:
             self._add(row, reason, 0)
 
-    def listed(self) -> list[tuple[int, str, str]]:
+    def entries(self) -> list[tuple[int, str, str]]:
         """(row, path, reason) of the rows that this run's processes and ranks have listed so far, each once."""
-        return list(self._listed(self._start))
+        return list(self._read_entries(self._start))
 
     def check(self, max_ratio: float = 0.01) -> None:
         """Stop if too many rows were skipped, including those that other ranks listed in this run.
@@ -63,10 +63,10 @@ class SkipLog:
             InputError: more than ``max_ratio`` of the manifest's rows were skipped; the message has the list's path and
                 the first few rows with their reasons.
         """
-        self._count_listed()
+        self._count_other_ranks()
         if self.count <= max_ratio * len(self.manifest):
             return
-        skipped = (entry for entry in self._listed(0) if self._is_ours(*entry[:2]) and entry[0] in self)
+        skipped = (entry for entry in self._read_entries(0) if self._is_ours(*entry[:2]) and entry[0] in self)
         examples = "; ".join(f"{path} ({reason})" for _, path, reason in islice(skipped, 3))
         where = f"; all of them: {self.list_path}" if self.list_path else ""
         raise InputError(
@@ -85,10 +85,10 @@ class SkipLog:
         line = f"{row}\t{path}\t{' '.join(reason.split())}\n".encode()
         os.makedirs(os.path.dirname(os.path.abspath(self.list_path)), exist_ok=True)
         with open(self.list_path, "ab", buffering=0) as file, _locked(file.fileno()):
-            if not any(entry[:2] == (row, path) for entry in self._listed(start)):
+            if not any(entry[:2] == (row, path) for entry in self._read_entries(start)):
                 file.write(line)  # a single write in append mode: lines of two processes do not mix
 
-    def _listed(self, start: int) -> Iterator[tuple[int, str, str]]:
+    def _read_entries(self, start: int) -> Iterator[tuple[int, str, str]]:
         """(row, path, reason) of the entries from the byte ``start``, each row once, with its last reason."""
         if self._list_size() <= start:
             return
@@ -107,12 +107,12 @@ class SkipLog:
         """Whether an entry belongs to this manifest: several may share the list."""
         return row < len(self.manifest) and path == self.manifest.path(row)
 
-    def _count_listed(self) -> None:
-        """Count rows that other ranks listed in this run."""
+    def _count_other_ranks(self) -> None:
+        """Count the rows that other ranks have listed in this run."""
         size = self._list_size()
         if size <= self._read_up_to:
             return
-        for row, path, _ in self._listed(self._start):
+        for row, path, _ in self._read_entries(self._start):
             if self._is_ours(row, path):
                 self._skipped[row] = True
         self._read_up_to = size

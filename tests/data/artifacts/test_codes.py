@@ -48,7 +48,7 @@ def dataset_of(manifest, codes, **settings):
 def test_info_round_trip(cached):
     _, prefix = cached
     info = read_info(prefix)
-    assert (info.num_codebooks, info.segment, info.checkpoint_sha256) == (LEVELS, SEGMENT, "abc")
+    assert (info.num_codebooks, info.segment_length, info.checkpoint_sha256) == (LEVELS, SEGMENT, "abc")
     fields = json.loads(prefix.with_suffix(".codes.json").read_text())
     assert fields["version"] == 1 and fields["grid"]["patches_per_segment"] == PATCHES
     assert fields["grid"]["frequency_patches"] == 2

@@ -94,7 +94,7 @@ def test_unusable_clips_are_listed_and_left_out(make_manifest, tmp_path, write_s
         assert batch["id"].tolist() == [5]
         assert dataset.collater([dataset[row] for row in range(5)]) == {}
     assert skips.count == 5
-    reasons = {row: reason for row, _, reason in skips.listed()}
+    reasons = {row: reason for row, _, reason in skips.entries()}
     said = ["not readable", "the manifest says 4000", "empty file", "NaN", "4001 samples, the manifest says 4000"]
     assert sorted(reasons) == list(range(5)) and all(text in reasons[row] for row, text in enumerate(said))
 
@@ -106,7 +106,7 @@ def test_workers_report_skipped_rows(make_manifest, tmp_path):
     dataset = AudioDataset(manifest, skips=skips)
     loader = torch.utils.data.DataLoader(dataset, batch_size=1, collate_fn=dataset.collater, num_workers=2)
     assert [bool(batch) for batch in loader] == [True, True, False, True]
-    assert skips.count == 1 and skips.listed()[0][0] == 2
+    assert skips.count == 1 and skips.entries()[0][0] == 2
     with pytest.raises(InputError, match="1 of 4 clips"):
         skips.check()
 

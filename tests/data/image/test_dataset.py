@@ -80,7 +80,7 @@ def test_unreadable_files_are_skipped_and_listed_once(manifest, tmp_path):
     dataset = ImageDataset(manifest, image_size=16, skips=skips)
     for _ in range(2):
         assert [row for row, source in enumerate(sources(dataset)) if source is None] == [2, 4]
-    assert [(row, reason.split(":")[0]) for row, _, reason in skips.listed()] == [(2, "corrupt"), (4, "empty file")]
+    assert [(row, reason.split(":")[0]) for row, _, reason in skips.entries()] == [(2, "corrupt"), (4, "empty file")]
     assert dataset.collater([dataset[2], dataset[4]]) == {}
 
 

@@ -25,13 +25,13 @@ def test_row_is_counted_and_listed_once(manifest, tmp_path):
     assert skips.count == 2 and 7 in skips and 8 not in skips
     with open(skips.list_path) as file:
         assert file.read() == "7\t/r/7.wav\ttwo lines of reason\n3\t/r/3.wav\tcorrupt\n"
-    assert skips.listed() == [(7, "/r/7.wav", "two lines of reason"), (3, "/r/3.wav", "corrupt")]
+    assert skips.entries() == [(7, "/r/7.wav", "two lines of reason"), (3, "/r/3.wav", "corrupt")]
 
 
 def test_counts_without_a_list(manifest):
     skips = SkipLog(manifest)
     skips.add(7, "corrupt")
-    assert skips.count == 1 and skips.listed() == []
+    assert skips.count == 1 and skips.entries() == []
     with pytest.raises(InputError, match="1 of 200 clips"):
         skips.check(0)
 
@@ -65,7 +65,7 @@ def test_other_ranks_count_earlier_runs_do_not(manifest, tmp_path):
     assert first.count == 3
     listed = path.read_text().splitlines()
     assert len(listed) == 6 and len(set(listed)) == 5  # row 1 of the earlier run is listed again for this run
-    assert [row for row, *_ in first.listed()] == [1, 5, 6]
+    assert [row for row, *_ in first.entries()] == [1, 5, 6]
 
 
 def test_ranks_share_rows_after_a_restart(manifest, tmp_path):
@@ -79,7 +79,7 @@ def test_ranks_share_rows_after_a_restart(manifest, tmp_path):
             with pytest.raises(InputError, match=r"3 of 200 .* such as /r/0.wav \(corrupt\); /r/1.wav"):
                 rank.check(0.01)
     assert len(path.read_text().splitlines()) == 6
-    assert [row for row, *_ in ranks[0].listed()] == [0, 1, 2]
+    assert [row for row, *_ in ranks[0].entries()] == [0, 1, 2]
 
 
 def test_take_over_lists_rows_once_across_runs(manifest, tmp_path):
@@ -108,7 +108,7 @@ def test_two_manifests_share_a_list(manifest, tmp_path):
     second.add(1, "corrupt")
     second.add(2, "corrupt")
     first.check(0.005)
-    assert (first.count, second.count) == (1, 2) and len(second.listed()) == 3
+    assert (first.count, second.count) == (1, 2) and len(second.entries()) == 3
 
 
 def _skip(skips, rows):

@@ -113,7 +113,7 @@ def test_unreadable_files_are_skipped_and_listed(manifest, tmp_path):
     (tmp_path / "2.mp4").write_bytes(b"<html>not found</html>" * 40)
     dataset = VideoDataset(manifest, **SHOWN, skips=SkipLog(manifest, tmp_path / "skipped.tsv"))
     assert [source is None for source in sources(dataset)] == [False, True, True]
-    assert [(row, reason.split(":")[0]) for row, _, reason in dataset.skips.listed()] == [
+    assert [(row, reason.split(":")[0]) for row, _, reason in dataset.skips.entries()] == [
         (1, "empty file"),
         (2, "not readable as video"),
     ]
