@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, so that they run side by side and reproduce; and media that they make."""
+"""Shared fixtures: generated media. Each process uses one thread, for parallel and reproducible tests."""
 
 import html.parser
 import os
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 class Structure(html.parser.HTMLParser):
-    """Tags opened and not closed, and addresses."""
+    """The unclosed tags of an HTML page, and its addresses (src and href)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Structure(html.parser.HTMLParser):
 
 @pytest.fixture(scope="session")
 def structure_of():
-    """``structure_of(text)``: what of an HTML page is open at its end, and what it refers to."""
+    """``structure_of(text)`` -> :class:`Structure` of an HTML page."""
 
     def parse(text: str) -> Structure:
         structure = Structure()
@@ -48,7 +48,7 @@ def structure_of():
 
 @pytest.fixture
 def write_sound(tmp_path):
-    """Write noise (or given samples) below tmp_path; returns the samples, float32, frames or frames x channels."""
+    """Write noise or given samples to a file in tmp_path; returns them (float32, frames or frames x channels)."""
 
     def write(name, frames=8000, rate=16000, channels=1, subtype=None, samples=None, seed=0):
         if samples is None:
@@ -67,7 +67,7 @@ def write_sound(tmp_path):
 
 @pytest.fixture
 def make_manifest(tmp_path, write_sound):
-    """A manifest train.tsv of noise files 0.wav, 1.wav... with these numbers of frames, read back from its file."""
+    """Write noise files 0.wav, 1.wav, ... with these numbers of frames and their manifest; returns the manifest."""
     from bridle_fairseq.data.manifests.manifest import Manifest
 
     def make(frames, rate=16000):
@@ -82,10 +82,9 @@ def make_manifest(tmp_path, write_sound):
 
 @pytest.fixture
 def write_video(tmp_path):
-    """Encode a moving pattern, another in every frame, to tmp_path / name; gives the path.
+    """Write a video of a moving pattern, different in every frame, to tmp_path / name; returns the path.
 
-    ``times``: when each frame is shown, in thousandths of a second, for a variable frame rate. ``gop``: frames from one
-    key frame to the next.
+    ``times``: timestamp of each frame in milliseconds, for a variable frame rate. ``gop``: frames between key frames.
     """
     av = pytest.importorskip("av")
 
@@ -110,7 +109,7 @@ def write_video(tmp_path):
 
 
 def picture(number, width, height):
-    """Height x width x 3: slow stripes, a bar that moves, and the number as a row of black and white squares."""
+    """Height x width x 3: slow stripes, a moving bar, and the number as a row of black and white squares."""
     x, y = np.arange(width), np.arange(height)[:, None]
     image = np.stack([(x * 5 + number * 7) % 256 + 0 * y, 255 - (y * 4 + number) % 256 + 0 * x, (x + y) % 200], -1)
     image[:, number * 3 % width] = (250, 20, 20)
@@ -121,7 +120,7 @@ def picture(number, width, height):
 
 @pytest.fixture
 def sentencepiece_model():
-    """``sentencepiece_model(lines, vocab_size, codes)``: a processor trained on lines of characters."""
+    """``sentencepiece_model(lines, vocab_size, codes)`` -> processor trained on lines of units."""
     sentencepiece = pytest.importorskip("sentencepiece")
     from bridle_fairseq.units.sentencepiece import train_on_units
 

@@ -1,6 +1,6 @@
-"""Runs of the real commands on files made here, with the smallest model that has all parts of the method.
+"""Run the real commands on generated files, with the smallest model that has all parts of the method.
 
-A test runs on sound; marked with ``modalities``, on the files of each of those.
+Tests run on audio. Tests marked with ``modalities`` run on each of those modalities.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TRAIN_CLIPS, BATCH_SIZE = 26, 4
-UPDATES_OF_EPOCH = {1: 7, 2: 4}  # by ranks: the second rank has no seventh batch
+UPDATES_PER_EPOCH = {1: 7, 2: 4}  # number of ranks -> updates; the second rank has no seventh batch
 TIMEOUT = 300
 
-MINUSCULE = [
+TINY_MODEL = [
     "common.cpu=true",
     "common.log_interval=1",
     "common.no_progress_bar=true",
@@ -50,10 +50,10 @@ MINUSCULE = [
 ]
 
 
-OF_MODALITY = {
-    # under the longest clips: they are cropped at random
+MODALITY_OVERRIDES = {
+    # shorter than the longest clips, so that those are cropped at random
     "audio": ["task.max_sample_size=8000", "+model.num_mel_bins=64", "model.patch_size=[8,16]"],
-    # attention instead of the convolutions that are configured, which videos have
+    # attention, because the video configuration covers convolution
     "image": ["task.image_size=24", "model.patch_size=[8,6]", "model.decoder_kind=attention"],
     "video": ["task.num_frames=4", "task.image_size=16", "task.crop=true", "model.patch_size=[2,8,4]"],
 }
@@ -68,12 +68,12 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def modality(request):
-    """What the files are."""
+    """Modality of the files: audio, image or video."""
     return request.param
 
 
 def write_images(folder, split, lengths, seed):
-    """Bars and blobs of any size, in noise; and their manifest."""
+    """Write images of waves in noise, of various sizes, and their manifest."""
     random = np.random.default_rng(seed)
     rows = []
     for number, length in enumerate(lengths):
@@ -89,7 +89,7 @@ def write_images(folder, split, lengths, seed):
 
 
 def write_videos(folder, split, lengths, seed):
-    """A square that moves over waves, for 3 to 20 frames of any size; and their manifest."""
+    """Write videos of bars that move over waves, with 3 to 20 frames of various sizes, and their manifest."""
     av = pytest.importorskip("av")
     random = np.random.default_rng(seed)
     rows = []
@@ -100,7 +100,7 @@ def write_videos(folder, split, lengths, seed):
         y, x = np.mgrid[:height, :width]
         pitch, speed = random.uniform(0, 0.6, (3, 2)), random.integers(-2, 3, 2)
         waves = np.stack([128 + 90 * np.sin(x * a + y * b + 6 * a) for a, b in pitch], -1)
-        # x264's assembler reads past frames as small as these: without this each run has other files.
+        # x264's assembly reads past the end of frames this small, which makes files differ between runs.
         options = {"crf": "18", "threads": "1", "x264-params": "asm=0"}
         with av.open(str(folder / path), "w") as file:
             stream = file.add_stream("libx264", rate=25, options=options)
@@ -116,7 +116,7 @@ def write_videos(folder, split, lengths, seed):
 
 
 def write_clips(folder, split, lengths, seed):
-    """Tones that wander, in noise; and their manifest."""
+    """Write tones of varying pitch in noise, and their manifest."""
     random = np.random.default_rng(seed)
     rows = []
     for number, length in enumerate(lengths):
@@ -131,7 +131,7 @@ def write_clips(folder, split, lengths, seed):
 
 @pytest.fixture(scope="session")
 def make_data(modality):
-    """``make_data(folder, train=lengths, valid=lengths)`` makes a folder of manifests and clips, and returns it."""
+    """``make_data(folder, train=lengths, valid=lengths)`` fills a folder with manifests and clips, and returns it."""
     write = {"audio": write_clips, "image": write_images, "video": write_videos}[modality]
 
     def make(folder, **splits):
@@ -145,13 +145,13 @@ def make_data(modality):
 
 @pytest.fixture(scope="session")
 def data(make_data, tmp_path_factory):
-    """A folder with train.tsv, valid.tsv and their clips of 0.3 to 1.2 s."""
+    """A folder with train.tsv, valid.tsv and their clips; sounds are 0.3 to 1.2 s long."""
     lengths = np.random.default_rng(0).integers(4800, 19200, TRAIN_CLIPS).tolist()
     return make_data(tmp_path_factory.mktemp("data"), train=lengths, valid=[5000, 12000, 8000])
 
 
 class Job:
-    """A command that runs, in one process or in several ranks."""
+    """A running command, in one process or in several ranks."""
 
     def __init__(self, forker, pids, log):
         self.forker, self.pids, self.log_path, self.codes = forker, pids, log, {}
@@ -164,7 +164,7 @@ class Job:
         return len(self.codes) < len(self.pids)
 
     def wait(self):
-        """Exit codes of all ranks."""
+        """Wait for the end; return the exit codes of all ranks."""
         deadline = time.monotonic() + TIMEOUT
         while self.running():
             if time.monotonic() > deadline:
@@ -174,7 +174,7 @@ class Job:
         return [self.codes[pid] for pid in self.pids]
 
     def kill(self):
-        """SIGKILL to all ranks."""
+        """Send SIGKILL to all ranks."""
         for pid in set(self.pids) - set(self.codes):
             os.kill(pid, signal.SIGKILL)
             self.codes[pid] = self.forker.ask({"wait": pid})
@@ -184,7 +184,7 @@ class Job:
 
 
 class Forker:
-    """forker.py, and the way to ask it."""
+    """The process of forker.py, which starts commands on request."""
 
     def __init__(self):
         environment = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
@@ -198,66 +198,72 @@ class Forker:
         )
 
     def ask(self, request):
+        """Send a request; return the answer."""
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
     def start(self, argv, folder, ranks=1, env=None, before=None):
-        """Start a command in a folder; with several ranks, with the environment that torchrun would give each."""
+        """Start a command in a folder. Several ranks get the environment that torchrun sets."""
         folder.mkdir(parents=True, exist_ok=True)
         log, pids = folder / "log", []
         port = free_port() if ranks > 1 else None
         for rank in range(ranks):
-            more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1"} if port else {}
-            more = {key: str(value) for key, value in {**more, "MASTER_PORT": port}.items() if value is not None}
+            variables = {}
+            if ranks > 1:
+                variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
+                variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            variables = {**(env or {}), **{key: str(value) for key, value in variables.items()}}
             request = {"argv": [str(a) for a in argv], "cwd": str(folder), "log": str(log)}
-            request |= {"env": {**(env or {}), **more}, "before": before and str(before)}
+            request |= {"env": variables, "before": before and str(before)}
             pids.append(self.ask({"run": request}))
         return Job(self, pids, log)
 
 
 def free_port():
-    """A port below those that the system gives to connections of its own choice: until rank 0 listens there, one of
-    another test, which runs at the same time, could get it, and the other ranks would wait for an answer.
+    """A free port below the ephemeral range.
+
+    An ephemeral port could be assigned to a parallel test before rank 0 listens on it, and the other ranks would hang.
     """
     for port in random.SystemRandom().sample(range(15000, 32000), 100):
-        with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("127.0.0.1", port))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("100 ports are all taken")
+    raise AssertionError("none of 100 ports is free")
 
 
 class Run:
-    """What a training run left in its folder."""
+    """The results of a training run in its folder."""
 
     def __init__(self, folder, ranks=1):
         self.folder, self.ranks = folder, ranks
         self.log = (folder / "log").read_text(errors="replace")
 
     def path(self, update=None):
-        """The checkpoint after so many updates, or the last one."""
+        """Path of the checkpoint after an update, or of the last checkpoint."""
         saves = self.folder / "checkpoints"
         if update is None:
             return saves / "checkpoint_last.pt"
-        epochs, rest = divmod(update, UPDATES_OF_EPOCH[self.ranks])
+        epochs, rest = divmod(update, UPDATES_PER_EPOCH[self.ranks])
         if rest == 0:
             return saves / f"checkpoint{epochs}.pt"
-        (found,) = saves.glob(f"checkpoint_*_{update}.pt")
-        return found
+        (path,) = saves.glob(f"checkpoint_*_{update}.pt")
+        return path
 
     def state(self, update=None):
+        """Content of a checkpoint; see :meth:`path`."""
         return torch.load(self.path(update), weights_only=False)
 
     def logged(self, tag="train_inner"):
-        """The JSON records of a tag, by update; values as numbers, those without a value left out."""
-        found = {}
+        """Update -> the JSON record of a tag; values are numbers, and those without a value are omitted."""
+        records = {}
         for text in re.findall(rf"\[{tag}\]\[INFO\] - (\{{.*\}})$", self.log, re.MULTILINE):
             record = {key.removeprefix(f"{tag}_"): value for key, value in json.loads(text).items()}
             record = {key: float(value) for key, value in record.items() if value is not None}
-            found[int(record["num_updates"])] = record
-        return found
+            records[int(record["num_updates"])] = record
+        return records
 
     def observed(self, rank=0):
-        """The lines of observe.py, by update."""
+        """Update -> the record of observe.py."""
         lines = (self.folder / f"observed.{rank}").read_text().splitlines()
         return {record["update"]: record for record in map(json.loads, lines)}
 
@@ -269,63 +275,63 @@ class Fairseq:
         self.forker, self.data, self.modality = forker, data, modality
 
     def command(self, *overrides, data=None, stages=None, ranks=1):
-        """A training command, as it would be typed; ``stages`` as in the configuration."""
+        """A training command; ``stages`` as in the configuration."""
         if stages is not None:
-            overrides = (f"model.stages={listed(stages)}", *overrides)
+            overrides = (f"model.stages={stages_override(stages)}", *overrides)
         if ranks > 1:
             overrides += ("distributed_training.distributed_backend=gloo",)
         return [
             *("fairseq-hydra-train", "--config-dir", ROOT / CONFIGS[self.modality] / "pretraining"),
             *("--config-name", "tiny", f"common.user_dir={ROOT / 'bridle_fairseq'}", f"task.data={data or self.data}"),
-            *MINUSCULE,
-            *OF_MODALITY[self.modality],
+            *TINY_MODEL,
+            *MODALITY_OVERRIDES[self.modality],
             "hydra.run.dir=.",
             *overrides,
         ]
 
     def start(self, folder, *overrides, ranks=1, observe=False, hold=None, **options):
-        """Start training in ``folder``; for ``observe`` and ``hold`` (an update) see observe.py."""
+        """Start training in ``folder``. See observe.py for ``observe`` and ``hold`` (an update)."""
         env = {"OBSERVE": str(folder / "observed")} if observe else {}
         env |= {"HOLD": str(folder / "held"), "HOLD_AT": str(hold)} if hold else {}
         command = self.command(*overrides, ranks=ranks, **options)
         return self.forker.start(command, folder, ranks, env, HERE / "observe.py" if env else None)
 
     def train(self, folder, *overrides, code=0, ranks=1, **options):
-        """Train to the end; the exit code of every rank must be ``code``."""
+        """Train to the end. The exit code of every rank must be ``code``."""
         job = self.start(folder, *overrides, ranks=ranks, **options)
         codes = job.wait()
         assert set(codes) == {code}, f"exit codes {codes}:\n{job.log()[-4000:]}"
         return Run(folder, ranks)
 
-    def left_by(self, folder, ranks=1):
-        """What a run that was started otherwise left in a folder."""
+    def run_in(self, folder, ranks=1):
+        """The results of a run that was started in another way."""
         return Run(folder, ranks)
 
     def run(self, folder, *argv, code=0):
-        """Run another command to its end; what it printed."""
+        """Run another command to its end; return what it prints."""
         job = self.forker.start(argv, folder)
         codes = job.wait()
         assert codes == [code], f"exit codes {codes}:\n{job.log()[-4000:]}"
         return job.log()
 
 
-def listed(stages):
-    """Stages as hydra's command line takes them."""
+def stages_override(stages):
+    """Stages in the syntax of hydra's command line."""
     return "[" + ",".join("{" + ",".join(f"{k}:{v}" for k, v in stage.items()) + "}" for stage in stages) + "]"
 
 
 @pytest.fixture(scope="session")
 def forker():
-    """See :class:`Forker`."""
-    started = Forker()
-    yield started
-    started.process.stdin.close()
-    started.process.wait()
+    """The :class:`Forker` of the session."""
+    forker = Forker()
+    yield forker
+    forker.process.stdin.close()
+    forker.process.wait()
 
 
 @pytest.fixture(scope="session")
 def fairseq(forker, data, modality):
-    """Starts commands: see :class:`Fairseq`."""
+    """The :class:`Fairseq` of the session."""
     return Fairseq(forker, data, modality)
 
 
@@ -339,7 +345,7 @@ STAGES = [
 
 @pytest.fixture(scope="session")
 def stages():
-    """One stage of each kind, the encoder's twice: their boundaries are at 13, 23 and 32."""
+    """One stage of each kind and a second encoder stage; stages begin after 13, 23 and 32 updates."""
     return STAGES
 
 
@@ -347,35 +353,35 @@ OBSERVED = ["checkpoint.save_interval_updates=1", "dataset.validate_interval=1",
 
 
 @pytest.fixture(scope="session")
-def whole(fairseq, tmp_path_factory):
-    """One run through all stages, 40 updates, with a validation and a checkpoint after each."""
-    return fairseq.train(tmp_path_factory.mktemp("whole"), *OBSERVED, stages=STAGES, observe=True)
+def full_run(fairseq, tmp_path_factory):
+    """A run through all stages: 40 updates, with a validation and a checkpoint after each."""
+    return fairseq.train(tmp_path_factory.mktemp("full_run"), *OBSERVED, stages=STAGES, observe=True)
 
 
 @pytest.fixture(scope="session")
-def pair(fairseq, tmp_path_factory):
-    """The same on two ranks, each of which takes a batch in an update."""
-    return fairseq.train(tmp_path_factory.mktemp("pair"), *OBSERVED, stages=STAGES, observe=True, ranks=2)
+def two_rank_run(fairseq, tmp_path_factory):
+    """The same on two ranks; each rank has one batch per update."""
+    return fairseq.train(tmp_path_factory.mktemp("two_rank_run"), *OBSERVED, stages=STAGES, observe=True, ranks=2)
 
 
 def differences(a, b):
-    """Names of what is not the same to the bit in two checkpoints: parameters, buffers, optimizer, position."""
-    found = [f"model.{k}" for k in a["model"].keys() ^ b["model"].keys()]
-    found += [f"model.{k}" for k in a["model"].keys() & b["model"].keys() if not same(a["model"][k], b["model"][k])]
+    """Names of parameters, buffers, optimizer state and counters that are not bit-identical in two checkpoints."""
+    names = [f"model.{k}" for k in a["model"].keys() ^ b["model"].keys()]
+    names += [f"model.{k}" for k in a["model"].keys() & b["model"].keys() if not same(a["model"][k], b["model"][k])]
     mine, theirs = a["last_optimizer_state"], b["last_optimizer_state"]
     if mine["param_groups"] != theirs["param_groups"]:
-        found.append("optimizer.param_groups")
-    found += [f"optimizer.{k}" for k in mine["state"].keys() ^ theirs["state"].keys()]
+        names.append("optimizer.param_groups")
+    names += [f"optimizer.{k}" for k in mine["state"].keys() ^ theirs["state"].keys()]
     for number in mine["state"].keys() & theirs["state"].keys():
-        pair = mine["state"][number], theirs["state"][number]
-        found += [f"optimizer.{number}.{k}" for k in pair[0] if not same(pair[0][k], pair[1][k])]
-    for part in (("optimizer_history", -1, "num_updates"), ("extra_state", "train_iterator")):
+        left, right = mine["state"][number], theirs["state"][number]
+        names += [f"optimizer.{number}.{k}" for k in left if not same(left[k], right[k])]
+    for keys in (("optimizer_history", -1, "num_updates"), ("extra_state", "train_iterator")):
         left, right = a, b
-        for key in part:
+        for key in keys:
             left, right = left[key], right[key]
         if left != right:
-            found.append(f"{part}: {left} and {right}")
-    return found
+            names.append(f"{keys}: {left} and {right}")
+    return names
 
 
 def same(a, b):
@@ -384,5 +390,5 @@ def same(a, b):
 
 @pytest.fixture(scope="session")
 def compare():
-    """``compare(state, state)`` -> names of what differs between two checkpoints; see :func:`differences`."""
+    """``compare(state, state)`` -> names of differences between two checkpoints; see :func:`differences`."""
     return differences

@@ -1,7 +1,7 @@
-"""Runs before a training command: what tests want to know about each update of this rank.
+"""Runs before a training command and records each update of this rank for the tests.
 
-With ``$OBSERVE``, a line of JSON about each update goes to ``$OBSERVE.{rank}``. With ``$HOLD``, after update
-``$HOLD_AT`` the run appears in ``$HOLD.{rank}`` and waits there to be killed.
+With ``$OBSERVE``, each update appends a line of JSON to ``$OBSERVE.{rank}``. With ``$HOLD``, the run creates
+``$HOLD.{rank}`` after update ``$HOLD_AT`` and waits to be killed.
 """
 
 import hashlib
@@ -16,13 +16,14 @@ train_step = fairseq.trainer.Trainer.train_step
 
 def digest(tensors):
     """sha256 of the bytes of tensors."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().contiguous().view(-1).numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(tensor.detach().contiguous().view(-1).numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def record(trainer, samples, logged):
+    """The record of an update."""
     model = trainer.get_model()
     return {
         "update": trainer.get_num_updates(),
@@ -34,7 +35,7 @@ def record(trainer, samples, logged):
     }
 
 
-def observed(self, samples, *args, **kwargs):
+def observed_train_step(self, samples, *args, **kwargs):
     logged = train_step(self, samples, *args, **kwargs)
     rank = self.data_parallel_rank
     if "OBSERVE" in os.environ:
@@ -46,4 +47,4 @@ def observed(self, samples, *args, **kwargs):
     return logged
 
 
-fairseq.trainer.Trainer.train_step = observed
+fairseq.trainer.Trainer.train_step = observed_train_step

@@ -1,4 +1,4 @@
-"""A user's mistake: one sentence and exit code 2 where it can be known before training; a bad clip is skipped."""
+"""User errors end with one sentence and exit code 2. Bad clips are skipped."""
 
 import os
 import subprocess
@@ -13,26 +13,26 @@ from PIL import Image
 ERROR = "bridle_fairseq: error: "
 
 
-def sentence(run):
-    """The one line that the run ended with."""
+def error_of(run):
+    """The error message in the last line of the log, which must be the only one."""
     lines = [line for line in run.log.splitlines() if line.startswith(ERROR)]
     assert len(lines) == 1 and "Traceback" not in run.log, run.log[-3000:]
     assert run.log.rstrip().splitlines()[-1] == lines[0]
     return lines[0].removeprefix(ERROR)
 
 
-# The task's own tests have all the mistakes; these are here for the way from the command to its exit code.
+# All errors are covered by the tests of the task. These cover the path from the command to its exit code.
 MANIFESTS = {
     "no manifest": (None, "train.tsv: cannot read this manifest: No such file"),
     "empty": ("", "train.tsv: no rows"),
-    "spaces for tabs": ("{root}\nclips/train_0.wav 5000\n", "line 2: 1 column in"),
+    "spaces instead of tabs": ("{root}\nclips/train_0.wav 5000\n", "line 2: 1 column in"),
     "missing file": ("{root}\nclips/train 0.wav\t5000\nclips/gone.wav\t5000\n", "line 3: no such file: "),
-    "too little": ("{root}\nclips/train 0.wav\t5000\n", "fewer than model.codebook_size 256"),
+    "too few clips": ("{root}\nclips/train 0.wav\t5000\n", "fewer than model.codebook_size 256"),
 }
 
 
 @pytest.mark.parametrize("mistake", MANIFESTS)
-def test_manifests(fairseq, make_data, tmp_path, mistake):
+def test_bad_manifest_ends_with_one_sentence(fairseq, make_data, tmp_path, mistake):
     text, expected = MANIFESTS[mistake]
     data = make_data(tmp_path / "data", train=[5000], valid=[5000])
     if text is None:
@@ -40,7 +40,7 @@ def test_manifests(fairseq, make_data, tmp_path, mistake):
     else:
         (data / "train.tsv").write_text(text.format(root=data))
     run = fairseq.train(tmp_path, "model.codebook_size=256", data=data, code=2)
-    assert expected in sentence(run)
+    assert expected in error_of(run)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
@@ -55,12 +55,12 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("override", SETTINGS)
-def test_settings(fairseq, tmp_path, override):
-    assert SETTINGS[override] in sentence(fairseq.train(tmp_path, override, code=2))
+def test_bad_setting_ends_with_one_sentence(fairseq, tmp_path, override):
+    assert SETTINGS[override] in error_of(fairseq.train(tmp_path, override, code=2))
 
 
-def test_from_a_shell(fairseq, tmp_path):
-    """The same as typed by somebody: a new process, a console script."""
+def test_console_script_ends_with_one_sentence(fairseq, tmp_path):
+    """As typed in a shell: a new process that runs the console script."""
     name, *arguments = fairseq.command(data=tmp_path / "none")
     done = subprocess.run(
         [Path(sys.executable).parent / name, *map(str, arguments)],
@@ -76,16 +76,16 @@ def test_from_a_shell(fairseq, tmp_path):
 
 
 @pytest.fixture
-def spoiled(make_data, tmp_path, modality):
-    """20 clips of which some are no good, each in a way of its own; and their rows, with a word of the reason."""
+def corrupted(make_data, tmp_path, modality):
+    """20 clips, some of them bad in different ways, and {row: part of the reason} of the bad ones."""
     data = make_data(tmp_path / "data", train=[6000] * 20, valid=[6000, 5000])
-    return data, {"audio": spoil_sounds, "image": spoil_images, "video": spoil_videos}[modality](data)
+    return data, {"audio": corrupt_sounds, "image": corrupt_images, "video": corrupt_videos}[modality](data)
 
 
-def spoil_images(data):
+def corrupt_images(data):
     image = str(data / "clips/train {}.png").format
-    whole = Path(image(0)).read_bytes()
-    Path(image(2)).write_bytes(whole[: len(whole) // 2])
+    content = Path(image(0)).read_bytes()
+    Path(image(2)).write_bytes(content[: len(content) // 2])
     Path(image(5)).write_bytes(np.random.default_rng(0).bytes(5000))
     Image.new("RGB", (1, 1)).save(image(7))
     Image.new("1", (20000, 20000)).save(image(11))
@@ -95,10 +95,10 @@ def spoil_images(data):
     return {2: "corrupt", 5: "not readable", 7: "1 x 1 pixels", 11: "far more pixels", 13: "5999", 17: "empty file"}
 
 
-def spoil_videos(data):
+def corrupt_videos(data):
     video = str(data / "clips/train {}.mp4").format
-    whole = Path(video(0)).read_bytes()
-    Path(video(2)).write_bytes(whole[: len(whole) // 3])
+    content = Path(video(0)).read_bytes()
+    Path(video(2)).write_bytes(content[: len(content) // 3])
     Path(video(5)).write_bytes(np.random.default_rng(0).bytes(5000))
     soundfile.write(data / "sound.ogg", np.zeros(8000), 16000)
     Path(video(7)).write_bytes((data / "sound.ogg").read_bytes())
@@ -106,10 +106,10 @@ def spoil_videos(data):
     return {2: "not readable", 5: "not readable", 7: "no video stream", 17: "empty file"}
 
 
-def spoil_sounds(data):
+def corrupt_sounds(data):
     clip = str(data / "clips/train {}.wav").format
-    whole = Path(clip(0)).read_bytes()
-    Path(clip(2)).write_bytes(whole[: len(whole) // 3])
+    content = Path(clip(0)).read_bytes()
+    Path(clip(2)).write_bytes(content[: len(content) // 3])
     Path(clip(5)).write_bytes(np.random.default_rng(0).bytes(5000))
     soundfile.write(clip(7), np.zeros(0), 16000)
     soundfile.write(clip(11), np.full(6000, np.nan), 16000, subtype="FLOAT")
@@ -120,8 +120,8 @@ def spoil_sounds(data):
 
 @pytest.mark.modalities("audio", "image", "video")
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (1, 3)])
-def test_bad_clips_are_skipped_and_listed_once(fairseq, spoiled, tmp_path, workers, batch_size):
-    data, bad = spoiled
+def test_bad_clips_are_skipped_and_listed_once(fairseq, corrupted, tmp_path, workers, batch_size):
+    data, bad = corrupted
     stages = [{"kind": "encoder", "updates": 20}, {"kind": "tokenizer", "updates": 22}]
     overrides = ["task.max_skipped=0.4", f"dataset.num_workers={workers}", f"dataset.batch_size={batch_size}"]
     run = fairseq.train(tmp_path, *overrides, data=data, stages=stages)
@@ -133,31 +133,31 @@ def test_bad_clips_are_skipped_and_listed_once(fairseq, spoiled, tmp_path, worke
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_too_many_bad_clips_stop_the_run_with_the_list(fairseq, spoiled, tmp_path, ranks):
-    data, bad = spoiled
+def test_too_many_bad_clips_abort_the_run(fairseq, corrupted, tmp_path, ranks):
+    data, bad = corrupted
     job = fairseq.start(tmp_path, "task.max_skipped=0.1", "dataset.num_workers=1", data=data, ranks=ranks)
     codes = job.wait()
     assert 2 in codes and 0 not in codes
     if ranks == 1:
-        said = sentence(fairseq.left_by(tmp_path))
-        assert "of 20 clips had to be skipped, more than the 0.1 allowed, such as " in said
-        assert str(tmp_path / "skipped.tsv") in said
+        error = error_of(fairseq.run_in(tmp_path))
+        assert "of 20 clips had to be skipped, more than the 0.1 allowed, such as " in error
+        assert str(tmp_path / "skipped.tsv") in error
     listed = [int(line.split("\t")[0]) for line in (tmp_path / "skipped.tsv").read_text().splitlines()]
     assert 3 <= len(listed) == len(set(listed)) and set(listed) <= set(bad)
 
 
-def test_a_first_batch_that_cannot_be_read_does_no_harm(fairseq, make_data, tmp_path):
-    """fairseq makes its dummy batch from it, which stands in for every batch that is empty."""
+def test_unreadable_first_batch_is_harmless(fairseq, make_data, tmp_path):
+    """fairseq makes its dummy batch from the first batch, and uses it in place of empty batches."""
     data = make_data(tmp_path / "data", train=[6000] * 5 + [7000], valid=[6000])
-    (data / "clips/train 5.wav").write_bytes(b"RIFF")  # the longest: first in order
+    (data / "clips/train 5.wav").write_bytes(b"RIFF")  # the longest clip, which comes first
     stages = [{"kind": "encoder", "updates": 12}]
     run = fairseq.train(tmp_path, "task.max_skipped=0.2", "dataset.batch_size=1", data=data, stages=stages)
     assert sorted(run.logged()) == list(range(1, 13))
 
 
-def test_no_readable_clip_at_all(fairseq, make_data, tmp_path):
+def test_no_readable_clip_aborts_the_run(fairseq, make_data, tmp_path):
     data = make_data(tmp_path / "data", train=[6000] * 4, valid=[6000])
     for number in range(4):
         soundfile.write(data / f"clips/train {number}.wav", np.full(6000, np.nan), 16000, subtype="FLOAT")
     run = fairseq.train(tmp_path, data=data, code=2)
-    assert "NaN" in sentence(run)
+    assert "NaN" in error_of(run)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run in the hands of fairseq's other entry points."""
+"""Checkpoints of a run in fairseq's other entry points."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 
 
 def validate(fairseq, folder, checkpoint, *options):
-    """What fairseq-validate prints of the split ``valid``."""
+    """The metrics that fairseq-validate prints for the split ``valid``."""
     printed = fairseq.run(
         folder,
         *("fairseq-validate", fairseq.data, "--user-dir", bridle_fairseq.__path__[0], "--task", "bridle_pretraining"),
@@ -26,30 +26,30 @@ def validate(fairseq, folder, checkpoint, *options):
 
 
 @pytest.mark.parametrize("update", [12, 13, 23, 32, 40])
-def test_fairseq_validate_repeats_the_validation_of_the_run(fairseq, whole, tmp_path, update):
-    found = validate(fairseq, tmp_path, whole.path(update))
-    logged = whole.logged("valid")[update]
+def test_fairseq_validate_equals_validation_of_the_run(fairseq, full_run, tmp_path, update):
+    metrics = validate(fairseq, tmp_path, full_run.path(update))
+    logged = full_run.logged("valid")[update]
     names = {"loss", "stage", "used_1", "perplexity_1"} | {n for n in logged if n.startswith(("acc_", "residual_"))}
-    assert {n: found[f"valid_{n}"] for n in names} == pytest.approx({n: logged[n] for n in names}, abs=2e-4)
+    assert {n: metrics[f"valid_{n}"] for n in names} == pytest.approx({n: logged[n] for n in names}, abs=2e-4)
 
 
 @pytest.fixture(scope="module")
-def loaded(whole):
+def loaded(full_run):
     bridle_fairseq.register()
-    (model,), cfg, task = fairseq.checkpoint_utils.load_model_ensemble_and_task([str(whole.path(40))])
+    (model,), cfg, task = fairseq.checkpoint_utils.load_model_ensemble_and_task([str(full_run.path(40))])
     return model.eval(), cfg, task
 
 
-def test_model_and_task_load(loaded, whole):
+def test_model_and_task_load(loaded, full_run):
     model, cfg, task = loaded
     assert (type(model).__name__, type(task).__name__) == ("BridleModel", "BridlePretrainingTask")
     assert model.num_updates == 40 and model.stage.kind == "joint"
     assert cfg.model.codebook_size == model.settings.codebook_size == 12
-    state = whole.state(40)["model"]
+    state = full_run.state(40)["model"]
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_loaded_model_makes_codes_and_features(loaded, data):
+def test_loaded_model_makes_codes_and_features(loaded, data):
     model, _, task = loaded
     manifest = Manifest.read(data / "valid.tsv")
     clips = [torch.from_numpy(soundfile.read(manifest.path(row), dtype="float32")[0]) for row in range(3)]
@@ -61,14 +61,14 @@ def test_a_loaded_model_makes_codes_and_features(loaded, data):
     assert codes.shape == (3, grid[0] * grid[1], 2) and features["x"].shape == (3, grid[0] * grid[1], 32)
     for row, clip in enumerate(clips):
         valid = ~padding[row]
-        alone = clip[None, :8000]
-        assert torch.equal(model.tokenize(alone)[0][0], codes[row][valid])
-        torch.testing.assert_close(model.extract_features(alone)["x"][0], features["x"][row][valid], atol=1e-5, rtol=0)
+        single = clip[None, :8000]
+        assert torch.equal(model.tokenize(single)[0][0], codes[row][valid])
+        torch.testing.assert_close(model.extract_features(single)["x"][0], features["x"][row][valid], atol=1e-5, rtol=0)
     assert len(np.unique(codes.numpy())) > 6
 
 
-def test_checkpoints_of_the_cold_start_have_codes_too(whole, data):
+def test_cold_start_checkpoint_makes_codes(full_run, data):
     bridle_fairseq.register()
-    (model,), _, _ = fairseq.checkpoint_utils.load_model_ensemble_and_task([str(whole.path(5))])
+    (model,), _, _ = fairseq.checkpoint_utils.load_model_ensemble_and_task([str(full_run.path(5))])
     codes, _, _ = model.eval().tokenize(torch.randn(1, 8000))
     assert not model.tokenizer_ready and len(codes.unique()) > 2

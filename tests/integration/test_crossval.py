@@ -1,4 +1,4 @@
-"""Cross-validation by fine-tuning: stock fairseq-hydra-train a fold, resumed, tested on the held fold alone."""
+"""Cross-validation by fine-tuning: each fold is trained with stock fairseq-hydra-train and tested on held-out clips."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ def checkpoint(fairseq, stages, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Two folds of eight clips: a tone or noise."""
+    """Two folds of eight clips with two classes: tone and noise."""
     folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
     for number in range(16):
         fold, kind = number // 8 + 1, number % 2
@@ -38,26 +38,26 @@ def command(clips, checkpoint, out, *arguments, overrides=()):
     return ["bridle", "crossval", clips / "folds.csv", clips, *options, "--", *OVERRIDES, *overrides]
 
 
-def test_each_fold_is_trained_and_tested_and_a_second_run_does_the_rest(fairseq, clips, checkpoint, tmp_path):
+def test_folds_are_trained_and_tested_and_a_second_run_resumes(fairseq, clips, checkpoint, tmp_path):
     out = tmp_path / "out"
     log = fairseq.run(tmp_path, *command(clips, checkpoint, out))
-    found = json.loads((out / "crossval.json").read_text())
-    (row,) = found["rows"]
-    assert (row["name"], found["folds"]) == ("fine-tuned", ["1", "2"])
+    results = json.loads((out / "crossval.json").read_text())
+    (row,) = results["rows"]
+    assert (row["name"], results["folds"]) == ("fine-tuned", ["1", "2"])
     assert f"{row['mean']:.3f}" in log
-    assert row["folds"] == [by_hand(out / f"fold{fold}") for fold in (1, 2)]
-    assert found["settings"]["overrides"] == OVERRIDES
+    assert row["folds"] == [reference_accuracy(out / f"fold{fold}") for fold in (1, 2)]
+    assert results["settings"]["overrides"] == OVERRIDES
     (out / "fold2/result.json").unlink()
     (out / "crossval.json").unlink()
-    trained = (out / "fold1/train.log").stat().st_size
+    log_size = (out / "fold1/train.log").stat().st_size
     again = fairseq.run(tmp_path / "again", *command(clips, checkpoint, out))
     assert "fold2: fine-tuning" in again and "fold1: fine-tuning" not in again
-    assert (out / "fold1/train.log").stat().st_size == trained
+    assert (out / "fold1/train.log").stat().st_size == log_size
     assert "Loaded checkpoint" in (out / "fold2/train.log").read_text()
-    assert json.loads((out / "crossval.json").read_text()) == found
+    assert json.loads((out / "crossval.json").read_text()) == results
 
 
-def test_clips_of_several_classes_are_trained_and_scored_by_map(fairseq, clips, checkpoint, tmp_path):
+def test_multi_label_clips_are_scored_by_map(fairseq, clips, checkpoint, tmp_path):
     rows = list(csv.reader((clips / "folds.csv").open()))
     for number, row in enumerate(rows[1:]):
         row[2] += "|third" if number % 3 == 0 else ""
@@ -69,12 +69,12 @@ def test_clips_of_several_classes_are_trained_and_scored_by_map(fairseq, clips, 
     fold = tmp_path / "out/fold2"
     (row,) = json.loads((tmp_path / "out/crossval.json").read_text())["rows"]
     best = fold / "checkpoints/checkpoint_best.pt"
-    said = fairseq.run(tmp_path, "bridle", "evaluate", best, fold / "test.tsv", "--out", tmp_path / "evaluation")
-    assert f"mAP              {row['mean']:.5f}" in said and "precision_at_1" in said
+    printed = fairseq.run(tmp_path, "bridle", "evaluate", best, fold / "test.tsv", "--out", tmp_path / "evaluation")
+    assert f"mAP              {row['mean']:.5f}" in printed and "precision_at_1" in printed
 
 
-def by_hand(fold):
-    """Accuracy of the fold's best checkpoint, one test clip after the other."""
+def reference_accuracy(fold):
+    """Accuracy of the fold's best checkpoint, computed one test clip at a time."""
     from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
     import bridle_fairseq
@@ -85,11 +85,11 @@ def by_hand(fold):
     labels = [task.classes.number(text) for text in (fold / "test.lbl").read_text().split()]
     waves = [soundfile.read(f"{root}/{line.split(chr(9))[0]}", dtype="float32")[0] for line in lines]
     with torch.no_grad():
-        told = [int(models[0].eval()(torch.from_numpy(wave)[None]).argmax()) for wave in waves]
-    return sum(a == b for a, b in zip(told, labels, strict=True)) / len(labels)
+        predicted = [int(models[0].eval()(torch.from_numpy(wave)[None]).argmax()) for wave in waves]
+    return sum(a == b for a, b in zip(predicted, labels, strict=True)) / len(labels)
 
 
-def test_what_training_says_of_a_mistake_is_passed_on(fairseq, clips, checkpoint, tmp_path):
+def test_training_error_is_reported(fairseq, clips, checkpoint, tmp_path):
     wrong = command(clips, checkpoint, tmp_path / "out", overrides=["task.sample_rate=8000"])
     log = fairseq.run(tmp_path, *wrong, code=2)
     assert "fine-tuning failed: " in log and "train.log" in log and "Traceback" not in log

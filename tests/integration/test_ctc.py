@@ -1,4 +1,4 @@
-"""Fine-tuning on transcripts by the real commands: training, a validation that others repeat, a user's mistakes."""
+"""Fine-tuning on transcripts with the real commands: training, validation, evaluation, export and user errors."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ def save_pretrained(path, **changes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Tones that spell words of two letters; in validation one that is too short for its words and one too long."""
+    """Tones that spell words of two letters. One validation clip is too short for its transcript, one is too long."""
     folder, random = tmp_path_factory.mktemp("ctc"), np.random.default_rng(0)
     (folder / "dict.ltr.txt").write_text("| 3\nA 2\nB 1\n")
     for split, count in (("train", 24), ("valid", 7)):
@@ -83,7 +83,7 @@ def finetune(fairseq, data, out, *overrides, code=0, ranks=1):
     job = fairseq.forker.start(command, out, ranks)
     codes = job.wait()
     assert set(codes) == {code}, f"exit codes {codes}:\n{job.log()[-4000:]}"
-    return fairseq.left_by(out, ranks)
+    return fairseq.run_in(out, ranks)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +96,13 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_it_learns_to_spell_and_says_how_finely(folder, trained):
+def test_learns_to_spell_and_logs_the_frame_length(folder, trained):
     assert "a frame is 20 ms: patches of 8 x 10 ms, each of which emits 4; 2 rows of patches" in trained.log
     last = trained.logged("valid")[160]
     assert last["wer"] <= 0.3 and last["uer"] < 0.15 and last["loss"] < 0.5
 
 
-def test_what_cannot_be_used_is_counted_and_listed(folder, trained):
-    """Once each, however often the data were validated."""
+def test_unusable_clips_are_listed_once(folder, trained):
     lines = [line.split("\t") for line in (trained.folder / "skipped.tsv").read_text().splitlines()]
     reasons = {int(row): reason for row, _, reason in lines}
     assert len(lines) == 2 and reasons.keys() == {5, 6}
@@ -114,8 +113,8 @@ def test_what_cannot_be_used_is_counted_and_listed(folder, trained):
     assert "samples, more than max_sample_size 40000" in reasons[6]
 
 
-def test_the_validation_is_repeated_by_fairseq_validate(fairseq, folder, trained, tmp_path):
-    """On two ranks, in other batches, some of them of nothing: a clip's loss does not depend on its padding."""
+def test_fairseq_validate_equals_validation_of_the_run(fairseq, folder, trained, tmp_path):
+    """On two ranks with other batches, some of them empty: a clip's loss does not depend on its padding."""
     expected = trained.logged("valid")[160]
     command = ["fairseq-validate", folder, "--user-dir", USER_DIR, "--task", "bridle_ctc", "--path", trained.path()]
     command += ["--valid-subset", "valid", "--batch-size", "2", "--cpu", "--log-format", "json"]
@@ -125,9 +124,9 @@ def test_the_validation_is_repeated_by_fairseq_validate(fairseq, folder, trained
     records = re.findall(r"\| INFO \| valid \| (\{.*\})", job.log())
     assert records
     for record in records:
-        found = {name.removeprefix("valid_"): value for name, value in json.loads(record.replace("'", '"')).items()}
-        assert float(found["loss"]) == pytest.approx(expected["loss"], abs=2e-3)
-        assert [float(found[name]) for name in ("uer", "wer")] == pytest.approx(
+        metrics = {name.removeprefix("valid_"): value for name, value in json.loads(record.replace("'", '"')).items()}
+        assert float(metrics["loss"]) == pytest.approx(expected["loss"], abs=2e-3)
+        assert [float(metrics[name]) for name in ("uer", "wer")] == pytest.approx(
             [expected[name] for name in ("uer", "wer")], abs=1e-5
         )
 
@@ -138,25 +137,25 @@ def test_evaluate_and_predict(fairseq, folder, trained, tmp_path):
     )
     rates = {name: float(value) for name, value in re.findall(r"^(wer|cer|uer) +([\d.]+)", printed, re.MULTILINE)}
     rows = table(tmp_path / "valid.transcripts.csv")
-    assert [int(row["row"]) for row in rows] == [0, 1, 2, 3, 4, 5]  # the last one is too long, and listed
+    assert [int(row["row"]) for row in rows] == [0, 1, 2, 3, 4, 5]  # the last one is too long and skipped
     assert "valid: 6 clips, 1 skipped" in printed and "valid 6" in (tmp_path / "valid.skipped.tsv").read_text()
     expected = [line.replace(" ", "").replace("|", " ").strip() for line in (folder / "valid.ltr").open()]
     assert [row["reference"] for row in rows] == expected[:6]
     for name, part in (("wer", "word"), ("cer", "character")):
         edits, length = (sum(int(row[key]) for row in rows) for key in (f"{part}_edits", f"{part}s"))
         assert rates[name] == pytest.approx(edits / length, abs=1e-5)
-    # validation left out the one whose transcript needs more frames than it has
+    # validation skipped the clip whose transcript needs more frames than it has
     words = [row for row in rows if int(row["row"]) < 5]
     logged = trained.logged("valid")[160]["wer"]
     assert sum(int(row["word_edits"]) for row in words) / 10 == pytest.approx(logged, abs=1e-5)
     files = [folder / f"valid {number}.flac" for number in range(3)]
-    shown = fairseq.run(tmp_path, "bridle", "predict", trained.path(), *files).splitlines()
-    assert shown[-6:] == [
+    printed_lines = fairseq.run(tmp_path, "bridle", "predict", trained.path(), *files).splitlines()
+    assert printed_lines[-6:] == [
         line for file, row in zip(files, rows[:3], strict=True) for line in (str(file), f"  {row['hypothesis']}")
     ]
 
 
-def test_a_page_about_the_run(trained, tmp_path, structure_of):
+def test_report(trained, tmp_path, structure_of):
     run = tmp_path / "run"
     shutil.copytree(trained.folder, run)
     log = run / "hydra_train.log"
@@ -166,7 +165,7 @@ def test_a_page_about_the_run(trained, tmp_path, structure_of):
     text = (tmp_path / "page.html").read_text()
     titles = ["Loss", "Word error rate", "Symbol error rate", "Learning rate", "Speed", "Memory"]
     assert re.findall(r'<div class="card"><h3>([^<]*)', text) == titles
-    last = f"{trained.logged('valid')[160]['wer']:.3f}"  # the least is the best
+    last = f"{trained.logged('valid')[160]['wer']:.3f}"  # the lowest is the best
     assert f"<b>{last}</b><span>best wer, after 160</span></li><li><b>{last}</b><span>wer at the end</span>" in text
     assert "Transcripts of 7 symbols by CTC, a frame every 20 ms, frequency pooling" in text
     assert structure_of(text).open == []
@@ -174,8 +173,7 @@ def test_a_page_about_the_run(trained, tmp_path, structure_of):
     assert "<th>word error rate (valid)</th>" in (tmp_path / "both.html").read_text()
 
 
-def test_features_of_the_tuned_encoder(folder, trained, tmp_path):
-    """Those of the encoder as it is now, not as it was pretrained."""
+def test_features_are_those_of_the_finetuned_encoder(folder, trained, tmp_path):
     (tmp_path / "two.tsv").write_text(f"{folder}\nvalid 0.flac\t{soundfile.info(folder / 'valid 0.flac').frames}\n")
     assert bridle.main(["features", str(trained.path()), str(tmp_path / "two.tsv"), "--out", str(tmp_path)]) == 0
     assert bridle.main(["export", str(trained.path()), str(tmp_path / "exported")]) == 0
@@ -185,7 +183,7 @@ def test_features_of_the_tuned_encoder(folder, trained, tmp_path):
     np.testing.assert_allclose(np.load(stored), model.embed([samples], rate).numpy(), atol=2e-4)
 
 
-def test_an_export_transcribes_without_fairseq(folder, trained, tmp_path):
+def test_export_transcribes_without_fairseq(folder, trained, tmp_path):
     assert bridle.main(["export", str(trained.path()), str(tmp_path / "exported"), "--license", "mit"]) == 0
     sounds = [soundfile.read(folder / f"valid {number}.flac", dtype="float32") for number in range(4)]
     code = (
@@ -204,15 +202,15 @@ def test_an_export_transcribes_without_fairseq(folder, trained, tmp_path):
     assert done.stdout.splitlines() == [line.strip() for line in printed.getvalue().splitlines()[1::2]]
     model = pretrained.load(tmp_path / "exported")
     assert model.parts == ["transcriber"] and model.symbols == ["<s>", "<pad>", "</s>", "<unk>", "|", "A", "B"]
-    of_16_khz = [samples for samples, rate in sounds if rate == 16000]
-    together = model.transcribe(of_16_khz, 16000)
-    assert together == [model.transcribe(samples, 16000)[0] for samples in of_16_khz] != ["", ""]
-    emissions = model.emissions(of_16_khz, 16000)
+    sounds_16_khz = [samples for samples, rate in sounds if rate == 16000]
+    batched = model.transcribe(sounds_16_khz, 16000)
+    assert batched == [model.transcribe(samples, 16000)[0] for samples in sounds_16_khz] != ["", ""]
+    emissions = model.emissions(sounds_16_khz, 16000)
     assert emissions.logits.shape[0] == 2 and emissions.lengths.tolist() == [
-        emitted_frames(model.module.front_end, 4, len(samples)) for samples in of_16_khz
+        emitted_frames(model.module.front_end, 4, len(samples)) for samples in sounds_16_khz
     ]
     with pytest.raises(InputError, match="this export holds transcriber; expected one with classifier"):
-        model.classify(of_16_khz, 16000)
+        model.classify(sounds_16_khz, 16000)
     card = (tmp_path / "exported" / "README.md").read_text()
     assert "model.transcribe(waveforms, sample_rate)" in card and "CTC, pooling frequency, a frame every 20 ms" in card
     config = json.loads((tmp_path / "exported" / "config.json").read_text())
@@ -225,7 +223,7 @@ def test_an_export_transcribes_without_fairseq(folder, trained, tmp_path):
             pretrained.load(tmp_path / "exported")
 
 
-def test_mistakes_end_in_a_sentence(fairseq, folder, trained, tmp_path):
+def test_user_errors_end_with_one_sentence(fairseq, folder, trained, tmp_path):
     (tmp_path / "odd.ltr").write_text("A |\n" * 6 + "C |\n")
     good, manifest = trained.path(), folder / "valid.tsv"
     for arguments, sentence in (
@@ -244,7 +242,7 @@ def test_mistakes_end_in_a_sentence(fairseq, folder, trained, tmp_path):
         assert sentence in printed and "Traceback" not in printed, printed[-2000:]
 
 
-def test_a_run_does_not_go_on_with_another_dictionary(fairseq, folder, trained, tmp_path):
+def test_resume_with_another_dictionary_is_rejected(fairseq, folder, trained, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(folder, data)
     (data / "dict.ltr.txt").write_text("| 3\nB 2\nA 1\n")
@@ -264,8 +262,8 @@ def weights_of(path):
     return torch.load(path, weights_only=False)["model"]
 
 
-def test_ranks_and_a_resumed_run_give_what_one_run_gives(fairseq, folder, tmp_path):
-    """24 clips are five batches: the second rank has no third one, and sums go over symbols, not over batches."""
+def test_two_ranks_and_a_resumed_run_equal_one_run(fairseq, folder, tmp_path):
+    """24 clips are five batches, so the second rank has no third one. Losses are normalized by symbols, not batches."""
     one = finetune(fairseq, folder, tmp_path / "one", *FEW, "optimization.update_freq=[2]")
     two = finetune(fairseq, folder, tmp_path / "two", *FEW, *TWO_RANKS, ranks=2)
     for tag in ("train_inner", "valid"):
@@ -275,17 +273,17 @@ def test_ranks_and_a_resumed_run_give_what_one_run_gives(fairseq, folder, tmp_pa
             for name in {"loss", "uer", "wer"} & set(record):
                 assert logged[update][name] == pytest.approx(record[name], rel=1e-3, abs=1e-4), (tag, update, name)
     (saved,) = one.folder.glob("checkpoints/checkpoint_*_4.pt")
-    again = finetune(
+    resumed = finetune(
         fairseq, folder, tmp_path / "again", *FEW, "optimization.update_freq=[2]", f"checkpoint.restore_file={saved}"
     )
-    expected, found = weights_of(one.path()), weights_of(again.path())
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert sorted(again.logged()) == [5, 6]
+    expected, weights = weights_of(one.path()), weights_of(resumed.path())
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    assert sorted(resumed.logged()) == [5, 6]
 
 
-def test_it_learns_in_half_precision(fairseq, folder, tmp_path):
+def test_bf16_learns_like_float32(fairseq, folder, tmp_path):
     expected = finetune(fairseq, folder, tmp_path / "full", *FEW).logged()
-    found = finetune(fairseq, folder, tmp_path / "half", *FEW, "common.bf16=true").logged()
-    assert found.keys() == expected.keys()
+    half = finetune(fairseq, folder, tmp_path / "half", *FEW, "common.bf16=true").logged()
+    assert half.keys() == expected.keys()
     for update, record in expected.items():
-        assert found[update]["loss"] == pytest.approx(record["loss"], rel=0.05)
+        assert half[update]["loss"] == pytest.approx(record["loss"], rel=0.05)

@@ -1,4 +1,4 @@
-"""The commands of examples/*/README.md, as they stand there and in their order; only the models are made small."""
+"""Run the commands of examples/*/README.md in order and unchanged, with small models."""
 
 import csv
 import os
@@ -55,7 +55,7 @@ def blocks(page, language):
 
 
 def write_sounds(folder):
-    """Twenty clips of two classes, high and low tones, and their table."""
+    """Write twenty clips of two classes (high and low tones) and their table."""
     random = np.random.default_rng(0)
     rows = [("file", "label", "split", "fold")]
     for number in range(20):
@@ -69,7 +69,7 @@ def write_sounds(folder):
 
 
 def write_images(folder):
-    """Twenty images of two classes, light and dark, in folders of splits and classes."""
+    """Write twenty images of two classes (light and dark) in folders of splits and classes."""
     random = np.random.default_rng(0)
     for number in range(20):
         label, split = ("high", "low")[number % 2], ("train", "train", "train", "valid", "test")[number // 2 % 5]
@@ -79,7 +79,7 @@ def write_images(folder):
 
 
 def write_speech(folder):
-    """Tones with transcripts, in the folders and .trans.txt files of LibriSpeech."""
+    """Write tones with transcripts, in the folders and .trans.txt files of LibriSpeech."""
     for speaker, (split, count) in enumerate({"train-clean-100": 8, "dev-other": 3, "test-other": 3}.items()):
         chapter, lines = folder / split / str(speaker) / "7", []
         chapter.mkdir(parents=True)
@@ -92,7 +92,7 @@ def write_speech(folder):
 
 
 def write_video(path, frames, brightness):
-    """Grey frames in which a bar moves."""
+    """Write a video of grey frames with a moving bar."""
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as file:
@@ -106,7 +106,7 @@ def write_video(path, frames, brightness):
 
 
 def write_videos(folder):
-    """Twenty videos of two classes, light and dark, in folders of splits and classes."""
+    """Write twenty videos of two classes (light and dark) in folders of splits and classes."""
     for number in range(20):
         label, split = ("high", "low")[number % 2], ("train", "train", "train", "valid", "test")[number // 2 % 5]
         write_video(folder / split / label / f"{number}.mp4", 5 + number, 150 - 120 * (number % 2))
@@ -114,18 +114,18 @@ def write_videos(folder):
 
 @pytest.fixture(scope="module", params=("audio", "images", "video"))
 def page(request):
-    """The folder of a page."""
+    """Folder of a page in examples."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def followed(page, tmp_path_factory):
-    """The folder in which a reader's files and results are, after all commands of the page."""
+    """The folder of files and results after all commands of the page."""
     return follow(page, tmp_path_factory.mktemp("reader"))
 
 
 def follow(page, folder):
-    """Give all commands of a page; the folder again."""
+    """Run all commands of a page; return the folder."""
     writers = {"images": write_images, "video": write_videos, "speech": write_speech}
     writers.get(page, write_sounds)(folder / "media")
     bin_folder = Path(sys.executable).parent
@@ -137,12 +137,12 @@ def follow(page, folder):
     shim.chmod(0o755)
     first, *others = blocks(page, "sh")
     assert re.fullmatch(rf"{VARIABLE[page]}=\S+\nWORK=\S+\n", first)
-    places = f"{VARIABLE[page]}={shlex.quote(str(folder / 'media'))}\nWORK={shlex.quote(str(folder / 'work'))}\n"
+    variables = f"{VARIABLE[page]}={shlex.quote(str(folder / 'media'))}\nWORK={shlex.quote(str(folder / 'work'))}\n"
     path = f"{shim.parent}:{bin_folder}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for block in others:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", places + block],
+            ["bash", "-euo", "pipefail", "-c", variables + block],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -156,7 +156,7 @@ def follow(page, folder):
     return folder
 
 
-def test_every_command_leaves_what_the_page_says(followed, page):
+def test_commands_of_the_page_write_their_files(followed, page):
     work = followed / "work"
     for name in ("manifests/test.tsv", "manifests/test.lbl", "manifests/labels.csv", "pretrained/report.html"):
         assert (work / name).stat().st_size > 0
@@ -168,8 +168,8 @@ def test_every_command_leaves_what_the_page_says(followed, page):
         assert (work / "exported" / kind / "model.safetensors").exists()
 
 
-def python_of(page, folder, more=""):
-    """What the page's Python prints in a folder."""
+def run_python_block(page, folder, more=""):
+    """Run the page's Python code in a folder; return what it prints."""
     (code,) = blocks(page, "python")
     done = subprocess.run(
         [sys.executable, "-c", code + more],
@@ -183,23 +183,23 @@ def python_of(page, folder, more=""):
     return done.stdout
 
 
-def test_the_python_of_the_page(followed, page):
+def test_python_of_the_page_runs(followed, page):
     soundfile.write(followed / "sound.wav", np.zeros(12000), 24000)
     Image.new("RGB", (70, 40), "red").save(followed / "image.jpg")
     if page == "video":
         write_video(followed / "video.mp4", 9, 100)
-    printed = python_of(page, followed, "print(vectors.shape)")
+    printed = run_python_block(page, followed, "print(vectors.shape)")
     assert "torch.Size([1, 32])" in printed and "high" in printed and "low" in printed
 
 
-def test_the_page_about_units(tmp_path):
+def test_units_page(tmp_path):
     for module in ("sentencepiece", "torchaudio", "matplotlib"):
         pytest.importorskip(module)
     work = follow("units", tmp_path) / "work"
     printed = (tmp_path / "printed").read_text()
     for name in ("units/level1/train.counts", "units/level1/dict.km.txt", "pieces/2000.model", "heard/distances.png"):
         assert (work / name).stat().st_size > 0
-    # a row for plain units and one for each vocabulary; the language model beside the unigram
+    # a row for plain units and one per vocabulary; then unigram and language model
     table = printed[printed.index("vocabulary") :].splitlines()[1:4]
     assert [len(row.split()) for row in table] == [5, 5, 5] and table[0].split()[2] == "1.000"
     assert "language model  " in printed and "unigram  " in printed
@@ -212,7 +212,7 @@ def test_the_page_about_units(tmp_path):
     assert len([line for line in nearest if line.startswith("  ")]) == 5
 
 
-def test_the_page_about_speech(tmp_path):
+def test_speech_page(tmp_path):
     for module in ("sentencepiece", "jiwer"):
         pytest.importorskip(module)
     work = follow("speech", tmp_path) / "work"
@@ -228,6 +228,6 @@ def test_the_page_about_speech(tmp_path):
     files = [line for line in printed.splitlines() if line.endswith(".flac")]
     assert len(files) == 2 and all(str(tmp_path / "media/test-other") in line for line in files)
     assert not [path for path in work.rglob("skipped.tsv") if path.read_text()]
-    shutil.copy(files[0], tmp_path / "sound.wav")  # soundfile looks into the file
-    heard = printed.splitlines()[printed.splitlines().index(files[0]) + 1].strip()
-    assert python_of("speech", tmp_path) == f"{[heard]}\n"
+    shutil.copy(files[0], tmp_path / "sound.wav")  # soundfile detects the format from the content
+    transcript = printed.splitlines()[printed.splitlines().index(files[0]) + 1].strip()
+    assert run_python_block("speech", tmp_path) == f"{[transcript]}\n"

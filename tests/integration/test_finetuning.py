@@ -1,4 +1,4 @@
-"""Fine-tuning by the real commands: training, a validation that others repeat, single files, a user's mistakes."""
+"""Fine-tuning with the real commands: training, validation, evaluation, prediction and user errors."""
 
 import ast
 import csv
@@ -39,7 +39,7 @@ METRICS = ["mAP", "mAUC", "d_prime"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Tones and noise with their classes, one class rare and one absent; and an encoder as it starts."""
+    """Tones and noise with classes, one of them rare and one absent; and a randomly initialized encoder."""
     folder, random = tmp_path_factory.mktemp("finetuning"), np.random.default_rng(0)
     (folder / "labels.csv").write_text(
         "index,mid,display_name\n" + "".join(f"{number},{name},the {name}\n" for number, name in enumerate(CLASSES))
@@ -67,7 +67,7 @@ def folder(tmp_path_factory):
 
 
 def finetune(fairseq, data, out, *overrides, ranks=1, code=0):
-    """Nine updates, six an epoch, with a checkpoint after the fourth and the eighth; what the run left."""
+    """A run of nine updates, six per epoch, with a checkpoint after the fourth and the eighth."""
     command = ["fairseq-hydra-train", "--config-dir", CONFIGS, "--config-name", "tiny", f"common.user_dir={USER_DIR}"]
     command += [f"task.data={data}", f"model.checkpoint={data}/pretrained.pt", "hydra.run.dir=.", "common.cpu=true"]
     command += ["common.no_progress_bar=true", "common.log_interval=1", "dataset.num_workers=0", "dataset.batch_size=4"]
@@ -79,25 +79,25 @@ def finetune(fairseq, data, out, *overrides, ranks=1, code=0):
     job = fairseq.forker.start(command, out, ranks)
     codes = job.wait()
     assert set(codes) == {code}, f"exit codes {codes}:\n{job.log()[-4000:]}"
-    return fairseq.left_by(out, ranks)
+    return fairseq.run_in(out, ranks)
 
 
 @pytest.fixture(scope="module")
 def single(fairseq, folder, tmp_path_factory):
-    """One class a clip, all options on."""
+    """One class per clip, with all options."""
     return finetune(fairseq, folder, tmp_path_factory.mktemp("single") / "run", *ALL_OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def several(fairseq, folder, tmp_path_factory):
-    """Any number of classes a clip, on two ranks: of 5 batches of the validation set the second rank has 2."""
+    """Any number of classes per clip, on two ranks: the second rank has 2 of the 5 batches of the validation set."""
     options = ["task.multi_label=true", "checkpoint.best_checkpoint_metric=mAP", "dataset.batch_size_valid=2"]
     out = tmp_path_factory.mktemp("several") / "run"
     return finetune(fairseq, folder, out, *options, "criterion.mixup=0.5", "task.results=tables", ranks=2)
 
 
 def validated(fairseq, folder, run, out, batch_size=5, ranks=1):
-    """What fairseq-validate prints of the run's last checkpoint, with batches of its own; the same on every rank."""
+    """The metrics that fairseq-validate prints for the run's last checkpoint; they must be the same on every rank."""
     command = ["fairseq-validate", folder, "--user-dir", USER_DIR, "--task", "bridle_classification"]
     command += ["--path", run.path(), "--valid-subset", "valid", "--batch-size", batch_size, "--cpu"]
     command += ["--log-format", "json"]
@@ -106,12 +106,13 @@ def validated(fairseq, folder, run, out, batch_size=5, ranks=1):
     job = fairseq.forker.start(command, out, ranks)
     assert job.wait() == [0] * ranks, job.log()[-4000:]
     records = map(ast.literal_eval, re.findall(r"\| INFO \| valid \| (\{.*\})", job.log()))
-    found = [{name.removeprefix("valid_"): float(value) for name, value in record.items()} for record in records]
-    assert all(record[name] == found[0][name] for record in found for name in METRICS)
-    return found[0]
+    metrics = [{name.removeprefix("valid_"): float(value) for name, value in record.items()} for record in records]
+    assert all(record[name] == metrics[0][name] for record in metrics for name in METRICS)
+    return metrics[0]
 
 
-def evaluated(printed):
+def parse_metrics(printed):
+    """Name -> value of the metrics that ``bridle evaluate`` prints."""
     return {name: float(value) for name, value in re.findall(r"^(\w+) +(-?[\d.]+|inf)$", printed, re.MULTILINE)}
 
 
@@ -120,16 +121,16 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_validation_of_one_class_a_clip_is_repeated_by_every_command(fairseq, folder, single, tmp_path):
+def test_single_label_metrics_are_the_same_in_every_command(fairseq, folder, single, tmp_path):
     logged = single.logged("valid")
     assert sorted(logged) == [4, 6, 8, 9]
     names = ["accuracy", *METRICS]
     expected = {name: logged[9][name] for name in names}
-    found = validated(fairseq, folder, single, tmp_path / "validate")
-    assert {name: found[name] for name in names} == pytest.approx(expected, abs=2e-5)
-    assert found["loss"] == pytest.approx(logged[9]["loss"], abs=2e-4)
+    metrics = validated(fairseq, folder, single, tmp_path / "validate")
+    assert {name: metrics[name] for name in names} == pytest.approx(expected, abs=2e-5)
+    assert metrics["loss"] == pytest.approx(logged[9]["loss"], abs=2e-4)
     printed = fairseq.run(tmp_path, "bridle", "evaluate", single.path(), folder / "valid.tsv", "--out", "tables")
-    assert evaluated(printed) == pytest.approx(expected, abs=2e-5)
+    assert parse_metrics(printed) == pytest.approx(expected, abs=2e-5)
     assert "1 of 4 classes have no clip and are left out of mAP, mAUC and d_prime" in printed
     for name in ("valid.classes.csv", "valid.confusion.csv"):
         assert (tmp_path / "tables" / name).read_text() == (single.folder / "checkpoints" / name).read_text()
@@ -141,15 +142,15 @@ def test_validation_of_one_class_a_clip_is_repeated_by_every_command(fairseq, fo
     assert sum(row["true"] == row["predicted"] for row in rows) / 9 == pytest.approx(expected["accuracy"], abs=1e-5)
 
 
-def test_validation_on_two_ranks_is_that_of_one_process(fairseq, folder, several, tmp_path):
+def test_multi_label_metrics_do_not_depend_on_ranks(fairseq, folder, several, tmp_path):
     logged = several.logged("valid")[9]
     names = ["precision_at_1", *METRICS]
     expected = {name: logged[name] for name in names}
-    for ranks in (1, 2):  # of 5 batches the second rank has 2, and then an empty one
-        found = validated(fairseq, folder, several, tmp_path / f"validate{ranks}", 2, ranks)
-        assert {name: found[name] for name in names} == pytest.approx(expected, abs=2e-5)
+    for ranks in (1, 2):  # the second rank has 2 of 5 batches, and then an empty one
+        metrics = validated(fairseq, folder, several, tmp_path / f"validate{ranks}", 2, ranks)
+        assert {name: metrics[name] for name in names} == pytest.approx(expected, abs=2e-5)
     printed = fairseq.run(tmp_path, "bridle", "evaluate", several.path(), folder / "valid.tsv", "--batch-size", "1")
-    assert evaluated(printed) == pytest.approx(expected, abs=2e-5)
+    assert parse_metrics(printed) == pytest.approx(expected, abs=2e-5)
     assert "valid: 9 clips; 1 of 4 classes have none of them" in several.log
     classes = table(several.folder / "tables" / "valid.classes.csv")
     assert [row["positives"] for row in classes] == ["3", "3", "3", "0"]
@@ -161,21 +162,21 @@ def test_validation_on_two_ranks_is_that_of_one_process(fairseq, folder, several
     assert not (tmp_path / "validate1" / "tables").exists()
 
 
-def test_the_best_checkpoint_is_that_of_the_highest_metric(several):
+def test_best_checkpoint_has_the_highest_metric(several):
     best = max(record["mAP"] for record in several.logged("valid").values())
     state = torch.load(several.folder / "checkpoints" / "checkpoint_best.pt", weights_only=False)
     assert state["extra_state"]["best"] == pytest.approx(best)
 
 
-def test_a_run_that_resumes_in_mid_epoch_ends_with_the_same_bits(fairseq, folder, single, tmp_path, compare):
+def test_resume_mid_epoch_is_bit_identical(fairseq, folder, single, tmp_path, compare):
     restore = f"checkpoint.restore_file={single.folder}/checkpoints/checkpoint_2_8.pt"
     resumed = finetune(fairseq, folder, tmp_path / "run", *ALL_OPTIONS, restore)
     assert sorted(resumed.logged("train_inner")) == [9]
     assert compare(single.state(), resumed.state()) == []
 
 
-def test_single_files_of_any_rate_and_length(fairseq, folder, single, tmp_path):
-    """A short file has the scores of evaluation; a long one the mean over its segments."""
+def test_predict_on_files_of_any_rate_and_length(fairseq, folder, single, tmp_path):
+    """Scores of a short file equal those of evaluation. Scores of a long file are the mean over its segments."""
     wave, _ = soundfile.read(folder / "valid 1.wav")
     soundfile.write(tmp_path / "three times.flac", np.tile(np.resize(wave, 8000), 3), 16000)
     soundfile.write(tmp_path / "one.wav", np.resize(wave, 8000), 16000)
@@ -183,37 +184,39 @@ def test_single_files_of_any_rate_and_length(fairseq, folder, single, tmp_path):
     soundfile.write(tmp_path / "a sample.wav", wave[:1], 8000)
     files = [folder / "valid 1.wav", "three times.flac", "one.wav", "other.wav", "a sample.wav"]
     printed = fairseq.run(tmp_path, "bridle", "predict", single.path(), *files, "--top", "3")
-    found = {
+    scores_of = {
         name: {label: float(score) for score, label in re.findall(r"^  ([\d.]+)  (.*)$", text, re.MULTILINE)}
         for name, text in re.findall(r"^(\S.*\.(?:wav|flac))\n((?:  .*\n?)*)", printed, re.MULTILINE)
     }
-    assert list(found) == [str(path) for path in files] and all(len(scores) == 3 for scores in found.values())
-    assert found["three times.flac"] == pytest.approx(found["one.wav"], abs=2e-4)
+    assert list(scores_of) == [str(path) for path in files]
+    assert all(len(scores) == 3 for scores in scores_of.values())
+    assert scores_of["three times.flac"] == pytest.approx(scores_of["one.wav"], abs=2e-4)
     fairseq.run(tmp_path, "bridle", "evaluate", single.path(), folder / "valid.tsv", "--out", ".")
     row = table(tmp_path / "valid.predictions.csv")[1]
     if len(wave) <= 8000:
-        for label, score in found[str(files[0])].items():
+        for label, score in scores_of[str(files[0])].items():
             assert score == pytest.approx(float(row[label.removeprefix("the ")]), abs=1e-4)
 
 
-def test_features_are_those_of_the_tuned_encoder(fairseq, folder, single, tmp_path):
+def test_features_are_those_of_the_finetuned_encoder(fairseq, folder, single, tmp_path):
     fairseq.run(tmp_path, "bridle", "features", single.path(), folder / "valid.tsv", "--out", ".", "--layers", "all")
     tuned, pretrained = (torch.load(path, weights_only=False) for path in (single.path(), folder / "pretrained.pt"))
-    made = []
+    expected = []
     for state in (tuned, pretrained):
         model = BridleModel(BridleSettings(**SIZES)).eval()
         encoder = {name: value for name, value in state["model"].items() if name.startswith("encoder.")}
         model.load_state_dict(encoder, strict=False)
         waves = (torch.from_numpy(soundfile.read(folder / f"valid {n}.wav", dtype="float32")[0]) for n in range(9))
-        made.append(torch.cat([encoder_features(model, wave[None, :8000], layers=[2])["mean", 2] for wave in waves]))
-    found = torch.from_numpy(np.load(tmp_path / "valid.features.mean.layer2.npy"))
+        rows = [encoder_features(model, wave[None, :8000], layers=[2])["mean", 2] for wave in waves]
+        expected.append(torch.cat(rows))
+    features = torch.from_numpy(np.load(tmp_path / "valid.features.mean.layer2.npy"))
     short = [row for row in range(9) if soundfile.info(folder / f"valid {row}.wav").frames <= 8000]
     assert short
-    torch.testing.assert_close(found[short], made[0][short], atol=1e-4, rtol=1e-3)
-    assert (made[1] - made[0])[short].abs().max() > 0.01
+    torch.testing.assert_close(features[short], expected[0][short], atol=1e-4, rtol=1e-3)
+    assert (expected[1] - expected[0])[short].abs().max() > 0.01
 
 
-def test_mistakes_of_evaluate_and_predict(fairseq, folder, single, tmp_path):
+def test_user_errors_of_evaluate_and_predict_end_with_one_sentence(fairseq, folder, single, tmp_path):
     (tmp_path / "half.pt").write_bytes(single.path().read_bytes()[: os.path.getsize(single.path()) // 2])
     (tmp_path / "loud.lbl").write_text("loud\n" * 9)
     (tmp_path / "two.lbl").write_text("low,high\n" * 9)
@@ -242,7 +245,7 @@ def test_mistakes_of_evaluate_and_predict(fairseq, folder, single, tmp_path):
         assert sentence in lines[-1] and "Traceback" not in printed, printed[-2000:]
 
 
-def test_a_metric_that_no_class_defines_ends_with_a_sentence(fairseq, folder, tmp_path):
+def test_undefined_metric_ends_with_one_sentence(fairseq, folder, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     for name in ("labels.csv", "train.lbl", "pretrained.pt"):

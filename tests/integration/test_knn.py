@@ -1,24 +1,21 @@
-"""k-NN accuracy while pretraining: it appears where it should, says what it should, and changes nothing."""
+"""k-NN accuracy during pretraining: when it is logged, its value, and that training is unchanged."""
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.training.log import parse_board, series
 
 SHORT = ["optimization.max_update=8", "dataset.validate_interval_updates=2", "common.tensorboard_logdir=board"]
 
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory, modality):
-    """Clips of three pitches in noise, loud enough to be told apart now and then; some are longer than a crop.
-
-    Images are of three colours in noise.
-    """
+    """Clips of three pitches (images: colours) in noise, partly separable; some sounds are longer than a crop."""
     folder, rng = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0)
     classes = Classes(["a", "b", "c"], ["a", "b", "c"])
     classes.write(folder / "labels.csv")
@@ -42,85 +39,78 @@ def with_knn(folder, every=4):
 
 
 @pytest.fixture(scope="module")
-def watched(fairseq, labelled, stages, tmp_path_factory):
-    return fairseq.train(tmp_path_factory.mktemp("watched"), *with_knn(labelled), stages=stages)
+def knn_run(fairseq, labelled, stages, tmp_path_factory):
+    return fairseq.train(tmp_path_factory.mktemp("knn_run"), *with_knn(labelled), stages=stages)
 
 
-def accuracy_of(path, folder):
-    """By hand: features of one clip after the other, from the checkpoint."""
+def reference_accuracy(path, folder):
+    """Reference k-NN accuracy: features are computed one clip at a time from the checkpoint."""
     from bridle_fairseq.data.modalities import modality_of
     from bridle_fairseq.models.checkpoints import load_model
     from bridle_fairseq.nn.knn import knn_accuracy
 
     (model, task), classes = load_model(str(path)), Classes.read(folder / "labels.csv")
     reader, longest = modality_of(task.cfg).reader(task.cfg), modality_of(task.cfg).segment(task.cfg)
-    found = []
+    tensors = []
     for split in ("train", "valid"):
         manifest = Manifest.read(folder / f"{split}.tsv")
         labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
         items = [reader.read(manifest.path(row), 0, longest) for row in range(len(manifest))]
         features = [model.extract_features(item[None])["x"].mean(1) for item in items]
-        found += [torch.cat(features), torch.tensor([labels[row][0] for row in range(len(manifest))])]
-    return knn_accuracy(*found, k=3)
+        tensors += [torch.cat(features), torch.tensor([labels[row][0] for row in range(len(manifest))])]
+    return knn_accuracy(*tensors, k=3)
 
 
 @pytest.mark.modalities("audio", "image")
-def test_accuracy_is_logged_at_its_updates_and_is_that_of_the_checkpoint(watched, labelled):
-    logged = watched.logged("valid")
+def test_accuracy_is_logged_every_knn_every_updates(knn_run, labelled):
+    logged = knn_run.logged("valid")
     assert sorted(logged) == [2, 4, 6, 8]
     assert [update for update, values in logged.items() if "knn_accuracy" in values] == [4, 8]
-    assert logged[8]["knn_accuracy"] == pytest.approx(accuracy_of(watched.path(), labelled), abs=1e-3)
+    assert logged[8]["knn_accuracy"] == pytest.approx(reference_accuracy(knn_run.path(), labelled), abs=1e-3)
     assert 0 < logged[8]["knn_accuracy"] < 1
 
 
-def test_accuracy_is_in_tensorboard(watched):
-    (path,) = (watched.folder / "board" / "valid").glob("events*")
-    data, found = path.read_bytes(), {}
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
-        for value in event.summary.value:
-            if value.tag == "knn_accuracy":
-                found[event.step] = value.simple_value
-        data = data[16 + length :]
-    expected = {update: watched.logged("valid")[update]["knn_accuracy"] for update in (4, 8)}
-    assert found == pytest.approx(expected, abs=1e-4)
+def test_accuracy_is_in_tensorboard(knn_run):
+    (path,) = (knn_run.folder / "board" / "valid").glob("events*")
+    values = dict(series(parse_board([path]), "knn_accuracy", "valid"))
+    expected = {update: knn_run.logged("valid")[update]["knn_accuracy"] for update in (4, 8)}
+    assert values == pytest.approx(expected, abs=1e-4)
 
 
-def test_training_goes_on_to_the_bit_as_without_it(fairseq, watched, compare, stages, tmp_path):
+def test_training_is_bit_identical_without_knn(fairseq, knn_run, compare, stages, tmp_path):
     plain = fairseq.train(tmp_path, *SHORT, stages=stages)
     assert "knn_accuracy" not in plain.log
-    assert compare(plain.state(), watched.state()) == []
+    assert compare(plain.state(), knn_run.state()) == []
 
 
-def test_two_ranks_share_the_clips_and_agree(fairseq, labelled, stages, tmp_path):
+def test_two_ranks_share_the_clips(fairseq, labelled, stages, tmp_path):
     run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages, ranks=2)
     logged = {
         update: values["knn_accuracy"] for update, values in run.logged("valid").items() if "knn_accuracy" in values
     }
     assert sorted(logged) == [4, 8]
-    assert logged[8] == pytest.approx(accuracy_of(run.path(), labelled), abs=1e-3)
+    assert logged[8] == pytest.approx(reference_accuracy(run.path(), labelled), abs=1e-3)
 
 
-def test_a_resumed_run_measures_at_the_same_updates(fairseq, labelled, watched, stages, tmp_path):
+def test_resumed_run_measures_at_the_same_updates(fairseq, labelled, knn_run, stages, tmp_path):
     fairseq.train(tmp_path, *with_knn(labelled), "optimization.max_update=5", stages=stages)
     run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages)
     values = [run.logged("valid")[update].get("knn_accuracy") for update in (4, 5, 6, 8)]
-    expected = watched.logged("valid")
+    expected = knn_run.logged("valid")
     assert values == [expected[4]["knn_accuracy"], None, None, expected[8]["knn_accuracy"]]
 
 
-def test_a_measurement_that_is_due_is_made_after_resuming(fairseq, labelled, watched, stages, tmp_path):
-    """Stopped at 5, before the validation that would have measured what was due at 4."""
+def test_overdue_measurement_is_made_after_resuming(fairseq, labelled, knn_run, stages, tmp_path):
+    """The run stops at 5, before the validation that would have measured k-NN accuracy for update 4."""
     first = [*with_knn(labelled), "optimization.max_update=5", "dataset.disable_validation=true"]
     fairseq.train(tmp_path, *first, stages=stages)
     run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages)
     assert {update: "knn_accuracy" in values for update, values in run.logged("valid").items()} == {6: True, 8: True}
-    assert run.logged("valid")[8]["knn_accuracy"] == watched.logged("valid")[8]["knn_accuracy"]
+    assert run.logged("valid")[8]["knn_accuracy"] == knn_run.logged("valid")[8]["knn_accuracy"]
 
 
-def test_it_chooses_the_best_checkpoint(fairseq, labelled, stages, tmp_path):
-    """Of two sets: fairseq looks for the value beside each."""
+def test_knn_accuracy_can_select_the_best_checkpoint(fairseq, labelled, stages, tmp_path):
+    """With two validation sets, because fairseq needs the value in the metrics of each."""
     best = ["checkpoint.best_checkpoint_metric=knn_accuracy", "checkpoint.maximize_best_checkpoint_metric=true"]
     best += ["checkpoint.save_interval_updates=2", "dataset.valid_subset='valid,valid'"]
     run = fairseq.train(tmp_path, *with_knn(labelled, every=1), *best, stages=stages)
@@ -132,12 +122,12 @@ def test_it_chooses_the_best_checkpoint(fairseq, labelled, stages, tmp_path):
     assert logged[update] == max(logged.values())
 
 
-def test_mistakes_end_before_training(fairseq, labelled, data, stages, tmp_path):
-    mistakes = {
+def test_user_errors_end_before_training(fairseq, labelled, data, stages, tmp_path):
+    errors = {
         "no data": (["task.knn_every=4"], "task.knn_data is not; expected a folder of labelled clips"),
         "no labels": ([f"task.knn_data={data}", "task.knn_every=4"], "labels.csv"),
         "no neighbour": ([*with_knn(labelled), "task.knn_k=0"], "task.knn_k is 0; expected at least 1"),
     }
-    for name, (overrides, sentence) in mistakes.items():
+    for name, (overrides, sentence) in errors.items():
         run = fairseq.train(tmp_path / name.replace(" ", "-"), *overrides, stages=stages, code=2)
         assert sentence in run.log and "Traceback" not in run.log, name

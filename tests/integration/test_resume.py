@@ -1,4 +1,4 @@
-"""A run that was killed goes on as if nothing had been: parameters, codebooks and optimizer are the same to the bit."""
+"""A killed run that resumes is bit-identical to an uninterrupted one: parameters, codebooks and optimizer."""
 
 import os
 import re
@@ -12,8 +12,8 @@ MODALITIES = pytest.mark.modalities("audio", "image", "video")
 SAVE = "checkpoint.save_interval_updates=1"
 
 
-def kill_in(job, folder, update, ranks=1):
-    """SIGKILL to a run that observe.py holds after an update; every rank has got so far."""
+def kill_after(job, folder, update, ranks=1):
+    """Send SIGKILL to a run once every rank is held by observe.py after an update."""
     while not all((folder / f"held.{rank}").exists() for rank in range(ranks)):
         assert job.running(), job.log()[-3000:]
     job.kill()
@@ -23,27 +23,27 @@ def kill_in(job, folder, update, ranks=1):
 
 @MODALITIES
 @pytest.mark.parametrize("workers", [0, 1])
-def test_killed_with_sigkill_and_started_again(fairseq, whole, compare, stages, tmp_path, workers):
+def test_resume_after_sigkill_is_bit_identical(fairseq, full_run, compare, stages, tmp_path, workers):
     overrides = ["checkpoint.save_interval_updates=10", f"dataset.num_workers={workers}"]
     job = fairseq.start(tmp_path, *overrides, stages=stages, hold=23)
-    kill_in(job, tmp_path, 23)
+    kill_after(job, tmp_path, 23)
     run = fairseq.train(tmp_path, *overrides, stages=stages)
     assert re.search(r"Loaded checkpoint .*checkpoint_last.pt \(epoch 4 @ 21 updates\)", run.log)
-    assert compare(run.state(40), whole.state(40)) == []
+    assert compare(run.state(40), full_run.state(40)) == []
 
 
-# 13, 23 and 32 are the stages' boundaries, 14 and 28 are ends of epochs.
+# 13, 23 and 32 are boundaries of stages, 14 and 28 are ends of epochs.
 @pytest.mark.parametrize("update", [5, 12, 13, 14, 23, 24, 28, 32, 36])
-def test_going_on_from_any_update(fairseq, whole, compare, stages, tmp_path, update):
+def test_resume_from_any_update_is_bit_identical(fairseq, full_run, compare, stages, tmp_path, update):
     end = update + 4
-    restore = f"checkpoint.restore_file={whole.path(update)}"
+    restore = f"checkpoint.restore_file={full_run.path(update)}"
     run = fairseq.train(tmp_path, SAVE, restore, f"optimization.max_update={end}", stages=stages)
     assert f"@ {update} updates)" in run.log
-    assert compare(run.state(), whole.state(end)) == []
+    assert compare(run.state(), full_run.state(end)) == []
 
 
-def test_a_finished_run_started_again_stays_as_it_is(fairseq, stages, tmp_path):
-    """As a scheduler starts it after a kill between the last save and the end."""
+def test_restarting_a_finished_run_changes_nothing(fairseq, stages, tmp_path):
+    """A scheduler restarts a run that was killed between the last save and the end."""
     overrides = ["optimization.max_update=3", "checkpoint.save_interval_updates=1"]
     saved = fairseq.train(tmp_path, *overrides, stages=stages).path().read_bytes()
     again = fairseq.train(tmp_path, *overrides, stages=stages)
@@ -51,26 +51,26 @@ def test_a_finished_run_started_again_stays_as_it_is(fairseq, stages, tmp_path):
     assert max(again.logged()) == 3 and again.path().read_bytes() == saved
 
 
-def test_a_smaller_max_update_stops_early_and_changes_nothing_else(fairseq, whole, compare, stages, tmp_path):
-    assert "num_updates: 40 >= max_update: 40" in whole.log
+def test_smaller_max_update_only_stops_early(fairseq, full_run, compare, stages, tmp_path):
+    assert "num_updates: 40 >= max_update: 40" in full_run.log
     run = fairseq.train(tmp_path, "optimization.max_update=15", stages=stages)
-    assert compare(run.state(), whole.state(15)) == []
+    assert compare(run.state(), full_run.state(15)) == []
     run = fairseq.train(tmp_path, "optimization.max_update=19", stages=stages)
-    assert compare(run.state(), whole.state(19)) == []
+    assert compare(run.state(), full_run.state(19)) == []
 
 
 @MODALITIES
 @pytest.mark.parametrize("update", [9, 23])
-def test_two_ranks_going_on_from_any_update(fairseq, pair, compare, stages, tmp_path, update):
+def test_resume_on_two_ranks_is_bit_identical(fairseq, two_rank_run, compare, stages, tmp_path, update):
     end = update + 3
-    restore = f"checkpoint.restore_file={pair.path(update)}"
+    restore = f"checkpoint.restore_file={two_rank_run.path(update)}"
     run = fairseq.train(tmp_path, SAVE, restore, f"optimization.max_update={end}", stages=stages, ranks=2)
-    assert compare(run.state(), pair.state(end)) == []
+    assert compare(run.state(), two_rank_run.state(end)) == []
 
 
-def test_two_ranks_killed_and_started_again_by_torchrun(fairseq, pair, compare, stages, tmp_path):
+def test_resume_under_torchrun_is_bit_identical(fairseq, two_rank_run, compare, stages, tmp_path):
     job = fairseq.start(tmp_path, "checkpoint.save_interval_updates=10", stages=stages, ranks=2, hold=22)
-    kill_in(job, tmp_path, 22, ranks=2)
+    kill_after(job, tmp_path, 22, ranks=2)
     bin = Path(sys.executable).parent
     name, *arguments = fairseq.command("checkpoint.save_interval_updates=10", stages=stages, ranks=2)
     done = subprocess.run(
@@ -81,7 +81,7 @@ def test_two_ranks_killed_and_started_again_by_torchrun(fairseq, pair, compare, 
         stderr=subprocess.STDOUT,
         check=False,
     )
-    run = fairseq.left_by(tmp_path, ranks=2)
+    run = fairseq.run_in(tmp_path, ranks=2)
     assert done.returncode == 0, run.log[-3000:]
     assert re.search(r"Loaded checkpoint .*checkpoint_last.pt \(epoch 6 @ 20 updates\)", run.log)
-    assert compare(run.state(40), pair.state(40)) == []
+    assert compare(run.state(40), two_rank_run.state(40)) == []
