@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
+class LoadedRow(NamedTuple):
+    """What is read for a row of a manifest."""
+
+    views: list[torch.Tensor]  # usually one
+    codes: np.ndarray | None  # n x K, cached codes of the views; None without cached codes
+
+
 class MediaDataset(Dataset):
     """Items of a manifest's rows.
 
@@ -32,14 +39,14 @@ class MediaDataset(Dataset):
     Args:
         manifest: the rows; item i is row i.
         training: crop, augment and order at random.
-        seed: of all randomness.
+        seed: seed of all randomness.
         skips: counts unusable rows; by default a log without a list.
         num_buckets: buckets of similar length, within which training items are ordered at random.
         codes: cached codes of the same manifest; items then have ``"codes"`` (n x K int64) of what they show.
 
     Attributes:
         sizes: length of each item for batching (audio: samples; images and video: 1).
-        usable: rows that are batched at all.
+        long_enough: whether each row is batched; False for rows known to be too short.
 
     Raises:
         InputError: a missing file.
@@ -66,11 +73,11 @@ class MediaDataset(Dataset):
         self.skips = skips if skips is not None else SkipLog(manifest)
         self.num_buckets = num_buckets
         self.codes = codes
-        self.usable = np.ones(len(manifest), dtype=bool)
+        self.long_enough = np.ones(len(manifest), dtype=bool)
         manifest.check_files()
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None] | None:
-        """The views of a row (usually one) and its cached codes (:meth:`_cached`); None: left out, but not as unusable.
+    def _load(self, row: int, random: np.random.Generator) -> LoadedRow | None:
+        """The views of a row and its cached codes (:meth:`_cached`); None: left out, but not as unusable.
 
         Raises:
             DecodeError: the row is unusable.
@@ -85,7 +92,7 @@ class MediaDataset(Dataset):
         """
         if self.codes is None:
             return None
-        codes = self.codes.segment(row, segment)
+        codes = self.codes.segment_codes(row, segment)
         if codes.size == 0:
             raise DecodeError("no cached codes")
         return codes
@@ -113,10 +120,10 @@ class MediaDataset(Dataset):
             loaded = self._load(row, np.random.default_rng((self.seed, self.epoch, row, *draw)))
             if loaded is None:
                 return left_out
-            (source, *more), codes = loaded
+            source, *more = loaded.views
             item: Item = {"id": row, "source": source, **({"more": more} if more else {})}
-            if codes is not None:
-                item["codes"] = torch.from_numpy(codes)
+            if loaded.codes is not None:
+                item["codes"] = torch.from_numpy(loaded.codes)
             return item
         except DecodeError as error:
             self.skips.add(row, str(error))
@@ -138,10 +145,10 @@ class MediaDataset(Dataset):
     def ordered_indices(self) -> np.ndarray:
         """Rows in batching order: by buckets of similar length while training, else in the manifest's order.
 
-        The order is the same in every epoch; fairseq shuffles the batches. Batches and workers are then kept across
-        epochs. This saves starting all workers in every epoch, and fairseq never ends the old ones.
+        The order is the same in every epoch; fairseq shuffles the batches. Otherwise fairseq would start new workers in
+        every epoch and never end the old ones.
         """
-        rows = np.flatnonzero(self.usable)
+        rows = np.flatnonzero(self.long_enough)
         if not self.training or len(rows) == 0:
             return rows
         rows = np.random.default_rng(self.seed).permutation(rows)

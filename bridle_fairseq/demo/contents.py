@@ -81,7 +81,7 @@ def clips_with_codes(
     if (manifests / f"{split}.lbl").exists():
         classes = Classes.read(manifests / "labels.csv")
         labels = Labels.read(manifests / f"{split}.lbl", manifest, classes)
-    patches = np.array([len(codes.segment(row, 0)) for row in range(len(manifest))])
+    patches = np.array([len(codes.segment_codes(row, 0)) for row in range(len(manifest))])
     wanted = 0.0
     if "sample_rate" in info.grid:
         wanted = 1.8 * info.grid["sample_rate"] / 160 / info.grid["patch_frames"] * info.grid["frequency_patches"]

@@ -126,7 +126,7 @@ class BridlePretrainingTask(MediaTask):
             manifest = self.manifest(split, cfg)
             codes = self._cached_codes(cfg.codes, split, manifest) if cfg.codes else None
             self.datasets[split] = self.media_dataset(split, cfg, manifest, codes=codes)
-            left_out = len(manifest) - int(self.datasets[split].media.usable.sum())
+            left_out = len(manifest) - int(self.datasets[split].media.long_enough.sum())
             if left_out:
                 logger.warning(
                     f"{manifest.name}: {left_out} of {len(manifest)} clips have less than task.min_sample_size "

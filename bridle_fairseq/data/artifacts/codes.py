@@ -160,7 +160,7 @@ class CachedCodes:
             )
         return item.reshape(-1, self.info.num_codebooks)  # n x K
 
-    def segment(self, row: int, number: int) -> np.ndarray:
+    def segment_codes(self, row: int, number: int) -> np.ndarray:
         """Codes of one segment of a row: n x K int64."""
         size = self.info.grid["patches_per_segment"]
         return self.item(row)[number * size : (number + 1) * size]

@@ -11,7 +11,7 @@ import torch
 from bridle_fairseq.data.artifacts.codes import CachedCodes, segment_count
 from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.decode import open_audio, read_crop, read_info, read_open_crop, resampled_length
-from bridle_fairseq.data.dataset import MediaDataset
+from bridle_fairseq.data.dataset import LoadedRow, MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
@@ -70,8 +70,8 @@ class AudioDataset(MediaDataset):
         self._check_settings()
         super().__init__(manifest, training=training, seed=seed, skips=skips, num_buckets=num_buckets, codes=codes)
         lengths = np.ceil(manifest.sizes * (sample_rate / self._lowest_rate())).astype(np.int64)
-        self.usable = lengths >= self.min_sample_size
-        if not self.usable.any():
+        self.long_enough = lengths >= self.min_sample_size
+        if not self.long_enough.any():
             raise InputError(
                 f"{manifest.name}: the longest of {len(manifest)} clips has {lengths.max()} samples; expected "
                 f"min_sample_size {self.min_sample_size} at least"
@@ -112,7 +112,7 @@ class AudioDataset(MediaDataset):
             raise InputError(f"{self.manifest.name}: none of {len(rows)} files tried can be read, such as {failure}")
         return min(rates)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None] | None:
+    def _load(self, row: int, random: np.random.Generator) -> LoadedRow | None:
         with open_audio(self.manifest.path(row)) as file:
             _check_frames(file.frames, int(self.manifest.sizes[row]))
             num_samples = resampled_length(file.frames, file.samplerate, self.sample_rate)
@@ -125,7 +125,7 @@ class AudioDataset(MediaDataset):
         codes = self._cached(row, segment)
         if self.augment is not None:
             samples, codes = self._augmented(self.augment, samples, codes, random)
-        return [torch.from_numpy(np.ascontiguousarray(samples))], codes
+        return LoadedRow([torch.from_numpy(np.ascontiguousarray(samples))], codes)
 
     def _augmented(
         self, augment: AudioAugment, samples: np.ndarray, codes: np.ndarray | None, random: np.random.Generator

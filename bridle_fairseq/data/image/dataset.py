@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.dataset import MediaDataset
+from bridle_fairseq.data.dataset import LoadedRow, MediaDataset
 from bridle_fairseq.data.image.augment import ImageAugment, StrongImageAugment
 from bridle_fairseq.data.image.decode import check_header, crop_and_resize, decode, read_image
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -72,10 +72,11 @@ class ImageDataset(MediaDataset):
             raise InputError("cached codes are of images of one size; expected task.image_size above 0")
         codes.check(image_size=self.image_size, valid_crop=self.valid_crop)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None]:
+    def _load(self, row: int, random: np.random.Generator) -> LoadedRow:
         _check_size(int(self.manifest.sizes[row]))
         frames = decode(self.manifest.path(row))[None]
-        return [self._crop_and_augment(frames, random)[0].contiguous() for _ in range(self.repeats)], self._cached(row)
+        views = [self._crop_and_augment(frames, random)[0].contiguous() for _ in range(self.repeats)]
+        return LoadedRow(views, self._cached(row))
 
     def _crop_and_augment(self, frames: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """Crop and augment frames alike: n x height x width x 3 -> n x 3 x image_size x image_size."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
+from bridle_fairseq.data.dataset import LoadedRow
 from bridle_fairseq.data.image.dataset import ImageDataset, check_crop
 from bridle_fairseq.data.image.decode import Box, crop_and_resize
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -46,7 +47,7 @@ class VideoDataset(ImageDataset):
         num_frames: frames per clip.
         frame_stride: distance of two frames of a clip.
         random_start: begin clips at random while training.
-        options: of :class:`ImageDataset`; all frames of a clip are cropped and augmented alike.
+        options: options of :class:`ImageDataset`; all frames of a clip are cropped and augmented alike.
 
     Raises:
         InputError: as :class:`ImageDataset`, or PyAV is not installed.
@@ -75,12 +76,12 @@ class VideoDataset(ImageDataset):
             raise InputError("cached codes are of clips in the middle; expected task.random_start=false with them")
         codes.check(num_frames=self.num_frames, frame_stride=self.frame_stride)
 
-    def _load(self, row: int, random: np.random.Generator) -> tuple[list[torch.Tensor], np.ndarray | None]:
+    def _load(self, row: int, random: np.random.Generator) -> LoadedRow:
         places = [random.random() if self.random_start else MIDDLE for _ in range(self.repeats)]
         path, short_side = self.manifest.path(row), _short_side(self.image_size, self.valid_crop)
         with _decoded(path, self.num_frames, self.frame_stride, short_side, places) as clips:
             views = [_copied(self._crop_and_augment(frames, random).transpose(0, 1)) for frames in clips]
-        return views, self._cached(row)
+        return LoadedRow(views, self._cached(row))
 
     @property
     def item_sizes(self) -> tuple[int, ...]:
@@ -94,7 +95,7 @@ class ClipReader:
     Args:
         num_frames, frame_stride: see :class:`VideoDataset`.
         image_size, valid_crop: see :class:`ImageDataset`.
-        views: of each file.
+        views: the views of each file.
     """
 
     def __init__(

@@ -66,8 +66,8 @@ def test_items_and_segments(cached):
     codes = CachedCodes(prefix, manifest)
     assert len(codes) == 4 and codes.item(1).shape == (16, LEVELS) and codes.item(1).dtype == np.int64
     assert codes.item(3)[2].tolist() == [30020, 30021, 30022]
-    assert [codes.segment(1, number)[:, 0].tolist()[0] for number in range(3)] == [10000, 10060, 10120]
-    assert [len(codes.segment(1, number)) for number in range(3)] == [6, 6, 4]
+    assert [codes.segment_codes(1, number)[:, 0].tolist()[0] for number in range(3)] == [10000, 10060, 10120]
+    assert [len(codes.segment_codes(1, number)) for number in range(3)] == [6, 6, 4]
 
 
 def test_training_item_has_codes_of_its_crop(cached):
