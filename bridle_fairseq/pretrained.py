@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifests.transcripts import Vocabulary
-from bridle_fairseq.export.format import ExportedModule, read_config, read_module
+from bridle_fairseq.export.format import ExportedBridle, ExportedModule, read_config, read_module
 from bridle_fairseq.export.graph import EncoderCore, export_graph
 from bridle_fairseq.export.validate_inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
@@ -164,8 +164,8 @@ class Pretrained:
             InputError: unusable inputs, or an export without a tokenizer.
         """
         self._need("tokenizer")
-        codes, padding, grid = self.module.tokenize(*self._batch(inputs, sample_rate, lengths))  # type: ignore[union-attr,operator]
-        return Codes(codes, padding, grid)
+        assert isinstance(self.module, ExportedBridle)
+        return Codes(*self.module.tokenize(*self._batch(inputs, sample_rate, lengths)))
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, sample_rate: int | None = None, lengths: Lengths = None) -> Tensor:
@@ -222,7 +222,8 @@ class Pretrained:
         self._need(*WITH_ENCODER)
         if self.settings.modality != "audio":
             raise InputError(f"a graph of a model of modality {self.settings.modality}; expected one of sound")
-        return export_graph(EncoderCore(self.module.front_end, self.module.encoder).eval())  # type: ignore[arg-type]
+        assert self.module.encoder is not None
+        return export_graph(EncoderCore(self.module.front_end, self.module.encoder).eval())
 
     # -- input -------------------------------------------------------------------------------------------------------
 

@@ -50,20 +50,20 @@ def write_manifests(media: str, labels: str | None, dest: Path, seed: int, modal
 def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> list[Entry | None]:
     """The entries, each with a split: train, valid or test."""
     given = {entry.split for entry in entries if entry is not None}
-    rows = [row for row, entry in enumerate(entries) if entry is not None]
-    split = {row: entries[row].split for row in rows}  # type: ignore[union-attr]
+    listed = {row: entry for row, entry in enumerate(entries) if entry is not None}
+    split = {row: entry.split for row, entry in listed.items()}
     if given == {""}:
         shares = {"test": TEST_SHARE, "valid": VALID_SHARE}
-        split = dict.fromkeys(rows, "train")
+        split = dict.fromkeys(listed, "train")
     elif not {"train", "test"} <= given:
         raise InputError(f"{labels}: splits {', '.join(sorted(given))}; expected train and test, and valid if you like")
     else:
         shares = {} if "valid" in given else {"valid": VALID_SHARE}
     random = np.random.default_rng(seed)
     groups: dict[str, list[int]] = {}
-    for row in rows:
+    for row, entry in listed.items():
         if split[row] == "train":
-            groups.setdefault(entries[row].labels[0], []).append(row)  # type: ignore[union-attr]
+            groups.setdefault(entry.labels[0], []).append(row)
     for _, group in sorted(groups.items()):
         order, first = random.permutation(group).tolist(), 0
         for name, share in shares.items():

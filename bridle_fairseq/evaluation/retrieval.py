@@ -160,8 +160,8 @@ def candidates_exactly(bank: Bank, queries: np.ndarray, count: int) -> np.ndarra
     Returns:
         Q x count row numbers, in any order.
     """
-    best = np.full((len(queries), 0), -np.inf, np.float32)
-    rows = np.zeros((len(queries), 0), np.int64)
+    best: np.ndarray = np.full((len(queries), 0), -np.inf, np.float32)
+    rows: np.ndarray = np.zeros((len(queries), 0), np.int64)
     for start, block in bank.blocks():
         similarity = queries @ block.T  # Q x rows of the block
         best = np.concatenate([best, similarity], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,13 @@ def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
 class _NoRandomNumbers(TorchFunctionMode):
     """Skips random initialization, which is useless on the device "meta" and slow to import."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
         if getattr(func, "__name__", "") in ("uniform_", "normal_", "kaiming_uniform_"):
             return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> ExportedModule:

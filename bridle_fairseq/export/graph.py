@@ -78,8 +78,8 @@ class EncoderGraph(nn.Module):
         torch._check(patches >= least)
         torch._check(patches >= own)
         total = patches * patch_frames * shift + length - shift
-        filled = functional.pad(waveform, (0, total))[:, :total]  # type: ignore[list-item, misc]
-        mask = functional.pad(padding_mask, (0, total), value=True)[:, :total]  # type: ignore[list-item, misc]
+        filled = functional.pad(waveform, (0, total))[:, :total]
+        mask = functional.pad(padding_mask, (0, total), value=True)[:, :total]
         x, class_token, padding = self.core(filled, mask)
         return x[:, : own * rows], class_token, padding[:, : own * rows]
 

@@ -6,12 +6,14 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bridle_fairseq.export.graph import EncoderCore
 from bridle_fairseq.pretrained import load
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.optional import optional_import
@@ -66,7 +68,7 @@ def _test_batch(clips: int, samples: int) -> tuple[Tensor, Tensor]:
     return waveform, torch.arange(samples) >= lengths[:, None]
 
 
-def _difference(session: Any, core: Any, waveform: Tensor, padding_mask: Tensor) -> float:
+def _difference(session: Any, core: EncoderCore, waveform: Tensor, padding_mask: Tensor) -> float:
     """The largest absolute difference of a feature; infinite if the padding masks differ."""
     with torch.no_grad():
         x, class_token, padding = core(waveform, padding_mask)
@@ -78,7 +80,7 @@ def _difference(session: Any, core: Any, waveform: Tensor, padding_mask: Tensor)
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Suppress warnings of torch's exporter about operators that are not used here."""
     logging.disable(logging.WARNING)
     try:

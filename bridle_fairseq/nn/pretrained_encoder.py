@@ -98,7 +98,7 @@ def decay_learning_rates(encoder: nn.Module, blocks: nn.ModuleList, layer_decay:
     above = len(blocks) + 1
     for name, parameter in encoder.named_parameters():
         layer = above if name.startswith("norm.") else layers.get(id(parameter), 0)
-        parameter.param_group = LayerGroup(layer_decay ** (above - layer))  # type: ignore[attr-defined]
+        parameter.param_group = LayerGroup(layer_decay ** (above - layer))  # type: ignore[attr-defined]  # for fairseq
 
 
 class PretrainedEncoder(nn.Module):

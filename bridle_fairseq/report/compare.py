@@ -73,8 +73,8 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
     for level in range(1, levels + 1):
         cells = []
         for run in runs:
-            values = series(run.records, f"perplexity_{level}")
-            cells.append(f"{values[-1][1]:.1f} of {run.model.settings.codebook_size}" if values else "")
+            points = series(run.records, f"perplexity_{level}")
+            cells.append(f"{points[-1][1]:.1f} of {run.model.settings.codebook_size}" if points else "")
         rows.append([f"perplexity, level {level}", *cells])
     return rows
 

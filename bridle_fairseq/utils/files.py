@@ -31,12 +31,12 @@ def atomic_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _replacing(path: Path, mode: str, **options: str) -> Iterator[IO[Any]]:
+def _replacing(path: Path, mode: str, encoding: str | None = None, newline: str | None = None) -> Iterator[IO[Any]]:
     """A new file beside ``path`` that takes its place without an exception, and is removed with one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, mode, **options) as file:  # type: ignore[call-overload]
+        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
         umask = os.umask(0)
         os.umask(umask)

@@ -119,7 +119,7 @@ class ShardedJob:
         # An npz holds arrays only, so the skipped rows are the bytes of a JSON text.
         skipped = np.frombuffer(json.dumps(result.skipped).encode(), dtype=np.uint8)
         with atomic_binary(self._path(number)) as file:
-            np.savez(file, skipped=skipped, **result.arrays)  # type: ignore[arg-type]
+            np.savez(file, skipped=skipped, **result.arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
 
     def read(self, number: int, names: Sequence[str]) -> BlockResult:
         """Read some arrays of a stored block, and its skipped rows."""

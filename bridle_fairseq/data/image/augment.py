@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,7 +79,9 @@ class _UseGenerator(TorchFunctionMode):
         super().__init__()
         self.generator = generator
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         option = {"generator": self.generator} if func in RANDOM_FUNCTIONS else {}
         return func(*args, **option, **(kwargs or {}))
 

@@ -8,8 +8,12 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 SLICE = re.compile(r"^(.*\.zip):(\d+):(\d+)$", re.IGNORECASE | re.DOTALL)
 
@@ -72,7 +76,7 @@ class Slice(io.RawIOBase):
         """True."""
         return True
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill a buffer; fewer bytes only at the end."""
         target, done = memoryview(buffer).cast("B"), 0
         while done < len(target) and self._position < self._length:
@@ -119,7 +123,7 @@ def members(archive: str | os.PathLike[str]) -> Iterator[tuple[str, int, int]]:
         raise InputError(f"{archive}: cannot read this archive: {error}") from None
 
 
-def _data_offset(raw, header_offset: int) -> int:  # type: ignore[no-untyped-def]
+def _data_offset(raw: BinaryIO, header_offset: int) -> int:
     """Offset of a member's data: after its local header, its name and its extra field."""
     raw.seek(header_offset + LENGTHS_AT)
     name_length, extra_length = struct.unpack("<HH", raw.read(4))

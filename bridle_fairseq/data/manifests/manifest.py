@@ -64,7 +64,7 @@ def _parse_sizes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
     longest = int(widths.max(initial=0))
     if longest > MAX_DIGITS or (widths < 1).any():
         return None
-    values = np.zeros(len(starts), dtype=np.int64)
+    values: np.ndarray = np.zeros(len(starts), dtype=np.int64)
     for place in range(longest):
         inside = widths > place
         digits = data[np.where(inside, starts + place, 0)].astype(np.int64) - ZERO
