@@ -50,12 +50,12 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.inference.chunking import choose_chunking
     from bridle_fairseq.inference.extractors import EncoderFeatures, choose_layers
     from bridle_fairseq.inference.features import summary_text, write_features
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
     from bridle_fairseq.utils.files import file_sha256
 
     shard, options = parse_shard(args.shard), batch_options(args)
     manifest = read_manifest(args.manifest)
-    model, task = load_model(args.checkpoint, options.device, ENCODERS)
+    model, task = load_model(args.checkpoint, options.device, MODELS_WITH_ENCODER)
     layers = choose_layers(args.layers, model.encoder.depth)
     extractor = EncoderFeatures(model, layers, list(dict.fromkeys(args.pooling)))
     chunking = choose_chunking(chunk_options(args), model.front_end, task.cfg)

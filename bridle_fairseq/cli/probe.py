@@ -92,12 +92,12 @@ def _extract(args: argparse.Namespace, splits: Any, options: Any) -> tuple[Any, 
     from bridle_fairseq.evaluation.probe_data import extract_splits, probe_extractors
     from bridle_fairseq.inference.chunking import choose_chunking
     from bridle_fairseq.inference.extractors import choose_layers, default_poolings
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
     from bridle_fairseq.utils.files import file_sha256
 
     for split in splits.values():
         split.manifest.check_files()
-    model, task = load_model(args.checkpoint, options.device, ENCODERS)
+    model, task = load_model(args.checkpoint, options.device, MODELS_WITH_ENCODER)
     layers = choose_layers(args.layers, model.encoder.depth)
     poolings = list(dict.fromkeys(args.pooling or default_poolings(model)))
     extractors = probe_extractors(model, layers, poolings, args.seed, not args.no_baselines)

@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
 def _embed(files: list[str], bank: Any, checkpoint: str | None, options: Any) -> Any:
     from bridle_fairseq.data.artifacts.provenance import check_checkpoint
     from bridle_fairseq.evaluation.similar import embed_files
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
 
     if not checkpoint:
         raise InputError(f"{files[0]}: not a row of the index; expected --checkpoint, the one that made it")
     check_checkpoint(f"{bank.prefix}.json", bank.what, bank.info.checkpoint_sha256, checkpoint)
-    names = ENCODERS if bank.what == "features" else ("bridle",)
+    names = MODELS_WITH_ENCODER if bank.what == "features" else ("bridle",)
     model, task = load_model(checkpoint, options.device, names)
     return embed_files(files, bank, model, task.cfg, options)

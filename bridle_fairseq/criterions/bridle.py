@@ -55,9 +55,9 @@ class BridleCriterion(FairseqCriterion):
                 log[f"residual_energy_{k}"] = energy * count
         books = module.quantizer.codebooks
         use = (*_codebook_use(books.usage, books.restart_threshold), books.restarted)
-        for k, (used, perplexity, dead, revived) in enumerate(zip(*use, strict=True), 1):
+        for k, (used, perplexity, dead, restarted) in enumerate(zip(*use, strict=True), 1):
             log[f"used_{k}"], log[f"perplexity_{k}"] = used, perplexity
-            log[f"dead_{k}"], log[f"revived_{k}"] = dead, revived.clone()
+            log[f"dead_{k}"], log[f"revived_{k}"] = dead, restarted.clone()  # "revived": restarted codes
         return out.loss, out.sample_size, log
 
     @staticmethod

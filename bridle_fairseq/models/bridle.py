@@ -44,8 +44,8 @@ def run_config(cfg: Any) -> Any:
 class BridleModel(Bridle, BaseFairseqModel):
     """:class:`Bridle` driven by fairseq's update numbers; :mod:`bridle_fairseq.tasks.stages` applies the stages.
 
-    A stage begins right before its first update. A checkpoint written between two stages is therefore still in the
-    first one, and the stage of a resumed run follows from the update number alone.
+    A stage begins right before its first update. A checkpoint written between two stages therefore still belongs to the
+    stage that ended, and the stage of a resumed run follows from the update number alone.
 
     Attributes:
         num_updates: number of finished updates.
@@ -66,7 +66,7 @@ class BridleModel(Bridle, BaseFairseqModel):
         return cls(cfg)
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Called by fairseq's trainer after every update and, before it loads the weights, when a run resumes."""
+        """fairseq calls this after every update, and on resuming before it loads the weights."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
@@ -88,8 +88,8 @@ class BridleModel(Bridle, BaseFairseqModel):
     @property
     def stage_index(self) -> int:
         """Index of the present stage. Between two stages, as in validation, it is that of the last update."""
-        due = self.num_updates in self.schedule.starts and self.begun_at != self.num_updates
-        return self.schedule.index_at(self.num_updates - 1 if due else self.num_updates)
+        next_stage_not_begun = self.num_updates in self.schedule.starts and self.begun_at != self.num_updates
+        return self.schedule.index_at(self.num_updates - 1 if next_stage_not_begun else self.num_updates)
 
     @property
     def stage(self) -> Stage:

@@ -27,7 +27,7 @@ class BridleTokenizerModel(BaseFairseqModel):
     """Codes of a batch, and features estimated from codes. For inference only.
 
     Args:
-        settings: of the pretrained model ``bridle``.
+        settings: settings of the pretrained model ``bridle``.
     """
 
     def __init__(self, settings: BridleSettings) -> None:

@@ -24,7 +24,7 @@ from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary
 
-ENCODERS = ("bridle", "bridle_classifier", "bridle_ctc")  # models with an encoder, whose features can be extracted
+MODELS_WITH_ENCODER = ("bridle", "bridle_classifier", "bridle_ctc")  # their features can be extracted
 FAIRSEQ_FILE = "a file that fairseq-hydra-train wrote"
 
 
@@ -33,7 +33,7 @@ class Checkpoint:
     """What is in a checkpoint file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         model: registered name of its model.
         weights: state dict of the model, on the CPU.
         cfg: configuration of the run, as dictionaries and lists.
@@ -55,7 +55,7 @@ class Checkpoint:
         """
         values = self.cfg["model"] if self.model == "bridle" else self.cfg["model"].get("settings")
         if values is None:
-            raise _other_model(self.path, self.model, ENCODERS)
+            raise _other_model(self.path, self.model, MODELS_WITH_ENCODER)
         known = [field.name for field in fields(BridleSettings)]
         settings = BridleSettings(**{name: values[name] for name in known if name in values})
         check_settings(settings)
@@ -73,11 +73,11 @@ class Checkpoint:
         return float(self.state["extra_state"]["best"])
 
 
-def read_checkpoint(path: str, names: Sequence[str] = ENCODERS, expected: str = FAIRSEQ_FILE) -> Checkpoint:
+def read_checkpoint(path: str, names: Sequence[str] = MODELS_WITH_ENCODER, expected: str = FAIRSEQ_FILE) -> Checkpoint:
     """Read a checkpoint file without building its model.
 
     Args:
-        path: of the file.
+        path: path of the file.
         names: registered names of models, one of which it must be.
         expected: what the error message asks for when there is no file.
 
@@ -104,10 +104,10 @@ def load_model(
     """A checkpoint's model, in eval mode on a device, and its task.
 
     Args:
-        path: of the file.
-        device: of the model.
+        path: path of the file.
+        device: device of the model.
         names: registered names of models, one of which it must be; None: any model of fairseq.
-        overrides: of the configuration, as fairseq takes them.
+        overrides: changes of the configuration, as fairseq takes them.
 
     Raises:
         InputError: no such file, not a checkpoint, or one of another model.
@@ -154,8 +154,8 @@ def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: s
     Raises:
         InputError: as :func:`load_weights`, or the codebooks are not initialized yet.
     """
-    missing = ("encoder.", "decoder.", *(("estimator.",) if module.estimator is None else ()))
-    load_weights(module, {name: value for name, value in weights.items() if not name.startswith(missing)}, path)
+    ignored = ("encoder.", "decoder.", *(("estimator.",) if module.estimator is None else ()))
+    load_weights(module, {name: value for name, value in weights.items() if not name.startswith(ignored)}, path)
     if not module.quantizer.initialized:
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
@@ -163,7 +163,8 @@ def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: s
 def pretrained_settings(cfg: Any, task: Any) -> tuple[BridleSettings, dict[str, Tensor] | None]:
     """Settings of a model that fine-tunes ``cfg.checkpoint``, and the weights in that file.
 
-    If a run has written ``cfg.settings``, they are used. Weights are then None, because fairseq loads them afterwards.
+    In the configuration that a fine-tuned model's checkpoint holds, ``cfg.settings`` is set. The settings are then
+    those, and the weights are None, because fairseq loads the fine-tuned ones.
 
     Raises:
         InputError: the checkpoint cannot be used, or its modality or sample rate is not the task's.
@@ -186,7 +187,7 @@ def pretrained_settings(cfg: Any, task: Any) -> tuple[BridleSettings, dict[str, 
 
 
 def load_encoder(encoder: nn.Module, weights: Mapping[str, Tensor] | None, path: str) -> None:
-    """:func:`load_weights` of the encoder among them; nothing for None.
+    """Load the encoder's part of a pretrained model's weights; None: do nothing.
 
     Raises:
         InputError: as :func:`load_weights`.

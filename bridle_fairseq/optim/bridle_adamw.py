@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass
 class BridleAdamWConfig(FairseqDataclass):
-    """Defaults of METHOD, section 4."""
+    """Options of AdamW."""
 
     adam_betas: Any = field(default=(0.9, 0.95), metadata={"help": "betas"})
     adam_eps: float = field(default=1e-8, metadata={"help": "epsilon"})

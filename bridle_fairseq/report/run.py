@@ -83,9 +83,9 @@ def read_run(folder: str) -> Run:
         raise InputError(f"{folder}: no such folder; expected the one in which fairseq-hydra-train ran")
     checkpoint = _checkpoint(root)
     records = _records(root)
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model, read_checkpoint
+    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model, read_checkpoint
 
-    model, _ = load_model(str(checkpoint), names=ENCODERS)
+    model, _ = load_model(str(checkpoint), names=MODELS_WITH_ENCODER)
     saved = read_checkpoint(str(checkpoint))
     return Run(root, root.name, records, saved.cfg, model, int(saved.updates or 0), checkpoint)
 

@@ -27,7 +27,7 @@ from bridle_fairseq.utils.distributed import decorrelate_rng
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 from bridle_fairseq.utils.memory import keep_freed_memory
 
-SKIPPED = "skipped.tsv"  # in the folder of the run
+SKIPPED = "skipped.tsv"  # relative: hydra runs in the run's folder
 
 
 @dataclass
@@ -44,7 +44,7 @@ class WaveformOptions(FairseqDataclass):
 
 @dataclass
 class AudioOptions(WaveformOptions):
-    """How audio is read if its order in time may change."""
+    """How audio is read by tasks whose targets allow a circular shift of the clip."""
 
     roll: bool = field(default=True, metadata={"help": "audio, augment: roll the clip by a random number of samples"})
 
@@ -116,7 +116,7 @@ class MediaConfig(AudioOptions, ImageOptions, VideoOptions, DataOptions):
 
 
 class MediaTask(FairseqTask):
-    """Reads manifests, limits skipped clips, and ends with one sentence and exit code 2 for a user's mistake."""
+    """Reads manifests and limits skipped clips; exits with code 2 and one sentence for a user's mistake."""
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "MediaTask":
@@ -149,7 +149,7 @@ class MediaTask(FairseqTask):
         self._skipped_before = list_size(SKIPPED)  # before any rank has read files
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """Build the model; a new one only if the data folder exists, which fairseq does not check."""
+        """Build the model. For a new run, first check that the data folder exists, which fairseq does not."""
         if not from_checkpoint:
             with exit_on_input_error():
                 folder = self.data_folder(self.cfg)
@@ -183,19 +183,19 @@ class MediaTask(FairseqTask):
         manifest: Manifest | None = None,
         kind: type[FairseqMedia] = FairseqMedia,
         codes: CachedCodes | None = None,
-        reading: dict[str, Any] | None = None,
-        **options: Any,
+        media_options: dict[str, Any] | None = None,
+        **dataset_options: Any,
     ) -> FairseqMedia:
         """Data set of ``{data}/{split}.tsv``; splits whose names begin with "train" are cropped and augmented.
 
         Args:
             split: name of the split.
-            cfg: of the task.
-            manifest: of the split, if it has been read already.
+            cfg: configuration of the task.
+            manifest: manifest of the split, if it has been read already.
             kind: class of the data set.
             codes: cached codes of the split.
-            reading: further arguments of the modality's data set.
-            options: further arguments of ``kind``.
+            media_options: further arguments of the modality's data set.
+            dataset_options: further arguments of ``kind``.
 
         Raises:
             InputError: see :class:`Manifest` and the modality's data set.
@@ -204,8 +204,10 @@ class MediaTask(FairseqTask):
             manifest = self.manifest(split, cfg)
         training = split.startswith("train")
         self.skips[split] = SkipLog(manifest, os.path.abspath(SKIPPED), self._skipped_before)
-        media = modality_of(cfg).dataset(manifest, cfg, training, skips=self.skips[split], codes=codes, **reading or {})
-        return kind(media, keep_precision=self._casts_batches(), read_threads=cfg.read_threads, **options)
+        media = modality_of(cfg).dataset(
+            manifest, cfg, training, skips=self.skips[split], codes=codes, **media_options or {}
+        )
+        return kind(media, keep_precision=self._casts_batches(), read_threads=cfg.read_threads, **dataset_options)
 
     def _casts_batches(self) -> bool:
         """Whether fairseq casts batches to half precision."""
@@ -246,10 +248,10 @@ class MediaTask(FairseqTask):
                 skips.check(self.cfg.max_skipped)
         log_memory()
         decorrelate_rng()
-        loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        loss, sample_size, logged = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if ignore_grad:  # a dummy batch, because this rank has no more data; fairseq would count it
-            sample_size, log = _zero(sample_size), {key: _zero(value) for key, value in log.items()}
-        return loss, sample_size, log
+            sample_size, logged = _zero(sample_size), {key: _zero(value) for key, value in logged.items()}
+        return loss, sample_size, logged
 
     def valid_step(self, sample: Batch, model: nn.Module, criterion: FairseqCriterion) -> BatchLoss:
         """Loss of a batch."""

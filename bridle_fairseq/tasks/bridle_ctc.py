@@ -116,7 +116,7 @@ class BridleCtcTask(FineTuningTask):
                 cfg,
                 manifest,
                 TranscribedMedia,
-                reading={"whole": True},
+                media_options={"whole": True},
                 transcripts=Transcripts.read(path, manifest, vocabulary),
                 frames=self._frames,
             )

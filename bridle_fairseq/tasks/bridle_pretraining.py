@@ -85,21 +85,22 @@ class BridlePretrainingTask(MediaTask):
         if checkpoint is None or settings is None:
             return  # the task is used without a run
         best = checkpoint.best_checkpoint_metric
-        known = {**comparable(settings.schedule().stages, settings.num_codebooks), "knn_accuracy": True}
-        if best not in known:
+        # metric -> whether larger is better
+        maximize = {**comparable(settings.schedule().stages, settings.num_codebooks), "knn_accuracy": True}
+        if best not in maximize:
             raise InputError(
                 f"checkpoint.best_checkpoint_metric is {best!r}; expected what is logged in all stages of the run, "
-                f"one of {', '.join(known)}"
+                f"one of {', '.join(maximize)}"
             )
         if best == "knn_accuracy" and self.cfg.knn_every != 1:
             raise InputError(
                 f"checkpoint.best_checkpoint_metric is {best} with task.knn_every {self.cfg.knn_every}; "
                 "expected 1, so that every validation measures it"
             )
-        if checkpoint.maximize_best_checkpoint_metric != known[best]:
+        if checkpoint.maximize_best_checkpoint_metric != maximize[best]:
             raise InputError(
-                f"checkpoint.maximize_best_checkpoint_metric is {str(not known[best]).lower()} with {best}; expected "
-                f"{str(known[best]).lower()}"
+                f"checkpoint.maximize_best_checkpoint_metric is {str(not maximize[best]).lower()} with {best}; "
+                f"expected {str(maximize[best]).lower()}"
             )
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
@@ -126,10 +127,10 @@ class BridlePretrainingTask(MediaTask):
             manifest = self.manifest(split, cfg)
             codes = self._cached_codes(cfg.codes, split, manifest) if cfg.codes else None
             self.datasets[split] = self.media_dataset(split, cfg, manifest, codes=codes)
-            left_out = len(manifest) - int(self.datasets[split].media.long_enough.sum())
-            if left_out:
+            num_too_short = len(manifest) - int(self.datasets[split].media.long_enough.sum())
+            if num_too_short:
                 logger.warning(
-                    f"{manifest.name}: {left_out} of {len(manifest)} clips have less than task.min_sample_size "
+                    f"{manifest.name}: {num_too_short} of {len(manifest)} clips have less than task.min_sample_size "
                     f"{cfg.min_sample_size} samples and are left out"
                 )
             if self.datasets[split].training:
@@ -176,7 +177,7 @@ class BridlePretrainingTask(MediaTask):
         """Forward and backward pass of one micro-batch."""
         stages.before_forward(model, optimizer, update_num, dummy_batch=ignore_grad)
         module = unwrapped(model)
-        if module.stage.kind == "joint" and self.cfg.codes:
+        if module.stage.kind == "joint" and self.cfg.codes:  # only known here: encoder stages before may use codes
             with exit_on_input_error():
                 raise InputError("task.codes in a joint stage, whose codes change; expected a stage of the encoder")
         with module.within_update():

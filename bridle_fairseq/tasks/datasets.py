@@ -206,7 +206,7 @@ class TranscribedMedia(FairseqMedia):
 
     Args:
         media: the data set.
-        transcripts: of its rows.
+        transcripts: transcripts of its rows.
         frames: number of samples -> number of output frames of the model. A row whose transcript needs more frames is
             skipped, counted and listed. None: no check, if no loss is computed.
     """

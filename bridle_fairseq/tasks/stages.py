@@ -1,11 +1,11 @@
-"""Applies the stages of interleaved training (METHOD, section 4): the only code that changes what learns.
+"""Applies the stages of interleaved training: the only code that changes what learns.
 
-:mod:`bridle_fairseq.nn.schedule` defines to which stage an update belongs, and its learning rate, which the scheduler
-``bridle_interleaved`` sets. Everything else that depends on the stage happens here, in the order of an update:
+:mod:`bridle_fairseq.nn.schedule` defines to which stage an update belongs, and its learning rate. The scheduler
+``bridle_interleaved`` sets that rate. All else that depends on the stage happens here, in the order of an update:
 
 1. :func:`before_forward`, before the forward pass of each micro-batch. In the first update of a stage it initializes
-   tokenizer and codebooks (:func:`begin_update`) and resets the optimizer state of what begins to learn. In every
-   update, ranks exchange only the gradients of what learns (:func:`sync_only`).
+   tokenizer and codebooks (:meth:`bridle_fairseq.nn.bridle.Bridle.begin_stage`) and resets the optimizer state of what
+   begins to learn. In every update, ranks exchange only the gradients of what learns (:func:`sync_only`).
 2. :func:`around_step`, around the optimizer step. It drops the gradients of what is frozen, and updates codebooks and
    running averages after the step.
 """
@@ -41,7 +41,8 @@ def before_forward(
     model = unwrapped(wrapped)
     if begin_update(model, num_updates):
         reset_optimizer_state(optimizer, newly_trained_parameters(model))
-        vars(checkpoint_utils.save_checkpoint).pop("best", None)  # losses of two stages cannot be compared
+        # fairseq keeps the best score as an attribute of save_checkpoint; scores of two stages cannot be compared.
+        vars(checkpoint_utils.save_checkpoint).pop("best", None)
         logger.info(f"stage {model.stage_index + 1} of {len(model.schedule.stages)} begins: {model.stage}")
     model.dummy_batch = dummy_batch
     sync_only(wrapped, model.trained_parts(model.stage, model.stage_update))
@@ -127,12 +128,12 @@ def drop_gradients(optimizer: FairseqOptimizer, parameters: set[nn.Parameter]) -
 def sync_only(wrapped: Any, parts: Iterable[nn.Module]) -> None:
     """Make fairseq's ``legacy_ddp`` sum only the gradients of these modules over the ranks.
 
-    It would sum those of all parameters, and send zeros for frozen ones: more than half of ``base``. ``pytorch_ddp`` is
+    Otherwise ``legacy_ddp`` also sends zeros for frozen parameters, about half of all in ``base``. ``pytorch_ddp`` is
     built once for all parameters, and is left unchanged.
 
     Args:
         wrapped: a :class:`BridleModel` as fairseq wraps it, or without any wrapper.
-        parts: modules of it, the same on every rank.
+        parts: modules of the model, the same on every rank.
     """
     while not isinstance(wrapped, (BridleModel, LegacyDistributedDataParallel)):
         wrapped = wrapped.module

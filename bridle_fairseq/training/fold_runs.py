@@ -179,14 +179,14 @@ def _probe(fold: Fold, features: Mapping[FeatureArray, np.ndarray], labels: np.n
 
 def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray]:
     """Features of all clips by the fold's checkpoint; folds that share a checkpoint share them."""
-    from bridle_fairseq.models.checkpoints import ENCODERS, load_model
+    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
 
     task_cfg, sha256, checkpoint = None, "", options.checkpoint_of(fold)
     if options.mode == "logmel":
         front_end: Any = AudioFrontEnd(BridleSettings()).to(options.batch.device)
         extractor: Extractor = LogMelFeatures(front_end)
     else:
-        model, task = load_model(checkpoint, options.batch.device, ENCODERS)
+        model, task = load_model(checkpoint, options.batch.device, MODELS_WITH_ENCODER)
         layers = choose_layers(options.layers, model.encoder.depth)
         model = random_init_copy(model, options.seed) if options.untrained else model
         extractor = EncoderFeatures(model, layers, POOLINGS, "untrained" if options.untrained else "encoder")

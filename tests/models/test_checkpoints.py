@@ -55,7 +55,7 @@ def classifier(tmp_path) -> str:
 def test_model_is_loaded_in_eval_mode_if_its_name_is_expected(pretrained, classifier) -> None:
     model, task = checkpoints.load_model(pretrained)
     assert isinstance(model, BridleModel) and not model.training and task.cfg.sample_rate == 8000
-    model, _ = checkpoints.load_model(classifier, names=checkpoints.ENCODERS)
+    model, _ = checkpoints.load_model(classifier, names=checkpoints.MODELS_WITH_ENCODER)
     assert isinstance(model, BridleClassifierModel)
     with pytest.raises(InputError, match="a checkpoint of BridleClassifierModel; expected one of the model 'bridle'$"):
         checkpoints.load_model(classifier)
