@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # keeps the commands' --help fast: torch takes seconds to imp
 
     from bridle_fairseq.data.dataset import MediaDataset
     from bridle_fairseq.data.manifests.manifest import Manifest
+    from bridle_fairseq.nn.frontend import FrontEnd
 
 
 class Reader(Protocol):
@@ -76,7 +77,7 @@ class Modality(ABC):
         """
 
     @abstractmethod
-    def layout_of_codes(self, cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+    def layout_of_codes(self, cfg: Any, front_end: FrontEnd, segment: int) -> dict[str, Any]:
         """Geometry of a segment's patches, as files of codes describe it.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from bridle_fairseq.evaluation.probe import Split
 from bridle_fairseq.evaluation.probe_table import finite_rows
 from bridle_fairseq.inference.baselines import baseline_of
 from bridle_fairseq.inference.chunking import Chunking, WholeClip
-from bridle_fairseq.inference.extractors import EncoderFeatures, Extractor, random_init_copy
+from bridle_fairseq.inference.extractors import EncoderFeatures, EncoderModel, Extractor, random_init_copy
 from bridle_fairseq.inference.features import extract_corpus
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.utils.errors import InputError
@@ -65,7 +65,7 @@ def read_labelled_splits(folder: str | os.PathLike[str], names: Sequence[str]) -
 
 
 def probe_extractors(
-    model: Any, layers: Sequence[int], poolings: Sequence[str], seed: int, baselines: bool = True
+    model: EncoderModel, layers: Sequence[int], poolings: Sequence[str], seed: int, baselines: bool = True
 ) -> list[Extractor]:
     """A model's encoder, and with ``baselines`` its copy with random weights and statistics of the input."""
     extractors: list[Extractor] = [EncoderFeatures(model, layers, poolings)]

@@ -11,12 +11,13 @@ are ordered by row. So faiss and the exact search give the same answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.artifacts.features import PATCHES, CachedFeatures
+from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo
+from bridle_fairseq.data.artifacts.features import PATCHES, CachedFeatures, FeaturesInfo
 from bridle_fairseq.utils.errors import InputError
 
 ROWS_AT_ONCE = 16384
@@ -43,7 +44,7 @@ class Bank:
 
     what: str
     prefix: str
-    info: Any
+    info: FeaturesInfo | CodesInfo
     rows: int
     width: int
 
@@ -79,6 +80,7 @@ class FeatureBank(Bank):
     """
 
     what = "features"
+    info: FeaturesInfo
 
     def __init__(self, features: CachedFeatures, name: str | None = None) -> None:
         pooled = [array for array in features.info.arrays if array.pooling != PATCHES]
@@ -123,6 +125,7 @@ class CodeBank(Bank):
     """
 
     what = "codes"
+    info: CodesInfo
 
     def __init__(self, codes: CachedCodes) -> None:
         self.prefix, self.info, self.codes = codes.prefix, codes.info, codes
@@ -140,7 +143,7 @@ class CodeBank(Bank):
         return np.sqrt(np.bincount(numbered.reshape(-1), minlength=self.width) / len(codes))
 
 
-def load_faiss() -> Any:
+def load_faiss() -> ModuleType | None:
     """The module ``faiss``; None if it is not installed."""
     try:
         import faiss
@@ -174,7 +177,9 @@ def candidates_exactly(bank: Bank, queries: np.ndarray, count: int) -> np.ndarra
 
 def candidates_by_faiss(bank: Bank, queries: np.ndarray, count: int) -> np.ndarray:
     """:func:`candidates_exactly` by faiss, which holds all vectors in memory."""
-    index = load_faiss().IndexFlatIP(bank.width)
+    faiss = load_faiss()
+    assert faiss is not None
+    index = faiss.IndexFlatIP(bank.width)
     for _, block in bank.blocks():
         index.add(block)
     return index.search(queries, min(count, bank.rows))[1]

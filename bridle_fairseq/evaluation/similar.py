@@ -18,9 +18,10 @@ from bridle_fairseq.evaluation.retrieval import Bank, CodeBank, FeatureBank
 from bridle_fairseq.inference.chunking import stored_chunking
 from bridle_fairseq.inference.classify import unusable_file
 from bridle_fairseq.inference.codes import CodeMaker, segments_of_codes
-from bridle_fairseq.inference.extractors import EncoderFeatures
+from bridle_fairseq.inference.extractors import EncoderFeatures, EncoderModel
 from bridle_fairseq.inference.features import FeatureMaker
 from bridle_fairseq.inference.pipeline import BatchOptions, SegmentReader
+from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.utils.errors import InputError
 
 KINDS = (".features", ".codes")
@@ -102,7 +103,7 @@ def query_vectors(
 
 
 def embed_files(
-    files: Sequence[str], bank: Bank, model: Any, task_cfg: Any, options: BatchOptions
+    files: Sequence[str], bank: Bank, model: EncoderModel, task_cfg: Any, options: BatchOptions
 ) -> Sequence[np.ndarray]:
     """Raw vectors of files, computed as those of the index were.
 
@@ -121,7 +122,7 @@ def embed_files(
     if isinstance(bank, FeatureBank):
         vectors, skipped = _embed_features(bank, model, reader, manifest, options)
     else:
-        assert isinstance(bank, CodeBank)
+        assert isinstance(bank, CodeBank) and isinstance(model, CodeTokenizer)
         vectors, skipped = _embed_codes(bank, model, reader, manifest, options)
     if skipped:
         number, reason = skipped[0]
@@ -138,7 +139,7 @@ def _manifest_of(files: Sequence[str], modality: Modality) -> Manifest:
 
 
 def _embed_features(
-    bank: FeatureBank, model: Any, reader: Reader, manifest: Manifest, options: BatchOptions
+    bank: FeatureBank, model: EncoderModel, reader: Reader, manifest: Manifest, options: BatchOptions
 ) -> Embeddings:
     array = bank.array
     if array.source != "encoder":
@@ -155,7 +156,9 @@ def _embed_features(
     return list(result.arrays[array.name].astype(np.float64)), result.skipped
 
 
-def _embed_codes(bank: CodeBank, model: Any, reader: Reader, manifest: Manifest, options: BatchOptions) -> Embeddings:
+def _embed_codes(
+    bank: CodeBank, model: CodeTokenizer, reader: Reader, manifest: Manifest, options: BatchOptions
+) -> Embeddings:
     with SegmentReader(manifest, reader, segments_of_codes(bank.info), options.workers) as segments:
         result = CodeMaker(model, segments, options.limits).make(range(len(manifest)))
     ends = result.arrays["sizes"].cumsum()

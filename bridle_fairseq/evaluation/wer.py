@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -24,7 +25,7 @@ class EditCounts(NamedTuple):
         return self.edits / max(self.length, 1)
 
 
-def load_jiwer() -> Any:
+def load_jiwer() -> ModuleType:
     """The module ``jiwer``.
 
     Raises:

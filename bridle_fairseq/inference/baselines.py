@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
-from bridle_fairseq.inference.extractors import Extractor, LogMelFeatures, SegmentBatch
-from bridle_fairseq.nn.frontend import unit_range
+from bridle_fairseq.inference.extractors import EncoderModel, Extractor, LogMelFeatures, SegmentBatch
+from bridle_fairseq.nn.frontend import AudioFrontEnd, unit_range
 
 BINS = 4  # of each color channel
 ORIENTATIONS, CELLS = 8, 4  # directions of edges; cells along each side
@@ -77,6 +76,7 @@ class PixelFeatures:
         return features
 
 
-def baseline_of(model: Any) -> Extractor:
+def baseline_of(model: EncoderModel) -> Extractor:
     """The baseline for a model's modality."""
-    return LogMelFeatures(model.front_end) if model.settings.modality == "audio" else PixelFeatures()
+    front_end = model.front_end
+    return LogMelFeatures(front_end) if isinstance(front_end, AudioFrontEnd) else PixelFeatures()

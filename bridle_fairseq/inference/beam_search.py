@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ def _listed(symbols: list[str]) -> Iterator[str]:
         yield path
 
 
-def _load_decoder(with_lm: bool) -> Any:
+def _load_decoder(with_lm: bool) -> Callable[..., Any]:
     """``torchaudio.models.decoder.ctc_decoder``.
 
     Raises:

@@ -102,7 +102,7 @@ class WholeClip:
         return [Segment(row, 0, length)]
 
 
-def choose_chunking(options: ChunkOptions, front_end: Any, task_cfg: Any = None) -> Chunking | WholeClip:
+def choose_chunking(options: ChunkOptions, front_end: FrontEnd, task_cfg: Any = None) -> Chunking | WholeClip:
     """The chunking for a model.
 
     Args:
@@ -118,6 +118,7 @@ def choose_chunking(options: ChunkOptions, front_end: Any, task_cfg: Any = None)
         segment = modality.segment(task_cfg, options.chunk_seconds)
         layout = modality.layout_of_codes(task_cfg, front_end, segment)
         return WholeClip(front_end, modality.reader(task_cfg), layout)
+    assert isinstance(front_end, AudioFrontEnd)
     rate = front_end.log_mel.sample_rate
     if options.chunk_seconds is None:
         chunk = int(getattr(task_cfg, "max_sample_size", None) or DEFAULT_SECONDS * rate)
@@ -134,8 +135,9 @@ def choose_chunking(options: ChunkOptions, front_end: Any, task_cfg: Any = None)
     return Chunking.of_samples(front_end, chunk, overlap)
 
 
-def stored_chunking(layout: Mapping[str, Any], front_end: Any, reader: Reader) -> Chunking | WholeClip:
+def stored_chunking(layout: Mapping[str, Any], front_end: FrontEnd, reader: Reader) -> Chunking | WholeClip:
     """The chunking with which stored features were made, from the layout in their description."""
     if "chunk_patches" in layout:
+        assert isinstance(front_end, AudioFrontEnd)
         return Chunking(front_end, int(layout["chunk_patches"]), int(layout["overlap_patches"]))
     return WholeClip(front_end, reader, dict(layout))

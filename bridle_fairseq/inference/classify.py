@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridle_fairseq.data.artifacts.codes import segment_count
-from bridle_fairseq.data.collate import pad_items
+from bridle_fairseq.data.collate import Batch, pad_items
 from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality, Reader
 from bridle_fairseq.inference.pipeline import BatchLimits, Segment, SegmentReader, process
-from bridle_fairseq.nn.classifier import class_scores
+from bridle_fairseq.nn.classifier import Classifier, class_scores
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 SEGMENTS_AT_ONCE = 8
+Progress = Callable[[Iterable[Batch]], Iterable[Batch]]  # the same batches, such as with a progress bar
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ViewOptions:
         return self.clips == self.crops == 1
 
 
-def reader_of_views(options: ViewOptions, modality: Modality, task_cfg: Any) -> Any:
+def reader_of_views(options: ViewOptions, modality: Modality, task_cfg: Any) -> Reader:
     """The reader of a modality's files that gives these views.
 
     Raises:
@@ -65,12 +66,12 @@ def reader_of_views(options: ViewOptions, modality: Modality, task_cfg: Any) -> 
 
 @torch.inference_mode()
 def score_dataset(
-    model: Any, dataset: Any, multi_label: bool, batch_size: int, workers: int, progress: Any = iter
+    model: Classifier, dataset: Any, multi_label: bool, batch_size: int, workers: int, progress: Progress = iter
 ) -> tuple[np.ndarray, np.ndarray]:
     """Class scores of a data set's clips; clips that cannot be read are left out.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
+        model: in eval mode, on its device.
         dataset: a :class:`bridle_fairseq.tasks.datasets.FairseqMedia` that is not training.
         multi_label: see :func:`class_scores`.
         batch_size: clips of a batch; batches hold clips of similar length.
@@ -92,7 +93,7 @@ def score_dataset(
 
 
 def batches_of(
-    model: Any, dataset: Any, batch_size: int, workers: int, progress: Any = iter
+    model: nn.Module, dataset: Any, batch_size: int, workers: int, progress: Progress = iter
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
     """Rows, source and padding mask of batches of clips of similar length, on the model's device.
 
@@ -113,12 +114,12 @@ def batches_of(
 
 @torch.inference_mode()
 def score_views(
-    model: Any, manifest: Manifest, reader: Reader, multi_label: bool, batch_size: int, workers: int
+    model: Classifier, manifest: Manifest, reader: Reader, multi_label: bool, batch_size: int, workers: int
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Class scores of a manifest's rows, averaged over the views that a reader gives of each file.
 
     Args:
-        model: a classifier in eval mode, on its device.
+        model: in eval mode, on its device.
         manifest: the rows.
         reader: see :func:`reader_of_views`; a view is a stretch of length 1.
         multi_label: see :func:`class_scores`.
@@ -145,11 +146,11 @@ def score_views(
 
 
 @torch.inference_mode()
-def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment: int) -> np.ndarray:
+def score_file(model: Classifier, reader: Reader, path: str, multi_label: bool, segment: int) -> np.ndarray:
     """Class scores of a file; those of a file longer than ``segment`` are means over its segments, weighted by length.
 
     Args:
-        model: a classifier in eval mode, on its device.
+        model: in eval mode, on its device.
         reader: of files as the model takes them.
         path: a file.
         multi_label: see :func:`class_scores`.
@@ -166,7 +167,7 @@ def score_file(model: Any, reader: Reader, path: str, multi_label: bool, segment
 
 
 def classify_files(
-    model: Any, reader: Reader, paths: Sequence[str], segment: int, multi_label: bool, expected: str
+    model: Classifier, reader: Reader, paths: Sequence[str], segment: int, multi_label: bool, expected: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(path, class scores) of files, one after the other.
 
@@ -216,7 +217,7 @@ def unusable_file(path: str, expected: str) -> Iterator[None]:
 
 
 def segments_of(
-    model: Any, reader: Reader, path: str, segment: int
+    model: nn.Module, reader: Reader, path: str, segment: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
     """Lengths, source and padding mask of batches of a file's consecutive segments, on the model's device.
 

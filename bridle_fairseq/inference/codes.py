@@ -16,13 +16,14 @@ from bridle_fairseq.data.artifacts.sharding import BlockResult
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.inference.pipeline import BatchLimits, BatchOptions, Segment, SegmentReader, process
+from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.quantization.statistics import level_statistics
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256
 
 
 def tokenize_corpus(
-    model: Any,
+    model: CodeTokenizer,
     task_cfg: Any,
     manifest: Manifest,
     prefix: str,
@@ -34,7 +35,7 @@ def tokenize_corpus(
     """Write ``{prefix}.{bin,idx,json}``, or a shard of it.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode, on its device.
+        model: in eval mode, on its device.
         task_cfg: configuration of the task it was trained with.
         manifest: the clips.
         prefix: path up to and including ``{split}.codes``.
@@ -62,7 +63,7 @@ def tokenize_corpus(
 
 
 def describe_codes(
-    model: Any, task_cfg: Any, manifest: Manifest, checkpoint: str, segment_seconds: float | None = None
+    model: CodeTokenizer, task_cfg: Any, manifest: Manifest, checkpoint: str, segment_seconds: float | None = None
 ) -> CodesInfo:
     """The description of the codes that a model gives a manifest.
 
@@ -117,12 +118,12 @@ class CodeMaker:
     """Computes the codes of blocks of rows.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode, on its device.
+        model: in eval mode, on its device.
         reader: reads the manifest's rows; its ``cut`` is :func:`segments_of_codes`.
         limits: maximum size of a batch.
     """
 
-    def __init__(self, model: Any, reader: SegmentReader, limits: BatchLimits) -> None:
+    def __init__(self, model: CodeTokenizer, reader: SegmentReader, limits: BatchLimits) -> None:
         self.model, self.reader, self.limits = model, reader, limits
         self.device = next(model.parameters()).device
 

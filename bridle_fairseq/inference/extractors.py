@@ -17,7 +17,10 @@ from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
 from bridle_fairseq.nn.pooling import POOLINGS, log_mel_deviation, log_mel_segments, pool_patches, pooled_width
+from bridle_fairseq.nn.pretrained_encoder import PretrainedEncoder
 from bridle_fairseq.utils.errors import InputError
+
+EncoderModel = Bridle | PretrainedEncoder  # the models whose features can be extracted
 
 
 class SegmentBatch(NamedTuple):
@@ -53,13 +56,15 @@ class EncoderFeatures:
     """Outputs of an encoder's blocks.
 
     Args:
-        model: has ``front_end``, ``encoder`` and ``settings``; in eval mode, on its device.
+        model: in eval mode, on its device.
         layers: numbers of blocks, from 1; the last block's output is normalized.
         poolings: keys of :data:`POOLINGS`, or ``patches`` for the features of each patch.
         source: name of the encoder in the arrays.
     """
 
-    def __init__(self, model: Any, layers: Sequence[int], poolings: Sequence[str], source: str = "encoder") -> None:
+    def __init__(
+        self, model: EncoderModel, layers: Sequence[int], poolings: Sequence[str], source: str = "encoder"
+    ) -> None:
         self.encoder, width = model.encoder, model.settings.encoder_width
         self.arrays = tuple(
             FeatureArray(source, pooling, layer, pooled_width(model.front_end, width, pooling))
@@ -134,7 +139,7 @@ class LogMelFeatures:
 
 @torch.inference_mode()
 def encoder_features(
-    model: Any,
+    model: EncoderModel,
     source: Tensor,
     padding_mask: Tensor | None = None,
     poolings: Sequence[str] = POOLINGS[:2],
@@ -143,7 +148,7 @@ def encoder_features(
     """Pooled features of some of a frozen encoder's blocks, in one pass.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.bridle.Bridle` in eval mode.
+        model: in eval mode.
         source: what the front end takes.
         padding_mask: its padding, or None.
         poolings: see :func:`pool_patches`.
@@ -161,7 +166,7 @@ def encoder_features(
     }
 
 
-def random_init_copy(model: Any, seed: int) -> Bridle:
+def random_init_copy(model: EncoderModel, seed: int) -> Bridle:
     """A model of the same settings with random weights, in eval mode on the same device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -188,6 +193,6 @@ def choose_layers(texts: Sequence[str], num_layers: int) -> list[int]:
     return sorted(chosen)
 
 
-def default_poolings(model: Any) -> tuple[str, ...]:
+def default_poolings(model: EncoderModel) -> tuple[str, ...]:
     """The poolings that suit a model's modality."""
     return ("mean", "class_token") if model.front_end.rows is None else ("mean", "frequency")

@@ -10,12 +10,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from bridle_fairseq.data.collate import pad_items
+from bridle_fairseq.data.collate import Batch, pad_items
+from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.utils.errors import DecodeError, InputError
@@ -183,7 +184,7 @@ def process(
     return by_row, bad
 
 
-def read_batches(dataset: Any, batch_size: int, rows: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+def read_batches(dataset: MediaDataset, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Batch]:
     """The readable clips among some rows (default: all) in batches of similar length; threads decode.
 
     For callers with a data set instead of a :class:`.SegmentReader`: ``knn_accuracy`` in training and the examples.

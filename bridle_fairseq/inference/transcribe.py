@@ -11,8 +11,8 @@ import torch
 from bridle_fairseq.data.manifests.transcripts import Vocabulary
 from bridle_fairseq.data.modality import Reader
 from bridle_fairseq.inference.beam_search import BeamSearch
-from bridle_fairseq.inference.classify import batches_of, segments_of, unusable_file
-from bridle_fairseq.nn.ctc import Emissions, greedy
+from bridle_fairseq.inference.classify import Progress, batches_of, segments_of, unusable_file
+from bridle_fairseq.nn.ctc import Emissions, Transcriber, greedy
 from bridle_fairseq.utils.errors import InputError
 
 Decode = Callable[[Emissions], list[list[int]]]
@@ -65,12 +65,12 @@ def decoder_of(options: DecodingOptions, vocabulary: Vocabulary) -> Decode:
 
 @torch.inference_mode()
 def transcribe_dataset(
-    model: Any, dataset: Any, batch_size: int, workers: int, decode: Decode = greedy, progress: Any = iter
+    model: Transcriber, dataset: Any, batch_size: int, workers: int, decode: Decode = greedy, progress: Progress = iter
 ) -> dict[int, list[int]]:
     """Symbols of each clip of a data set by its row, in order; clips that cannot be read are left out.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.ctc.Transcriber` in eval mode, on its device.
+        model: in eval mode, on its device.
         dataset: a :class:`bridle_fairseq.tasks.datasets.FairseqMedia` that is not training.
         batch_size: clips of a batch.
         workers: processes that read files.
@@ -84,11 +84,11 @@ def transcribe_dataset(
 
 
 @torch.inference_mode()
-def transcribe_file(model: Any, reader: Reader, path: str, segment: int, decode: Decode = greedy) -> list[int]:
+def transcribe_file(model: Transcriber, reader: Reader, path: str, segment: int, decode: Decode = greedy) -> list[int]:
     """Symbols of a file; a file longer than ``segment`` goes through the model segment by segment.
 
     Args:
-        model: a transcriber in eval mode, on its device.
+        model: in eval mode, on its device.
         reader: of files as the model takes them.
         path: a file.
         segment: the longest stretch that the model takes at once, in samples at its rate.
@@ -107,7 +107,7 @@ def transcribe_file(model: Any, reader: Reader, path: str, segment: int, decode:
 
 
 def transcribe_files(
-    model: Any,
+    model: Transcriber,
     reader: Reader,
     paths: Sequence[str],
     segment: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from bridle_fairseq.nn.fbank import PREEMPHASIS, LogMel
 from bridle_fairseq.utils.optional import optional_import
 
 
-def load_torchaudio() -> Any:
+def load_torchaudio() -> ModuleType:
     """The module ``torchaudio.functional``.
 
     Raises:

@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ VERSION = 1  # of a model's description
 NEED = "pieces of words", "speech"  # for text: what needs sentencepiece, and the extra that installs it
 
 
-def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> Any:
+def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> ModuleType:
     """The module ``sentencepiece``.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from bridle_fairseq.data.dataset import LoadedRow, MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
+from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 PROBED_FILES = 32
@@ -147,7 +147,7 @@ class AudioDataset(MediaDataset):
             return segment * size, segment
         return int(random.integers(max(0, num_samples - size) + 1)), 0
 
-    def approximate_patches(self, settings: Any) -> float:
+    def approximate_patches(self, settings: BridleSettings) -> float:
         """Estimated from the manifest's sizes, for whole clips, as if all files had the model's rate."""
         frames = float(self.manifest.sizes.sum()) / (FRAME_SHIFT_MS / 1000 * self.sample_rate)
         return frames / settings.patch_size[0] * settings.num_mel_bins / settings.patch_size[1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.dataset import AudioDataset, AudioReader
 from bridle_fairseq.data.audio.decode import read_info
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality
+
+if TYPE_CHECKING:
+    from bridle_fairseq.nn.frontend import FrontEnd
 
 DEFAULT_SEGMENT_SECONDS = 10.24
 
@@ -54,7 +57,7 @@ class AudioModality(Modality):
             return int(getattr(cfg, "max_sample_size", None) or DEFAULT_SEGMENT_SECONDS * cfg.sample_rate)
         return round(seconds * cfg.sample_rate)
 
-    def layout_of_codes(self, cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+    def layout_of_codes(self, cfg: Any, front_end: FrontEnd, segment: int) -> dict[str, Any]:
         """See :meth:`Modality.layout_of_codes`."""
         steps, rows = front_end.grid((segment,))
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class ImageAugment:
         return left, upper, left + w, upper + h
 
 
-def load_transforms() -> Any:
+def load_transforms() -> ModuleType:
     """The module ``torchvision.transforms.v2``.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from bridle_fairseq.data.image.decode import check_header, crop_and_resize, deco
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.nn.patch import grid_size
+from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
@@ -93,7 +93,7 @@ class ImageDataset(MediaDataset):
         """Height and width of all items; 0 if they differ."""
         return self.image_size, self.image_size
 
-    def approximate_patches(self, settings: Any) -> float:
+    def approximate_patches(self, settings: BridleSettings) -> float:
         """Exact for images of one size; infinite, that is, assumed to be enough, if sizes differ."""
         if not self.image_size:
             return float("inf")

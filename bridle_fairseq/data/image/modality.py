@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.data.image.augment import ImageAugment, StrongImageAugment
 from bridle_fairseq.data.image.dataset import ImageDataset, ImageReader
@@ -11,6 +11,9 @@ from bridle_fairseq.data.image.decode import check_header
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modality import Modality, Reader
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from bridle_fairseq.nn.frontend import FrontEnd
 
 
 class ImageModality(Modality):
@@ -51,7 +54,7 @@ class ImageModality(Modality):
             raise InputError(f"a length of {seconds:g} seconds; expected none: it is for sound")
         return 1
 
-    def layout_of_codes(self, cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+    def layout_of_codes(self, cfg: Any, front_end: FrontEnd, segment: int) -> dict[str, Any]:
         """See :meth:`Modality.layout_of_codes`."""
         if not cfg.image_size:
             raise InputError(

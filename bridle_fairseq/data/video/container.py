@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from bridle_fairseq.data.manifests.archive import read_slice, split_slice
@@ -17,7 +18,7 @@ MAX_PIXELS = 2**26  # per frame, twice 8K: a header can claim any size, and memo
 MAX_RATE = 240  # frames per second; a stream that states more states its clock rate
 
 
-def load_av() -> Any:
+def load_av() -> ModuleType:
     """The module ``av``.
 
     Raises:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.data.image.modality import ImageModality
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.video.dataset import ClipReader, VideoDataset
 from bridle_fairseq.data.video.reader import EXTENSIONS, count_frames
+
+if TYPE_CHECKING:
+    from bridle_fairseq.nn.frontend import FrontEnd
 
 
 class VideoModality(ImageModality):
@@ -30,7 +33,7 @@ class VideoModality(ImageModality):
         """See :meth:`Modality.reader`."""
         return ClipReader(cfg.num_frames, cfg.frame_stride, cfg.image_size, cfg.valid_crop)
 
-    def layout_of_codes(self, cfg: Any, front_end: Any, segment: int) -> dict[str, Any]:
+    def layout_of_codes(self, cfg: Any, front_end: FrontEnd, segment: int) -> dict[str, Any]:
         """See :meth:`Modality.layout_of_codes`."""
         layout = super().layout_of_codes(cfg, front_end, segment)
         rows = front_end.grid(self._item_sizes(cfg))[1]
