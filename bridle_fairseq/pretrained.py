@@ -71,8 +71,8 @@ class Pretrained:
         config: contents of ``config.json``.
         parts: some of encoder, tokenizer, classifier, transcriber.
         classes: class names of a classifier; else empty.
-        symbols: of a transcriber, the blank of CTC first; else empty.
-        sample_rate: of a model for sound, in Hz.
+        symbols: symbols of a transcriber, the blank of CTC first; else empty.
+        sample_rate: sample rate of a model for sound, in Hz.
         image_size: height and width of images or frames in validation (0: original size); None for sound.
         valid_crop: fraction of their shorter side that validation shows.
         num_frames, frame_stride: frames of a clip, and the distance between two of them in the file; only for video.
@@ -107,7 +107,7 @@ class Pretrained:
 
         Args:
             inputs: waveforms, images or clips, see the class.
-            sample_rate: of waveforms, in Hz.
+            sample_rate: sample rate of waveforms, in Hz.
             lengths: B, samples of each waveform.
             layer: None for the normalized last layer, else the output of block 1 .. encoder_depth.
 

@@ -22,9 +22,9 @@ class WeightedDraw:
     """Draws rows with replacement and with given weights. The draw depends on seed and epoch only.
 
     Args:
-        weights: of each row, 0 or more.
+        weights: weight of each row, 0 or more.
         size: rows per epoch.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         InputError: all weights are 0.

@@ -27,7 +27,7 @@ class Media:
         classes: number of classes of the synthetic set.
         make: (folder, items per class, seed) -> labels.csv of a synthetic set.
         statistics: fields of :class:`bridle_fairseq.prepare.statistics.StatisticsOptions`.
-        overrides: of the configuration ``tiny``.
+        overrides: overrides of the configuration ``tiny``.
         examples: folder of its configurations in ``examples``.
         larger: configuration for a longer training.
     """

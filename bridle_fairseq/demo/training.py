@@ -43,9 +43,9 @@ def pretraining(
         manifests: folder of train.tsv and valid.tsv.
         statistics: mean and deviation of the input, as overrides.
         plan: the stages.
-        seed: of the run.
-        overrides: of the modality.
-        config_dir: of the modality.
+        seed: seed of the run.
+        overrides: overrides of the modality.
+        config_dir: folder of the modality's configurations.
     """
     total = sum(stage.updates for stage in plan)
     interval = max(10, total // 5)

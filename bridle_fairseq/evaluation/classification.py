@@ -141,8 +141,8 @@ def write_predictions(
     """Write ``{name}.predictions.csv``: true and predicted classes and the class scores of each clip; its path.
 
     Args:
-        folder, name: of the file.
-        manifest, labels: of the clips.
+        folder, name: folder and name of the file.
+        manifest, labels: manifest and labels of the clips.
         rows: n rows of the manifest that were scored.
         scores: n x C.
         multi_label: predict all classes above the threshold, not the one with the highest score.

@@ -110,7 +110,7 @@ def _probe(
         grid: settings of the classifier to choose from.
         refit: before the test, fit the chosen classifier to the training and validation splits together.
         resamples: bootstrap resamples of the test rows, for a 95 % interval; 0: no interval.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     targets = _targets(labels)
     multi = labels.train.ndim == 2

@@ -137,10 +137,10 @@ def probe_data(
     """The readable rows of the splits with these names, for training, validation and test.
 
     Args:
-        features: of the splits, by name.
+        features: features of the splits, by name.
         splits: by name.
-        names: of the three splits, which may be equal.
-        folder: of the splits, for messages.
+        names: names of the three splits, which may be equal.
+        folder: folder of the splits, for messages.
 
     Raises:
         InputError: a split without a readable clip, or fewer than two classes in the training split.

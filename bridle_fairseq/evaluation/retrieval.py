@@ -72,8 +72,8 @@ class FeatureBank(Bank):
     """An array of pooled features.
 
     Args:
-        features: of a corpus.
-        name: of the array; None: the first that is pooled.
+        features: features of a corpus.
+        name: name of the array; None: the first that is pooled.
 
     Raises:
         InputError: no such array, or no pooled one.
@@ -121,7 +121,7 @@ class CodeBank(Bank):
     """Histograms of codes, K x C values.
 
     Args:
-        codes: of a corpus.
+        codes: codes of a corpus.
     """
 
     what = "codes"
@@ -158,7 +158,7 @@ def candidates_exactly(bank: Bank, queries: np.ndarray, count: int) -> np.ndarra
     Args:
         bank: the index.
         queries: Q x width float32, of length 1.
-        count: of candidates, at most the number of rows.
+        count: number of candidates, at most the number of rows.
 
     Returns:
         Q x count row numbers, in any order.

@@ -34,7 +34,7 @@ def open_bank(path: str, array: str | None, manifest: Manifest | None) -> Bank:
     Args:
         path: a folder with one index, or the path of an index, with or without ``.json``.
         array: name of an array of features; None: the first that is pooled.
-        manifest: of the index; None: any.
+        manifest: manifest of the index; None: any.
 
     Raises:
         InputError: no index or several, of another manifest, or without this array.
@@ -87,7 +87,7 @@ def query_vectors(
 
     Args:
         queries: as the user gave them.
-        rows: of the index, None for files.
+        rows: rows of the index, None for files.
         bank: the index.
         embedded: raw vectors of the files, in order.
 
@@ -112,7 +112,7 @@ def embed_files(
         bank: the index.
         model: that made the index, in eval mode on its device.
         task_cfg: configuration of the task it was trained with.
-        options: of reading and batching.
+        options: how clips are read and batched.
 
     Raises:
         InputError: a file cannot be used, or the features of the index are not an encoder's.

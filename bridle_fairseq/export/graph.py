@@ -19,8 +19,8 @@ class EncoderCore(nn.Module):
     """Front end and encoder.
 
     Args:
-        front_end: of waveforms or pixels.
-        encoder: of the front end's patches.
+        front_end: front end for waveforms or pixels.
+        encoder: encoder of the front end's patches.
     """
 
     def __init__(self, front_end: FrontEnd, encoder: Encoder) -> None:

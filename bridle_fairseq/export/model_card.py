@@ -55,7 +55,7 @@ def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str |
     Args:
         checkpoint: that was exported.
         config: its ``config.json``.
-        license: of the weights.
+        license: license of the weights.
     """
     what, modality = " and ".join(config["parts"]), checkpoint.settings.modality
     lines = []

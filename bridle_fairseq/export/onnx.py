@@ -32,7 +32,7 @@ def write_onnx(folder: Path) -> float:
     S are dynamic.
 
     Args:
-        folder: of an export of sound with an encoder.
+        folder: folder of an export of sound with an encoder.
 
     Returns:
         The largest absolute difference of a feature.

@@ -22,9 +22,9 @@ def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_r
 
     Args:
         inputs: S, B x S, or a list of clips.
-        sample_rate: of the inputs, in Hz.
+        sample_rate: sample rate of the inputs, in Hz.
         lengths: B, samples of each clip; None: all.
-        model_rate: of the model, in Hz.
+        model_rate: rate of the model, in Hz.
 
     Raises:
         InputError: samples that are not mono or not floating-point, no rate, or lengths that do not fit.

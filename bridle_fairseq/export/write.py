@@ -34,10 +34,10 @@ def write_export(
     """Write an export completely or not at all; an earlier export in the same folder is replaced.
 
     Args:
-        checkpoint: of the model ``bridle``, ``bridle_classifier`` or ``bridle_ctc``.
+        checkpoint: checkpoint of the model ``bridle``, ``bridle_classifier`` or ``bridle_ctc``.
         folder: it must not hold anything else.
-        parts: of the model ``bridle``: encoder, tokenizer or both; empty: both.
-        license: of the weights, for the model card.
+        parts: parts of the model ``bridle``: encoder, tokenizer or both; empty: both.
+        license: license of the weights, for the model card.
         onnx: also write the encoder as an ONNX graph.
 
     Returns:

@@ -18,11 +18,11 @@ class BeamSearch:
     """A decoder: call it with emissions for the symbols of each clip.
 
     Args:
-        vocabulary: of the model.
+        vocabulary: vocabulary of the model.
         beam_size: hypotheses that are kept.
         lm: file of a KenLM language model: over words with a lexicon, else over symbols.
         lexicon: file with a line ``word<TAB>s y m b o l s |`` for each word that may occur; None: any symbols.
-        lm_weight: of the language model's log-probability.
+        lm_weight: weight of the language model's log-probability.
         word_score: added for each word.
 
     Raises:

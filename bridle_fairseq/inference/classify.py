@@ -151,7 +151,7 @@ def score_file(model: Classifier, reader: Reader, path: str, multi_label: bool, 
 
     Args:
         model: in eval mode, on its device.
-        reader: of files as the model takes them.
+        reader: reader of files as the model takes them.
         path: a file.
         multi_label: see :func:`class_scores`.
         segment: the longest stretch that the model takes at once, in the reader's units.
@@ -173,7 +173,7 @@ def classify_files(
 
     Args:
         model, reader, segment, multi_label: see :func:`score_file`.
-        paths: of the files.
+        paths: paths of the files.
         expected: what the files should be, for messages.
 
     Raises:
@@ -189,8 +189,8 @@ def measure_files(paths: Sequence[str], reader: Reader, expected: str) -> list[i
     """Lengths of files, from their headers, in the reader's units.
 
     Args:
-        paths: of the files.
-        reader: of them.
+        paths: paths of the files.
+        reader: reader of these files.
         expected: what the files should be, for messages.
 
     Raises:

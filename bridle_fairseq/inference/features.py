@@ -48,7 +48,7 @@ def write_features(
         chunking: how clips are divided into segments.
         manifest: the clips.
         prefix: path up to and including ``{split}.features``.
-        checkpoint_sha256: of the model's file; empty without a model.
+        checkpoint_sha256: SHA-256 of the model's file; empty without a model.
         options: how clips are read and batched.
         dtype: type of the stored values, ``float16`` or ``float32``.
         shard: the share of this process.

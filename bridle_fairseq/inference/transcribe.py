@@ -26,7 +26,7 @@ class DecodingOptions:
         beam_size: hypotheses of beam search; None: greedy decoding, which takes the most likely path.
         lm: file of a KenLM language model.
         lexicon: file of the words that may occur.
-        lm_weight: of the language model's log-probability.
+        lm_weight: weight of the language model's log-probability.
         word_score: added for each word.
     """
 
@@ -89,7 +89,7 @@ def transcribe_file(model: Transcriber, reader: Reader, path: str, segment: int,
 
     Args:
         model: in eval mode, on its device.
-        reader: of files as the model takes them.
+        reader: reader of files as the model takes them.
         path: a file.
         segment: the longest stretch that the model takes at once, in samples at its rate.
         decode: emissions -> symbols of each clip.
@@ -118,8 +118,8 @@ def transcribe_files(
 
     Args:
         model, reader, segment: see :func:`transcribe_file`.
-        paths: of the files.
-        vocabulary: of the model.
+        paths: paths of the files.
+        vocabulary: vocabulary of the model.
         options: how transcripts are decoded.
 
     Raises:

@@ -35,12 +35,12 @@ class Transcriber(PretrainedEncoder):
     """Encoder, pooling of each time step, norm, linear head.
 
     Args:
-        settings: of the pretrained model.
+        settings: settings of the pretrained model.
         num_symbols: size of the dictionary, including the blank (:data:`BLANK`).
         pooling: how the patches of a time step are pooled: ``mean`` -> D values, ``frequency`` (concatenate) -> F * D.
         upsample: output frames per time step.
         freeze_encoder: only norm and head learn.
-        regularization: of training; none by default.
+        regularization: regularization of training; none by default.
 
     Raises:
         InputError: the model is not for audio, or settings are not possible.
@@ -111,7 +111,7 @@ def ctc_loss(emissions: Emissions, target: Tensor, target_lengths: Tensor) -> Te
     """Negative log likelihood of the targets, summed over clips, in float32.
 
     Args:
-        emissions: of a batch.
+        emissions: emissions of a batch.
         target: B x L symbols; the padding can have any value.
         target_lengths: B.
     """

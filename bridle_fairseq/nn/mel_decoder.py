@@ -40,7 +40,7 @@ class MelDecoder(nn.Module):
     the mean log-mel) to all. Tokenizer and codebooks are frozen.
 
     Args:
-        settings: of the pretrained model whose tokenizer is used.
+        settings: settings of the pretrained model whose tokenizer is used.
         width: width of the decoder.
         depth: number of attention blocks.
         num_heads: attention heads of a block.

@@ -61,7 +61,7 @@ def patch_padding(padding: Tensor, patch_size: Sequence[int], grid: Sequence[int
 
     Args:
         padding: B x size_1 x ... x size_k, True = padding, for the first k axes (audio: frames; pixels: all axes).
-        patch_size: of all axes.
+        patch_size: size of a patch along all axes.
         grid: patches along all axes.
 
     Returns:

@@ -41,7 +41,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
 
     Args:
         model: any module that contains blocks.
-        backend: of torch.compile.
+        backend: backend of torch.compile.
     """
     torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, MAX_COMPILED_VERSIONS)
     for block in _blocks(model):

@@ -86,7 +86,7 @@ def scan_files(
     Args:
         source: folder or stored zip archive.
         dest: folder of ``skipped.tsv``.
-        extensions: of the files.
+        extensions: extensions of the files.
         measure: path -> the size.
         path_must_contain: a text that the path below the source must contain.
         workers: threads that read headers.
@@ -117,7 +117,7 @@ def random_split(num_rows: int, valid_percent: float, seed: int) -> dict[str, np
     Args:
         num_rows: number of rows.
         valid_percent: share of ``valid``, from 0 to below 1 (fairseq's name for it).
-        seed: of the draw.
+        seed: seed of the draw.
 
     Raises:
         InputError: a share out of range, or a single row.
@@ -147,7 +147,7 @@ def labelled_corpus(
 
     Args:
         scan: the files.
-        entries: of each file; None: the file is not used.
+        entries: entry of each file; None: the file is not used.
         valid_percent, seed: see :func:`random_split`.
         classes: default: those of the entries.
 

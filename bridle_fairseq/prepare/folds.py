@@ -27,7 +27,7 @@ def match_all(scan: Scan, entries: dict[str, Entry], table: str, multi_label: bo
 
     Args:
         scan: the files.
-        entries: of the table, by file.
+        entries: entries of the table, by file.
         table: its path, for messages.
         multi_label: allow any number of classes per file.
 
@@ -72,7 +72,7 @@ def make_folds(
         classes: the classes.
         valid_share: share of validation in the rows that are not tested, above 0 and below 1; of a class with at least
             two rows there, at least one row validates.
-        seed: of the draws.
+        seed: seed of the draws.
         wanted: names of the folds to test; default: all.
 
     Raises:

@@ -18,12 +18,12 @@ class ListingOptions:
     Attributes:
         source: folder, searched with its subfolders, or stored archive.
         dest: folder of the manifests; gets a list of unreadable files.
-        modality: of the files.
-        extensions: of the files; None: the usual ones of the modality.
+        modality: modality of the files.
+        extensions: extensions of the files; None: the usual ones of the modality.
         path_must_contain: list only files with this text in their path.
         workers: threads that read headers.
         valid_percent: fraction of the files for validation, if no table says it.
-        seed: of that random split.
+        seed: seed of that random split.
         labels: tables that name files and their classes.
         columns: names of the tables' columns ``name``, ``label``, ``split`` and ``fold``; None: the usual ones.
         label_separator: between several classes in one cell; None: one class.

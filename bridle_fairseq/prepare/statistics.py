@@ -30,7 +30,7 @@ class StatisticsOptions:
     """What is measured.
 
     Attributes:
-        modality: of the files.
+        modality: modality of the files.
         max_clips: size of a random sample; None: all clips.
         max_seconds: sound: a random crop of longer clips.
         sample_rate, num_mel_bins: sound: of the model.
@@ -38,7 +38,7 @@ class StatisticsOptions:
         num_frames, frame_stride: video: frames of a clip, and the distance between two of them.
         batch_size: clips at a time.
         workers: processes that decode.
-        seed: of the sample and of the crops.
+        seed: seed of the sample and of the crops.
 
     Raises:
         InputError: a number that is too small.
@@ -87,7 +87,7 @@ def measure_overrides(
     """Measure the manifest at a path; the statistics as overrides of a training run.
 
     Args:
-        path: of the manifest.
+        path: path of the manifest.
         options: what is measured.
         max_skipped: abort if more than this fraction of the clips cannot be read.
         say: called with lines about the clips that were read and skipped.

@@ -37,10 +37,10 @@ def read_table(
     """Read a csv file with a header and a row for each media file.
 
     Args:
-        path: of the csv file.
+        path: path of the csv file.
         columns: names of the columns ``name``, ``label``, ``split`` and ``fold``. By default common names are tried
             (``filename``, ``category``...); a split column is optional, a fold column is read only if it is named here.
-        separator: of several classes in one cell; None: a cell is one class.
+        separator: separator of several classes in one cell; None: a cell is one class.
 
     Raises:
         InputError: a column is missing, a row is too short, or a file is listed twice with different contents.

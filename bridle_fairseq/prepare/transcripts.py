@@ -37,9 +37,9 @@ def table_texts(
     """Read the transcript of each file from a csv file.
 
     Args:
-        path: of the csv file.
+        path: path of the csv file.
         scan: the files.
-        name_column, text_column: of the csv file; default: common names are tried.
+        name_column, text_column: columns of the csv file; default: common names are tried.
 
     Raises:
         InputError: as :func:`read_table`, or no column of transcripts.
@@ -67,7 +67,7 @@ def librispeech_texts(scan: Scan, splits: Mapping[str, Sequence[str]]) -> list[T
     """Read the transcript of each file from LibriSpeech's ``*.trans.txt`` files (lines ``NAME TRANSCRIPT``) beside it.
 
     Args:
-        scan: of a folder.
+        scan: scan of a folder.
         splits: name of a split -> its folders below the scanned one; files of other folders are not used. Empty: the
             split follows from the name of the first folder, ``train...``, ``dev...`` (valid) or ``test...``.
 

@@ -30,7 +30,7 @@ def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
 
     Args:
         run: the run.
-        manifest: of the clips to show; None: the run's validation split, if it still exists.
+        manifest: manifest of the clips to show; None: the run's validation split, if it still exists.
         clips: number of clips shown with codes and predictions.
         points: maximum number of clips on the map of embeddings.
 

@@ -22,12 +22,12 @@ class Run:
     """A run of the task ``bridle_pretraining``, ``bridle_classification`` or ``bridle_ctc``.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         name: on pages.
-        records: of the log.
+        records: records of the log.
         cfg: configuration of the run, from the checkpoint.
-        model: of the newest checkpoint, in eval mode on the CPU.
-        updates: of the checkpoint.
+        model: model of the newest checkpoint, in eval mode on the CPU.
+        updates: number of finished updates of the checkpoint.
         checkpoint: its path.
     """
 

@@ -19,8 +19,8 @@ def write_report(
     """Write the page about the runs in these folders.
 
     Args:
-        folders: of one run, or of several of the same kind.
-        path: of the page; None: ``report.html`` in the folder of a single run.
+        folders: folders of one run, or of several of the same kind.
+        path: path of the page; None: ``report.html`` in the folder of a single run.
         manifest, clips, points: for a page about pretraining, see :func:`run_page`.
 
     Returns:

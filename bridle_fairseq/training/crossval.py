@@ -30,7 +30,7 @@ class CrossvalOptions:
         table: csv file of the clips with their classes and folds.
         audio: folder or stored archive of the clips.
         run: what is trained and tested in each fold, and where.
-        name_column, label_column, fold_column: of the table; None: one of the usual names.
+        name_column, label_column, fold_column: columns of the table; None: one of the usual names.
         label_separator: between the classes of a clip, any number of them; None: each clip has one.
         classes: path of an existing ``labels.csv``; None: the classes of the table.
         folds: names of the folds to test; None: each in turn.
@@ -76,7 +76,7 @@ def cross_validate(options: CrossvalOptions, say: Callable[[str], object]) -> st
     """Write the folds' manifests, run the folds that have no result yet, and return the table of results.
 
     Args:
-        options: of the cross-validation.
+        options: options of the cross-validation.
         say: called with lines about the progress.
 
     Raises:

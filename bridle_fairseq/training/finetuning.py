@@ -22,7 +22,7 @@ class FineTuningRun:
         data: folder with train, valid and test .tsv and .lbl, and labels.csv.
         folder: for checkpoints and log.
         config_dir, config_name: the configuration, as fairseq-hydra-train takes it.
-        overrides: of the configuration.
+        overrides: overrides of the configuration.
     """
 
     checkpoint: str

@@ -16,7 +16,7 @@ class ScalingConstants:
     """What a forecast is computed from.
 
     Attributes:
-        gpu_clips_per_second: of a single GPU with ``batch_size``.
+        gpu_clips_per_second: clips per second of a single GPU with ``batch_size``.
         cpu_ms: CPU milliseconds per clip that is read.
         clip_kb: kilobytes of file per clip.
         parameters: millions that are trained in the stage.

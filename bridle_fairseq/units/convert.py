@@ -24,7 +24,7 @@ class UnitOptions:
 
     Attributes:
         level: a number from 1, or ``all``.
-        layout: of all levels; see :mod:`.scheme`.
+        layout: layout of all levels; see :mod:`.scheme`.
         format: see :mod:`.files`.
         dedup: write runs of equal units once, with their counts in another file.
         manifest: path of the manifest that the codes must be of; None: any.
@@ -95,7 +95,7 @@ def restore_codes(
     Args:
         sources: paths of the units; see :func:`prefix_of`.
         out: folder of the codes.
-        options: of which the origin is checked.
+        options: options whose origin is checked.
         overwrite: allow replacing other codes.
 
     Yields:

@@ -32,7 +32,7 @@ def waveform(log_mel: Tensor, analysis: LogMel, iterations: int = 60) -> Tensor:
     Args:
         log_mel: B x M x mel bins, natural logarithm of power, as ``analysis`` computes it.
         analysis: the front end.
-        iterations: of Griffin-Lim.
+        iterations: number of iterations of Griffin-Lim.
 
     Returns:
         B x S, where S is M - 1 frame shifts plus a frame length.

@@ -32,7 +32,7 @@ class UnitsInfo:
         layout: see :mod:`.scheme`.
         format: a key of :data:`FORMATS`; see :mod:`.files`.
         dedup: whether runs of equal units are written once, with their counts in another file.
-        version: of this format.
+        version: version of this format.
     """
 
     codes: CodesInfo
@@ -99,9 +99,9 @@ def check_same_units(path: str, identity: Mapping[str, Any], expected_path: str,
     """Check that two artifacts are of units with the same meaning.
 
     Args:
-        path: of the first one's description.
-        identity: of its units (:attr:`UnitsInfo.identity`).
-        expected_path: of the second one's description.
+        path: path of the first one's description.
+        identity: identity of its units (:attr:`UnitsInfo.identity`).
+        expected_path: path of the second one's description.
         expected: identity of its units.
 
     Raises:

@@ -34,7 +34,7 @@ def load_sentencepiece(what: str = "pieces of units", extra: str = "units") -> M
 
     Args:
         what: needs it, for the message.
-        extra: of the package, which installs it.
+        extra: extra of the package, which installs it.
 
     Raises:
         InputError: it is not installed.
@@ -138,7 +138,7 @@ def load_matching(path: str | os.PathLike[str], units: str, info: UnitsInfo) -> 
     The check is needed because the codes of all checkpoints use the same characters.
 
     Args:
-        path: of the model's file.
+        path: path of the model's file.
         units: path of the description of the units, for messages.
         info: that description.
 

@@ -55,7 +55,7 @@ def fields_of(prefix: str | os.PathLike[str], what: str, version: int) -> Iterat
     Args:
         prefix: path without ``.json``.
         what: name of the artifact in messages.
-        version: of the format.
+        version: version of the format.
 
     Raises:
         InputError: the file is missing, damaged, of another version, or the block cannot parse it.

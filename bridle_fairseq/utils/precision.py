@@ -23,7 +23,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     Args:
         precision: one of :data:`PRECISIONS`. ``auto`` is bfloat16 if :func:`has_fast_bfloat16`, else float32.
             ``float32`` keeps an enclosing autocast (fairseq's ``common.amp``).
-        device: of the products.
+        device: device of the products.
     """
     if not _is_bfloat16(precision, device):
         return nullcontext()
@@ -43,7 +43,7 @@ def autocast_codes(precision: str, codes_precision: str, device: torch.device) -
         precision: as in :func:`autocast`.
         codes_precision: one of :data:`CODES_PRECISIONS`. ``auto`` is float32 if ``precision`` is, and on a CPU, which
             is slow in float16; else float16.
-        device: of the codes.
+        device: device of the codes.
     """
     if codes_precision == "auto":
         if not _is_bfloat16(precision, device):

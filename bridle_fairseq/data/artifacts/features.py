@@ -62,15 +62,15 @@ class FeaturesInfo:
 
     Attributes:
         arrays: the files.
-        dtype: of their values, ``float16`` or ``float32``.
+        dtype: type of their values, ``float16`` or ``float32``.
         grid: geometry of the patches, by name; in the json these fields stand beside the others. Audio:
             ``sample_rate`` of the model in Hz; ``frequency_patches``, F, patches per time step; ``patch_frames``,
             spectrogram frames per patch; ``chunk_patches``, time patches of a chunk (a shorter clip is one chunk);
             ``overlap_patches``, time patches that neighbouring chunks share. Images and video: as for codes
             (:class:`.codes.CodesInfo`).
-        checkpoint_sha256: of the checkpoint; empty if there is none.
+        checkpoint_sha256: SHA-256 of the checkpoint; empty if there is none.
         manifest_sha256: :meth:`Manifest.fingerprint` of the manifest.
-        version: of this format.
+        version: version of this format.
     """
 
     arrays: tuple[FeatureArray, ...]

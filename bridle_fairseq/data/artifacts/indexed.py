@@ -28,7 +28,7 @@ class IndexedItems:
 
     Args:
         prefix: path without ``.bin`` and ``.idx``.
-        dtype: of the items, a key of :data:`TYPE_CODES`.
+        dtype: type of the items, a key of :data:`TYPE_CODES`.
 
     Raises:
         InputError: the files are missing, damaged, empty, or of another type.
@@ -77,7 +77,7 @@ def write_index(prefix: str, sizes: Sequence[int], dtype: type[np.integer]) -> N
     Args:
         prefix: path without ``.bin`` and ``.idx``.
         sizes: number of values of each item in ``{prefix}.bin``.
-        dtype: of the items, a key of :data:`TYPE_CODES`.
+        dtype: type of the items, a key of :data:`TYPE_CODES`.
     """
     lengths = np.array(sizes, np.int64)
     begins = (lengths.cumsum() - lengths) * np.dtype(dtype).itemsize

@@ -37,9 +37,9 @@ def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None
     """Check that an artifact was made by this checkpoint.
 
     Args:
-        path: of the file that describes the artifact.
+        path: path of the file that describes the artifact.
         what: name of the artifact in messages.
-        sha256: of the checkpoint that made it.
+        sha256: SHA-256 of the checkpoint that made it.
         checkpoint: path of the expected one.
 
     Raises:

@@ -48,8 +48,8 @@ class ShardOutcome:
         shard: the share of this process.
         was_complete: the complete result was there before, so nothing was done.
         clips: rows that were computed.
-        seconds: that it took.
-        summary: of the complete result, if this process joined it.
+        seconds: time that it took.
+        summary: summary of the complete result, if this process joined it.
         blocks_left: blocks of other shards that are missing; None if the result is complete.
     """
 
@@ -72,7 +72,7 @@ def run_shard(job: ShardedJob, shard: Shard, compute: Callable[[list[int]], obje
 
     Args:
         job: the job.
-        shard: of this process.
+        shard: shard of this process.
         compute: computes and stores the blocks of these numbers, such as :func:`compute_blocks`.
     """
     if job.finished():
@@ -97,8 +97,8 @@ def compute_blocks(
     """Compute and store the blocks of these numbers, with a progress bar.
 
     Args:
-        job: of a manifest; its skipped rows are listed in ``{prefix}.skipped.tsv``.
-        numbers: of the blocks.
+        job: a job over a manifest; its skipped rows are listed in ``{prefix}.skipped.tsv``.
+        numbers: numbers of the blocks.
         compute: (rows, callback that is given numbers of finished rows) -> result of a block.
         max_skipped: abort if more than this fraction of the clips is unusable.
         name: label of the progress bar.

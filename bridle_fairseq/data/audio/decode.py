@@ -74,7 +74,7 @@ def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = 
 
     Args:
         path: a file or a slice of a stored archive.
-        sample_rate: of the result in Hz; ``start`` and ``length`` count samples at this rate.
+        sample_rate: sample rate of the result in Hz; ``start`` and ``length`` count samples at this rate.
         length: None for everything after ``start``; shortened at the end of the clip.
 
     Raises:

@@ -54,7 +54,7 @@ def crop_and_resize(frames: np.ndarray, size: int, middle: float = 1.0, box: Box
         size: height and width of the result (bicubic, antialiased); 0: neither crop nor resize.
         middle: without a box, crop the centre square whose side is this share of the shorter side, in whole pixels.
             This equals resizing the shorter side to size / middle and a centre crop.
-        box: of the crop; pixels outside it have no influence.
+        box: box of the crop; pixels outside it have no influence.
     """
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # n x 3 x height x width
     if not size:

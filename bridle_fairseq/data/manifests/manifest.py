@@ -87,8 +87,8 @@ class Manifest:
 
     Args:
         root: the root folder.
-        paths: of the rows, relative to it.
-        sizes: of the rows (see the module's docstring for the unit).
+        paths: paths of the rows, relative to it.
+        sizes: sizes of the rows (see the module's docstring for the unit).
         source: file that was read, for messages; None for a manifest made in memory.
 
     Attributes:

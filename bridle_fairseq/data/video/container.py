@@ -57,7 +57,7 @@ class VideoFile:
 
     Args:
         path: a file or a slice of a stored archive.
-        threads: of the decoder.
+        threads: number of threads of the decoder.
 
     Attributes:
         rate: mean frames per second, as the container states or from the packets.

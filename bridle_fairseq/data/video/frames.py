@@ -212,7 +212,7 @@ def read_clips(
         num_frames: frames per clip.
         stride: slots between two frames.
         short_side: length in pixels to which the shorter side is scaled; None: no scaling.
-        threads: of the decoder; 1 is best if several workers decode.
+        threads: number of threads of the decoder; 1 is best if several workers decode.
         allocate: returns the output array for a shape; default: a new one.
 
     Raises:

@@ -26,9 +26,9 @@ class VideoReader:
     """Reads clips and headers. Not thread-safe. Forks and copies of it start their own processes.
 
     Args:
-        threads: of the decoder.
+        threads: number of threads of the decoder.
         seconds: timeout per file.
-        memory_limit: in bytes; a decoding process that uses more after a file is replaced.
+        memory_limit: limit in bytes; a decoding process that uses more after a file is replaced.
 
     Raises:
         InputError: PyAV is not installed.

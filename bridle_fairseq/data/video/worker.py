@@ -44,7 +44,7 @@ class DecodingProcess:
     """The parent's end.
 
     Args:
-        memory_limit: in bytes; a child that uses more after an answer gets no further requests (``full``).
+        memory_limit: limit in bytes; a child that uses more after an answer gets no further requests (``full``).
     """
 
     def __init__(self, memory_limit: int) -> None:
