@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bridle_fairseq.data.modalities import CLASSES
+
+if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    from bridle_fairseq.data.manifests.manifest import Manifest
+    from bridle_fairseq.inference.chunking import ChunkOptions
+    from bridle_fairseq.inference.classify import ViewOptions
+    from bridle_fairseq.inference.pipeline import BatchOptions
+    from bridle_fairseq.inference.transcribe import DecodingOptions
 
 
 def add_modality_argument(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +44,8 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
 
 
-def batch_options(args: argparse.Namespace) -> Any:
-    """A :class:`bridle_fairseq.inference.pipeline.BatchOptions`.
+def batch_options(args: argparse.Namespace) -> BatchOptions:
+    """The options of :func:`add_batch_arguments`.
 
     Raises:
         InputError: numbers below 1, or a device that torch cannot use.
@@ -89,8 +96,8 @@ def add_chunk_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chunk_options(args: argparse.Namespace) -> Any:
-    """A :class:`bridle_fairseq.inference.chunking.ChunkOptions`."""
+def chunk_options(args: argparse.Namespace) -> ChunkOptions:
+    """The options of :func:`add_chunk_arguments`."""
     from bridle_fairseq.inference.chunking import ChunkOptions
 
     return ChunkOptions(args.chunk_seconds, args.overlap_seconds)
@@ -106,8 +113,8 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def view_options(args: argparse.Namespace) -> Any:
-    """A :class:`bridle_fairseq.inference.classify.ViewOptions`.
+def view_options(args: argparse.Namespace) -> ViewOptions:
+    """The options of :func:`add_view_arguments`.
 
     Raises:
         InputError: numbers below 1.
@@ -127,14 +134,14 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--word-score", type=float, default=0.0, metavar="X", help="for each word (%(default)s)")
 
 
-def decoding_options(args: argparse.Namespace) -> Any:
-    """A :class:`bridle_fairseq.inference.transcribe.DecodingOptions`."""
+def decoding_options(args: argparse.Namespace) -> DecodingOptions:
+    """The options of :func:`add_decoding_arguments`."""
     from bridle_fairseq.inference.transcribe import DecodingOptions
 
     return DecodingOptions(args.beam_size, args.lm, args.lexicon, args.lm_weight, args.word_score)
 
 
-def read_manifest(path: str) -> Any:
+def read_manifest(path: str) -> Manifest:
     """The manifest at a path.
 
     Raises:

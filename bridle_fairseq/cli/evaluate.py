@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from bridle_fairseq.cli.arguments import (
     add_decoding_arguments,
@@ -15,6 +16,10 @@ from bridle_fairseq.cli.arguments import (
     read_manifest,
     view_options,
 )
+
+if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    from bridle_fairseq.data.collate import Batch
+    from bridle_fairseq.training.evaluate import ClassifierReport, TranscriberReport
 
 HELP = "metrics of a classifier or a transcriber on a labelled manifest, and tables of its predictions"
 
@@ -70,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _progress(batches: Any) -> Any:
+def _progress(batches: Iterable[Batch]) -> Iterable[Batch]:
     from tqdm import tqdm
 
     return tqdm(batches, desc="evaluate", unit=" batches", disable=not sys.stderr.isatty())
 
 
-def _print_metrics(report: Any, split: str) -> None:
+def _print_metrics(report: ClassifierReport, split: str) -> None:
     metrics = report.metrics
     print(f"{split}: {metrics.clips} clips, {report.skipped} skipped")
     for name, value in metrics.values.items():
@@ -86,7 +91,7 @@ def _print_metrics(report: Any, split: str) -> None:
     print("\n".join(report.paths))
 
 
-def _print_errors(report: Any, split: str) -> None:
+def _print_errors(report: TranscriberReport, split: str) -> None:
     print(f"{split}: {report.clips} clips, {report.skipped} skipped")
     for name, errors in report.errors.items():
         print(f"{name:16} {errors.rate:.5f}  {errors.edits} of {errors.length}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bridle_fairseq.cli.arguments import (
     add_batch_arguments,
@@ -15,6 +15,10 @@ from bridle_fairseq.cli.arguments import (
     chunk_options,
 )
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    from bridle_fairseq.evaluation.probe_data import Arrays, LabelledSplit
+    from bridle_fairseq.inference.pipeline import BatchOptions
 
 HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
 SPLITS = ("train", "valid", "test")
@@ -87,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _extract(args: argparse.Namespace, splits: Any, options: Any) -> tuple[Any, str]:
+def _extract(
+    args: argparse.Namespace, splits: dict[str, LabelledSplit], options: BatchOptions
+) -> tuple[dict[str, Arrays], str]:
     """Features of all splits by a checkpoint's encoder and the baselines, and the sha256 of the checkpoint."""
     from bridle_fairseq.evaluation.probe_data import extract_splits, probe_extractors
     from bridle_fairseq.inference.chunking import choose_chunking

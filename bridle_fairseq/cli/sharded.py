@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    from bridle_fairseq.data.artifacts.shard_run import ShardOutcome
 
 
 def print_outcome(
-    outcome: Any, name: str, complete: str, summary_text: Callable[[Any], str], device: str | None = None
+    outcome: ShardOutcome, name: str, complete: str, summary_text: Callable[[Any], str], device: str | None = None
 ) -> None:
     """Print what a process did for a job.
 
     Args:
-        outcome: a :class:`bridle_fairseq.data.artifacts.shard_run.ShardOutcome`.
+        outcome: what it did.
         name: of the split.
         complete: printed if the result was there before.
         summary_text: summary of the complete result -> what it holds.

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bridle_fairseq.cli.arguments import add_batch_arguments, batch_options
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    import numpy as np
+
+    from bridle_fairseq.evaluation.retrieval import Bank
+    from bridle_fairseq.inference.pipeline import BatchOptions
 
 HELP = "the clips of an index most similar to a file or to one of its own, by embeddings or by codes"
 
@@ -50,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _embed(files: list[str], bank: Any, checkpoint: str | None, options: Any) -> Any:
+def _embed(files: list[str], bank: Bank, checkpoint: str | None, options: BatchOptions) -> Sequence[np.ndarray]:
     from bridle_fairseq.data.artifacts.provenance import check_checkpoint
     from bridle_fairseq.evaluation.similar import embed_files
     from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model

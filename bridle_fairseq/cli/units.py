@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bridle_fairseq.cli.arguments import add_shard_argument
 from bridle_fairseq.cli.sharded import print_outcome
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    from bridle_fairseq.data.artifacts.sharding import ShardedJob
+    from bridle_fairseq.units.sharding import UnitsSummary
 
 HELP = "convert codes to units, the lines that language models and SentencePiece take, or back"
 
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _summary_text(summary: Any, job: Any, split: str) -> str:
+def _summary_text(summary: UnitsSummary, job: ShardedJob, split: str) -> str:
     kept = f", {summary.units / max(summary.codes, 1):.1%} kept" if job.info.dedup else ""
     clips = f"{split}: {summary.rows} clips ({summary.empty} empty)"
     files = f"units: {', '.join(job.files())}; {job.prefix}.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,11 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.report.examples import Example, example
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.base import MediaTask
 
 
 def headline(comparison: Comparison | None, media: Media) -> str:
@@ -70,7 +74,7 @@ def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> 
 
 
 def clips_with_codes(
-    model: Any, task: Any, manifests: Path, codes_folder: Path, split: str, count: int
+    model: Bridle, task: MediaTask, manifests: Path, codes_folder: Path, split: str, count: int
 ) -> list[Example]:
     """Up to ``count`` clips of medium length; of different classes if there are labels."""
     manifest = Manifest.read(manifests / f"{split}.tsv")
@@ -85,7 +89,7 @@ def clips_with_codes(
     wanted = 0.0
     if "sample_rate" in info.grid:
         wanted = 1.8 * info.grid["sample_rate"] / 160 / info.grid["patch_frames"] * info.grid["frequency_patches"]
-    shown: dict[Any, Example] = {}
+    shown: dict[str | int, Example] = {}
     for row in np.argsort(np.abs(patches - wanted), kind="stable").tolist():
         label = labels.classes.names[labels[row][0]] if labels is not None else ""
         source = dataset[row]["source"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridle_fairseq.demo.report import ResultRow
 from bridle_fairseq.evaluation import probe_table
@@ -19,6 +19,10 @@ from bridle_fairseq.evaluation.probe_table import ProbeRow
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
 from bridle_fairseq.inference.extractors import default_poolings
 from bridle_fairseq.inference.pipeline import BatchOptions
+from bridle_fairseq.nn.bridle import Bridle
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.base import MediaTask
 
 SPLITS = ("train", "valid", "test")
 POOLING_NAMES = {
@@ -43,7 +47,7 @@ class Comparison(NamedTuple):
     classes: int
 
 
-def compare(model: Any, task: Any, manifests: Path, seed: int, say: Callable[[str], object]) -> Comparison:
+def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Callable[[str], object]) -> Comparison:
     """Probe the encoder and its baselines; every choice is made on the validation split."""
     options = BatchOptions(workers=2, max_skipped=1.0, device=str(next(model.parameters()).device))
     splits = read_labelled_splits(manifests, SPLITS)

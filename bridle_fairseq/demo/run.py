@@ -23,6 +23,8 @@ from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:
     from bridle_fairseq.demo.probing import Comparison
+    from bridle_fairseq.nn.bridle import Bridle
+    from bridle_fairseq.tasks.base import MediaTask
 
 CLIPS_SHOWN = 4
 SETTINGS_FILE = "demo.json"
@@ -163,7 +165,7 @@ class Demo:
         say(f"  {shlex.join(run.command())}")
         return training.train_with_bar(run, self.folder / "train.log", sum(stage.updates for stage in plan))
 
-    def _tokenize(self, checkpoint: str, model: Any, task: Any, device: str, splits: Sequence[str]) -> None:
+    def _tokenize(self, checkpoint: str, model: Bridle, task: MediaTask, device: str, splits: Sequence[str]) -> None:
         from bridle_fairseq.data.manifests.manifest import Manifest
         from bridle_fairseq.inference.codes import describe_codes, summary_text, tokenize_corpus
         from bridle_fairseq.inference.pipeline import BatchOptions
@@ -180,7 +182,7 @@ class Demo:
             if split == "train":
                 say("\n".join(f"  {line}" for line in summary_text(outcome.summary, prefix).splitlines()))
 
-    def _probe(self, model: Any, task: Any) -> Comparison:
+    def _probe(self, model: Bridle, task: MediaTask) -> Comparison:
         from bridle_fairseq.demo.probing import compare
 
         comparison = compare(model, task, self.manifests, self.settings.seed, say)
@@ -192,8 +194,8 @@ class Demo:
 
     def _write_page(
         self,
-        model: Any,
-        task: Any,
+        model: Bridle,
+        task: MediaTask,
         records: Sequence[Record],
         plan: Sequence[Stage],
         splits: Sequence[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -264,7 +264,7 @@ class Bridle(CodeTokenizer):
     @torch.no_grad()
     def extract_features(
         self, source: Tensor, padding_mask: Tensor | None = None, layer: int | None = None
-    ) -> dict[str, Tensor | tuple[int, ...] | None]:
+    ) -> dict[str, Any]:
         """Features of all patches, without masking.
 
         Args:

@@ -14,10 +14,12 @@ import torch
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.classifier import pool_patches
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.masking import MASKINGS, choose_targets
 from bridle_fairseq.report.pictures import Clip, draw, in_picture_layout
+from bridle_fairseq.report.run import Run
 from bridle_fairseq.utils.errors import InputError
 
 VISIBLE, RIGHT, WRONG = 0, 1, 2
@@ -67,7 +69,7 @@ class Items:
         return self.labels.classes.names[self.labels[row][0]]
 
 
-def items_of(run: Any, manifest: str | None) -> Items | None:
+def items_of(run: Run, manifest: str | None) -> Items | None:
     """The clips of the given manifest; for None, those of the run's validation split, or None if it is gone."""
     if manifest is not None:
         return Items(manifest, run.cfg["task"])
@@ -80,9 +82,9 @@ def items_of(run: Any, manifest: str | None) -> Items | None:
 
 
 @torch.inference_mode()
-def examples(model: Any, items: Items, count: int) -> list[Example]:
+def examples(model: Bridle, items: Items, count: int) -> list[Example]:
     """Up to ``count`` clips; of different classes if there are labels."""
-    chosen: dict[Any, Example] = {}
+    chosen: dict[str | int, Example] = {}
     for row in range(len(items.manifest)):
         key = items.label(row) or row
         source = None if key in chosen else items.dataset[row]["source"]
@@ -94,7 +96,7 @@ def examples(model: Any, items: Items, count: int) -> list[Example]:
 
 
 @torch.inference_mode()
-def example(model: Any, name: str, label: str, source: torch.Tensor, seed: int) -> Example:
+def example(model: Bridle, name: str, label: str, source: torch.Tensor, seed: int) -> Example:
     """An item with its codes and predictions, by a model on the CPU; ``seed`` is for the mask."""
     settings = model.settings
     patches = model.front_end(source[None])
@@ -112,7 +114,7 @@ def example(model: Any, name: str, label: str, source: torch.Tensor, seed: int) 
 
 
 @torch.inference_mode()
-def embedding_map(model: Any, items: Items, most: int) -> Map | None:
+def embedding_map(model: Bridle, items: Items, most: int) -> Map | None:
     """Mean-pooled embeddings of up to ``most`` clips in two dimensions; None without labels."""
     if items.labels is None:
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from bridle_fairseq.nn.frontend import unit_range
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.frontend import AudioFrontEnd, unit_range
 from bridle_fairseq.report.images import data_uri, heat
 
 FRAMES_A_SECOND = 100
@@ -42,11 +42,11 @@ def in_picture_layout(values: np.ndarray, modality: str) -> np.ndarray:
 
 
 @torch.inference_mode()
-def draw(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
+def draw(model: Bridle, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
     """Draw an item with its codes.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.bridle.Bridle` on any device.
+        model: on any device.
         name, label: shown on the page.
         source: the item, as its dataset returns it.
         codes: grid axes x K.
@@ -63,7 +63,7 @@ def draw(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndar
     return Clip(name, label, shown, codes, "frames", "video")
 
 
-def _fill_patches(model: Any, pixels: np.ndarray) -> np.ndarray:
+def _fill_patches(model: Bridle, pixels: np.ndarray) -> np.ndarray:
     """3 x height x width -> height x width x 3, filled up with white to whole patches."""
     sides = model.settings.patch_size[-2:]
     height, width = (-(-length // side) * side for length, side in zip(pixels.shape[1:], sides, strict=True))
@@ -72,7 +72,8 @@ def _fill_patches(model: Any, pixels: np.ndarray) -> np.ndarray:
     return full
 
 
-def _draw_sound(model: Any, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
+def _draw_sound(model: Bridle, name: str, label: str, source: torch.Tensor, codes: np.ndarray) -> Clip:
+    assert isinstance(model.front_end, AudioFrontEnd)
     fbank, _ = model.front_end.log_mel(source[None].to(next(model.parameters()).device))
     log_mel = fbank[0].cpu().numpy()
     frames = codes.shape[1] * model.settings.patch_size[0]  # the last patch may extend past the end

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bridle_fairseq.data.manifests.labels import Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -14,12 +13,14 @@ from bridle_fairseq.data.manifests.transcripts import Transcripts
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.evaluation.classification import Evaluation, evaluate, write_predictions, write_tables
 from bridle_fairseq.evaluation.wer import EditCounts, character_errors, load_jiwer, word_errors, write_transcripts
-from bridle_fairseq.inference.classify import ViewOptions, reader_of_views, score_dataset, score_views
+from bridle_fairseq.inference.classify import Progress, ViewOptions, reader_of_views, score_dataset, score_views
 from bridle_fairseq.inference.transcribe import DecodingOptions, decoder_of, transcribe_dataset
+from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.ctc import Transcriber
+from bridle_fairseq.tasks.bridle_classification import BridleClassificationTask
+from bridle_fairseq.tasks.bridle_ctc import BridleCtcTask
 from bridle_fairseq.tasks.datasets import LabelledMedia, TranscribedMedia
 from bridle_fairseq.utils.errors import InputError
-
-Progress = Callable[[Any], Any]  # wraps the iterable of batches
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,17 @@ class TranscriberReport(NamedTuple):
 
 
 def evaluate_classifier(
-    model: Any, task: Any, manifest: Manifest, options: EvaluateOptions, checkpoint: str, progress: Progress = iter
+    model: Classifier,
+    task: BridleClassificationTask,
+    manifest: Manifest,
+    options: EvaluateOptions,
+    checkpoint: str,
+    progress: Progress = iter,
 ) -> ClassifierReport:
     """Score a manifest's clips; write ``{split}.predictions.csv``, ``.classes.csv`` and ``.confusion.csv``.
 
     Args:
-        model: a :class:`bridle_fairseq.nn.classifier.Classifier` in eval mode, on its device.
+        model: in eval mode, on its device.
         task: the task of its checkpoint.
         manifest: the clips.
         options: see :class:`EvaluateOptions`.
@@ -132,13 +138,18 @@ def evaluate_classifier(
 
 
 def evaluate_transcriber(
-    model: Any, task: Any, manifest: Manifest, options: EvaluateOptions, checkpoint: str, progress: Progress = iter
+    model: Transcriber,
+    task: BridleCtcTask,
+    manifest: Manifest,
+    options: EvaluateOptions,
+    checkpoint: str,
+    progress: Progress = iter,
 ) -> TranscriberReport:
     """Transcribe a manifest's clips; write ``{split}.transcripts.csv``.
 
     Clips whose transcript needs more frames than the model emits count too: the model cannot get them right.
 
-    Args: see :func:`evaluate_classifier`; the model is a :class:`bridle_fairseq.nn.ctc.Transcriber`.
+    Args: see :func:`evaluate_classifier`.
 
     Raises:
         InputError: several views, jiwer is missing, transcripts that cannot be used, or too many unreadable clips.

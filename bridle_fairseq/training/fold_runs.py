@@ -32,7 +32,7 @@ from bridle_fairseq.inference.extractors import (
 )
 from bridle_fairseq.inference.features import write_features
 from bridle_fairseq.inference.pipeline import BatchOptions
-from bridle_fairseq.nn.frontend import AudioFrontEnd
+from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
@@ -183,8 +183,9 @@ def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray
 
     task_cfg, sha256, checkpoint = None, "", options.checkpoint_of(fold)
     if options.mode == "logmel":
-        front_end: Any = AudioFrontEnd(BridleSettings()).to(options.batch.device)
-        extractor: Extractor = LogMelFeatures(front_end)
+        log_mel = LogMelFeatures(AudioFrontEnd(BridleSettings()).to(options.batch.device))
+        extractor: Extractor = log_mel
+        front_end: FrontEnd = log_mel.front_end
     else:
         model, task = load_model(checkpoint, options.batch.device, MODELS_WITH_ENCODER)
         layers = choose_layers(options.layers, model.encoder.depth)

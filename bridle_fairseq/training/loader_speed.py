@@ -9,13 +9,15 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.tasks import setup_task
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import bridle_fairseq
+from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.dataset import checked_batch
 from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -108,13 +110,13 @@ def _read(options: LoaderOptions, manifest: Manifest, skips: SkipLog | None) -> 
     return rows, time.perf_counter() - begun, before
 
 
-def _epochs(batch_iterator: Any) -> Iterator[dict[str, Any]]:
+def _epochs(batch_iterator: EpochBatchIterator) -> Iterator[Batch]:
     """Batches of one epoch after another."""
     while True:
         yield from batch_iterator.next_epoch_itr(shuffle=True)
 
 
-def _configuration(options: LoaderOptions) -> Any:
+def _configuration(options: LoaderOptions) -> DictConfig:
     """The configuration of a pretraining task with the overrides."""
     cfg = OmegaConf.structured(BridlePretrainingConfig)
     cfg._name = "bridle_pretraining"
