@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fairseq import checkpoint_utils
@@ -23,6 +23,9 @@ from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary
+
+if TYPE_CHECKING:
+    from bridle_fairseq.tasks.base import MediaTask
 
 MODELS_WITH_ENCODER = ("bridle", "bridle_classifier", "bridle_ctc")  # their features can be extracted
 FAIRSEQ_FILE = "a file that fairseq-hydra-train wrote"
@@ -160,7 +163,7 @@ def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: s
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
 
-def pretrained_settings(cfg: Any, task: Any) -> tuple[BridleSettings, dict[str, Tensor] | None]:
+def pretrained_settings(cfg: Any, task: MediaTask) -> tuple[BridleSettings, dict[str, Tensor] | None]:
     """Settings of a model that fine-tunes ``cfg.checkpoint``, and the weights in that file.
 
     In the configuration that a fine-tuned model's checkpoint holds, ``cfg.settings`` is set. The settings are then

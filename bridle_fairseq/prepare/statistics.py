@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modalities import modality_of
@@ -130,7 +131,7 @@ def input_statistics(manifest: Manifest, options: StatisticsOptions) -> InputSta
     return InputStatistics(mean, deviation, count, len(manifest) - skips.count, skipped)
 
 
-def _task_configuration(options: StatisticsOptions) -> Any:
+def _task_configuration(options: StatisticsOptions) -> SimpleNamespace:
     """The configuration of a task that reads clips in this way."""
     return SimpleNamespace(
         modality=options.modality,
@@ -166,7 +167,7 @@ def _values(options: StatisticsOptions) -> Values:
 
 
 def value_statistics(
-    dataset: Any, values: Values, batch_size: int, workers: int
+    dataset: MediaDataset, values: Values, batch_size: int, workers: int
 ) -> tuple[list[float], list[float], int]:
     """Mean and standard deviation of each channel over all valid values, summed in float64, and their number.
 
