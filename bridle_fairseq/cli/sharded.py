@@ -30,5 +30,5 @@ def print_outcome(
         print(summary_text(outcome.summary))
     elif outcome.blocks_left is not None:
         shard = outcome.shard
-        left = f"{outcome.blocks_left} of {len(outcome.job.blocks)} chunks are left to others"
+        left = f"{outcome.blocks_left} of {len(outcome.job.blocks)} blocks are left to others"
         print(f"{name}: shard {shard.index} of {shard.count} is done; {left}")
