@@ -39,6 +39,12 @@ ROWS = (
 )
 WITH_FAIRSEQ = ("models", "tasks", "criterions", "optim", "training", "report", "demo", "cli")
 WITH_FAIRSEQ += ("export.write", "export.model_card")  # they read checkpoints; what loads an export does not
+# The method serves all modalities: what depends on one is its front end and the axes of its patches (nn/settings).
+METHOD = ("quantization", "nn", "models", "criterions", "optim")
+MODALITIES = ("audio", "image", "video")
+MEDIA_WORDS = (*MODALITIES, "sound", "picture", "clip", "pixel", "frame")
+FRONT_ENDS = ("AudioFrontEnd", "PixelFrontEnd")
+AUDIO_ONLY_SETTINGS = "nn.pretrained_encoder"  # checks SpecAugment and the like, which are for sound
 MOST_MODULES = {"": 4, "data": 8}  # beside __init__.py
 
 
@@ -182,6 +188,25 @@ def repeated_class_names(package: Package) -> list[str]:
     ]
 
 
+def modalities_in_the_method(package: Package) -> list[str]:
+    wrong = []
+    for module, tree in package.trees.items():
+        if module.split(".")[0] not in METHOD:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name not in FRONT_ENDS:
+                named = [word for word in MEDIA_WORDS if word in node.name.lower()]
+                if named:
+                    rule = f"only {' and '.join(FRONT_ENDS)} belong to a modality"
+                    wrong.append(f"{package.where(module, node.lineno)}: class {node.name} ({rule})")
+            if isinstance(node, ast.Compare) and module != AUDIO_ONLY_SETTINGS:
+                sides = [node.left, *node.comparators]
+                if any(isinstance(side, ast.Constant) and side.value in MODALITIES for side in sides):
+                    rule = "the method does not ask for the modality; put what differs into a table"
+                    wrong.append(f"{package.where(module, node.lineno)}: compares with a modality ({rule})")
+    return wrong
+
+
 def crowded_rooms(package: Package) -> list[str]:
     wrong = []
     for room, most in MOST_MODULES.items():
@@ -200,6 +225,7 @@ RULES = (
     imports_of_fairseq,
     imports_of_argparse,
     repeated_class_names,
+    modalities_in_the_method,
     crowded_rooms,
 )
 
@@ -221,7 +247,7 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         "attic.py": "",
         **{f"loose{number}.py": "" for number in range(4)},
         "utils/__init__.py": "import argparse\n",
-        "nn/__init__.py": "",
+        "nn/__init__.py": "class VideoHead: ...\nlong = kind == 'audio'\nclass AudioFrontEnd: ...\n",
         "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n"
         "    from ..data.audio import x\n    from . import b\n",
         "nn/b.py": "from . import a\nMODULES = {'x': 'bridle_fairseq.tasks.t', 'y': 'bridle_fairseq.nn.a'}\n",
@@ -249,5 +275,6 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         "imports_of_fairseq": [f"{NAME}/{place}" for place in ("data/dataset.py:1", "nn/b.py:2", "pretrained.py:1")],
         "imports_of_argparse": [f"{NAME}/utils/__init__.py:1"],
         "repeated_class_names": [f"{NAME}/data/dataset.py:2", f"{NAME}/tasks/t.py:3"],
+        "modalities_in_the_method": [f"{NAME}/nn/__init__.py:{line}" for line in (1, 2)],
         "crowded_rooms": [NAME, f"{NAME}/data"],
     }
