@@ -121,7 +121,7 @@ class Pretrained:
             return Features(x, class_token, padding, self._grid(source))
         depth = self.settings.encoder_depth
         if not 1 <= layer <= depth:
-            raise InputError(f"layer is {layer}; expected 1 to {depth}, or None for the normalised last one")
+            raise InputError(f"layer is {layer}; expected 1 to {depth}, or None for the normalized last one")
         patches = self.module.front_end(source, mask)
         assert self.module.encoder is not None
         out = self.module.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)

@@ -53,7 +53,7 @@ def table_note(comparison: Comparison | None) -> str:
         )
     error = (comparison.pretrained * (1 - comparison.pretrained) / max(comparison.test_clips, 1)) ** 0.5
     return (
-        "Logistic regression on standardised features. The layer and the regularisation C were chosen on the "
+        "Logistic regression on standardized features. The layer and the regularization C were chosen on the "
         f"validation clips alone. With {comparison.test_clips} test clips an accuracy is good to about "
         f"±{2 * error:.2f}."
     )

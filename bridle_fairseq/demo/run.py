@@ -131,7 +131,7 @@ class Demo:
             return settings.media, settings.labels
         labels = Path(self._media_folder()) / "labels.csv"
         if not labels.exists():
-            say(f"  synthesising {self.media.classes} classes, {settings.clips_per_class} {self.media.one}s each")
+            say(f"  synthesizing {self.media.classes} classes, {settings.clips_per_class} {self.media.one}s each")
             self.media.make(labels.parent, settings.clips_per_class, settings.seed)
         return str(labels.parent), str(labels)
 

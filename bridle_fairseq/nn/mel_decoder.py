@@ -23,7 +23,7 @@ DECIBELS = 10 / math.log(10)  # of a natural logarithm of power
 class Reconstruction(NamedTuple):
     """Log-mel patches of a batch, and their estimates from codes."""
 
-    estimates: list[Tensor]  # B x N x patch_dim each, normalised log-mel
+    estimates: list[Tensor]  # B x N x patch_dim each, normalized log-mel
     target: Tensor  # B x N x patch_dim
     valid: Tensor  # B x N x patch_dim bool: False at padding and where the last patch is filled up
     std: float  # standard deviation of the log-mel; a normalized difference of 1 is a difference of 2 std

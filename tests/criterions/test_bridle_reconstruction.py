@@ -56,7 +56,7 @@ def test_evaluation_logs_distances_in_decibels(criterion):
     for level in range(3):
         errors = torch.cat([(e[level] - t).abs()[v] for e, t, v in parts]).double()
         losses.append(errors.mean())
-        decibels = errors.mean().item() * 2 * STD * 10 / math.log(10)  # normalised by 2 std, natural logarithms
+        decibels = errors.mean().item() * 2 * STD * 10 / math.log(10)  # normalized by 2 std, natural logarithms
         assert values[f"distance_{level}"] == pytest.approx(decibels, abs=1e-3)
     assert values["loss"] == pytest.approx(torch.stack(losses).mean().item(), abs=1e-4)
 

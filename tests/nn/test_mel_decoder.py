@@ -74,8 +74,8 @@ def test_error_ignores_padding(decoder):
         fbank = decoder.front_end.fbank(WAVES[clip : clip + 1, :length])[0][0].double()
         for level, estimate in enumerate(alone.estimates):
             mel = decoder.log_mel(decoder.tokenizer.tokenize(WAVES[clip : clip + 1, :length])[0], level)[0]
-            normalised = (mel.double()[: len(fbank)] + 5) / 6
-            expected[level] += float((normalised - fbank).abs().sum())
+            normalized = (mel.double()[: len(fbank)] + 5) / 6
+            expected[level] += float((normalized - fbank).abs().sum())
             assert len(mel) == -(-len(fbank) // 8) * 8 and estimate.shape[1] == len(mel) // 8 * 3
     torch.testing.assert_close(torch.stack(out.absolute_error()).double(), torch.tensor(expected).double())
     frames = [1 + (length - 400) // 160 for length in (6000, 4100, 2000)]
