@@ -94,18 +94,19 @@ class Bridle(CodeTokenizer):
             if stage.kind == "tokenizer":
                 self._init_tokenizer()
             self.quantizer.reset()
-            ready = True
+            quantizes_tokenizer = True
         else:
-            ready = self._targets_from_tokenizer(stage)
-            if ready != self.has_tokenizer:
+            quantizes_tokenizer = self._targets_from_tokenizer(stage)
+            if quantizes_tokenizer != self.has_tokenizer:
                 self.quantizer.reset()
-        self.tokenizer_ready.fill_(ready)
-        self._ready_cache = ready
+        self.tokenizer_ready.fill_(quantizes_tokenizer)
+        self._ready_cache = quantizes_tokenizer
 
     def _init_tokenizer(self) -> None:
         init = self.settings.tokenizer_init
         if init == "continue" and self.has_tokenizer:
-            return  # T, TE and the running averages stay; where codebooks quantize the projection, T starts anew
+            return  # T, TE and the running averages stay
+        # also under "continue", if the codebooks quantize the projection
         if init == "random":
             self.tokenizer.reset_parameters()
         else:
@@ -191,8 +192,8 @@ class Bridle(CodeTokenizer):
         )
         targets = choose_targets(mask, s.predict_share, generator)
         with self._autocast(patches.x.device):
-            # B x V x D -> P x K x C with P = B * Q
             x = self.encoder(patches.x, patches.grid, visible=mask.visible, visible_padding=mask.visible_padding).x
+            # B x V x D (V visible patches) -> P x K x C, P = B * Q (Q targets of each clip)
             logits = self.decoder(x, mask, targets, patches.grid, patches.padding_mask)
         if codes is None:
             vectors = self._projected(patches, targets.places) if latents is None else targets.of(latents)

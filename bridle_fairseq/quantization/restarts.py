@@ -1,7 +1,7 @@
 """Restarts of dead codes from vectors of the batch (Dhariwal et al. 2020, arXiv 2005.00341).
 
-A place where a dead code may restart is a candidate. Each row gets a priority, a hash in [0, 1); the rows with the
-lowest priorities are drawn as candidates. The priority of an empty slot is ``inf``.
+A candidate is a point where a dead code may restart. The rows with the lowest priorities, hashes in [0, 1), are drawn,
+and each gives one candidate per level. A level has a fixed number of slots; the priority of an empty one is ``inf``.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def begin_update(model: BridleModel, num_updates: int) -> bool:
     """Move the model to an update, and begin its stage in the stage's first update; returns True in that case."""
     model.num_updates = num_updates
     if num_updates not in model.schedule.starts or model.begun_at == num_updates:
-        return False
+        return False  # in the middle of a stage, or begun by an earlier micro-batch of this update
     model.begun_at = num_updates
     model.begin_stage(model.stage)
     return True
