@@ -16,7 +16,7 @@ from script_parser import script_parser
 from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.prepare.corpus import labelled_corpus, scan_source
 from bridle_fairseq.prepare.tables import Entry, match, read_segments
-from bridle_fairseq.utils.errors import run_script
+from bridle_fairseq.utils.process import run_script
 
 
 def file_names(segment):

@@ -15,7 +15,7 @@ from script_parser import script_parser
 from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, scan_source
 from bridle_fairseq.prepare.tables import read_names
-from bridle_fairseq.utils.errors import run_script
+from bridle_fairseq.utils.process import run_script
 
 
 def main(args):

@@ -16,7 +16,7 @@ from script_parser import script_parser
 from bridle_fairseq.prepare.corpus import folder_entries, labelled_corpus, scan_source
 from bridle_fairseq.prepare.kinetics import clip_names, read_lists
 from bridle_fairseq.prepare.tables import match
-from bridle_fairseq.utils.errors import run_script
+from bridle_fairseq.utils.process import run_script
 
 
 def main(args):

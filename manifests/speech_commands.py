@@ -14,7 +14,7 @@ from script_parser import script_parser
 
 from bridle_fairseq.prepare.corpus import labelled_corpus, scan_source
 from bridle_fairseq.prepare.tables import Entry, read_names
-from bridle_fairseq.utils.errors import run_script
+from bridle_fairseq.utils.process import run_script
 
 
 def main(args):

@@ -31,8 +31,9 @@ from bridle_fairseq.prepare.transcripts import (
     write_symbols,
 )
 from bridle_fairseq.units.sentencepiece import Pieces, train_on_text
-from bridle_fairseq.utils.errors import InputError, run_script
+from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary
+from bridle_fairseq.utils.process import run_script
 
 MODEL = "spm.model"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from bridle_fairseq import __version__
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.process import run_command
 
 # A module has HELP: str, add_arguments(parser) and run(args) -> int. Slow imports are inside run(), so --help is fast.
 # With TAKES_OVERRIDES = True, what follows "--" on the command line is in args.overrides.
@@ -53,28 +53,15 @@ def _module(command: str) -> ModuleType:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand.
-
-    Returns:
-        The exit code: 2, with one line on stderr, for an :class:`InputError` or a file that cannot be read or written;
-        130 for an interrupt.
-    """
+    """Run one subcommand and return the exit code, as :func:`.process.run_command` does."""
     argv, overrides = _split_overrides(list(sys.argv[1:] if argv is None else argv))
-    args = build_parser().parse_args(argv)
-    args.overrides = overrides
-    try:
+
+    def command() -> int:
+        args = build_parser().parse_args(argv)
+        args.overrides = overrides
         return args.run(args)
-    except InputError as error:
-        print(f"bridle: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"bridle: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bridle: interrupted", file=sys.stderr)
-        return 130
+
+    return run_command("bridle", command)
 
 
 def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -1,12 +1,17 @@
-"""Errors that a user can fix: bad files, bad rows, bad settings."""
+"""Errors that a user can fix: bad files, bad rows, bad settings, full disks. Each becomes one sentence."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
+import shutil
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class InputError(Exception):
@@ -20,24 +25,53 @@ class DecodeError(Exception):
     """A media file that cannot be used, with a short reason. Such files are skipped, counted and listed."""
 
 
+def sentence_of(error: BaseException) -> str | None:
+    """The sentence for a user, or None for an error that no user can fix.
+
+    A user can fix an :class:`InputError`, an OSError that names its file, a full disk, a limit of open files, and a
+    lack of memory.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory" + (f": {error}" if str(error) else "")
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    reason = error.strerror or os.strerror(error.errno)
+    if error.errno in TOO_MANY_FILES:
+        reason += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}: ulimit -n)"
+    elif error.errno in FULL_DISK:
+        reason += f" ({_room_for(error)})"
+    elif error.filename is None:
+        return None
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def _room_for(error: OSError) -> str:
+    """How much room there is for the file of an error: the limit of a file's size, or the space left in its folder."""
+    if error.errno == errno.EFBIG:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f"the limit of a file is {limit:,} bytes: ulimit -f"
+    if error.filename is None:
+        return "the file is unknown"
+    folder = os.path.dirname(os.path.abspath(os.fsdecode(error.filename)))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return f"{shutil.disk_usage(folder).free:,} bytes are free in {folder}"
+
+
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Print an :class:`InputError` as one line and exit with 2.
+    """Print an error that a user can fix as one line and exit with 2.
 
     SystemExit passes through hydra and fairseq's trainer, which print a traceback of any other exception.
     """
     try:
         yield
-    except InputError as error:
-        print(f"bridle_fairseq: error: {error}", file=sys.stderr, flush=True)
+    except (InputError, OSError, MemoryError) as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        print(f"bridle_fairseq: error: {sentence}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
-
-
-def run_script(function: Callable[[Any], None], args: Any) -> int:
-    """Run a script's function and return the exit code: 2, with one line on stderr, for a user's mistake."""
-    try:
-        function(args)
-    except InputError as error:
-        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
-        return 2
-    return 0

@@ -23,8 +23,9 @@ from bridle_fairseq.nn.mel_decoder import DECIBELS
 from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.device import choose_device
-from bridle_fairseq.utils.errors import InputError, run_script
+from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.optional import optional_import
+from bridle_fairseq.utils.process import run_script
 
 DECODER = ("bridle_mel_decoder",)
 

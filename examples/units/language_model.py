@@ -19,8 +19,9 @@ from bridle_fairseq.units import sentencepiece as pieces
 from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.info import UnitsInfo, read_units_info, write_units_info
 from bridle_fairseq.units.scheme import from_characters
-from bridle_fairseq.utils.errors import InputError, run_script
+from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.process import run_script
 
 
 def load(checkpoint: str, data: str) -> tuple[Any, Any]:

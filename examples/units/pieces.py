@@ -21,8 +21,9 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.units import sentencepiece as pieces
 from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.info import UnitsInfo, check_same_units, read_units_info
-from bridle_fairseq.utils.errors import InputError, run_script
+from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.process import run_script
 
 
 def read_text(path: str) -> tuple[str, UnitsInfo, str]:

@@ -45,6 +45,17 @@ def test_input_error_is_one_line_and_exit_code_2(sample, capsys, error, line):
     assert capsys.readouterr().err == line
 
 
+def test_full_disk_is_one_line_with_the_space_left(sample, capsys, tmp_path):
+    def fail(args):
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    sample.action = fail
+    assert main.main(["sample"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"bridle: error: {tmp_path}/x: No space left on device (") and line.count("\n") == 1
+    assert f" bytes are free in {tmp_path})" in line
+
+
 def test_other_errors_keep_their_traceback(sample):
     def fail(args):
         raise OSError("no file is named")

@@ -1,9 +1,17 @@
-"""Atomic writes: contents, permissions, and failures."""
+"""Atomic writes: contents, permissions, failures, and what killed processes leave."""
 
+import errno
+import fcntl
 import os
+import resource
+import signal
 
+import numpy as np
 import pytest
+import torch
 
+from bridle_fairseq.utils import files
+from bridle_fairseq.utils.errors import InputError, sentence_of
 from bridle_fairseq.utils.files import atomic_binary, atomic_text
 
 
@@ -31,3 +39,96 @@ def test_failed_write_keeps_the_old_file(tmp_path, write):
     with pytest.raises(KeyboardInterrupt), write(tmp_path / "a"):
         raise KeyboardInterrupt
     assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+@pytest.fixture
+def small_files():
+    """The largest size of a file that this process writes is 100 kB; Python gives EFBIG for SIGXFSZ."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)
+
+
+WRITERS = {
+    "write": lambda file: file.write(bytes(1_000_000)),
+    "numpy": lambda file: np.save(file, np.zeros(125_000)),
+    "npz": lambda file: np.savez(file, a=np.zeros(125_000)),
+    "tofile": lambda file: np.zeros(125_000).tofile(file),
+    "torch": lambda file: torch.save(torch.zeros(250_000), file),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_full_disk_names_the_file_whatever_library_writes(tmp_path, small_files, writer):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(OSError) as failed, atomic_binary(tmp_path / "a") as file:
+        WRITERS[writer](file)
+    assert failed.value.errno == errno.EFBIG
+    assert (
+        sentence_of(failed.value) == f"{tmp_path}/a: File too large (the limit of a file is 100,000 bytes: ulimit -f)"
+    )
+    assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_text_that_fails_at_its_end_names_the_file(tmp_path, small_files):
+    with pytest.raises(OSError) as failed, atomic_text(tmp_path / "a") as file:
+        file.write("x" * 100_001)
+    assert failed.value.filename == f"{tmp_path}/a" and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [InputError("bad"), ValueError("a bug"), ConnectionResetError("no number")])
+def test_other_errors_pass(tmp_path, error):
+    with pytest.raises(type(error)) as failed, atomic_binary(tmp_path / "a"):
+        raise error
+    assert failed.value is error and os.listdir(tmp_path) == []
+
+
+def test_folder_that_cannot_be_written_gives_the_files_own_name(tmp_path, monkeypatch):
+    def refuse(dir, prefix, suffix):
+        raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/{prefix}abc")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError) as failed, atomic_binary(tmp_path / "a"):
+        pass
+    assert failed.value.filename == f"{tmp_path}/a"
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+    others = [".b.abcdefgh.tmp", ".a.abcdefgh", "a.abcdefgh.tmp", ".a.backup.tmp"]
+    for name in [".a.abcdefgh.tmp", ".a.01234567.tmp", *others]:
+        (tmp_path / name).touch()
+    with open(tmp_path / ".a.01234567.tmp", "rb") as live:
+        fcntl.flock(live, fcntl.LOCK_EX)
+        with atomic_text(tmp_path / "a") as file:
+            file.write("new")
+    assert sorted(os.listdir(tmp_path)) == sorted(["a", ".a.01234567.tmp", *others])
+
+
+def test_unfinished_file_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
+    def replace(temporary, path, rename=os.replace):
+        with open(temporary, "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        rename(temporary, path)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    with atomic_text(tmp_path / "a") as file:
+        file.write("x")
+    with open(tmp_path / "a", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_temporary_file_that_is_taken_for_stale_is_made_again(tmp_path, monkeypatch):
+    taken = []
+
+    def lock(handle, operation):
+        if not taken:
+            taken.extend(os.listdir(tmp_path))
+            os.unlink(tmp_path / taken[0])
+
+    monkeypatch.setattr(files.fcntl, "flock", lock)
+    with atomic_text(tmp_path / "a") as file:
+        file.write("x")
+    assert taken and (tmp_path / "a").read_text() == "x"
