@@ -1,10 +1,10 @@
 #!/bin/sh
 # Creates or updates the environment (VENV, default .venv) with the locked packages. Does nothing if it is up to date.
-# PYTHON selects the interpreter. Folders in PIP_FIND_LINKS are searched first for wheels, e.g. for a CPU build of torch.
+# Every downloaded file must have a hash of requirements.lock, also what builds fairseq. PYTHON selects the interpreter.
+# Folders in PIP_FIND_LINKS are searched first for wheels: torch may be a CPU build there (locked_requirements.py).
 set -eu
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
-uv_version=0.13.8
 oldest=3.10 newest=3.13
 
 fail() {
@@ -33,7 +33,7 @@ choose_python() {
 
 wanted_state() { # what the environment depends on: if this changes, the environment is updated
     pwd
-    cksum requirements.lock setup.py pyproject.toml fairseq_compat/fairseq_compat.pth
+    cksum requirements.lock requirements-cuda.lock setup.py pyproject.toml fairseq_compat/fairseq_compat.pth
 }
 
 stamp=$venv/.bridle-setup
@@ -56,18 +56,25 @@ fi
 supported "$venv/bin/python" ||
     fail "$venv has Python $(version_of "$venv/bin/python"), but Python $oldest to $newest is needed: remove $venv and run this again."
 if ! "$venv/bin/python" -m uv --version >/dev/null 2>&1; then
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version" ||
+    sed -n '/^uv==/,/[^\\]$/p' requirements.lock >"$venv/uv.txt"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$venv/uv.txt" ||
         fail "uv could not be installed into $venv (see above); if pip is missing, remove $venv and install python3-venv."
 fi
 
-set -- -r requirements.lock -e '.[dev]'
+"$venv/bin/python" scripts/locked_requirements.py >"$venv/requirements.txt"
+set -- # --find-links of each place
 for place in ${PIP_FIND_LINKS:-}; do # uv ignores this variable, and fails if a folder does not exist
     case $place in
     *://*) set -- "$@" --find-links "$place" ;;
     *) [ ! -e "$place" ] || set -- "$@" --find-links "$place" ;;
     esac
 done
+install() {
+    "$venv/bin/python" -m uv pip install --quiet --compile-bytecode --python "$venv/bin/python" \
+        --build-constraint requirements.lock "$@"
+}
 echo "setup: installing the locked packages (fairseq is built from source, about 20 s; torch is the large download)"
-"$venv/bin/python" -m uv pip install --quiet --compile-bytecode --python "$venv/bin/python" "$@"
+install --require-hashes -r "$venv/requirements.txt" --constraint requirements-cuda.lock "$@"
+install --no-deps -e . # has no hash; the lock has all that it needs
 wanted_state >"$stamp"
 echo "setup: $venv is ready"
