@@ -61,7 +61,7 @@ class Pretrained:
     Inputs are tensors or NumPy arrays, and results are on the model's device:
 
     * Waveforms are mono, in [-1, 1], at any ``sample_rate``: S samples, B x S (with ``lengths`` in samples if clips end
-      before S), or a list of clips of any lengths.
+      before S, or if S is below a frame of 25 ms), or a list of clips of any lengths.
     * Images are RGB, integers from 0 to 255 or floats from 0 to 1: 3 x height x width, B x 3 x height x width, or a
       list of images of any sizes. :func:`read_image` reads them from files.
     * Video clips are RGB with the same values: ``num_frames`` x height x width x 3, B of these, or a list of clips of

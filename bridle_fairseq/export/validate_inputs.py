@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.audio.resample import resample, resampled_length
+from bridle_fairseq.nn.fbank import FRAME_LENGTH_MS
 from bridle_fairseq.nn.frontend import unit_range
 from bridle_fairseq.utils.errors import InputError
 
@@ -21,17 +22,31 @@ def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_r
     """Waveforms as clips at the model's rate, S float32 each.
 
     Args:
-        inputs: S, B x S, or a list of clips.
+        inputs: S, B x S (S at least a frame, or with lengths), or a list of clips.
         sample_rate: sample rate of the inputs, in Hz.
         lengths: B, samples of each clip; None: all.
         model_rate: rate of the model, in Hz.
 
     Raises:
-        InputError: samples that are not mono or not floating-point, no rate, or lengths that do not fit.
+        InputError: samples that are not mono or not floating-point, no rate, lengths that do not fit, or an array of
+            clips below a frame without ``lengths``: it is rather samples x channels.
     """
     if sample_rate is None or sample_rate < 1:
         raise InputError(f"sample_rate is {sample_rate}; expected the waveforms' samples a second")
+    if lengths is None:  # else they say which axis is which
+        _check_layout(getattr(inputs, "shape", ()), sample_rate)
     return [_resampled(clip, sample_rate, model_rate) for clip in _clips(inputs, lengths)]
+
+
+def _check_layout(sizes: Sequence[int], sample_rate: int) -> None:
+    """Check that an array is clips x samples, and not samples x channels as soundfile reads a file."""
+    frame = int(sample_rate * FRAME_LENGTH_MS / 1000)
+    if len(sizes) == 2 and 0 < sizes[1] < frame:
+        raise InputError(
+            f"the array's shape is {sizes[0]} x {sizes[1]}, clips of less than a frame of {frame} samples; expected "
+            "clips x samples: if it is samples x channels, pass x.mean(1) for mono, or x.T for a clip of each channel; "
+            "pass clips that are so short as a list"
+        )
 
 
 def images(inputs: Inputs) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bridle_fairseq.utils.precision import KeepsDtype
 
 PREEMPHASIS = 0.97
+FRAME_LENGTH_MS = 25.0
 FRAME_SHIFT_MS = 10.0
 LOW_HZ = 20.0
 MELS_OF_BAND = 32  # filters of a band overlap few bins: four small matrix products cost a third of a large one
@@ -75,7 +76,7 @@ class LogMel(KeepsDtype):
         self,
         sample_rate: int = 16000,
         num_mel_bins: int = 128,
-        frame_length_ms: float = 25.0,
+        frame_length_ms: float = FRAME_LENGTH_MS,
         frame_shift_ms: float = FRAME_SHIFT_MS,
     ) -> None:
         super().__init__()

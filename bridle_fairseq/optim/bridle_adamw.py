@@ -18,7 +18,8 @@ class BridleAdamWConfig(FairseqDataclass):
     adam_betas: Any = field(default=(0.9, 0.95), metadata={"help": "betas"})
     adam_eps: float = field(default=1e-8, metadata={"help": "epsilon"})
     weight_decay: float = field(
-        default=1e-4, metadata={"help": "decoupled weight decay of weight matrices; biases, norms and tokens have none"}
+        default=1e-4,
+        metadata={"help": "decoupled weight decay of weights and of class and mask tokens; biases and norms have none"},
     )
     lr: List[float] = II("optimization.lr")
 
@@ -27,9 +28,10 @@ class BridleAdamWConfig(FairseqDataclass):
 class BridleAdamW(FairseqOptimizer):
     """AdamW (arXiv 1711.05101) on a few groups of parameters; fairseq's own Adam updates parameters one by one.
 
-    There are two groups, matrices and all others, for each ``lr_scale``: a factor on the learning rate, for layer-wise
-    decay. It is in the parameter's attribute ``param_group``, which fairseq copies to float32 copies of parameters; the
-    default is 1.
+    There are two groups for each ``lr_scale``, a factor on the learning rate for layer-wise decay. Weight decay applies
+    to the first one, parameters of two or more dimensions: weights, and class and mask tokens (1 x 1 x D). The factor
+    is in the parameter's attribute ``param_group``, which fairseq copies to float32 copies of parameters; the default
+    is 1.
     """
 
     def __init__(self, cfg: BridleAdamWConfig, params: Iterable[nn.Parameter]) -> None:
@@ -38,8 +40,8 @@ class BridleAdamW(FairseqOptimizer):
         groups = []
         for scale in sorted({_lr_scale(p) for p in params}, reverse=True):
             alike = [p for p in params if _lr_scale(p) == scale]
-            matrices, others = [p for p in alike if p.dim() > 1], [p for p in alike if p.dim() <= 1]
-            groups.append({"params": matrices, "weight_decay": cfg.weight_decay, "lr_scale": scale})
+            decayed, others = [p for p in alike if p.dim() > 1], [p for p in alike if p.dim() <= 1]
+            groups.append({"params": decayed, "weight_decay": cfg.weight_decay, "lr_scale": scale})
             groups.append({"params": others, "weight_decay": 0.0, "lr_scale": scale})
         fused = all(p.device.type in ("cpu", "cuda") for p in params)
         self._optimizer = torch.optim.AdamW(
@@ -100,7 +102,7 @@ class BridleAdamW(FairseqOptimizer):
 
     @property
     def supports_flat_params(self) -> bool:
-        """False: flat parameters do not show which are matrices."""
+        """False: flat parameters do not show which of them decay."""
         return False
 
 

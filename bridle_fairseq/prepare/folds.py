@@ -63,15 +63,16 @@ def make_folds(
 ) -> list[Fold]:
     """Test each fold once; a validation set stratified by class is drawn from the other folds.
 
-    A clip of several classes is drawn for the rarest of them, as in "On the stratification of multi-label data"
-    (Sechidis et al. 2011). The share of its other classes may then differ slightly.
+    Clips of several classes are drawn as in "On the stratification of multi-label data" (Sechidis et al. 2011): for the
+    rarest class first, while their other classes want clips, too. Of the clips that are not tested, each class keeps
+    at least one for training. A class with at least two of them validates at least one, unless each of its clips is the
+    only one left for training another class. The share of nearly every class is exact to one clip.
 
     Args:
         folds: fold of each row.
         labels: class number of each row, or rows x C of 0 and 1 for any number of classes per row.
         classes: the classes.
-        valid_share: share of validation in the rows that are not tested, above 0 and below 1; of a class with at least
-            two rows there, at least one row validates.
+        valid_share: share of validation in the rows of each class that are not tested, above 0 and below 1.
         seed: seed of the draws.
         wanted: names of the folds to test; default: all.
 
@@ -102,17 +103,34 @@ def make_folds(
 
 
 def _stratified(multi_hot: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a share of the rows of each class, the rarest class first.
+    """Draw a share of the rows of each class, the rarest class first. :func:`make_folds` says what holds.
 
-    Of each class at least one row is not drawn, and if it has two, at least one is.
+    Args:
+        multi_hot: all rows x C bool.
+        rows: row numbers to draw from.
+        share: above 0 and below 1.
+        rng: shuffles the rows of each class.
     """
-    counts = multi_hot[rows].sum(0)
-    drawn, decided = np.zeros((2, len(multi_hot)), dtype=bool)
+    counts = multi_hot[rows].sum(0)  # C
+    wanted = np.minimum(np.maximum(1, np.round(counts * share)), counts - 1)
+    left, drawn = counts.copy(), np.zeros(len(multi_hot), dtype=bool)  # left: rows of each class that are not drawn
+    # Rows whose other classes want rows, too; then rows whose other classes have enough; for a first one, any row.
+    rounds = ((counts - wanted, wanted), (counts - wanted - 1, wanted), (np.ones_like(counts), np.ones_like(counts)))
     for number in np.argsort(counts, kind="stable"):
         members = rows[multi_hot[rows, number]]
-        missing = min(max(1, round(len(members) * share)), len(members) - 1) - int(drawn[members].sum())
-        undecided = rng.permutation(members[~decided[members]])
-        drawn[undecided[: max(0, missing)]] = decided[undecided] = True
-    unlabelled = rng.permutation(rows[~decided[rows]])
+        members = rng.permutation(members[~drawn[members]])
+        only_one = (wanted == 1) & (left == counts)  # C; rows of these come first, else they may all be spent
+        members = members[np.argsort(-(multi_hot[members] & only_one).sum(1), kind="stable")]
+        for least, enough in rounds:
+            full = left <= np.maximum(least, 1)  # C, classes of which no row may be drawn
+            for row in members[~(multi_hot[members] & full).any(1)]:
+                if counts[number] - left[number] >= enough[number]:
+                    break
+                if not full[multi_hot[row]].any():
+                    drawn[row] = True
+                    left[multi_hot[row]] -= 1
+                    full = left <= np.maximum(least, 1)
+            members = members[~drawn[members]]
+    unlabelled = rng.permutation(rows[~multi_hot[rows].any(1)])
     drawn[unlabelled[: round(len(unlabelled) * share)]] = True
     return np.flatnonzero(drawn)

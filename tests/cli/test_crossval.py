@@ -189,6 +189,10 @@ def test_multi_label_is_scored_by_map(clips, tmp_path, capsys) -> None:
     assert (out / "fold3/test.lbl").read_text().splitlines().count("dog,near,odd") == 1
     found, rows = read(out), {}
     assert (found["metric"], found["settings"]["label_separator"]) == ("mAP", "|")
+    old = {name: value for name, value in found["settings"].items() if name != "stratification"}
+    (out / "settings.json").write_text(json.dumps(old))  # of a version that drew other clips for validation
+    assert crossval(clips, out, "--mode", "logmel", "--label-separator", "|") == 2
+    assert "results of other settings are there (stratification None)" in capsys.readouterr().err
     rows = {row["name"]: row for row in found["rows"]}
     assert min(rows["log-mel, deviation, linear"]["folds"]) > 0.5  # dog and rain are told without fail
     assert crossval(clips, tmp_path / "single", "--mode", "logmel") == 0  # each cell is a class

@@ -1,10 +1,10 @@
-"""Checks of images and clips as inputs of exported models (waveforms: test_write.py)."""
+"""Checks of the inputs of exported models (of waveforms, more in test_write.py)."""
 
 import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.export.validate_inputs import clips, images
+from bridle_fairseq.export.validate_inputs import clips, images, waveforms
 from bridle_fairseq.utils.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
@@ -65,3 +65,16 @@ def test_accepts_clips_in_the_layout_of_decoders():
 def test_invalid_clips_are_reported(given, sentence):
     with pytest.raises(InputError, match=sentence):
         clips(given)
+
+
+def test_batches_of_waveforms_hold_at_least_a_frame():
+    """A stereo file, as soundfile reads it, is no batch of clips of two samples."""
+    stereo = 0.1 * np.random.default_rng(0).standard_normal((16000, 2))
+    for array in (stereo, torch.from_numpy(stereo)):
+        with pytest.raises(InputError, match=r"16000 x 2, .* x.mean\(1\) for mono, or x.T for a clip of each"):
+            waveforms(array, 16000, None, 16000)
+        assert [len(clip) for clip in waveforms(array.T, 16000, None, 16000)] == [16000, 16000]
+        assert [len(clip) for clip in waveforms(array.mean(1), 16000, None, 16000)] == [16000]
+    assert [len(clip) for clip in waveforms(np.zeros((2, 400)), 16000, None, 16000)] == [400, 400]
+    assert [len(clip) for clip in waveforms(np.zeros((3, 2)), 16000, [2, 1, 2], 16000)] == [2, 1, 2]
+    assert [len(clip) for clip in waveforms([np.zeros(2), np.zeros(3)], 16000, None, 16000)] == [2, 3]

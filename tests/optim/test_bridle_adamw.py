@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import bridle_fairseq
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.settings import BridleSettings
 
 bridle_fairseq.register()
 
@@ -42,17 +44,24 @@ def test_equals_fairseq_adam_without_weight_decay():
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_weight_decay_applies_to_matrices_only():
-    model = make()
-    optimizer = build(model)
-    before = copy.deepcopy(model.state_dict())
+WITHOUT_DECAY = (".bias", "norm.weight", "norm1.weight", "norm2.weight")
+
+
+def test_weights_and_tokens_decay_but_not_biases_and_norms():
+    """Old checkpoints rely on it: the state of the optimizer is stored by position in these groups."""
+    model = Bridle(
+        BridleSettings(encoder_width=16, encoder_depth=1, encoder_heads=2, decoder_width=16, decoder_depth=1)
+    )
     for parameter in model.parameters():
+        parameter.data.fill_(1.0)
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    build(model).step()
+    tokens = 0
     for name, parameter in model.named_parameters():
-        factor = 1 - 0.01 * 0.1 if parameter.dim() > 1 else 1.0
-        torch.testing.assert_close(parameter.data, before[name] * factor)
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
+        expected = 1.0 if name.endswith(WITHOUT_DECAY) else 1 - 0.01 * 0.1
+        torch.testing.assert_close(parameter.data, torch.full_like(parameter, expected), atol=1e-6, rtol=0, msg=name)
+        tokens += name in ("encoder.class_token", "tokenizer.encoder.class_token", "decoder.mask_token")
+    assert tokens == 3
 
 
 def test_learning_rate_applies_to_all_groups():

@@ -14,6 +14,7 @@ from bridle_fairseq.utils.errors import InputError
 CLASSES = Classes(["ant", "bee", "cat"], ["ant", "bee", "cat"])
 FOLDS = np.repeat(["1", "2", "10"], 30).tolist()
 LABELS = np.tile([0, 0, 0, 1, 1, 2], 15)
+PINNED = [0, 3, 14, 15, 17, 22, 28, 60, 67, 77, 80, 85]  # validation of fold 2, seed 1
 
 
 def test_every_clip_is_tested_once() -> None:
@@ -43,17 +44,59 @@ def test_single_clip_of_a_class_trains() -> None:
     assert 89 in fold.train
 
 
-def test_multi_label_clips_are_drawn_for_the_rarest_class() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.stack([rng.random(90) < share for share in (0.6, 0.3, 0.1)], axis=1).astype(np.float32)
-    for fold in make_folds(FOLDS, labels, CLASSES, 0.2, seed=1):
-        assert sorted(np.concatenate(fold[1:]).tolist()) == list(range(90))
-        assert {FOLDS[row] for row in fold.test} == {fold.name}
-        others = np.concatenate([fold.train, fold.valid])
-        wanted = 0.2 * labels[others].sum(0)
-        assert np.abs(labels[fold.valid].sum(0) - wanted).max() <= 3 and labels[fold.train].any(0).all()
-        assert abs(labels[fold.valid][:, 2].sum() - wanted[2]) <= 0.5  # the rarest class is exact
-        assert abs(len(fold.valid) - 12) <= 3
+def test_single_label_draw_is_the_one_of_earlier_versions() -> None:
+    (fold,) = make_folds(FOLDS, LABELS, CLASSES, 0.2, seed=1, wanted=["2"])
+    assert fold.valid.tolist() == PINNED
+    (one_hot,) = make_folds(FOLDS, np.eye(3)[LABELS], CLASSES, 0.2, seed=1, wanted=["2"])
+    assert one_hot.valid.tolist() == PINNED
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_small_multi_label_table_keeps_every_class_in_training(seed: int) -> None:
+    table = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]])  # clips AC, A, BC, B
+    (fold,) = make_folds(["1"] * 4 + ["2"] * 4, np.tile(table, (2, 1)), CLASSES, 0.25, seed, wanted=["2"])
+    assert table[fold.train].any(0).all() and table[fold.valid].any(0).all()
+
+
+def random_table(seed: int) -> tuple[list[str], np.ndarray, float]:
+    """Folds, labels (any number of 8 classes per row, rare and frequent ones), and a share for validation."""
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(12, 80))
+    labels = rng.random((rows, 8)) < rng.uniform(0.02, 0.6, 8)
+    labels[:2, 0] = labels[-2:, 0] = labels[:2, 1] = labels[-2:, 1] = [True, False]  # two classes in each fold
+    return ["1"] * (rows // 2) + ["2"] * (rows - rows // 2), labels.astype(np.float32), float(rng.uniform(0.05, 0.5))
+
+
+def test_multi_label_folds_of_many_tables() -> None:
+    classes, deviations = Classes([*"abcdefgh"], [*"abcdefgh"]), []
+    for seed in range(300):
+        folds, labels, share = random_table(seed)
+        for fold in make_folds(folds, labels, classes, share, seed):
+            assert sorted(np.concatenate(fold[1:]).tolist()) == list(range(len(folds)))
+            assert {folds[row] for row in fold.test} == {fold.name}
+            trained, valid = labels[fold.train].sum(0), labels[fold.valid].sum(0)
+            counts = trained + valid
+            assert (trained > 0).sum() == (counts > 0).sum()
+            for number in np.flatnonzero((counts > 1) & (valid == 0)):  # each clip is the last of another class
+                clips = labels[fold.train][labels[fold.train][:, number] > 0] > 0
+                assert all((trained[clip] == 1).any() for clip in clips)
+            wanted = np.minimum(np.maximum(1, np.round(counts * share)), counts - 1)
+            deviations += (valid - wanted)[counts > 0].tolist()
+    assert np.abs(deviations).max() <= 3
+    assert np.mean(np.abs(deviations) > 1) < 0.005 and np.mean(np.abs(deviations) > 0) < 0.2
+
+
+def test_multi_label_draw_depends_on_seed_only() -> None:
+    folds, labels, share = random_table(0)
+    classes = Classes([*"abcdefgh"], [*"abcdefgh"])
+    drawn = [make_folds(folds, labels, classes, share, seed)[0].valid.tolist() for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_clips_of_no_class_are_drawn_by_share() -> None:
+    labels = np.concatenate([np.tile(np.eye(3), (10, 1)), np.zeros((60, 3))])
+    (fold,) = make_folds(["1"] * 10 + ["2"] * 80, labels, CLASSES, 0.2, seed=1, wanted=["1"])
+    assert (labels[fold.valid].sum(1) == 0).sum() == 12
 
 
 @pytest.mark.parametrize(
