@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.encoder import Encoder
-from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.nn.settings import BridleSettings, checked_settings
 from bridle_fairseq.utils.errors import InputError
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
@@ -95,18 +95,9 @@ def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:
 
 
 def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
-    given = config.get("settings")
-    known = {field.name for field in fields(BridleSettings)}
-    if not isinstance(given, dict) or not set(given) <= known:
-        unknown = sorted(set(given) - known) if isinstance(given, dict) else ["none"]
-        raise InputError(f"{path}: unknown settings {', '.join(unknown)}; expected those of this bridle_fairseq")
+    settings = checked_settings(config.get("settings"), str(path))
     # float32 represents weights of a bfloat16 training exactly, and results do not depend on the batch
-    settings = replace(BridleSettings(**given), precision="float32", codes_precision="auto")
-    try:
-        check_settings(settings)
-    except (TypeError, InputError) as error:
-        raise InputError(f"{path}: settings that cannot work ({error})") from None
-    return settings
+    return replace(settings, precision="float32", codes_precision="auto")
 
 
 class _NoRandomNumbers(TorchFunctionMode):

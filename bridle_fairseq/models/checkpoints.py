@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import bridle_fairseq
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.bridle import plain, run_config, settings_from
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
-from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.nn.settings import BridleSettings, checked_settings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary
 
@@ -59,10 +59,7 @@ class Checkpoint:
         values = self.cfg["model"] if self.model == "bridle" else self.cfg["model"].get("settings")
         if values is None:
             raise _other_model(self.path, self.model, MODELS_WITH_ENCODER)
-        known = [field.name for field in fields(BridleSettings)]
-        settings = BridleSettings(**{name: values[name] for name in known if name in values})
-        check_settings(settings)
-        return settings
+        return checked_settings(values, self.path, ignore_unknown=True)
 
     @property
     def updates(self) -> int | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.schema import shown
 
+MOST_STAGES, MOST_UPDATES = 10_000, 10**12  # more than any run; a file can ask for any number
 KINDS = ("encoder", "tokenizer", "joint")
 TARGETS = ("auto", "projection", "tokenizer")
 
@@ -64,15 +67,18 @@ class Schedule:
     """
 
     def __init__(self, stages: Iterable[Mapping[str, Any]]) -> None:
-        if isinstance(stages, str) or not isinstance(stages, Iterable):
-            raise InputError(f"model.stages is {stages!r}; expected a list of {{kind: .., updates: ..}}")
+        if isinstance(stages, (str, Mapping)) or not isinstance(stages, Iterable):
+            raise InputError(f"model.stages is {shown(stages)}; expected a list of {{kind: .., updates: ..}}")
+        stages = list(stages)
+        if len(stages) > MOST_STAGES:
+            raise InputError(f"model.stages has {len(stages)} stages; expected at most {MOST_STAGES}")
         self.stages = tuple(_parse(i, stage) for i, stage in enumerate(stages))
         if not self.stages:
             raise InputError(
                 "model.stages is empty; expected a list with at least one stage, such as {kind: encoder, updates: 1000}"
             )
-        self.starts = tuple(sum(s.updates for s in self.stages[:i]) for i in range(len(self.stages)))
-        self.total_updates = sum(s.updates for s in self.stages)
+        *starts, self.total_updates = accumulate((stage.updates for stage in self.stages), initial=0)
+        self.starts = tuple(starts)
 
     def index_at(self, num_updates: int) -> int:
         """Index of the stage of update ``num_updates`` (from 0); after the end, that of the last stage."""
@@ -93,38 +99,44 @@ def _parse(index: int, values: Any) -> Stage:
     """Stage number ``index`` of the list, checked."""
     where = f"model.stages[{index}]"
     if not isinstance(values, Mapping):
-        raise InputError(f"{where} is {values!r}; expected {{kind: .., updates: ..}}")
+        raise InputError(f"{where} is {shown(values)}; expected {{kind: .., updates: ..}}")
     known = {f.name for f in fields(Stage)}
-    unknown = sorted(set(values) - known)
+    unknown = [name for name in values if name not in known]
     if unknown:
-        raise InputError(f"{where} has the unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise InputError(f"{where} has the unknown field {shown(unknown[0])}; known are {', '.join(sorted(known))}")
     missing = [name for name in ("kind", "updates") if values.get(name) is None]
     if missing:
         raise InputError(f"{where} has no {missing[0]!r}; a stage needs kind and updates")
     try:
         stage = Stage(
-            kind=str(values["kind"]),
+            kind=_text(values["kind"]),
             updates=int(values["updates"]),
             lr=None if values.get("lr") is None else float(values["lr"]),
             warmup_updates=int(values.get("warmup_updates", 0)),
-            targets=str(values.get("targets", "auto")),
+            targets=_text(values.get("targets", "auto")),
             tokenizer_every=int(values.get("tokenizer_every", 4)),
             tokenizer_weight=float(values.get("tokenizer_weight", 0.2)),
         )
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} has a value that is no number: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} has a value that is no number: {str(error)[:120]}") from error
     checks = [
-        (stage.kind in KINDS, f"kind {stage.kind!r}; expected one of {', '.join(KINDS)}"),
-        (stage.targets in TARGETS, f"targets {stage.targets!r}; expected one of {', '.join(TARGETS)}"),
-        (stage.updates > 0, f"{stage.updates} updates; expected at least 1"),
-        (stage.lr is None or stage.lr > 0, f"lr {stage.lr}; expected more than 0"),
+        (stage.kind in KINDS, f"kind {shown(stage.kind)}; expected one of {', '.join(KINDS)}"),
+        (stage.targets in TARGETS, f"targets {shown(stage.targets)}; expected one of {', '.join(TARGETS)}"),
+        (stage.updates > 0, f"{shown(stage.updates)} updates; expected at least 1"),
+        (stage.updates <= MOST_UPDATES, f"{shown(stage.updates)} updates; expected at most {MOST_UPDATES}"),
+        (stage.lr is None or 0 < stage.lr < math.inf, f"lr {stage.lr}; expected more than 0"),
         (
             0 <= stage.warmup_updates <= stage.updates,
-            f"{stage.warmup_updates} warmup_updates; expected 0 to its {stage.updates} updates",
+            f"{shown(stage.warmup_updates)} warmup_updates; expected 0 to its {shown(stage.updates)} updates",
         ),
-        (stage.tokenizer_every > 0, f"tokenizer_every {stage.tokenizer_every}; expected at least 1"),
+        (stage.tokenizer_every > 0, f"tokenizer_every {shown(stage.tokenizer_every)}; expected at least 1"),
+        (math.isfinite(stage.tokenizer_weight), f"tokenizer_weight {stage.tokenizer_weight}; expected a finite number"),
     ]
     for holds, message in checks:
         if not holds:
             raise InputError(f"{where} has {message}")
     return stage
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)

@@ -7,12 +7,12 @@ import pytest
 from bridle_fairseq.data.modalities import CLASSES, modality_named, modality_of
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.nn.frontend import FRONT_ENDS
-from bridle_fairseq.nn.settings import CHOICES
+from bridle_fairseq.nn.settings import PATCH_AXES
 from bridle_fairseq.utils.errors import InputError
 
 
 def test_every_modality_has_files_a_front_end_and_a_setting():
-    assert tuple(CLASSES) == tuple(FRONT_ENDS) == CHOICES["modality"]
+    assert tuple(CLASSES) == tuple(FRONT_ENDS) == tuple(PATCH_AXES)
     for name in CLASSES:
         modality = modality_named(name)
         assert isinstance(modality, Modality)

@@ -1,0 +1,75 @@
+"""Settings from files: exact types, bounds on both sides, and no setting without bounds."""
+
+from dataclasses import asdict, fields
+
+import pytest
+
+from bridle_fairseq.nn.settings import BridleSettings, check_settings, checked_settings
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.schema import kinds_of
+
+STRANGE = [-(10**9), -1, 10**9, 2**63, 1e308, float("nan"), "x", None, {}, [], True, 3.5, [10**9] * 2, [1] * 5, "${a}"]
+DEFAULTS = asdict(BridleSettings())
+
+
+def test_every_setting_has_bounds() -> None:
+    assert list(kinds_of(BridleSettings)) == [field.name for field in fields(BridleSettings)]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_settings_of_wrong_types_or_out_of_bounds_are_refused(name) -> None:
+    refused = 0
+    for value in STRANGE:
+        try:
+            assert getattr(checked_settings({**DEFAULTS, name: value}, "config.json"), name) == value
+        except InputError as error:
+            assert str(error).startswith("config.json: ")
+            refused += 1
+    assert refused >= len(STRANGE) - 4  # a few are possible: true, 3.5 or 1e308 for some
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder_width": 1408, "encoder_depth": 40, "encoder_heads": 16, "patch_size": [14, 14]},  # ViT-g
+        {"encoder_width": 6144, "encoder_depth": 128, "encoder_heads": 48},
+        {"codebook_size": 65536, "num_codebooks": 32},
+        {"sample_rate": 192_000, "num_mel_bins": 512},
+        {"sample_rate": 500_000},
+    ],
+)
+def test_bounds_allow_the_largest_models(settings) -> None:
+    checked_settings(settings, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sample_rate": 10**6, "num_mel_bins": 4096}, "product"),
+        ({"modality": "video", "patch_size": [1024] * 3, "decoder_window": []}, "product"),
+        ({"num_codebooks": 1024, "codebook_size": 65536}, "product"),
+        ({"encoder_depth": 10**9}, r"\(model.encoder_depth is 1000000000; expected at least 1 and at most"),
+        ({"encoder_depth": True}, "model.encoder_depth is True; expected"),
+        ({"depth": 3}, "unknown settings depth"),
+        ({"stages": [{"kind": "encoder", "updates": float("inf")}]}, "no number"),
+        ({"stages": [{"kind": "encoder", "updates": 10**15}]}, "expected at most"),
+        ({"stages": [{"kind": "encoder", "updates": 1}] * 20_000}, "expected at most 10000"),
+        ({"stages": [{"kind": "encoder", "updates": 1, "lr": float("inf")}]}, "lr inf"),
+        ({"stages": [{"kind": "encoder", "updates": 1, "tokenizer_weight": float("nan")}]}, "finite"),
+    ],
+)
+def test_impossible_settings_are_named(settings, message) -> None:
+    with pytest.raises(InputError, match=message):
+        checked_settings(settings, "config.json")
+    with pytest.raises(InputError, match="settings are"):
+        checked_settings([settings], "config.json")
+
+
+def test_unknown_settings_of_other_versions_can_be_ignored() -> None:
+    assert checked_settings({"_name": "bridle"}, "a.pt", ignore_unknown=True) == BridleSettings()
+
+
+def test_settings_within_bounds_keep_their_values() -> None:
+    settings = checked_settings(DEFAULTS, "config.json")
+    assert asdict(settings) == DEFAULTS
+    check_settings(settings)
