@@ -153,7 +153,7 @@ def test_checkpoint_with_the_removed_decoder_is_an_error(tmp_path, capsys) -> No
     state["cfg"]["model"]["decoder_kind"] = "cross"
     torch.save(state, path)
     sentence = "model.decoder_kind is 'cross', which was removed because"
-    with pytest.raises(InputError, match=f"^{sentence}"):
+    with pytest.raises(InputError, match=rf"bridle\.pt: .*{sentence}"):
         BridleTokenizerModel.from_checkpoint(path)
     with pytest.raises(SystemExit):  # through the task, as in training
         load_model(path)
