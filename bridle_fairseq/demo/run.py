@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from bridle_fairseq.demo import training
 from bridle_fairseq.demo.media import MEDIA
 from bridle_fairseq.nn.schedule import Stage
-from bridle_fairseq.training.launch import TrainingRun, find_script
+from bridle_fairseq.training.launch import TrainingRun, find_script, override
 from bridle_fairseq.training.log import Record
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 if TYPE_CHECKING:
     from bridle_fairseq.demo.probing import Comparison
@@ -62,23 +63,24 @@ class Demo:
         self._claim_folder()
 
     def _claim_folder(self) -> None:
+        override("checkpoint.save_dir", self.folder)  # fail at once if training could not use it
         path = self.folder / SETTINGS_FILE
         if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["settings"] != asdict(self.settings):
+            settings, self.seconds = _stored(path)
+            if settings != asdict(self.settings):
                 raise InputError(
-                    f"{self.folder} holds a demo with other settings ({_listed(stored['settings'])}); expected "
+                    f"{self.folder} holds a demo with other settings ({_listed(settings)}); expected "
                     f"{_listed(asdict(self.settings))}, or another --dir, or none there"
                 )
-            self.seconds = stored["seconds"]
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise InputError(f"{self.folder} holds something that is no demo; expected a new or empty folder for --dir")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._store()
 
     def _store(self) -> None:
-        text = json.dumps({"settings": asdict(self.settings), "seconds": self.seconds}, indent=2)
-        (self.folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        with atomic_text(self.folder / SETTINGS_FILE) as file:
+            json.dump({"settings": asdict(self.settings), "seconds": self.seconds}, file, indent=2)
+            file.write("\n")
 
     @contextmanager
     def _step(self, name: str, text: str) -> Iterator[None]:
@@ -233,7 +235,8 @@ class Demo:
             footer=f"Made by bridle demo, seed {self.settings.seed}.",
         )
         path = self.folder / "report.html"
-        path.write_text(render(page), encoding="utf-8")
+        with atomic_text(path) as file:
+            file.write(render(page))
         say(f"  {page.headline}")
         return path
 
@@ -257,7 +260,7 @@ class Demo:
         labels = self.settings.labels or (None if self.settings.media else os.path.join(media, "labels.csv"))
         own = [bridle, "demo", f"--{self.media.examples}", media, *(("--labels", labels) if labels else ())]
         saves, hydra = self.folder / larger, self.folder / larger / "hydra"
-        data = [f"task.data={self.manifests}", *statistics]
+        data = [override("task.data", self.manifests), *statistics]
         train = TrainingRun(self.media.configs, larger, saves, hydra, data).command()
         checkpoint = str(self.folder / "checkpoints" / "checkpoint_last.pt")
         valid, out = str(self.manifests / "valid.tsv"), str(self.folder / f"codes_of_other_{many}")
@@ -278,6 +281,18 @@ class Demo:
         for text, command in self.next_commands(statistics):
             say(f"  # {text}\n  {command}\n")
         say(f"open {page}")
+
+
+def _stored(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Settings of a demo, and the seconds of its steps so far."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return dict(stored["settings"]), {str(name): float(value) for name, value in stored["seconds"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: cannot read the settings of this demo ({error!r}); expected JSON that bridle demo wrote: remove "
+            "the file's folder, or choose another --dir"
+        ) from None
 
 
 def duration_text(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridle_fairseq.nn.schedule import Stage
-from bridle_fairseq.training.launch import TrainingRun
+from bridle_fairseq.training.launch import TrainingRun, override
 from bridle_fairseq.training.log import Record, read_log
 from bridle_fairseq.utils.errors import InputError
 
@@ -58,7 +58,7 @@ def pretraining(
         save_dir=folder / "checkpoints",
         hydra_dir=folder / "hydra",
         overrides=[
-            f"task.data={manifests}",
+            override("task.data", manifests),
             *statistics,
             f"model.stages=[{listed}]",
             *overrides,

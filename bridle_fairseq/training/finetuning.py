@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.launch import EXAMPLES, TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
 FINETUNING_CONFIGS = EXAMPLES / "audio" / "config" / "finetuning"
@@ -40,7 +40,11 @@ class FineTuningRun:
             self.config_name,
             save_dir=self.folder / "checkpoints",
             hydra_dir=self.folder / "hydra",
-            overrides=[f"task.data={self.data}", f"model.checkpoint={self.checkpoint}", *self.overrides],
+            overrides=[
+                override("task.data", self.data),
+                override("model.checkpoint", self.checkpoint),
+                *self.overrides,
+            ],
             name="fine-tuning",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from bridle_fairseq.utils.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLES = PACKAGE.parent / "examples"
+_UNQUOTED = re.compile(r"[A-Za-z0-9_/.+%@-]+")
 
 
 def find_script() -> str:
@@ -30,6 +32,21 @@ def find_script() -> str:
             "fairseq-hydra-train was not found; expected it beside this Python: install bridle_fairseq there"
         )
     return script
+
+
+def override(name: str, value: object) -> str:
+    """An override ``name=value`` of the configuration, in quotes if hydra requires them.
+
+    Raises:
+        InputError: hydra has no way to write the value, or would replace a part of it.
+    """
+    text = str(value)
+    if "${" in text or "\\'" in text or text.endswith("\\") or not text.isprintable():
+        expected = "no ${ and \\' in it, no \\ at its end, and printable characters"
+        raise InputError(f"{text!r} for {name} of the configuration; expected {expected}: rename the folder")
+    if not _UNQUOTED.fullmatch(text):
+        text = "'" + text.replace("'", "\\'") + "'"
+    return f"{name}={text}"
 
 
 @dataclass(frozen=True)
@@ -69,10 +86,10 @@ class TrainingRun:
         return [
             script,
             *("--config-dir", str(self.config_dir), "--config-name", self.config_name),
-            f"common.user_dir={PACKAGE}",
+            override("common.user_dir", PACKAGE),
             *(["common.cpu=true"] if self._on_cpu() else []),
-            f"checkpoint.save_dir={self.save_dir}",
-            f"hydra.run.dir={self.hydra_dir}",
+            override("checkpoint.save_dir", self.save_dir),
+            override("hydra.run.dir", self.hydra_dir),
             *self.overrides,
         ]
 

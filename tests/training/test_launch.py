@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridle_fairseq.training import launch
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.launch import EXAMPLES, TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
 LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
@@ -70,3 +70,24 @@ def test_threads_are_those_of_the_process(tmp_path, prints) -> None:
     prints("import os; print(os.environ['OMP_NUM_THREADS'])")
     run_in(tmp_path, threads=3).run(tmp_path / "log")
     assert (tmp_path / "log").read_text() == "3\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["/a,b", "/[x]", "/{a: b}", "/a b=c", "/it's", '/"q"', "/ä 声", "/$x", "/a\\b", "/(1)", "/#~"]
+)
+def test_override_reaches_hydra_as_it_is(path: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(override("task.data", Path(path)))
+    value = parsed.value()
+    assert parsed.key_or_group == "task.data" and getattr(value, "text", value) == path
+
+
+def test_override_without_special_characters_is_not_quoted() -> None:
+    assert override("task.data", Path("/x/y-1_2.3")) == "task.data=/x/y-1_2.3"
+
+
+@pytest.mark.parametrize("path", ["/${env:HOME}", "/a\\", "/a\\'b", "/a\nb", "/a\udcff"])
+def test_override_that_hydra_cannot_take_is_an_error(path: str) -> None:
+    with pytest.raises(InputError, match="for checkpoint.save_dir of the configuration; expected no"):
+        override("checkpoint.save_dir", path)
