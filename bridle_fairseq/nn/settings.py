@@ -6,6 +6,18 @@ from typing import Any, List
 
 from bridle_fairseq.nn.masking import MASKINGS
 from bridle_fairseq.nn.schedule import Schedule
+from bridle_fairseq.utils.bounds import (
+    ALL_CODES,
+    BINS,
+    CODEBOOKS,
+    CODES,
+    DEPTH,
+    HEADS,
+    PATCH_VALUES,
+    RATE,
+    RATE_TIMES_BINS,
+    WIDTH,
+)
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.precision import CODES_PRECISIONS, PRECISIONS
 from bridle_fairseq.utils.schema import (
@@ -29,16 +41,6 @@ PATCH_AXES = {
     "image": ("height", "width"),
     "video": ("frames", "height", "width"),
 }
-
-# Bounds keep a damaged or hostile file from taking memory or time before its weights are compared with its settings.
-# They exceed any real model by far. The largest vision transformers have 56 blocks, width 15360 and 48 heads (ViT-e,
-# ViT-22B: arXiv 2209.06794, 2302.05442); 1 MHz is five times the rate of sound cards, for ultrasound; codecs have up
-# to 32 codebooks, and codes of more than 16 bits do not fit our files.
-DEPTH, WIDTH, HEADS = Whole(1, 1024), Whole(1, 32768), Whole(1, 1024)
-RATE, BINS, CODEBOOKS, CODES = Whole(100, 1_000_000), Whole(1, 4096), Whole(1, 1024), Whole(2, 65536)
-# Products: mel filters are BINS x RATE / 80 numbers at most (64 MB), patches are padded to whole ones, and counts of
-# codes are arrays of K x C.
-RATE_TIMES_BINS, PATCH_VALUES, ALL_CODES = 1 << 28, 1 << 20, 1 << 22
 
 
 def _setting(default: Any, kind: Kind, text: str) -> Any:

@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.codes import CodesInfo
-from bridle_fairseq.units.scheme import MAX_CHARACTERS, Scheme
+from bridle_fairseq.data.artifacts.codes import CODES_INFO, CodesInfo, info_of
+from bridle_fairseq.units.scheme import LAYOUTS, MAX_CHARACTERS, Scheme
+from bridle_fairseq.utils.bounds import CODEBOOKS, ROWS
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text, fields_of
+from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.json_files import read_description
+from bridle_fairseq.utils.schema import Flag, OneOf, Whole, described, record_of
 
 VERSION = 1
 FORMATS = {"km": ("km",), "text": ("txt",), "fairseq": ("bin", "idx")}  # endings of the files
 SPECIAL_SYMBOLS = 4  # of fairseq's dictionaries, before the units
+LEVELS = OneOf(("all", *map(str, range(CODEBOOKS.low, CODEBOOKS.high + 1))), "all or a number from 1")
 FAIRSEQ_UINT16_LIMIT = 65500  # fairseq stores larger vocabularies in int32
 
 
@@ -35,13 +39,13 @@ class UnitsInfo:
         version: version of this format.
     """
 
-    codes: CodesInfo
-    rows: int
-    level: str
-    layout: str
-    format: str
-    dedup: bool
-    version: int = VERSION
+    codes: CodesInfo = described(CODES_INFO)
+    rows: int = described(ROWS)
+    level: str = described(LEVELS)
+    layout: str = described(OneOf(LAYOUTS))
+    format: str = described(OneOf(tuple(FORMATS)))
+    dedup: bool = described(Flag())
+    version: int = described(Whole(VERSION, VERSION), default=VERSION)
 
     def __post_init__(self) -> None:
         characters = self.codes.num_codebooks * self.codes.codebook_size
@@ -77,15 +81,20 @@ class UnitsInfo:
         return [os.path.join(folder, f"level{level}", name) for level in self.scheme.levels]
 
 
+UNITS_INFO = record_of(UnitsInfo)
+
+
 def read_units_info(prefix: str | os.PathLike[str]) -> UnitsInfo:
     """Read ``{prefix}.json``.
 
     Raises:
         InputError: missing, damaged, or of another version.
     """
-    with fields_of(prefix, "units", VERSION) as fields:
-        codes = CodesInfo(**{**fields["codes"], "grid": dict(fields["codes"]["grid"])})
-        return UnitsInfo(**{**fields, "codes": codes})
+    fields, source = read_description(prefix, "units", VERSION, UNITS_INFO), f"{os.fspath(prefix)}.json"
+    info = UnitsInfo(**{**fields, "codes": info_of(fields["codes"], source)})
+    if info.level != "all" and int(info.level) > info.codes.num_codebooks:
+        raise InputError(f"{source}: level {info.level}; expected 1 to {info.codes.num_codebooks}, or all")
+    return info
 
 
 def write_units_info(prefix: str | os.PathLike[str], info: UnitsInfo) -> None:

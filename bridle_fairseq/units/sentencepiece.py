@@ -16,16 +16,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.units.info import UnitsInfo, check_same_units
-from bridle_fairseq.units.scheme import to_characters
+from bridle_fairseq.units.info import LEVELS, UnitsInfo, check_same_units
+from bridle_fairseq.units.scheme import LAYOUTS, to_characters
+from bridle_fairseq.utils.bounds import CODEBOOKS, CODES, HASH
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text, fields_of
+from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.json_files import read_description
 from bridle_fairseq.utils.optional import optional_import
+from bridle_fairseq.utils.schema import Mapped, OneOf, Whole
 
 LONGEST_LINE = 4096  # in training; SentencePiece stores positions in a line in 16 bits
 MAX_UNITS = 4_000_000  # in training, which needs about 100 bytes of memory per unit
 UNKNOWN = 0
 VERSION = 1  # of a model's description
+DESCRIPTION = Mapped(
+    {
+        "checkpoint_sha256": HASH,
+        "num_codebooks": CODEBOOKS,
+        "codebook_size": CODES,
+        "level": LEVELS,
+        "layout": OneOf(LAYOUTS),
+        "version": Whole(VERSION, VERSION),
+    }
+)
 NEED = "pieces of words", "speech"  # for text: what needs sentencepiece, and the extra that installs it
 
 
@@ -146,9 +159,9 @@ def load_matching(path: str | os.PathLike[str], units: str, info: UnitsInfo) -> 
         InputError: see :func:`load`; or the model has no description, or was trained on other units.
     """
     model = load(path)
-    with fields_of(path, "a model of pieces", VERSION) as fields:
-        learned = {name: fields[name] for name in info.identity}
-        check_same_units(units, info.identity, f"{os.fspath(path)}.json", learned)
+    fields = read_description(path, "a model of pieces", VERSION, DESCRIPTION)
+    learned = {name: fields[name] for name in info.identity}
+    check_same_units(units, info.identity, f"{os.fspath(path)}.json", learned)
     return model
 
 

@@ -1,10 +1,9 @@
-"""Atomic writes, sha256, and the ``.json`` file that describes an artifact."""
+"""Atomic writes, and sha256."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -109,29 +108,6 @@ def _failure(error: BaseException, path: Path, temporary: str) -> BaseException:
             full.filename = os.fspath(path)
             return full
     return error
-
-
-@contextmanager
-def fields_of(prefix: str | os.PathLike[str], what: str, version: int) -> Iterator[dict[str, Any]]:
-    """The fields of ``{prefix}.json``, for a block that parses them.
-
-    Args:
-        prefix: path without ``.json``.
-        what: name of the artifact in messages.
-        version: version of the format.
-
-    Raises:
-        InputError: the file is missing, damaged, of another version, or the block cannot parse it.
-    """
-    path = f"{os.fspath(prefix)}.json"
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-        if fields.get("version") != version:
-            raise InputError(f"{path}: version {fields.get('version')!r}; expected {version}")
-        yield fields
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: cannot read this description of {what}: {error!r}") from None
 
 
 def file_sha256(path: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -105,16 +106,17 @@ class Real(_Simple):
 
 @dataclasses.dataclass(frozen=True)
 class OneOf(_Simple):
-    """One of some strings."""
+    """One of some strings; ``text`` names them in messages if they are many."""
 
     choices: tuple[str, ...]
+    text: str = ""
 
     def holds(self, value: Any) -> bool:
         """See :class:`Kind`."""
         return type(value) is str and value in self.choices
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self.choices)}"
+        return self.text or f"one of {', '.join(self.choices)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,16 +133,19 @@ class Flag(_Simple):
 
 @dataclasses.dataclass(frozen=True)
 class String(_Simple):
-    """A string of at most ``longest`` characters."""
+    """A string of at most ``longest`` characters, all of them in ``allowed`` (a class of a regular expression)."""
 
     longest: int = 4096
+    allowed: str = ""
 
     def holds(self, value: Any) -> bool:
         """See :class:`Kind`."""
-        return type(value) is str and len(value) <= self.longest
+        if type(value) is not str or len(value) > self.longest:
+            return False
+        return not self.allowed or re.fullmatch(f"{self.allowed}*", value) is not None
 
     def __str__(self) -> str:
-        return f"a string of at most {self.longest} characters"
+        return f"a string of at most {self.longest} characters{f' {self.allowed}' * bool(self.allowed)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +171,20 @@ class ListOf:
             return f"{name} is {shown(value)}; expected a list of {self.shortest} to {self.longest} values"
         problems = (self.kind.problem(f"{name}[{number}]", item) for number, item in enumerate(value))
         return next(filter(None, problems), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A list of two values, each of its kind."""
+
+    first: Kind
+    second: Kind
+
+    def problem(self, name: str, value: object) -> str | None:
+        """See :class:`Kind`."""
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            return f"{name} is {shown(value)}; expected two values"
+        return self.first.problem(f"{name}[0]", value[0]) or self.second.problem(f"{name}[1]", value[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,15 +240,15 @@ def record_of(cls: Any, others: Kind | None = None) -> Mapped:
     return Mapped(required, {name: kinds[name] for name in kinds if name in optional}, others)
 
 
-def check_product(limit: int, values: Mapping[str, int]) -> None:
-    """Check that the product of some values is at most ``limit``.
+def check_product(limit: int, values: Mapping[str, int], source: str | None = None) -> None:
+    """Check that the product of some values, by name, is at most ``limit``.
 
     Raises:
         InputError: it is more.
     """
     if math.prod(values.values()) > limit:
         given = " and ".join(f"{name} {value}" for name, value in values.items())
-        raise InputError(f"{given}; expected a product of at most {limit}")
+        raise InputError(f"{f'{source}: ' if source else ''}{given}; expected a product of at most {limit}")
 
 
 def _joined(name: str, key: str) -> str:

@@ -24,8 +24,11 @@ from bridle_fairseq.data.artifacts.indexed import IndexedItems, write_index
 from bridle_fairseq.data.artifacts.provenance import check_manifest
 from bridle_fairseq.data.artifacts.sharding import ShardedJob
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.utils.bounds import ALL_CODES, CODEBOOKS, CODES, GRID, HASH, OTHER_GRID
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_binary, atomic_text, fields_of
+from bridle_fairseq.utils.files import atomic_binary, atomic_text
+from bridle_fairseq.utils.json_files import read_description
+from bridle_fairseq.utils.schema import Mapped, Whole, check_product, described, record_of
 
 VERSION = 1
 
@@ -65,12 +68,12 @@ class CodesInfo:
         rows: rows of patches in a frame.
     """
 
-    num_codebooks: int
-    codebook_size: int
-    grid: Mapping[str, Any]
-    checkpoint_sha256: str
-    manifest_sha256: str
-    version: int = VERSION
+    num_codebooks: int = described(CODEBOOKS)
+    codebook_size: int = described(CODES)
+    grid: Mapping[str, Any] = described(Mapped({"patches_per_segment": GRID["patches_per_segment"]}, GRID, OTHER_GRID))
+    checkpoint_sha256: str = described(HASH)
+    manifest_sha256: str = described(HASH)
+    version: int = described(Whole(VERSION, VERSION), default=VERSION)
 
     @property
     def segment_length(self) -> int:
@@ -83,14 +86,27 @@ class CodesInfo:
         return int(self.grid.get("min_segment_samples", 1))
 
 
+CODES_INFO = record_of(CodesInfo)
+
+
 def read_info(prefix: str | os.PathLike[str]) -> CodesInfo:
     """Read ``{prefix}.json``.
 
     Raises:
         InputError: missing, damaged, or of another version.
     """
-    with fields_of(prefix, "codes", VERSION) as fields:
-        return CodesInfo(**{**fields, "grid": dict(fields["grid"])})
+    return info_of(read_description(prefix, "codes", VERSION, CODES_INFO), f"{os.fspath(prefix)}.json")
+
+
+def info_of(fields: Mapping[str, Any], source: str) -> CodesInfo:
+    """The description of codes in the checked fields of a file.
+
+    Raises:
+        InputError: more codes than any model has.
+    """
+    sizes = {name: fields[name] for name in ("num_codebooks", "codebook_size")}
+    check_product(ALL_CODES, sizes, source)
+    return CodesInfo(**fields)
 
 
 def write_info(prefix: str | os.PathLike[str], info: CodesInfo) -> None:

@@ -15,17 +15,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridle_fairseq.data.artifacts.arrays import open_array
 from bridle_fairseq.data.artifacts.provenance import check_manifest
 from bridle_fairseq.data.artifacts.sharding import SAMPLES_PER_BLOCK, ShardedJob, plan_blocks
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.utils.bounds import DEPTH, GRID, HASH, NAME, OTHER_GRID, ROWS, SKIPPED
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_binary, atomic_text, fields_of
+from bridle_fairseq.utils.files import atomic_binary, atomic_text
+from bridle_fairseq.utils.json_files import read_description
+from bridle_fairseq.utils.schema import ListOf, Mapped, OneOf, String, Whole, described, record_of
 
 VERSION = 1
 PATCHES = "patches"  # the pooling that keeps all patches
@@ -44,10 +49,10 @@ class FeatureArray:
         width: values per row (or per patch).
     """
 
-    source: str
-    pooling: str
-    layer: int
-    width: int
+    source: str = described(NAME)
+    pooling: str = described(NAME)
+    layer: int = described(Whole(0, DEPTH.high))
+    width: int = described(Whole(1, 1 << 24))
 
     @property
     def name(self) -> str:
@@ -73,12 +78,12 @@ class FeaturesInfo:
         version: version of this format.
     """
 
-    arrays: tuple[FeatureArray, ...]
-    dtype: str
-    grid: Mapping[str, Any]
-    checkpoint_sha256: str
-    manifest_sha256: str
-    version: int = VERSION
+    arrays: tuple[FeatureArray, ...] = described(ListOf(record_of(FeatureArray, others=String()), 1, 10_000))
+    dtype: str = described(OneOf(("float16", "float32")))
+    grid: Mapping[str, Any] = described(Mapped({}, GRID, OTHER_GRID))
+    checkpoint_sha256: str = described(HASH)
+    manifest_sha256: str = described(HASH)
+    version: int = described(Whole(VERSION, VERSION), default=VERSION)
 
     @property
     def has_patches(self) -> bool:
@@ -86,21 +91,39 @@ class FeaturesInfo:
         return any(array.pooling == PATCHES for array in self.arrays)
 
 
-def read_description(prefix: str | os.PathLike[str]) -> tuple[FeaturesInfo, list[tuple[int, str]]]:
-    """Read ``{prefix}.json``: the info, and the skipped rows with their reasons.
+class Description(NamedTuple):
+    """Content of ``{split}.features.json``."""
+
+    info: FeaturesInfo
+    rows: int
+    skipped: list[tuple[int, str]]  # (row, reason)
+
+
+_INFO = record_of(FeaturesInfo)
+_BESIDE_GRID = {name: kind for name, kind in _INFO.required.items() if name != "grid"}
+_CONTENT = Mapped({**_BESIDE_GRID, "rows": ROWS, "skipped": SKIPPED}, {**_INFO.optional, **GRID}, OTHER_GRID)
+
+
+def read_features_info(prefix: str | os.PathLike[str]) -> Description:
+    """Read ``{prefix}.json``.
 
     Raises:
         InputError: missing, damaged, or of another version.
     """
-    with fields_of(prefix, "features", VERSION) as fields:
-        fields.pop("rows")
-        skipped = [(int(row), str(reason)) for row, reason in fields.pop("skipped")]
-        for array in fields["arrays"]:
-            array.pop("file")
-        fields["arrays"] = tuple(FeatureArray(**array) for array in fields["arrays"])
-        known = {field.name for field in dataclasses.fields(FeaturesInfo)}
-        grid = {name: fields.pop(name) for name in set(fields) - known}
-        return FeaturesInfo(**fields, grid=grid), skipped
+    fields = read_description(prefix, "features", VERSION, _CONTENT)
+    rows, skipped = fields.pop("rows"), [(row, reason) for row, reason in fields.pop("skipped")]
+    for array in fields["arrays"]:
+        array.pop("file", None)
+    fields["arrays"] = tuple(FeatureArray(**array) for array in fields["arrays"])
+    grid = {name: fields.pop(name) for name in set(fields) - {field.name for field in dataclasses.fields(FeaturesInfo)}}
+    if {"num_frames", "image_size", "patch_height"} <= set(grid):  # video: "rows" are those of the manifest
+        grid["rows"] = -(-grid["image_size"] // grid["patch_height"])
+    if not 0 <= grid.get("overlap_patches", 0) < grid.get("chunk_patches", 1):
+        raise InputError(
+            f"{os.fspath(prefix)}.json: overlap_patches is {grid.get('overlap_patches')}; expected at least 0, and "
+            f"less than chunk_patches {grid.get('chunk_patches')}"
+        )
+    return Description(FeaturesInfo(**fields, grid=grid), rows, skipped)
 
 
 def write_description(
@@ -130,18 +153,34 @@ class CachedFeatures:
 
     def __init__(self, prefix: str | os.PathLike[str], manifest: Manifest | None = None) -> None:
         self.prefix = os.fspath(prefix)
-        self.info, self.skipped = read_description(self.prefix)
+        self.info, rows, self.skipped = read_features_info(self.prefix)
         if manifest is not None:
             check_manifest(self.prefix, "features", self.info.manifest_sha256, manifest)
-        self._arrays = {array.name: self._open(array.name) for array in self.info.arrays}
-        self._offsets = self._open("offsets") if self.info.has_patches else None
+            if rows != len(manifest):
+                raise InputError(f"{self.prefix}.json: {rows} rows; expected {len(manifest)}, those of {manifest.name}")
+        self._offsets = self._read_offsets(rows) if self.info.has_patches else None
+        patches = 0 if self._offsets is None else int(self._offsets[-1])
+        self._arrays = {
+            array.name: self._open(
+                array.name, self.info.dtype, patches if array.pooling == PATCHES else rows, array.width
+            )
+            for array in self.info.arrays
+        }
 
-    def _open(self, name: str) -> np.ndarray:
-        path = f"{self.prefix}.{name}.npy"
-        try:
-            return np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot read these features: {error}") from None
+    def _open(self, name: str, dtype: str, *shape: int) -> np.ndarray:
+        return open_array(f"{self.prefix}.{name}.npy", "these features", dtype, shape)
+
+    def _read_offsets(self, rows: int) -> np.ndarray:
+        """Where the patches of each row begin, and where the last ones end."""
+        offsets = self._open("offsets", "int64", rows + 1)
+        sizes = np.diff(offsets)
+        if offsets[0] != 0 or (sizes < 0).any() or (sizes % math.prod(self._patch_axes())).any():
+            raise InputError(f"{self.prefix}.offsets.npy: damaged; expected ascending numbers from 0, whole time steps")
+        return offsets
+
+    def _patch_axes(self) -> list[int]:
+        """Patches along each axis but the first."""
+        return [self.info.grid[axis] for axis in ("frequency_patches", "rows", "columns") if axis in self.info.grid]
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The array of this name (:attr:`FeatureArray.name`), memory-mapped."""
@@ -154,9 +193,7 @@ class CachedFeatures:
         """
         assert self._offsets is not None, "these features are pooled"
         flat = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]
-        grid = self.info.grid
-        shape = [int(grid[axis]) for axis in ("frequency_patches", "rows", "columns") if axis in grid]
-        return flat.reshape(-1, *shape, flat.shape[-1])
+        return flat.reshape(-1, *self._patch_axes(), flat.shape[-1])
 
 
 class FeaturesSummary(NamedTuple):
@@ -187,7 +224,7 @@ class FeaturesJob(ShardedJob):
 
     def stored_info(self) -> FeaturesInfo:
         """The content of the complete json."""
-        return read_description(self.prefix)[0]
+        return read_features_info(self.prefix).info
 
     def _join(self) -> FeaturesSummary:
         results = [self.read(number, ["sizes"]) for number in range(len(self.blocks))]

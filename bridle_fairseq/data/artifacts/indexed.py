@@ -56,6 +56,14 @@ class IndexedItems:
             raise InputError(
                 f"{prefix}.bin: {num_bytes} bytes; expected the {indexed_bytes} of its .idx, and more than 0"
             )
+        # An item begins where the one before it ends: no address can lie outside of the file.
+        begins = np.dtype(dtype).itemsize * (self.sizes.cumsum(dtype=np.int64) - self.sizes)
+        if (self.sizes < 0).any() or (self._begins != begins).any():
+            item = int(((self.sizes < 0) | (self._begins != begins)).argmax())
+            raise InputError(
+                f"{prefix}.idx, item {item + 1}: {self.sizes[item]} values from byte {self._begins[item]}; expected 0 "
+                f"or more from byte {begins[item]}"
+            )
         self._bytes = np.memmap(f"{prefix}.bin", mode="r")
 
     def __len__(self) -> int:
