@@ -1,24 +1,31 @@
-"""The files of an export: ``config.json`` and ``model.safetensors``. Reading them executes no code."""
+"""The files of an export: ``config.json`` and ``model.safetensors``. Reading them executes no code.
+
+The configuration has a schema. The model is built without memory, and its weights are read only if the header of
+their file has the names, types and shapes that the model needs.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS
-from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.classifier import POOLINGS, Classifier
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
-from bridle_fairseq.nn.ctc import Transcriber
+from bridle_fairseq.nn.ctc import STEP_POOLINGS, Transcriber
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.settings import BridleSettings, checked_settings
+from bridle_fairseq.utils.bounds import GRID, HASH, LARGEST_IMAGE
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.json_files import read_json
+from bridle_fairseq.utils.schema import Anything, Flag, Kind, ListOf, Mapped, OneOf, String, Whole, check, shown
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -27,6 +34,35 @@ PARTS = {  # of the model `bridle`: modules of each part
     "tokenizer": ("tokenizer", "quantizer", "estimator", "projection", "latent_norm"),
 }
 ALL_MODULES = ("decoder", "teacher_norm", *PARTS["encoder"], *PARTS["tokenizer"])
+
+NAMES = ListOf(String(), 1, 1 << 20)
+BRIDLE: dict[str, Kind] = {"parts": ListOf(OneOf(tuple(PARTS)), 1, len(PARTS))}
+FINE_TUNED: dict[str, dict[str, Kind]] = {  # what the configuration must hold, by the only part of a fine-tuned model
+    "classifier": {
+        "classes": Mapped({"names": NAMES}, others=NAMES),
+        "pooling": OneOf(tuple(POOLINGS)),
+        "multi_label": Flag(),
+    },
+    "transcriber": {
+        "symbols": NAMES,
+        "labels": OneOf(tuple(WORD_MARKS)),
+        "pooling": OneOf(STEP_POOLINGS),
+        "upsample": Whole(1, 1024),
+    },
+}
+OPTIONAL: dict[str, Kind] = {
+    "model": String(),
+    "bridle_fairseq": String(),
+    "checkpoint_sha256": HASH,
+    "image_size": Whole(0, LARGEST_IMAGE),
+    **{name: GRID[name] for name in ("valid_crop", "num_frames", "frame_stride")},
+}
+DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64", torch.int32: "I32"}
+WEIGHTS_PER_BLOCK = 12
+
+
+class MisfitError(Exception):
+    """Weights that do not fit the settings; :func:`_opened` adds the file."""
 
 
 class ExportedBridle(CodeTokenizer):
@@ -65,17 +101,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one that bridle export wrote")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a folder that bridle export wrote") from None
-    except ValueError as error:
-        raise InputError(f"{path}: damaged, no JSON ({error})") from None
+    config = read_json(path, "this configuration of an export")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: not of this format; expected one that bridle export wrote")
     if config.get("format_version") != FORMAT_VERSION:
-        version = config.get("format_version")
-        raise InputError(f"{path}: version {version!r}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
+        version = shown(config.get("format_version"))
+        raise InputError(f"{path}: version {version}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
+    required = next((kinds for part, kinds in FINE_TUNED.items() if config.get("parts") == [part]), BRIDLE)
+    check(Mapped(required, OPTIONAL, Anything()), "", config, str(path))
     return config
 
 
@@ -84,20 +117,34 @@ def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:
 
     Args:
         folder: of the export.
-        config: its ``config.json``.
+        config: its ``config.json``, as :func:`read_config` returns it.
 
     Raises:
         InputError: a file is missing or damaged, or the weights do not fit.
     """
-    module = _build(folder, config, _settings(folder / CONFIG, config))
-    _fill(module, folder / WEIGHTS)
+    path = folder / CONFIG
+    settings = checked_settings(config.get("settings"), str(path))
+    for name in ("modality", "sample_rate"):
+        value = getattr(settings, name)
+        if config.get(name, value) != value:
+            raise InputError(f"{path}: {name} is {shown(config[name])}; expected {value}, as in its settings")
+    # float32 represents weights of a bfloat16 training exactly, and results do not depend on the batch
+    settings = replace(settings, precision="float32", codes_precision="auto")
+    with _opened(folder / WEIGHTS) as weights:
+        names = weights.keys()
+        blocks = sum(getattr(settings, f"{name}_depth") for name in _stacks(config["parts"]))
+        if blocks * WEIGHTS_PER_BLOCK > len(names):  # a model that the file cannot hold is not even built
+            raise MisfitError(f"{len(names)} weights for {blocks} blocks")
+        module = _build(config, settings)
+        _check_fit(module, weights)
+        _fill(module, {name: weights.get_tensor(name) for name in names})
     return module
 
 
-def _settings(path: Path, config: Mapping[str, Any]) -> BridleSettings:
-    settings = checked_settings(config.get("settings"), str(path))
-    # float32 represents weights of a bfloat16 training exactly, and results do not depend on the batch
-    return replace(settings, precision="float32", codes_precision="auto")
+def _stacks(parts: Collection[str]) -> list[str]:
+    """The modules of these parts that are stacks of blocks."""
+    modules = {name for part in parts for name in PARTS.get(part, ("encoder",))}
+    return sorted(modules & {"encoder", "tokenizer", "estimator"})
 
 
 class _NoRandomNumbers(TorchFunctionMode):
@@ -112,49 +159,52 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _build(folder: Path, config: Mapping[str, Any], settings: BridleSettings) -> ExportedModule:
+def _build(config: Mapping[str, Any], settings: BridleSettings) -> ExportedModule:
     """The modules of the parts on the device "meta": the weights will be those of the file."""
-    parts = config.get("parts")
-    if parts in (["classifier"], ["transcriber"]):
-        try:
-            with torch.device("meta"), _NoRandomNumbers():
-                return _build_finetuned(config, settings)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: damaged, no {error} of the {parts[0]}") from None
-    if not parts or not isinstance(parts, list) or not set(parts) <= set(PARTS):
-        known = "encoder, tokenizer, classifier or transcriber"
-        raise InputError(f"{folder / CONFIG}: parts are {parts!r}; expected {known}")
     with torch.device("meta"), _NoRandomNumbers():
-        return ExportedBridle(settings, parts)
+        if config["parts"] == ["transcriber"]:
+            return Transcriber(settings, len(config["symbols"]), config["pooling"], config["upsample"])
+        if config["parts"] == ["classifier"]:
+            return Classifier(settings, len(config["classes"]["names"]), config["pooling"])
+        return ExportedBridle(settings, config["parts"])
 
 
-def _build_finetuned(config: Mapping[str, Any], settings: BridleSettings) -> Classifier | Transcriber:
-    """The module of a fine-tuned encoder with its head.
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The weights' file: its names, and types, shapes and values by name."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; expected the weights that bridle export wrote") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged, no safetensors file ({' '.join(str(error).split())[:160]})") from None
+    except MisfitError as error:
+        raise InputError(f"{path}: weights that do not fit {CONFIG} ({error})") from None
+
+
+def _check_fit(module: nn.Module, weights: Any) -> None:
+    """Compare names, types and shapes in the file's header with those of the model.
 
     Raises:
-        KeyError: a setting is missing.
+        MisfitError: they differ.
     """
-    if config["parts"] == ["transcriber"]:
-        WORD_MARKS[config["labels"]]  # known labels
-        return Transcriber(settings, len(config["symbols"]), config["pooling"], config["upsample"])
-    config["multi_label"]  # must be there
-    return Classifier(settings, len(config["classes"]["names"]), config["pooling"])
+    expected, names = module.state_dict(), set(weights.keys())
+    for name in sorted(names ^ set(expected)):
+        raise MisfitError(f"{shown(name)} is {'unknown' if name in names else 'missing'}")
+    for name, value in expected.items():
+        stored = weights.get_slice(name)
+        found = f"{stored.get_dtype()} {list(stored.get_shape())}"
+        needed = f"{DTYPES[torch.float32 if value.is_floating_point() else value.dtype]} {list(value.shape)}"
+        if found != needed:
+            raise MisfitError(f"{name} is {found}; expected {needed}")
 
 
-def _fill(module: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for child in module.modules():  # buffers that are not saved, such as statistics of a batch, start at zero
         for name, buffer in child.named_buffers(recurse=False):
             if buffer.is_meta:
                 child._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
-    try:
-        module.load_state_dict(load_file(path), assign=True)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; expected the weights that bridle export wrote") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged, no safetensors file ({error})") from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: weights that do not fit {CONFIG} ({reason})") from None
+    module.load_state_dict(weights, assign=True)

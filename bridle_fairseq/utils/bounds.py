@@ -23,6 +23,8 @@ HASH = String(64, "[0-9a-z]")
 NAME = String(100, "[A-Za-z0-9_ .-]")  # becomes part of a file name
 SKIPPED = ListOf(Pair(ROWS, String(1 << 16)), 0, 1 << 22)  # rows, and why
 
+LARGEST_IMAGE = 65536  # height and width in pixels
+
 # The grid of codes and features (data/artifacts/codes.py says what each field is).
 GRID = {
     "patches_per_segment": LENGTH,
@@ -33,12 +35,12 @@ GRID = {
     "patch_frames": Whole(1, 1024),
     "chunk_patches": LENGTH,
     "overlap_patches": Whole(0, LARGEST_SIZE),
-    "image_size": Whole(1, 65536),
+    "image_size": Whole(1, LARGEST_IMAGE),
     "valid_crop": Real(0, 1, above=True),
     "patch_height": Whole(1, 1024),
     "patch_width": Whole(1, 1024),
-    "columns": Whole(1, 65536),
-    "rows": Whole(1, 65536),
+    "columns": Whole(1, LARGEST_IMAGE),
+    "rows": Whole(1, LARGEST_IMAGE),
     "num_frames": Whole(1, 65536),
     "frame_stride": Whole(1, 65536),
 }

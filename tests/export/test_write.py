@@ -237,15 +237,15 @@ def break_config(**changes):
 
 DAMAGE = {
     "no folder": (lambda folder: [path.unlink() for path in folder.iterdir()] + [folder.rmdir()], "no such folder"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: No such file"),
-    "no json": (lambda folder: (folder / "config.json").write_text("{"), "config.json: damaged"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot read this configuration of an export: No such file"),
+    "no json": (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot read this configuration of an export: damaged"),
     "another file": (lambda folder: (folder / "config.json").write_text("[1]"), "not of this format"),
     "another version": (break_config(format_version=99), "version 99; expected 1"),
     "unknown setting": (break_config(settings={"depth": 3}), "unknown settings depth"),
     "wrong setting": (break_config(settings={"mask_ratio": 3}), "settings that cannot work"),
     "wrong kind of setting": (break_config(settings={"encoder_width": "a"}), "settings that cannot work"),
     "other sizes": (break_config(settings={**SIZES, "encoder_depth": 3}), "weights that do not fit config.json"),
-    "other parts": (break_config(parts=["decoder"]), "parts are ['decoder']"),
+    "other parts": (break_config(parts=["decoder"]), "parts[0] is 'decoder'; expected one of encoder, tokenizer"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: No such file"),
     "half the weights": (lambda folder: os.truncate(folder / "model.safetensors", 3000), "damaged, no safetensors"),
     "a pickle": (lambda folder: torch.save({}, folder / "model.safetensors"), "damaged, no safetensors"),
