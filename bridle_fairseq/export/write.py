@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from bridle_fairseq.export.model_card import model_card
 from bridle_fairseq.export.onnx import ONNX, write_onnx
 from bridle_fairseq.models.checkpoints import Checkpoint
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import file_sha256
+from bridle_fairseq.utils.files import file_sha256, temporary_folder
 
 CARD = "README.md"
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
@@ -52,9 +50,7 @@ def write_export(
     if onnx and checkpoint.settings.modality != "audio":
         raise InputError(f"--onnx with a model of modality {checkpoint.settings.modality}; expected one of sound")
     config, weights = _contents(checkpoint, parts)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with temporary_folder(folder) as temporary:
         _write_weights(weights, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _check_loads(temporary, checkpoint.path)
@@ -63,8 +59,6 @@ def write_export(
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(model_card(checkpoint, config, license), encoding="utf-8")
         replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -96,10 +90,13 @@ def replace_folder(new: Path, folder: Path) -> None:
     os.umask(umask)
     new.chmod(0o777 & ~umask)
     if folder.exists():
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-        os.replace(folder, old / "export")
-        os.replace(new, folder)
-        shutil.rmtree(old)
+        with temporary_folder(folder) as old:
+            os.replace(folder, old / "export")
+            try:
+                os.replace(new, folder)
+            except OSError:
+                os.replace(old / "export", folder)
+                raise
     else:
         os.replace(new, folder)
 

@@ -6,8 +6,9 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -35,50 +36,73 @@ def atomic_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _replacing(path: Path, mode: str, encoding: str | None = None, newline: str | None = None) -> Iterator[IO[Any]]:
-    """A new file beside ``path`` that takes its place without an exception, and is removed with one.
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``, to be moved there when it is complete; what is not moved is removed.
 
     A failed write raises an OSError that names ``path``, whatever library wrote.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    handle, temporary = _temporary(path)
-    lock = os.dup(handle)  # holds the lock until the file has its name
-    try:
-        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
+    with _temporary(path, tempfile.mkdtemp) as temporary:
+        yield Path(temporary)
+
+
+@contextmanager
+def _replacing(path: Path, mode: str, encoding: str | None = None, newline: str | None = None) -> Iterator[IO[Any]]:
+    """A new file beside ``path`` that takes its place without an exception, and is removed with one.
+
+    The file's ``name`` is a path, for libraries that write by name. A failed write raises an OSError that names
+    ``path``, whatever library wrote.
+    """
+    with _temporary(path, _make_file) as temporary:
+        with open(temporary, mode, encoding=encoding, newline=newline) as file:
             yield file
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives 0600
         os.replace(temporary, path)
-    except BaseException as error:
-        failure = _failure(error, path, temporary)
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if failure is error:
-            raise
-        raise failure from error
-    finally:
-        os.close(lock)
 
 
-def _temporary(path: Path) -> tuple[int, str]:
-    """Make a temporary file for ``path`` that this process has locked; its handle and its path."""
+def _make_file(**options: Any) -> str:
+    handle, temporary = tempfile.mkstemp(**options)
+    os.close(handle)
+    return temporary
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[..., str]) -> Iterator[str]:
+    """A temporary file or folder beside ``path``, locked until it has its name; then what is left of it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
     while True:
+        with _naming_failures(path):
+            temporary = make(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
         try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
-        except OSError as error:
-            error.filename = os.fspath(path)
-            raise
-        with suppress(OSError):  # a file system without locks: its temporary files are never taken for stale
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(temporary):
-            return handle, temporary
-        os.close(handle)  # another process took it for stale before it was locked
+            lock = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another process took it for stale before it was locked
+        try:
+            with suppress(OSError):  # a file system without locks: its temporary files are never taken for stale
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.exists(temporary):
+                continue
+            with _naming_failures(path, temporary):
+                yield temporary
+            return
+        finally:
+            _remove(temporary)
+            os.close(lock)
+
+
+def _remove(path: str) -> None:
+    """Remove a file or a folder, if it is there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the temporary files for ``path`` of killed processes: those that nobody has locked.
+    """Remove temporary files and folders for ``path`` of killed processes: those that nobody has locked.
 
     A folder is listed once in a process, as it may hold thousands of blocks.
     """
@@ -87,27 +111,52 @@ def _remove_stale(path: Path) -> None:
         _temporaries[folder] = [name for name in os.listdir(folder) if name.endswith(_TEMPORARY)]
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_TEMPORARY)}")
     for name in filter(pattern.fullmatch, _temporaries[folder]):
-        with suppress(OSError), open(os.path.join(folder, name), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(file.name)
+        stale = os.path.join(folder, name)
+        with suppress(OSError):
+            lock = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(stale)
+            finally:
+                os.close(lock)
 
 
-def _failure(error: BaseException, path: Path, temporary: str) -> BaseException:
-    """The error of a failed write, with the path; numpy, torch and safetensors have errors of their own for it."""
-    if isinstance(error, OSError) and error.errno is not None:
-        if error.filename in (None, temporary):
+@contextmanager
+def _naming_failures(path: Path, temporary: str | None = None) -> Iterator[None]:
+    """Name ``path`` in OSErrors of writing ``temporary`` that have no path, or a path that is only temporary.
+
+    numpy, torch and safetensors have errors of their own for a full disk; they become OSErrors.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        if error.errno is None and temporary is not None:
+            _check_room(path, temporary, error)
+        if error.filename is None or f"{path.parent / ('.' + path.name)}." in os.fsdecode(error.filename):
             error.filename, error.filename2 = os.fspath(path), None
-        return error
-    if isinstance(error, Exception) and not isinstance(error, InputError):
-        try:
-            with open(temporary, "ab", buffering=0) as file:
-                for _ in range(2):  # the first may write what there is room for
-                    file.write(bytes(1 << 16))
-                os.fsync(file.fileno())
-        except OSError as full:
-            full.filename = os.fspath(path)
-            return full
-    return error
+        raise
+    except Exception as error:
+        if temporary is not None:
+            _check_room(path, temporary, error)
+        raise
+
+
+def _check_room(path: Path, temporary: str, cause: Exception) -> None:
+    """Raise an OSError that names ``path`` if nothing more can be written to ``temporary``."""
+    number = re.search(r"\(os error (\d+)\)", str(cause))  # what Rust adds to its messages
+    if number:
+        raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from cause
+    target = os.path.join(temporary, "room") if os.path.isdir(temporary) else temporary
+    try:
+        with open(target, "ab", buffering=0) as file:
+            for _ in range(2):  # the first may write what there is room for
+                file.write(bytes(1 << 16))
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise error from cause
 
 
 def file_sha256(path: str) -> str:

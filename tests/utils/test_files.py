@@ -9,10 +9,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bridle_fairseq.utils import files
 from bridle_fairseq.utils.errors import InputError, sentence_of
-from bridle_fairseq.utils.files import atomic_binary, atomic_text
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, temporary_folder
 
 
 @pytest.fixture
@@ -58,6 +59,8 @@ WRITERS = {
     "npz": lambda file: np.savez(file, a=np.zeros(125_000)),
     "tofile": lambda file: np.zeros(125_000).tofile(file),
     "torch": lambda file: torch.save(torch.zeros(250_000), file),
+    "torch by name": lambda file: torch.save(torch.zeros(250_000), file.name),
+    "safetensors": lambda file: save_file({"a": torch.zeros(250_000)}, file.name),
 }
 
 
@@ -71,6 +74,21 @@ def test_full_disk_names_the_file_whatever_library_writes(tmp_path, small_files,
         sentence_of(failed.value) == f"{tmp_path}/a: File too large (the limit of a file is 100,000 bytes: ulimit -f)"
     )
     assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_full_disk_names_the_folder(tmp_path, small_files):
+    with pytest.raises(OSError) as failed, temporary_folder(tmp_path / "a") as folder:
+        save_file({"a": torch.zeros(250_000)}, folder / "weights")
+    assert (failed.value.errno, failed.value.filename) == (errno.EFBIG, f"{tmp_path}/a") and os.listdir(tmp_path) == []
+
+
+def test_temporary_folder_is_moved_or_removed(tmp_path):
+    for name in ("moved", "left"):
+        with temporary_folder(tmp_path / name) as folder:
+            (folder / "x").touch()
+            if name == "moved":
+                os.replace(folder, tmp_path / name)
+    assert os.listdir(tmp_path) == ["moved"] and os.listdir(tmp_path / "moved") == ["x"]
 
 
 def test_text_that_fails_at_its_end_names_the_file(tmp_path, small_files):
@@ -97,6 +115,7 @@ def test_folder_that_cannot_be_written_gives_the_files_own_name(tmp_path, monkey
 
 
 def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+    (tmp_path / ".a.folder00.tmp" / "x").mkdir(parents=True)
     others = [".b.abcdefgh.tmp", ".a.abcdefgh", "a.abcdefgh.tmp", ".a.backup.tmp"]
     for name in [".a.abcdefgh.tmp", ".a.01234567.tmp", *others]:
         (tmp_path / name).touch()
