@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.audio.resample import resample, resampled_length
+from bridle_fairseq.data.audio.samples import unusable_sample
 from bridle_fairseq.nn.fbank import FRAME_LENGTH_MS
 from bridle_fairseq.nn.frontend import unit_range
 from bridle_fairseq.utils.errors import InputError
@@ -119,7 +120,9 @@ def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
         if clip.dim() != 1 or not clip.is_floating_point():
             shape = f"{clip.dim()} axes of {clip.dtype}"
             raise InputError(f"waveform {number} has {shape}; expected one axis of floating-point samples, mono")
-        if not len(clip) or not clip.isfinite().all():
-            problem = "NaN or infinite samples" if len(clip) else "no samples"
-            raise InputError(f"waveform {number} has {problem}; expected finite ones")
+        if not len(clip):
+            raise InputError(f"waveform {number} has no samples; expected at least one")
+        unusable = unusable_sample(clip.float().numpy())
+        if unusable:
+            raise InputError(f"waveform {number}: {unusable}")
     return [clip.float() for clip in clips]

@@ -269,13 +269,13 @@ def test_damaged_exports_are_reported(exported, tmp_path, name) -> None:
     [
         ([torch.zeros(2, 3, 400), 16000], "2 axes of torch.float32; expected one axis"),
         ([torch.zeros(400, dtype=torch.int16), 16000], "torch.int16"),
-        ([torch.full((400,), torch.nan), 16000], "NaN"),
         (
             [torch.zeros(16000, 2), 16000],
             "shape is 16000 x 2, clips of less than a frame of 400 samples",
         ),
         ([np.zeros((3, 399)), 16000], "pass x.mean(1) for mono, or x.T for a clip of each"),
         ([torch.zeros(2, 199), 8000], "less than a frame of 200 samples"),
+        ([torch.full((400,), torch.nan), 16000], "waveform 0: sample 0 is nan"),
         ([[], 16000], "no waveforms"),
         ([torch.zeros(0), 16000], "no samples"),
         ([torch.zeros(1, 400), 0], "sample_rate is 0"),

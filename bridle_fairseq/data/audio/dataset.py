@@ -9,7 +9,14 @@ import torch
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, segment_count
 from bridle_fairseq.data.audio.augment import AudioAugment
-from bridle_fairseq.data.audio.decode import open_audio, read_crop, read_info, read_open_crop, resampled_length
+from bridle_fairseq.data.audio.decode import (
+    open_audio,
+    read_crop,
+    read_info,
+    read_open_crop,
+    read_rate,
+    resampled_length,
+)
 from bridle_fairseq.data.dataset import LoadedRow, MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
@@ -105,7 +112,7 @@ class AudioDataset(MediaDataset):
         rates, failure = [], ""
         for row in rows:
             try:
-                rates.append(read_info(self.manifest.path(int(row))).sample_rate)
+                rates.append(read_rate(self.manifest.path(int(row))))
             except DecodeError as error:
                 failure = failure or f"{self.manifest.path(int(row))} ({error})"
         if not rates:
@@ -113,9 +120,9 @@ class AudioDataset(MediaDataset):
         return min(rates)
 
     def _load(self, row: int, random: np.random.Generator) -> LoadedRow | None:
-        with open_audio(self.manifest.path(row)) as file:
-            _check_frames(file.frames, int(self.manifest.sizes[row]))
-            num_samples = resampled_length(file.frames, file.samplerate, self.sample_rate)
+        size = int(self.manifest.sizes[row])
+        with open_audio(self.manifest.path(row), size) as file:
+            num_samples = resampled_length(size, file.samplerate, self.sample_rate)
             if num_samples < self.min_sample_size:
                 return None
             if self.whole and self.max_sample_size is not None and num_samples > self.max_sample_size:
@@ -173,14 +180,15 @@ class AudioReader:
         Raises:
             DecodeError: the file is unusable, or of another size.
         """
-        header = read_info(path)
-        if size is not None:
-            _check_frames(header.num_frames, size)
+        header = read_info(path, size)
         return resampled_length(header.num_frames, header.sample_rate, self.sample_rate)
 
     def read(self, path: str, start: int, length: int) -> torch.Tensor:
-        """S float32 samples: see :func:`bridle_fairseq.data.audio.decode.read_crop`."""
-        return torch.from_numpy(read_crop(path, self.sample_rate, start, length))
+        """S float32 samples: see :func:`bridle_fairseq.data.audio.decode.read_crop`; all of ``length``."""
+        samples = read_crop(path, self.sample_rate, start, length)
+        if len(samples) < length:  # the header states no length, and the manifest too much
+            raise DecodeError(f"ends after {start + len(samples)} samples at {self.sample_rate} Hz; expected more")
+        return torch.from_numpy(samples)
 
 
 def total_seconds(manifest: Manifest, rows: Iterable[int] | None = None) -> float:
@@ -192,14 +200,8 @@ def total_seconds(manifest: Manifest, rows: Iterable[int] | None = None) -> floa
     seconds = 0.0
     for row in range(len(manifest)) if rows is None else rows:
         try:
-            header = read_info(manifest.path(row))
-            _check_frames(header.num_frames, int(manifest.sizes[row]))
+            header = read_info(manifest.path(row), int(manifest.sizes[row]))
         except DecodeError as error:
             raise InputError(f"{manifest.name}, line {manifest.line(row)}: {manifest.path(row)}: {error}") from None
         seconds += header.num_frames / header.sample_rate
     return seconds
-
-
-def _check_frames(num_frames: int, expected: int) -> None:
-    if num_frames != expected:
-        raise DecodeError(f"{num_frames} samples, the manifest says {expected}")

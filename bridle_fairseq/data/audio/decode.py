@@ -2,26 +2,36 @@
 
 Reads whatever soundfile reads: wav, flac, ogg (Vorbis, Opus), mp3 and more, 8 to 32 bit, any rate, any number of
 channels (mixed down by their mean). Opus files report, and decode at, the rate they were recorded with.
+
+A header can claim any length, or none (FLAC from a pipe, some MP3). No claim is allocated: files are read in blocks.
 """
 
 from __future__ import annotations
 
 import math
-import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
+from bridle_fairseq.data.audio.mp3 import EnlargedFile, lacks_frame_count
 from bridle_fairseq.data.audio.resample import resample, resampled_length
+from bridle_fairseq.data.audio.samples import unusable_sample
 from bridle_fairseq.data.manifests.archive import Slice, split_slice
+from bridle_fairseq.data.regular import check_regular
 from bridle_fairseq.utils.errors import DecodeError
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # several times the one-sided support of soxr's HQ filter
+VALUES_AT_ONCE = 1 << 20  # of all channels: what is read at a time
+MAX_RATE = 1 << 21  # Hz, above any converter's rate; ten seconds are 84 MB
+MAX_FRAMES_PER_BYTE = 8192  # in the densest coding, FLAC's of silence, 65535 frames take 13 bytes
 
 
 class AudioInfo(NamedTuple):
-    """What a file's header says: frames (samples per channel) at ``sample_rate``."""
+    """Frames (samples per channel) of a file, at ``sample_rate``."""
 
     num_frames: int
     sample_rate: int
@@ -33,40 +43,98 @@ class AudioFile(soundfile.SoundFile):
     After every read, soundfile seeks to the position where the file already is. Opus decodes again for that, which
     costs up to 40 % of the time of a short clip. soundfile skips the seek for files that claim not to be seekable;
     seeking them still works.
+
+    Attributes:
+        num_frames: length in frames; None if it is not known.
     """
+
+    num_frames: int | None = None
+    guessed = False  # whether ``frames`` is
 
     def seekable(self) -> bool:
         """False: see the class."""
         return False
 
 
-def open_audio(path: str) -> AudioFile:
+def open_audio(path: str, size: int | None = None) -> AudioFile:
     """Open an audio file or a slice of a stored zip archive.
 
+    Args:
+        path: the file.
+        size: the manifest's number of frames: checked, and taken if the header does not state it. None: not known.
+
     Raises:
-        DecodeError: missing, empty, not an audio file, or corrupt.
+        DecodeError: missing, empty, not an audio file, corrupt, or of another size.
     """
     try:
-        file, offsets = split_slice(path)
-        if os.path.getsize(file) == 0:
-            raise DecodeError("empty file")
-        return AudioFile(path if offsets is None else Slice(file, *offsets))
+        name, offsets = split_slice(path)
+        num_bytes = check_regular(name)
+        file = AudioFile(path if offsets is None else Slice(name, *offsets))
+        if file.format == "MP3":
+            file = _recounted(file, name, offsets)
     except soundfile.LibsndfileError as error:
         raise DecodeError(f"not readable as sound: {error.error_string}") from None
     except (OSError, ValueError) as error:
         raise DecodeError(str(getattr(error, "strerror", None) or error)) from None
+    try:
+        _check_header(file, num_bytes if offsets is None else offsets[1], size)
+    except DecodeError:
+        file.close()
+        raise
+    return file
 
 
-def read_info(path: str) -> AudioInfo:
-    """Frames and rate from the header.
+def _recounted(file: AudioFile, name: str, offsets: tuple[int, int] | None) -> AudioFile:
+    """The same MP3 file; opened again if its length is a guess."""
+    source = open(name, "rb") if offsets is None else Slice(name, *offsets)
+    if not lacks_frame_count(source):
+        source.close()
+        return file
+    file.close()
+    file = AudioFile(EnlargedFile(source))
+    file.guessed = True
+    return file
+
+
+def _check_header(file: AudioFile, num_bytes: int, size: int | None) -> None:
+    """Set ``num_frames``, unless neither the header nor a manifest states it."""
+    if file.samplerate > MAX_RATE:
+        raise DecodeError(f"sample rate {file.samplerate} Hz; expected at most {MAX_RATE}")
+    most = num_bytes * MAX_FRAMES_PER_BYTE
+    if file.frames <= most and not file.guessed:
+        if size is not None and file.frames != size:
+            raise DecodeError(f"{file.frames} samples, the manifest says {size}")
+        file.num_frames = file.frames
+    elif size is not None and size > most:
+        raise DecodeError(f"the manifest says {size} samples; expected at most {most} in {num_bytes} bytes")
+    else:
+        file.num_frames = size
+
+
+def read_rate(path: str) -> int:
+    """Sample rate in Hz, from the header.
+
+    Raises:
+        DecodeError: as :func:`open_audio`.
+    """
+    with open_audio(path) as file:
+        return file.samplerate
+
+
+def read_info(path: str, size: int | None = None) -> AudioInfo:
+    """Frames and rate from the header. A file that does not state its frames is decoded once to count them.
+
+    Args:
+        path, size: see :func:`open_audio`.
 
     Raises:
         DecodeError: as :func:`open_audio`, or no samples.
     """
-    with open_audio(path) as file:
-        if file.frames <= 0:
+    with open_audio(path, size) as file:
+        num_frames = _count_frames(file) if file.num_frames is None else file.num_frames
+        if num_frames <= 0:
             raise DecodeError("no samples")
-        return AudioInfo(file.frames, file.samplerate)
+        return AudioInfo(num_frames, file.samplerate)
 
 
 def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
@@ -78,7 +146,7 @@ def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = 
         length: None for everything after ``start``; shortened at the end of the clip.
 
     Raises:
-        DecodeError: unreadable, shorter than its header says, or NaN or infinite samples.
+        DecodeError: unreadable, shorter than its header says, or with samples that are not finite or absurdly large.
     """
     with open_audio(path) as file:
         return read_open_crop(file, sample_rate, start, length)
@@ -86,36 +154,74 @@ def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = 
 
 def read_open_crop(file: AudioFile, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
     """:func:`read_crop` of an open file."""
+    if file.num_frames is None and length is None:
+        file.num_frames = _count_frames(file)
+        file.seek(0)
     rate = file.samplerate
-    total = resampled_length(file.frames, rate, sample_rate)
-    stop = total if length is None else min(start + length, total)
-    if rate == sample_rate:
-        return _finite(_read_frames(file, start, stop - start))
     # A crop resamples like the whole file only if it begins at an instant that has a sample at both rates.
     common = math.gcd(rate, sample_rate)
     from_step, to_step = rate // common, sample_rate // common  # samples between two such instants
-    margin = int(RESAMPLER_MARGIN_SECONDS * rate)
+    margin = int(RESAMPLER_MARGIN_SECONDS * rate) if rate != sample_rate else 0
     steps = max(0, start * rate // sample_rate - margin) // from_step
-    first, last = steps * from_step, min(file.frames, math.ceil(stop * rate / sample_rate) + margin)
-    samples = resample(_finite(_read_frames(file, first, last - first)), rate, sample_rate)
-    crop = samples[start - steps * to_step : stop - steps * to_step]
-    return np.pad(crop, (0, stop - start - len(crop)))  # soxr may round off the last sample of a clip
+    first = steps * from_step
+    stop = None if length is None else start + length
+    if file.num_frames is not None:
+        total = resampled_length(file.num_frames, rate, sample_rate)
+        stop = total if stop is None else min(stop, total)
+    assert stop is not None
+    stop = max(start, stop)
+    last = math.ceil(stop * rate / sample_rate) + margin
+    samples = _read_frames(file, first, last - first)
+    if file.num_frames is None and len(samples) < last - first:  # the end was found
+        stop = max(start, min(stop, resampled_length(first + len(samples), rate, sample_rate)))
+    crop = resample(samples, rate, sample_rate)[start - steps * to_step : stop - steps * to_step]
+    missing = stop - start - len(crop)  # soxr may round off the last sample of a clip
+    return np.pad(crop, (0, missing)) if missing else crop
 
 
 def _read_frames(file: AudioFile, start: int, count: int) -> np.ndarray:
-    """Mono frames ``start:start + count``. In the last page of a Vorbis file they may be some 50 frames late."""
-    try:
-        if start > 0:
+    """Mono frames ``start:start + count``, or up to the end.
+
+    In the last page of a Vorbis file they may be some 50 frames late.
+    """
+    if file.num_frames is not None:
+        count = min(count, file.num_frames - start)
+    if start > 0 and count > 0:
+        with _corrupt():
             file.seek(start)
-        samples = file.read(count, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise DecodeError(f"corrupt: {error.error_string}") from None
-    if len(samples) < count:
-        raise DecodeError(f"ends before its {file.frames} samples")
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-
-
-def _finite(samples: np.ndarray) -> np.ndarray:
-    if not np.isfinite(samples).all():
-        raise DecodeError("NaN or infinite samples")
+    blocks = list(_mono_blocks(file, start, max(0, count)))
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    if file.num_frames is not None and len(samples) < count:
+        raise DecodeError(f"ends before its {file.num_frames} samples")
     return samples
+
+
+def _mono_blocks(file: AudioFile, start: int, count: int) -> Iterator[np.ndarray]:
+    """The next ``count`` frames, which begin at frame ``start``, in at least one block; fewer if the file ends."""
+    at_once, done = max(1, VALUES_AT_ONCE // file.channels), 0
+    integers = file.subtype.startswith("PCM_")  # read as -1 to 1
+    while True:
+        wanted = min(at_once, count - done)
+        with _corrupt():
+            block = file.read(wanted, dtype="float32", always_2d=True)
+        unusable = None if integers else unusable_sample(block, start + done)
+        if unusable:
+            raise DecodeError(unusable)
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        done += len(block)
+        if len(block) < wanted or done == count:
+            return
+
+
+@contextmanager
+def _corrupt() -> Iterator[None]:
+    """Convert errors of libsndfile."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise DecodeError(f"corrupt: {error.error_string or 'cannot seek'}") from None
+
+
+def _count_frames(file: AudioFile) -> int:
+    """Number of frames from the present position to the end, by decoding."""
+    return sum(len(block) for block in _mono_blocks(file, 0, sys.maxsize))

@@ -8,12 +8,12 @@ import torch
 
 from bridle_fairseq.data.audio import dataset as audio
 from bridle_fairseq.data.audio.augment import AudioAugment
-from bridle_fairseq.data.audio.dataset import AudioDataset, total_seconds
+from bridle_fairseq.data.audio.dataset import AudioDataset, AudioReader, total_seconds
 from bridle_fairseq.data.audio.decode import read_crop
 from bridle_fairseq.data.audio.modality import AudioModality
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 def sources(dataset, rows=None):
@@ -95,7 +95,13 @@ def test_unusable_clips_are_listed_and_left_out(make_manifest, tmp_path, write_s
         assert dataset.collater([dataset[row] for row in range(5)]) == {}
     assert skips.count == 5
     reasons = {row: reason for row, _, reason in skips.entries()}
-    said = ["not readable", "the manifest says 4000", "empty file", "NaN", "4001 samples, the manifest says 4000"]
+    said = [
+        "not readable",
+        "the manifest says 4000",
+        "empty file",
+        "sample 0 is nan",
+        "4001 samples, the manifest says 4000",
+    ]
     assert sorted(reasons) == list(range(5)) and all(text in reasons[row] for row, text in enumerate(said))
 
 
@@ -222,3 +228,20 @@ def test_total_seconds_with_several_rates(write_sound, tmp_path):
     assert total_seconds(manifest) == pytest.approx(1.5) and total_seconds(manifest, [1]) == 1.0
     with pytest.raises(InputError, match="line 3: .*b.wav: 8000 samples, the manifest says 7999"):
         total_seconds(Manifest(tmp_path, ["a.wav", "b.wav"], [8000, 7999]))
+
+
+def test_length_that_only_the_manifest_states(tmp_path, write_sound):
+    write_sound("a.flac", 24000)
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # the number of samples: not stated
+    (tmp_path / "b.flac").write_bytes(data)
+    crops = []
+    for name in ("a.flac", "b.flac"):
+        dataset = AudioDataset(Manifest(tmp_path, [name], [24000]), max_sample_size=8000, training=True, seed=3)
+        crops.append(dataset[0]["source"])
+    assert torch.equal(*crops)
+    reader, path = AudioReader(16000), str(tmp_path / "b.flac")
+    assert reader.length(path) == reader.length(path, 24000) == 24000 and reader.length(path, 30000) == 30000
+    assert len(reader.read(path, 20000, 4000)) == 4000
+    with pytest.raises(DecodeError, match="^ends after 24000 samples at 16000 Hz; expected more"):
+        reader.read(path, 20000, 10000)
