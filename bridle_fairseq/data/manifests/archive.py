@@ -15,7 +15,7 @@ from bridle_fairseq.utils.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-SLICE = re.compile(r"^(.*\.zip):(\d+):(\d+)$", re.IGNORECASE | re.DOTALL)
+SLICE = re.compile(r"^(.*\.zip):([0-9]{1,18}):([0-9]{1,18})$", re.IGNORECASE | re.DOTALL)
 
 READ_WHOLE = 1 << 20  # members up to this many bytes are read at once
 READ_AHEAD = 1 << 18  # bytes per read of longer members
@@ -37,11 +37,10 @@ def read_slice(archive: str, offset: int, length: int) -> bytes:
         ValueError: the archive ends before the slice.
     """
     with open(archive, "rb") as file:
+        if os.fstat(file.fileno()).st_size < offset + length:
+            raise ValueError(f"bytes {offset} to {offset + length} are not in the archive")
         file.seek(offset)
-        data = file.read(length)
-    if len(data) != length:
-        raise ValueError(f"bytes {offset} to {offset + length} are not in the archive")
-    return data
+        return file.read(length)
 
 
 class Slice(io.RawIOBase):

@@ -12,6 +12,7 @@ import numpy as np
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.text_files import not_utf8, read_lines
 
 
 class RaggedRows:
@@ -35,6 +36,7 @@ class RaggedRows:
         return self._numbers[self._ends[row] : self._ends[row + 1]].tolist()
 
 
+LONGEST_NUMBER = 100  # digits; Python converts no number of thousands of digits
 HEADER = ["index", "mid", "display_name"]
 
 
@@ -52,12 +54,12 @@ class Classes:
         self._numbers = {class_id: number for number, class_id in enumerate(self.ids)}
         if len(self._numbers) != len(self.ids):
             twice = next(class_id for number, class_id in enumerate(self.ids) if self._numbers[class_id] != number)
-            raise InputError(f"{source}: class {twice!r} is listed twice; expected each once")
+            raise InputError(f"{source}: class {twice[:60]!r} is listed twice; expected each once")
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Classes:
         """Classes with these names, sorted (numbers by value). The id is the name, with underscores for commas."""
-        ordered = sorted(set(names), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+        ordered = sorted(set(names), key=_number_or_name)
         return cls([" ".join(name.split()).replace(",", "_") for name in ordered], ordered)
 
     def __len__(self) -> int:
@@ -83,12 +85,14 @@ class Classes:
         rows = read_csv(path)
         header = [cell.strip() for cell in rows[0]] if rows else []
         if header != HEADER:
-            raise InputError(f"{path}, line 1: {','.join(header)!r}; expected {','.join(HEADER)!r}")
+            raise InputError(f"{path}, line 1: {','.join(header)[:80]!r}; expected {','.join(HEADER)!r}")
         if len(rows) < 2:
             raise InputError(f"{path}: no class; expected a line for each after the header")
         for number, row in enumerate(rows[1:]):
             if len(row) != 3 or row[0].strip() != str(number):
-                raise InputError(f"{path}, class {number}: {','.join(row)!r}; expected '{number},mid,display_name'")
+                raise InputError(
+                    f"{path}, class {number}: {','.join(row)[:60]!r}; expected '{number},mid,display_name'"
+                )
         return cls([row[1].strip() for row in rows[1:]], [row[2].strip() for row in rows[1:]], path)
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -145,11 +149,7 @@ class Labels(RaggedRows):
                 ``multi_label``, a row without exactly one class.
         """
         path = os.fspath(path)
-        try:
-            with open(path, encoding="utf-8") as file:
-                lines = [line.rstrip("\r\n") for line in file]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot read these labels: {getattr(error, 'strerror', None) or error}") from None
+        lines = list(read_lines(path, "these labels", newline=None))
         if len(lines) != len(manifest):
             raise InputError(
                 f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
@@ -170,13 +170,18 @@ class Labels(RaggedRows):
                 file.write(",".join(self.classes.ids[number] for number in self[row]) + "\n")
 
 
+def _number_or_name(name: str) -> tuple[int, int, str]:
+    """Key to sort class names: numbers by value, before all others."""
+    return (0, int(name), "") if name.isdecimal() and len(name) <= LONGEST_NUMBER else (1, 0, name)
+
+
 def _numbers(line: str, path: str, line_number: int, classes: Classes) -> list[int]:
     numbers = []
     for class_id in filter(None, (text.strip() for text in line.split(","))):
         number = classes.number(class_id)
         if number is None:
             raise InputError(
-                f"{path}, line {line_number}: unknown class {class_id!r}; expected one of the {len(classes)} ids "
+                f"{path}, line {line_number}: unknown class {class_id[:60]!r}; expected one of the {len(classes)} ids "
                 f"in {classes.source}"
             )
         numbers.append(number)
@@ -192,6 +197,8 @@ def read_csv(path: str | os.PathLike[str], skipinitialspace: bool = False) -> li
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file, skipinitialspace=skipinitialspace) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise not_utf8(os.fspath(path), "a csv file") from None
+    except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{os.fspath(path)}: cannot read this csv file: {reason}") from None

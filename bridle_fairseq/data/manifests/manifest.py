@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.manifests.archive import split_slice
+from bridle_fairseq.utils.bounds import LARGEST_SIZE
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
@@ -47,7 +48,12 @@ def parse_rows(text: bytes) -> ParsedRows | None:
     ends = np.flatnonzero(data == NEWLINE)
     tabs = np.flatnonzero(data == TAB)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    if len(tabs) != len(ends) or (tabs <= starts).any() or (tabs >= ends).any() or (data == RETURN).any():
+    if (
+        len(tabs) != len(ends)
+        or (tabs <= starts).any()
+        or (tabs >= ends).any()
+        or ((data == RETURN) | (data == 0)).any()
+    ):
         return None
     sizes = _parse_sizes(data, tabs + 1, ends)
     if sizes is None or not _is_utf8(text):
@@ -59,7 +65,7 @@ def parse_rows(text: bytes) -> ParsedRows | None:
 
 
 def _parse_sizes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
-    """The decimal numbers at ``data[start:end]``; None if any is not a number above 0."""
+    """The decimal numbers at ``data[start:end]``; None if any is not a number of the allowed sizes."""
     widths = ends - starts
     longest = int(widths.max(initial=0))
     if longest > MAX_DIGITS or (widths < 1).any():
@@ -71,7 +77,7 @@ def _parse_sizes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
         if ((digits < 0) | (digits > 9))[inside].any():
             return None
         values = np.where(inside, 10 * values + digits, values)
-    return values if (values > 0).all() else None
+    return values if ((values > 0) & (values <= LARGEST_SIZE)).all() else None
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -168,7 +174,7 @@ class Manifest:
         try:
             with open(path, "rb") as file:
                 manifest.root = _decoded(file.readline(), path, 1)
-                if "\t" in manifest.root:
+                if "\t" in manifest.root or "\0" in manifest.root:
                     raise InputError(f"{path}, line 1: {manifest.root[:80]!r}; expected the root folder, not yet a row")
                 for text in whole_lines(file):
                     rows = parse_rows(text)
@@ -245,6 +251,12 @@ def _parse_line(line: str, path: str, number: int) -> tuple[str, int]:
     if len(columns) != 2 or not columns[0]:
         count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
         raise InputError(f"{path}, line {number}: {count} in {line[:80]!r}; expected 2, 'path<TAB>size'")
-    if not (columns[1].isascii() and columns[1].isdigit() and 0 < int(columns[1]) < 2**63):
-        raise InputError(f"{path}, line {number}: size {columns[1][:40]!r}; expected a whole number of samples above 0")
-    return columns[0], int(columns[1])
+    if "\0" in columns[0]:
+        raise InputError(f"{path}, line {number}: {columns[0][:80]!r} holds a zero byte; expected a path")
+    digits = columns[1].lstrip("0")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS and int(digits) <= LARGEST_SIZE):
+        raise InputError(
+            f"{path}, line {number}: size {columns[1][:40]!r}; expected a whole number of samples above 0 and at most "
+            f"{LARGEST_SIZE}"
+        )
+    return columns[0], int(digits)

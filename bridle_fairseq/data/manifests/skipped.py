@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.manifest import MAX_DIGITS, Manifest
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -98,7 +98,7 @@ class SkipLog:
             file.seek(start)
             for line in file:
                 row, path, reason = (line.rstrip("\n").split("\t") + ["", ""])[:3]
-                if row.isdigit():
+                if row.isascii() and row.isdigit() and len(row) <= MAX_DIGITS:
                     reasons[int(row), path] = reason
         for (number, path), reason in reasons.items():
             yield number, path, reason

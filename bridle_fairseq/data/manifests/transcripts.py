@@ -15,6 +15,7 @@ from bridle_fairseq.data.manifests.labels import RaggedRows
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.text_files import read_lines
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # the first symbols of fairseq's Dictionary; no file lists them
 WORD_MARKS = {"ltr": "|", "spm": "\u2581"}
@@ -60,16 +61,19 @@ class Vocabulary:
         """
         path = cls.path(folder, kind)
         symbols = list(SPECIAL)
-        for number, line in enumerate(_lines(path, "this dictionary"), 1):
+        for number, line in enumerate(read_lines(path, "this dictionary"), 1):
             symbol, _, count = line.rpartition(" ")
             if not symbol or not count.isdecimal():
-                raise InputError(f"{path}, line {number}: {line!r}; expected 'symbol count'")
+                raise InputError(f"{path}, line {number}: {line[:60]!r}; expected 'symbol count'")
             symbols.append(symbol)
         if len(symbols) == len(SPECIAL):
             raise InputError(f"{path}: no symbol; expected a line 'symbol count' for each")
         if len(set(symbols)) != len(symbols):
-            number, twice = next((n, s) for n, s in enumerate(symbols) if symbols.index(s) != n)
-            raise InputError(f"{path}, line {number - len(SPECIAL) + 1}: {twice!r} a second time; expected each once")
+            first: dict[str, int] = {}
+            number, twice = next((n, s) for n, s in enumerate(symbols) if first.setdefault(s, n) != n)
+            raise InputError(
+                f"{path}, line {number - len(SPECIAL) + 1}: {twice[:60]!r} a second time; expected each once"
+            )
         return cls(symbols, kind, path)
 
     @classmethod
@@ -126,7 +130,7 @@ class Transcripts(RaggedRows):
                 the dictionary.
         """
         path = os.fspath(path)
-        lines = _lines(path, "these transcripts")
+        lines = list(read_lines(path, "these transcripts"))
         if len(lines) != len(manifest):
             raise InputError(
                 f"{path}: {len(lines)} lines; expected {len(manifest)}, one for each row of {manifest.name}"
@@ -140,16 +144,7 @@ def _numbers(line: str, path: str, line_number: int, vocabulary: Vocabulary) -> 
     except KeyError as error:
         (symbol,) = error.args
         expected = f"one of the {len(vocabulary) - len(SPECIAL)} symbols of {vocabulary.source}"
-        raise InputError(f"{path}, line {line_number}: unknown symbol {symbol!r}; expected {expected}") from None
+        raise InputError(f"{path}, line {line_number}: unknown symbol {symbol[:60]!r}; expected {expected}") from None
     if not vocabulary.text(numbers):
         raise InputError(f"{path}, line {line_number}: an empty transcript; expected the words of its clip")
     return numbers
-
-
-def _lines(path: str, what: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8", newline="\n") as file:
-            return [line.rstrip("\r\n") for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot read {what}: {reason}") from None

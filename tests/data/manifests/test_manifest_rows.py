@@ -16,7 +16,7 @@ def rows(count, seed=0):
     choose = random.Random(seed)
     letters = "aé漢🎵 .-_/#0123456789"
     names = ["".join(choose.choices(letters, k=choose.randint(1, 30))) for _ in range(count)]
-    return names, [choose.randint(1, 10 ** choose.randint(1, 18) - 1) for _ in range(count)]
+    return names, [choose.randint(1, 10 ** choose.randint(1, 12) - 1) for _ in range(count)]
 
 
 def text_of(names, sizes):
@@ -66,6 +66,9 @@ def test_whole_lines(monkeypatch) -> None:
         b"a\t 1",
         b"a\t1\r",
         b"a\t" + 19 * b"9",
+        b"a\t" + 18 * b"9",
+        b"a\t2000000000000",
+        b"a\x00\t1",
         b"\xff\t1",
     ],
 )
