@@ -31,6 +31,7 @@ from bridle_fairseq.units.info import FORMATS, SPECIAL_SYMBOLS, UnitsInfo, read_
 from bridle_fairseq.units.scheme import UnitError, collapse, expand, from_characters, to_characters
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary, atomic_text
+from bridle_fairseq.utils.text_files import read_lines
 
 DICTIONARIES = {"km": "dict.km.txt", "fairseq": "dict.txt"}
 END_OF_LINE = 2  # in fairseq's dictionaries
@@ -110,7 +111,8 @@ def _units(info: UnitsInfo, stem: str, stream: int) -> Iterator[np.ndarray]:
     if not info.dedup:
         yield from lines
         return
-    counts = (_parse_numbers(line, f"{stem}.counts", number) for number, line in _lines(f"{stem}.counts"))
+    counted = read_lines(f"{stem}.counts", "these units")
+    counts = (_parse_numbers(line, f"{stem}.counts", number) for number, line in enumerate(counted, 1))
     for number, (units, repeats) in enumerate(zip_longest(lines, counts), 1):
         if units is None or repeats is None:
             raise InputError(
@@ -125,10 +127,11 @@ def _units(info: UnitsInfo, stem: str, stream: int) -> Iterator[np.ndarray]:
 def _written_units(info: UnitsInfo, stem: str, stream: int) -> Iterator[np.ndarray]:
     """Units of each line of a stream as written."""
     if info.format == "km":
-        yield from (_parse_numbers(line, f"{stem}.km", number) for number, line in _lines(f"{stem}.km"))
+        lines = read_lines(f"{stem}.km", "these units")
+        yield from (_parse_numbers(line, f"{stem}.km", number) for number, line in enumerate(lines, 1))
     elif info.format == "text":
         first = info.scheme.first_character(stream)
-        yield from (from_characters(line) - first for _, line in _lines(f"{stem}.txt"))
+        yield from (from_characters(line) - first for line in read_lines(f"{stem}.txt", "these units"))
     else:
         items = IndexedItems(stem, info.dtype)
         for number in range(len(items)):
@@ -136,17 +139,6 @@ def _written_units(info: UnitsInfo, stem: str, stream: int) -> Iterator[np.ndarr
             if not len(item) or item[-1] != END_OF_LINE:
                 raise InputError(f"{stem}.bin, item {number + 1}: no end of line; expected {END_OF_LINE} at the end")
             yield item[:-1] - SPECIAL_SYMBOLS
-
-
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    try:
-        with open(path, encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot read these units: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}); expected lines of units") from None
 
 
 def _parse_numbers(line: str, path: str, number: int) -> np.ndarray:

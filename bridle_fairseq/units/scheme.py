@@ -23,6 +23,7 @@ from bridle_fairseq.utils.errors import InputError
 LAYOUTS = ("interleaved", "flattened", "separate")
 PLANES = (0xF0000, 0x100000)  # the private-use planes 15 and 16
 PLANE_SIZE = 0xFFFE  # the last two code points of each plane are not characters
+LONGEST_ROW = 1 << 25  # units: 46 hours of sound at 200 units a second; a few digits of counts could ask for any memory
 MAX_CHARACTERS = len(PLANES) * PLANE_SIZE
 
 
@@ -143,6 +144,9 @@ def expand(units: np.ndarray, counts: np.ndarray, step: int = 1) -> np.ndarray:
         raise UnitError(f"{len(units) // step} runs of units and {len(counts)} counts; expected as many of each")
     if len(counts) and counts.min() < 1:
         raise UnitError(f"the count {int(counts.min())}; expected at least 1")
+    total = sum(counts.tolist()) * step  # as Python numbers, which do not overflow
+    if total > LONGEST_ROW:
+        raise UnitError(f"counts for {total} units; expected at most {LONGEST_ROW} in a row")
     return units.reshape(-1, step).repeat(counts, axis=0).reshape(-1)
 
 
