@@ -21,6 +21,7 @@ from bridle_fairseq.training.launch import TrainingRun, find_script, override
 from bridle_fairseq.training.log import Record
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.json_files import parse_json
 
 if TYPE_CHECKING:
     from bridle_fairseq.demo.probing import Comparison
@@ -286,7 +287,7 @@ class Demo:
 def _stored(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """Settings of a demo, and the seconds of its steps so far."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_bytes())
         return dict(stored["settings"]), {str(name): float(value) for name, value in stored["seconds"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

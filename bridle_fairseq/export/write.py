@@ -17,6 +17,7 @@ from bridle_fairseq.export.onnx import ONNX, write_onnx
 from bridle_fairseq.models.checkpoints import Checkpoint
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256, temporary_folder
+from bridle_fairseq.utils.json_files import parse_json
 
 CARD = "README.md"
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
@@ -74,7 +75,7 @@ def check_folder(folder: Path) -> None:
     if not present:
         return
     try:
-        is_export = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["format"] == FORMAT
+        is_export = parse_json((folder / CONFIG).read_bytes())["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         is_export = False
     others = sorted(present - FILES) if is_export else sorted(present)

@@ -20,6 +20,7 @@ from bridle_fairseq.prepare.tables import read_table
 from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, run_folds, write_summary
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256
+from bridle_fairseq.utils.json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,10 @@ def _check_settings(settings: dict[str, Any], out: Path, overwrite: bool) -> Non
     """Check that the folder's results are of these settings, and write them; ``overwrite`` deletes other results."""
     path = out / "settings.json"
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = dict(parse_json(path.read_bytes()))
     except FileNotFoundError:
         stored = None
-    except ValueError:
+    except (ValueError, TypeError):
         raise InputError(f"{path}: not JSON; expected the settings that an earlier run wrote, or no file") from None
     if stored is not None and stored != settings:
         name = next(name for name in {**settings, **stored} if settings.get(name) != stored.get(name))

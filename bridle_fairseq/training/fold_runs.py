@@ -37,6 +37,8 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256
+from bridle_fairseq.utils.json_files import read_json
+from bridle_fairseq.utils.schema import Anything, Mapped, check
 
 POOLINGS = ("mean", "frequency")
 CHOSEN = "what validates best"
@@ -152,9 +154,11 @@ def run_folds(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise _unreadable(path, error) from None
+        stored = read_json(path, "this result", finite=False)  # of a metric that no clip defines
+        check(Mapped({}, others=Anything()), "", stored, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; remove it to do the fold again") from None
+    return stored
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -165,8 +169,8 @@ def _read_scores(path: Path) -> list[FoldScore]:
     try:
         rows = _read_json(path)["rows"]
         names = [", ".join(filter(None, (row["features"], row["pooling"], row["probe"]))) for row in rows]
-        return [FoldScore(name, row["valid"], row["test"]) for name, row in zip(names, rows, strict=True)]
-    except (KeyError, TypeError) as error:
+        return [FoldScore(name, float(row["valid"]), float(row["test"])) for name, row in zip(names, rows, strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
+
+from bridle_fairseq.utils.json_files import parse_json
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})\s*$")
 _TIME = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
@@ -34,16 +36,27 @@ def parse_line(line: str) -> Record | None:
         return None
     split = "valid" if match[1] == "valid" else "train"
     values = {}
-    for name, value in json.loads(match[2]).items():
+    try:
+        logged = dict(parse_json(match[2].encode(), finite=False))
+    except ValueError:  # a line that was cut off, or written by two processes at once
+        return None
+    for name, value in logged.items():
         try:
             values[name.removeprefix("valid_")] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue  # null, or text such as "n/a"
-    if "num_updates" not in values:
+    if not math.isfinite(values.get("num_updates", math.nan)):
         return None
+    return Record(split, int(values["num_updates"]), values, _logged_at(line))
+
+
+def _logged_at(line: str) -> float | None:
+    """The time at the beginning of a line; None if there is none."""
     time = _TIME.match(line)
-    logged_at = datetime.strptime(time[1], "%Y-%m-%d %H:%M:%S,%f").timestamp() if time else None
-    return Record(split, int(values["num_updates"]), values, logged_at)
+    try:
+        return datetime.strptime(time[1], "%Y-%m-%d %H:%M:%S,%f").timestamp() if time else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse(lines: Iterable[str]) -> list[Record]:

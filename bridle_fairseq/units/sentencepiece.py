@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -131,11 +132,28 @@ def load(path: str | os.PathLike[str]) -> Any:
     Raises:
         InputError: no sentencepiece, or not a model.
     """
-    sentencepiece = load_sentencepiece()
+    load_sentencepiece()
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=os.fspath(path))
-    except (OSError, RuntimeError):
-        raise InputError(f"{path}: not a model of SentencePiece; expected one that was trained on units") from None
+        model = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: not a model of SentencePiece ({error.strerror or error})") from None
+    return _processor(model, os.fspath(path), "units")
+
+
+def _processor(model: bytes, source: str, trained_on: str, *need: str) -> Any:
+    """A model of the bytes of its file; SentencePiece converts a piece to text only when it is asked for."""
+    sentencepiece = load_sentencepiece(*need)
+    try:
+        if not model:  # SentencePiece takes it for no model at all
+            raise RuntimeError
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        for number in range(processor.get_piece_size()):
+            processor.id_to_piece(number)
+    except (RuntimeError, UnicodeDecodeError):
+        raise InputError(
+            f"{source}: not a model of SentencePiece; expected one that was trained on {trained_on}"
+        ) from None
+    return processor
 
 
 def write_description(path: str | os.PathLike[str], info: UnitsInfo) -> None:
@@ -226,10 +244,7 @@ class Pieces:
     """
 
     def __init__(self, model: bytes, source: str) -> None:
-        try:
-            self._processor = load_sentencepiece(*NEED).SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
-            raise InputError(f"{source}: not a model of SentencePiece; expected one that was trained on text") from None
+        self._processor = _processor(model, source, "text", *NEED)
 
     def __call__(self, text: str) -> list[str]:
         """The pieces of a text; an unknown character is a piece by itself."""

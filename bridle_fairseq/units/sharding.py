@@ -82,7 +82,10 @@ class UnitsJob(ShardedJob):
         self._write(f"{stem}.{self.endings[0]}", f"rows{stream}")
         sizes: list[int] = []
         for number in range(len(self.blocks)):
-            sizes += self.read(number, [f"units{stream}"]).arrays[f"units{stream}"].tolist()
+            units = self.read(number, [f"units{stream}"]).arrays[f"units{stream}"]
+            if units.dtype.kind != "i" or units.shape != (len(self.blocks[number]),) or (units < 0).any():
+                raise self.damaged(number, "sizes that are not those of its rows")
+            sizes += units.tolist()
         if self.info.format == "fairseq":
             write_index(stem, [size + 1 for size in sizes], self.info.dtype)  # and END_OF_LINE
         if self.info.dedup:

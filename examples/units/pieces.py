@@ -24,6 +24,7 @@ from bridle_fairseq.units.info import UnitsInfo, check_same_units, read_units_in
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.process import run_script
+from bridle_fairseq.utils.text_files import read_lines
 
 
 def read_text(path: str) -> tuple[str, UnitsInfo, str]:
@@ -50,13 +51,9 @@ def units_of(path: str) -> Iterator[str]:
 def lines_of(text: str, info: UnitsInfo) -> Iterator[str]:
     """The lines of a text file; their number must equal the number of rows of the manifest."""
     rows = 0
-    try:
-        with open(text, encoding="utf-8", newline="\n") as file:
-            for line in file:
-                rows += 1
-                yield line.rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{text}: cannot read these lines: {getattr(error, 'strerror', 'not UTF-8')}") from None
+    for line in read_lines(text, "these lines"):
+        rows += 1
+        yield line
     if rows != info.rows:
         raise InputError(f"{text}: {rows} lines; expected {info.rows}, one per row of its manifest, as in its json")
 
@@ -113,7 +110,7 @@ def decode(args: argparse.Namespace) -> None:
         raise InputError(f"--out is {args.out}, where the units of --like are; expected another folder")
     with atomic_text(path) as out:
         for line_number, line in enumerate(lines_of(args.pieces, info), 1):
-            numbers = [int(word) if word.isdecimal() else -1 for word in line.split()]
+            numbers = [int(word) if word.isdecimal() and len(word) < 10 else -1 for word in line.split()]
             if not all(0 < number < model.get_piece_size() for number in numbers):
                 raise InputError(
                     f"{args.pieces}, line {line_number}: not pieces of {args.model}; expected their numbers"

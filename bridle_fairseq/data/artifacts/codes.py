@@ -222,6 +222,7 @@ class CodesJob(ShardedJob):
         with atomic_binary(f"{self.prefix}.bin") as file:
             for number in range(len(self.blocks)):
                 arrays, skipped_rows = self.read(number, ("codes", "sizes", "energy"))
+                self._check_block(number, **arrays)
                 file.write(arrays["codes"].astype("<u2").tobytes())
                 sizes += arrays["sizes"].tolist()
                 skipped += skipped_rows
@@ -230,3 +231,13 @@ class CodesJob(ShardedJob):
                     counts[level] += np.bincount(codes, minlength=self.info.codebook_size)
         patches = int(counts[0].sum())
         return CodesSummary(len(sizes), patches, counts, energy / max(patches, 1), skipped), sizes
+
+    def _check_block(self, number: int, codes: np.ndarray, sizes: np.ndarray, energy: np.ndarray) -> None:
+        """Check the arrays of a stored block, before they are counted."""
+        types = codes.dtype.kind + sizes.dtype.kind + energy.dtype.kind
+        if types != "uif" or sizes.shape != (len(self.blocks[number]),) or energy.shape != (self.info.num_codebooks,):
+            raise self.damaged(number, "arrays of other types or shapes")
+        if (sizes < 0).any() or (sizes % self.info.num_codebooks).any() or codes.shape != (sizes.sum(),):
+            raise self.damaged(number, "sizes that are not those of the codes")
+        if codes.max(initial=0) >= self.info.codebook_size:
+            raise self.damaged(number, f"code {codes.max()}; expected codes below {self.info.codebook_size}")

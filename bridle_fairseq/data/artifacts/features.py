@@ -24,7 +24,7 @@ import numpy as np
 
 from bridle_fairseq.data.artifacts.arrays import open_array
 from bridle_fairseq.data.artifacts.provenance import check_manifest
-from bridle_fairseq.data.artifacts.sharding import SAMPLES_PER_BLOCK, ShardedJob, plan_blocks
+from bridle_fairseq.data.artifacts.sharding import SAMPLES_PER_BLOCK, BlockResult, ShardedJob, plan_blocks
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.bounds import DEPTH, GRID, HASH, NAME, OTHER_GRID, ROWS, SKIPPED
 from bridle_fairseq.utils.errors import InputError
@@ -227,18 +227,32 @@ class FeaturesJob(ShardedJob):
         return read_features_info(self.prefix).info
 
     def _join(self) -> FeaturesSummary:
-        results = [self.read(number, ["sizes"]) for number in range(len(self.blocks))]
+        results = [self._sizes_of_block(number) for number in range(len(self.blocks))]
         skipped = [entry for result in results for entry in result.skipped]
         sizes = np.concatenate([result.arrays["sizes"] for result in results])
         offsets = np.concatenate([np.zeros(1, np.int64), sizes.cumsum()])
         for array in self.info.arrays:
             rows = int(offsets[-1]) if array.pooling == PATCHES else len(sizes)
-            values = (self.read(number, [array.name]).arrays[array.name] for number in range(len(self.blocks)))
+            values = (self._values_of_block(n, array, results[n].arrays["sizes"]) for n in range(len(self.blocks)))
             self._write_array(array.name, (rows, array.width), np.dtype(self.info.dtype), values)
         if self.info.has_patches:
             self._write_array("offsets", offsets.shape, offsets.dtype, [offsets])
         write_description(self.prefix, self.info, len(sizes), skipped)
         return FeaturesSummary(len(sizes), int(offsets[-1]), skipped)
+
+    def _sizes_of_block(self, number: int) -> BlockResult:
+        result = self.read(number, ["sizes"])
+        sizes = result.arrays["sizes"]
+        if sizes.dtype.kind != "i" or sizes.shape != (len(self.blocks[number]),) or (sizes < 0).any():
+            raise self.damaged(number, "sizes that are not those of its rows")
+        return result
+
+    def _values_of_block(self, number: int, array: FeatureArray, sizes: np.ndarray) -> np.ndarray:
+        values = self.read(number, [array.name]).arrays[array.name]
+        shape = (int(sizes.sum()) if array.pooling == PATCHES else len(sizes), array.width)
+        if values.dtype.kind != "f" or values.shape != shape:
+            raise self.damaged(number, f"features of another type or shape; expected {shape[0]} x {shape[1]}")
+        return values
 
     def _write_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, values: Iterable[np.ndarray]) -> None:
         """Write a ``.npy`` file of this shape from consecutive arrays, one in memory at a time."""

@@ -23,8 +23,11 @@ import numpy as np
 
 from bridle_fairseq.data.artifacts.provenance import check_settings
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.utils.bounds import SKIPPED
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary
+from bridle_fairseq.utils.json_files import parse_json
+from bridle_fairseq.utils.schema import check
 
 ROWS_PER_BLOCK = 256
 SAMPLES_PER_BLOCK = 1 << 27  # at the files' own rates: about 280 clips of 10 s at 48 kHz
@@ -122,10 +125,23 @@ class ShardedJob:
             np.savez(file, skipped=skipped, **result.arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
 
     def read(self, number: int, names: Sequence[str]) -> BlockResult:
-        """Read some arrays of a stored block, and its skipped rows."""
-        with np.load(self._path(number)) as stored:
-            skipped = [(int(row), str(reason)) for row, reason in json.loads(stored["skipped"].tobytes())]
-            return BlockResult({name: stored[name] for name in names}, skipped)
+        """Read some arrays of a stored block, and its skipped rows.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            with np.load(self._path(number), allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in names}
+                skipped = parse_json(stored["skipped"].tobytes())
+        except Exception as error:  # a damaged zip archive can raise any exception
+            raise self.damaged(number, " ".join(str(error).split())[:120] or type(error).__name__) from None
+        check(SKIPPED, "skipped", skipped, str(self._path(number)))
+        return BlockResult(arrays, [(row, reason) for row, reason in skipped])
+
+    def damaged(self, number: int, reason: str) -> InputError:
+        """The error of a stored block that cannot be right."""
+        return InputError(f"{self._path(number)}: damaged ({reason}); remove it, and run the command again")
 
     def skipped(self) -> list[tuple[int, str]]:
         """Skipped rows of all stored blocks, with reasons."""
