@@ -92,6 +92,7 @@ def test_knn_probe(labels: np.ndarray) -> None:
 
 def test_refit_on_training_and_validation(labels: np.ndarray) -> None:
     features = informative(labels, 1.0, 3)
+    features[120:180] += 6 * np.eye(8)[0]  # so the mean and deviation of training alone are others
     names = labels.copy()
     names[140:180] = "yak"  # a class that training does not have, in validation
     for function in (probe.linear_probe, probe.knn_probe):

@@ -53,6 +53,23 @@ def test_scores_are_averaged_over_views(tmp_path, multi_label):
         np.testing.assert_allclose(of_row, score_file(model, Reader(values), f"{row}", multi_label, 1), rtol=1e-5)
 
 
+class LongReader(Reader):
+    """A stretch holds the value at its start, whatever its length."""
+
+    def read(self, path, start, length):
+        return torch.tensor(self.values[int(path[-1])][start])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_segments_are_weighted_by_their_length(multi_label):
+    values = [[1.0, 0.0], [9.0, 9.0], [9.0, 9.0], [-2.0, 1.0], [9.0, 9.0], [9.0, 9.0], [0.5, 4.0]]  # segments 3, 3, 1
+    logits = torch.tensor([values[start] for start in (0, 3, 6)])
+    scores = logits.sigmoid() if multi_label else logits.softmax(1)
+    expected = (3 * scores[0] + 3 * scores[1] + scores[2]) / 7
+    found = score_file(Model(), LongReader([values]), "0", multi_label, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_views_need_video():
     cfg = SimpleNamespace(num_frames=4, frame_stride=2, image_size=16, valid_crop=1.0)
     options = ViewOptions(clips=2, crops=3)

@@ -20,13 +20,13 @@ def checkpoint(fairseq, stages, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Two folds of eight clips with two classes: tone and noise."""
+    """Two folds of eight clips with two classes: tone and noise. Three labels of fold 2 are wrong."""
     folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
     for number in range(16):
         fold, kind = number // 8 + 1, number % 2
         wave = 0.3 * np.sin(0.3 * np.arange(4800)) if kind else 0.1 * rng.standard_normal(4800)
         soundfile.write(folder / f"{number}.wav", wave, 16000)
-        rows.append([f"{number}.wav", fold, ("noise", "tone")[kind]])
+        rows.append([f"{number}.wav", fold, ("noise", "tone")[kind ^ (number in (9, 12, 14))]])
     with (folder / "folds.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["filename", "fold", "category"], *rows])
     return folder
@@ -47,6 +47,8 @@ def test_folds_are_trained_and_tested_and_a_second_run_resumes(fairseq, clips, c
     assert f"{row['mean']:.3f}" in log
     assert row["folds"] == [reference_accuracy(out / f"fold{fold}") for fold in (1, 2)]
     assert results["settings"]["overrides"] == OVERRIDES
+    (fold2,) = json.loads((out / "fold2/result.json").read_text())["rows"]
+    assert fold2["test"] == row["folds"][1] < fold2["valid"]  # which is measured on clips of fold 1
     (out / "fold2/result.json").unlink()
     (out / "crossval.json").unlink()
     log_size = (out / "fold1/train.log").stat().st_size

@@ -169,12 +169,26 @@ def test_tokenizer_is_initialized_from_the_encoder():
     random = make(tokenizer_init="random")
     random.begin_stage(TOKENIZER)
     assert not torch.equal(random.tokenizer.encoder.patch_embed.weight, random.encoder.patch_embed.weight)
-    kept = make(tokenizer_init="continue")
-    kept.begin_stage(TOKENIZER)
+
+
+@pytest.mark.parametrize("init", ["encoder", "random", "continue"])
+def test_tokenizer_stage_begins_anew_unless_it_continues(init):
+    """Codebooks are new in any case; tokenizer, estimator and both running averages stay only if it continues."""
+    model = make(tokenizer_init=init)
+    model.begin_stage(TOKENIZER)
+    step(model, TOKENIZER, clips(16000, 9000))
+    assert model.quantizer.initialized and model.latent_norm.started and model.teacher_norm.started
     with torch.no_grad():
-        kept.tokenizer.head[0].weight.fill_(2.0)
-    kept.begin_stage(TOKENIZER)
-    assert (kept.tokenizer.head[0].weight == 2.0).all() and not kept.quantizer.initialized
+        model.tokenizer.head[0].weight.fill_(2.0)
+        model.estimator.head.weight.fill_(2.0)
+    model.begin_stage(TOKENIZER)
+    kept = init == "continue"
+    assert not model.quantizer.initialized and not model.quantizer.codebooks.codes.any()
+    assert bool((model.tokenizer.head[0].weight == 2.0).all()) == kept
+    assert bool((model.estimator.head.weight == 2.0).all()) == kept
+    for norm in (model.latent_norm, model.teacher_norm):
+        assert bool(norm.started) == kept and bool(norm.mean.any()) == kept
+    assert torch.isfinite(step(model, TOKENIZER, clips(16000, 9000)).loss)
 
 
 @pytest.mark.parametrize("from_tokenizer", [False, True])

@@ -114,6 +114,23 @@ def test_convolutions_on_grids_with_any_number_of_axes(grid):
     assert logits.shape == (int(mask.masked.sum()), 2, 5)
 
 
+@pytest.mark.parametrize(
+    ("depth", "reached"), [(1, [4, 5, 6, 7]), (2, [2, 3, 4, 5, 6, 7, 8, 9]), (3, list(range(12)))], ids=str
+)
+def test_every_second_block_shifts_its_windows(depth, reached):
+    """Time steps that see step 5: those of its window, then of the windows that begin half a window later."""
+    torch.manual_seed(0)
+    decoder = WindowDecoder(**{**SIZES, "depth": depth}, num_heads=4, window=(4, 4)).eval()
+    mask = Mask(
+        torch.tensor([[21]]), None, torch.arange(48)[None] != 21
+    )  # grid of 12 x 4, only patch (5, 1) is visible
+    x = torch.randn(1, 1, 24)
+    first, second = (decoder(source, mask, choose_targets(mask), (12, 4)) for source in (x, x + 1))
+    steps = mask.masked[0].nonzero().flatten() // 4
+    differs = (first - second).abs().amax((1, 2)) > 0
+    assert sorted(set(steps[differs].tolist())) == reached
+
+
 def test_receptive_field_of_convolutions_equals_their_depth():
     decoder = ConvDecoder(**{**SIZES, "depth": 1}, groups=1, axes=1).eval()
     visible = torch.arange(4)[None]

@@ -49,6 +49,13 @@ def test_augmentation_changes_the_values(modality):
     torch.testing.assert_close(doubled.x, 2 * front_end(x).x)
 
 
+def test_log_mel_is_normalized_by_twice_the_deviation():
+    front_end = front_end_of(BridleSettings(fbank_mean=-5.0, fbank_std=3.0))
+    log_mel = front_end.log_mel(source("audio"))[0]
+    torch.testing.assert_close(front_end.fbank(source("audio"))[0], (log_mel + 5) / 6)
+    assert (BridleSettings().fbank_mean, BridleSettings().fbank_std) == pytest.approx((-4.4446, 3.3216), abs=1e-4)
+
+
 def test_pixels_are_normalized_per_channel():
     front_end = front_end_of(SETTINGS["image"])
     assert isinstance(front_end, PixelFrontEnd)

@@ -28,6 +28,30 @@ def test_more_neighbours_than_rows_returns_all_rows(monkeypatch) -> None:
     torch.testing.assert_close(found.similarity, cosine.sort(1, descending=True).values)
 
 
+def test_accuracy_equals_a_float64_loop() -> None:
+    """The statistics of the bank alone scale the features; those of the queries are others."""
+    torch.manual_seed(0)
+    bank_labels, labels = torch.arange(60) % 3, torch.arange(90) % 3
+    centres = 1.2 * torch.randn(3, 6)
+    bank = centres[bank_labels] + torch.randn(60, 6)
+    queries = centres[labels] + torch.randn(90, 6) + torch.tensor([3.0, 0, 0, 0, 0, 0])
+
+    def accuracy(of: torch.Tensor) -> float:
+        mean, deviation = of.double().mean(0), of.double().std(0, correction=0)
+        scaled = [(part.double() - mean) / deviation for part in (bank, queries)]
+        right = 0
+        for query, label in zip(scaled[1], labels.tolist(), strict=True):
+            similarity = (scaled[0] @ query) / scaled[0].norm(dim=1) / query.norm()
+            votes = [0.0, 0.0, 0.0]
+            for row in similarity.argsort(descending=True)[:5].tolist():
+                votes[int(bank_labels[row])] += float((similarity[row] / 0.07).exp())
+            right += votes.index(max(votes)) == label
+        return right / 90
+
+    assert knn.knn_accuracy(bank, bank_labels, queries, labels, k=5) == pytest.approx(accuracy(bank))
+    assert 0.4 < accuracy(bank) < 0.9 and abs(accuracy(torch.cat([bank, queries])) - accuracy(bank)) > 0.05
+
+
 def test_accuracy_finds_classes_under_a_large_common_offset() -> None:
     torch.manual_seed(0)
     labels = torch.arange(90) % 3

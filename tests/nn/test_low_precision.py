@@ -82,6 +82,34 @@ def share_changed(actual, expected):
     return float((actual != expected).any(-1).float().mean())
 
 
+@pytest.mark.parametrize(
+    ("precision", "codes_precision", "codes", "training"),
+    [
+        ("float32", "auto", None, None),
+        ("bfloat16", "auto", None, torch.bfloat16),  # float32: this is a CPU
+        ("bfloat16", "float16", torch.float16, torch.bfloat16),
+        ("float32", "bfloat16", torch.bfloat16, None),
+    ],
+)
+def test_codes_have_a_precision_of_their_own(precision, codes_precision, codes, training):
+    """The tokenizer runs in ``codes_precision`` for targets, and in ``precision`` where it learns; None: float32."""
+    torch.manual_seed(0)
+    model = Bridle(BridleSettings(**SIZES, precision=precision, codes_precision=codes_precision)).train()
+    found = []
+
+    def note(*_):
+        found.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+
+    model.tokenizer.register_forward_pre_hook(note)
+    tokenizer, encoder = Stage("tokenizer", 9), Stage("encoder", 9)
+    for stage in (tokenizer, encoder):
+        model.begin_stage(stage)
+        model(sounds(0, 2), None, stage)
+        model.commit()
+    model.eval().tokenize(sounds(0, 2))
+    assert found == [training, codes, codes]
+
+
 def test_codes_are_float32_on_a_cpu_by_default(exact):
     expected = codes(exact[0])
     assert min(len(level.unique()) for level in expected.flatten(0, 1).T) > 32

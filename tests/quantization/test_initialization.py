@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pytest
 import torch
 
 from bridle_fairseq.quantization import ResidualQuantizer
@@ -80,6 +81,15 @@ def test_uninitialized_state_is_initialized_after_loading(variant):
     assert not module.initialized
     module(vectors(0, 50))
     assert module.initialized and module.codebooks.codes.any()
+
+
+@pytest.mark.parametrize("init", ["kmeans", "uniform"])
+def test_sizes_are_those_of_all_vectors_if_some_are_sampled(init):
+    """64 vectors a code are sampled; the averages continue from the counts of a whole update."""
+    module = quantizer(codebook_size=4, init=init)
+    module.init_codebooks(vectors(0, 1000))
+    torch.testing.assert_close(module.codebooks.sizes.sum(dim=1), torch.full((3,), 1000.0))
+    torch.testing.assert_close(module.codebooks.sums, module.codebooks.codes * module.codebooks.sizes.unsqueeze(2))
 
 
 def test_first_batch_initializes_usage():

@@ -63,6 +63,18 @@ def test_training_statistics_converge_to_those_of_the_corpus():
         assert math.isclose(live.perplexity, 2**live.entropy_bits) and 1 < live.perplexity <= 8
 
 
+def test_usage_counts_the_nearest_of_soft_codes():
+    module = ResidualQuantizer(4, 2, 8, restart_threshold=0.0).train()
+    z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    codes = module.encode(z, codes_per_level=3)
+    module.commit()
+    torch.testing.assert_close(module.usage, code_counts(codes[..., 0], 8) / 64)  # the first update sets the average
+    module.encode(z[:1], codes_per_level=3)
+    module.commit()
+    expected = 0.99 * code_counts(codes[..., 0], 8) / 64 + 0.01 * code_counts(codes[:1, :, 0], 8)
+    torch.testing.assert_close(module.usage, expected)
+
+
 def test_corpus_residual_energy_equals_that_of_all_vectors_at_once():
     module = ResidualQuantizer(4, 3, 8).train()
     z = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,9 @@ from bridle_fairseq.data.audio.augment import AudioAugment  # noqa: E402
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.labels import Classes, Labels  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
-from bridle_fairseq.tasks.datasets import SampledMedia  # noqa: E402
+from bridle_fairseq.data.manifests.skipped import SkipLog  # noqa: E402
+from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary  # noqa: E402
+from bridle_fairseq.tasks.datasets import SampledMedia, TranscribedMedia  # noqa: E402
 
 LENGTHS = [400 * (1 + row % 5) for row in range(20)]
 ROWS = [[0]] * 18 + [[1]] * 2
@@ -110,3 +112,17 @@ def test_batches_have_similar_lengths_within_max_tokens(manifest) -> None:
         assert padded < 1.15 * sum(batch["ntokens"] for batch in batches)
         assert max(batch["net_input"]["source"].numel() for batch in batches) <= 4 * 2000
     assert max(batch["net_input"]["source"].numel() for batch in batches) <= 6000
+
+
+def test_transcript_may_fill_all_frames_of_its_clip(manifest, tmp_path) -> None:
+    """Row r has 1 + r % 5 frames; two equal symbols need a blank between them."""
+    vocabulary = Vocabulary([*SPECIAL, "|", "A", "B"], "ltr")
+    symbols = {0: "A", 1: "A A", 2: "A A", 3: "A B A |", 4: "A B A B A |"}  # need 1, 3, 3, 4 and 6 frames of 1 to 5
+    rows = [vocabulary.numbers(symbols.get(row, "A")) for row in range(20)]
+    media = AudioDataset(manifest, training=False, skips=SkipLog(manifest, tmp_path / "skipped.tsv"))
+    data = TranscribedMedia(media, transcripts=Transcripts(rows, vocabulary), frames=lambda samples: samples // 400)
+    assert [row for row in range(5) if data[row]["source"] is not None] == [0, 2, 3]
+    skipped = [line.split("\t") for line in (tmp_path / "skipped.tsv").read_text().splitlines()]
+    assert [line[0] for line in skipped] == ["1", "4"] and "2 symbols need 3 frames, the clip has 2" in skipped[0][2]
+    batch = data.collater([data[row] for row in range(5)])
+    assert batch["target_lengths"].tolist() == [1, 2, 4] and batch["id"].tolist() == [0, 2, 3]

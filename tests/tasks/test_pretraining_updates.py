@@ -114,6 +114,18 @@ def test_dummy_batch_counts_as_zero(configure):
         assert torch.is_tensor(log["loss_1"]) and log["masked"] == sample_size
 
 
+@pytest.mark.parametrize("kind", ["encoder", "tokenizer"])
+def test_validation_after_a_dummy_batch_counts_its_patches(configure, kind):
+    run = Run(configure(model={"stages": [{"kind": kind, "updates": 9}]}))
+    run.update(run.batch(range(4)))
+    logs = []
+    for dummies in ((), (0,)):
+        run.update(run.batch(range(4, 8)), dummies=dummies, step=False)
+        run.model.eval()
+        logs.append(run.task.valid_step(run.batch(range(4)), run.model, run.criterion)[2])
+    assert equal(*logs)
+
+
 def test_ranks_mask_different_patches(configure, monkeypatch):
     losses = []
     for rank in (0, 1, 2, 1):

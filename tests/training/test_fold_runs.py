@@ -1,0 +1,61 @@
+"""The folds of a cross-validation: what is reported as validation and as test, and what the tested probe has seen."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bridle_fairseq.data.artifacts.features import FeatureArray
+from bridle_fairseq.prepare.folds import Fold
+from bridle_fairseq.training import fold_runs
+from bridle_fairseq.training.fold_runs import CHOSEN, FoldOptions, FoldScore, run_folds, write_summary
+
+LABELS = np.arange(60) % 2
+SIGN = 2.0 * LABELS[:, None] - 1  # a feature that tells the classes apart
+TRAIN, VALID, TEST = np.split(np.arange(60), [20, 40])
+
+
+@pytest.fixture
+def scores_of(tmp_path, monkeypatch):
+    """``scores_of(features)`` -> the fold's scores by probe, and the line that is printed about it."""
+
+    def run(features: np.ndarray) -> tuple[dict[str, FoldScore], str]:
+        array = FeatureArray("encoder", "mean", 1, features.shape[1])
+        monkeypatch.setattr(fold_runs, "_features", lambda options, fold: {array: features})
+        (tmp_path / "fold1").mkdir()
+        lines: list[str] = []
+        options = FoldOptions(out=tmp_path, mode="logmel")
+        scores = run_folds(options, [Fold("1", TRAIN, VALID, TEST)], LABELS, lines.append)
+        return {score.name.split(", ")[-1]: score for score in scores["1"]}, lines[-1]
+
+    return run
+
+
+def test_test_score_is_of_the_test_clips(scores_of, tmp_path):
+    features = SIGN.copy()
+    features[TEST] *= -1
+    scores, line = scores_of(features)
+    assert {name: (score.valid, score.test) for name, score in scores.items()} == {"linear": (1, 0), "knn": (1, 0)}
+    assert line == "fold 1: 0.000 (encoder, mean, linear)"
+    rows = json.loads((tmp_path / "fold1/result.json").read_text())["rows"]
+    assert [(row["valid"], row["test"]) for row in rows] == [(1, 0), (1, 0)]
+
+
+def test_tested_probe_has_seen_the_validation_clips(scores_of):
+    features = SIGN.copy()
+    features[TRAIN] = np.array([1.0, 1.0, -1.0, -1.0]).repeat(5)[:, None]  # says nothing about the class
+    scores, _ = scores_of(features)
+    assert scores["linear"].valid < 0.9 and scores["linear"].test == 1
+
+
+def test_chosen_score_is_the_test_score_of_what_validates_best(tmp_path):
+    scores = {
+        "1": [FoldScore("a", valid=0.9, test=0.1), FoldScore("b", valid=0.2, test=0.8)],
+        "2": [FoldScore("a", valid=0.3, test=0.4), FoldScore("b", valid=0.6, test=0.7)],
+    }
+    write_summary(scores, tmp_path, {})
+    rows = {row["name"]: row for row in json.loads((tmp_path / "crossval.json").read_text())["rows"]}
+    assert rows[CHOSEN]["folds"] == [0.1, 0.7] and rows["a"]["folds"] == [0.1, 0.4] and rows["b"]["folds"] == [0.8, 0.7]
+    assert rows[CHOSEN]["mean"] == pytest.approx(0.4) and rows[CHOSEN]["std"] == pytest.approx(0.3 * 2**0.5)
