@@ -7,72 +7,8 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
-
-
-def _plain_types() -> list[Any]:
-    import argparse
-    import collections
-    import typing
-
-    containers = [dict, list, tuple, set, collections.OrderedDict, collections.defaultdict]
-    return [*containers, int, float, str, bool, argparse.Namespace, typing.Any]
-
-
-def _fairseq_types() -> list[Any]:
-    from fairseq.data.dictionary import Dictionary
-    from fairseq.distributed.utils import _TensorPlaceholder
-    from fairseq.logging.meters import AverageMeter, MetersDict, StopwatchMeter, SumMeter, TimeMeter
-
-    return [Dictionary, _TensorPlaceholder, AverageMeter, MetersDict, StopwatchMeter, SumMeter, TimeMeter]
-
-
-def _config_types() -> list[Any]:
-    from omegaconf import nodes
-    from omegaconf.base import ContainerMetadata, Metadata
-    from omegaconf.dictconfig import DictConfig
-    from omegaconf.listconfig import ListConfig
-
-    values = [nodes.AnyNode, nodes.BooleanNode, nodes.EnumNode, nodes.FloatNode, nodes.IntegerNode, nodes.StringNode]
-    return [DictConfig, ListConfig, ContainerMetadata, Metadata, *values]
-
-
-def _named_in(module: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under another module's name: the allow-list of torch 2.6 does not accept (object, name) pairs."""
-
-    def alias(*args: Any) -> Any:
-        return function(*args)
-
-    alias.__module__, alias.__name__, alias.__qualname__ = module, function.__name__, function.__name__
-    return alias
-
-
-def _numpy_types() -> list[Any]:
-    import numpy as np
-
-    multiarray = (getattr(np, "_core", None) or np.core).multiarray
-    packages = ("numpy.core", "numpy._core")  # the name in checkpoints of NumPy 1 and of NumPy 2
-    functions = [
-        _named_in(f"{package}.multiarray", function)
-        for package in packages
-        for function in (multiarray.scalar, multiarray._reconstruct)
-    ]
-    return [np.dtype, np.ndarray, *functions, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
-
-
-def allow_checkpoint_types(module: ModuleType) -> None:
-    """Needed on torch >= 2.6: ``torch.load`` defaults to ``weights_only`` and rejects fairseq's checkpoints.
-
-    They contain dictionaries, meters, configurations and NumPy scalars. What rank 0 broadcasts on a restart also
-    contains fairseq's placeholders for tensors. The patch allow-lists these types. Loading stays ``weights_only``: a
-    checkpoint with any other type is still rejected. If you trust such a checkpoint, add its types with
-    ``torch.serialization.add_safe_globals``.
-    """
-    import torch
-
-    torch.serialization.add_safe_globals([*_plain_types(), *_fairseq_types(), *_config_types(), *_numpy_types()])
 
 
 def gather_lists_without_cuda(module: ModuleType) -> None:

@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
 
-from fairseq_compat import for_numpy, for_pytest, for_python, for_resuming, for_torch, for_training
+from fairseq_compat import for_checkpoints, for_numpy, for_pytest, for_python, for_resuming, for_torch, for_training
 
 
 class Patch(NamedTuple):
@@ -18,6 +18,26 @@ class Patch(NamedTuple):
     apply: Callable[[ModuleType], None]
 
 
+EVALUATING = (  # modules of fairseq that evaluate strings of a configuration
+    "fairseq.criterions.ctc",
+    "fairseq.data.audio.raw_audio_dataset",
+    "fairseq.data.codedataset",
+    "fairseq.models.fconv",
+    "fairseq.models.fconv_lm",
+    "fairseq.models.fconv_self_att",
+    "fairseq.models.hubert.hubert",
+    "fairseq.models.lightconv_lm",
+    "fairseq.models.speech_to_text.s2t_wav_transformer",
+    "fairseq.models.transformer_lm",
+    "fairseq.models.wav2vec.wav2vec",
+    "fairseq.models.wav2vec.wav2vec2",
+    "fairseq.optim.adafactor",
+    "fairseq.optim.adam",
+    "fairseq.optim.adamax",
+    "fairseq.optim.cpu_adam",
+    "fairseq.optim.fused_lamb",
+    "fairseq.utils",
+)
 PATCHES: tuple[Patch, ...] = (
     Patch("hydra", "before", for_python.allow_config_defaults),
     Patch("fairseq", "before", for_python.allow_config_defaults),
@@ -30,7 +50,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
     Patch("fairseq.distributed.utils", "after", for_torch.close_process_groups),
     Patch("fairseq.models.distributed_fairseq_model", "after", for_torch.wrap_cpu_models_for_ddp),
-    Patch("fairseq", "after", for_torch.allow_checkpoint_types),
+    Patch("fairseq", "after", for_checkpoints.allow_checkpoint_types),
     Patch("fairseq_cli.train", "after", for_resuming.skip_finished_runs),
     Patch("fairseq.data.iterators", "after", for_training.join_reader_threads_at_exit),
     Patch("fairseq.trainer", "after", for_training.sort_empty_batches_first),
@@ -38,6 +58,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("_pytest.assertion.rewrite", "after", for_pytest.exclude_watched_modules),
     Patch("torchaudio._extension.utils", "after", for_torch.allow_torchaudio_without_cuda),
     Patch("torchvision._meta_registrations", "before", for_torch.allow_torchvision_without_cuda),
+    *(Patch(name, "after", for_checkpoints.evaluate_literals_only) for name in EVALUATING),
 )
 
 

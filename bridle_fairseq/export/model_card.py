@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
@@ -139,43 +141,48 @@ def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]
 def _data(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """The manifests by folder and name, with their number of clips if they still exist."""
     from bridle_fairseq.data.manifests.manifest import Manifest
+    from bridle_fairseq.models.checkpoint_config import manifests_of_run
 
-    folder = str(checkpoint.cfg["task"].get("data") or "")
-    dataset = checkpoint.cfg.get("dataset") or {}
-    splits = [str(dataset.get("train_subset") or "train"), *str(dataset.get("valid_subset") or "valid").split(",")]
     rows = []
-    for split in splits if folder else []:
-        path = os.path.join(folder, f"{split}.tsv")
-        name = f"{os.path.basename(os.path.normpath(folder))}/{split}.tsv"
-        try:
-            manifest = Manifest.read(path)
-            rows.append((f"`{name}`", f"{len(manifest)} clips, sha256 {manifest.fingerprint()}"))
-        except InputError:
-            rows.append((f"`{name}`", "number of clips not known: the manifest was not there at the export"))
+    for path in [path for subset in ("train", "valid") for path in manifests_of_run(checkpoint.cfg, subset)]:
+        name = _cell("/".join(Path(os.path.normpath(path)).parts[-2:])).replace("`", "'")
+        text = "number of clips not known: the manifest was not there at the export"
+        if os.path.isfile(path):  # the name is from a file, so it can be that of a pipe
+            with contextlib.suppress(InputError):
+                manifest = Manifest.read(path)
+                text = f"{len(manifest)} clips, sha256 {manifest.fingerprint()}"
+        rows.append((f"`{name}`", text))
     return rows or [("data", "not known")]
 
 
 def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    history = checkpoint.state.get("optimizer_history") or [{}]
-    updates = history[-1].get("num_updates")
+    updates = checkpoint.updates
     rows = [("updates", "not known" if updates is None else str(updates))]
     if checkpoint.model == "bridle":
         schedule = checkpoint.settings.schedule()
         for start, stage in zip(schedule.starts, schedule.stages, strict=True):
-            done = stage.updates if updates is None else min(max(int(updates) - start, 0), stage.updates)
+            done = stage.updates if updates is None else min(max(updates - start, 0), stage.updates)
             rows.append((f"stage: {stage.kind}", f"{done} of {stage.updates} updates"))
-    hours = float((checkpoint.state.get("extra_state") or {}).get("previous_training_time") or 0) / 3600
+    hours = (checkpoint.value((int, float), "extra_state", "previous_training_time") or 0) / 3600
     return [*rows, ("time", f"{hours:.2f} h")] if hours else rows
+
+
+def _cell(text: str) -> str:
+    """Text from a file as a table's cell: in one line, of limited length."""
+    return " ".join(text[:200].split()).replace("|", "\\|")
 
 
 def _metrics(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Averages of the last validation, else of the last training updates, as stored in the checkpoint."""
-    metrics = (checkpoint.state.get("extra_state") or {}).get("metrics") or {}
     for split in ("valid", "train"):
         rows = []
-        for _, name, kind, state in metrics.get(split, []):
-            if kind == "AverageMeter" and state.get("count") and not name.startswith("_") and name not in NOT_SHOWN:
-                rows.append((f"{split} {name}", f"{float(state['sum']) / float(state['count']):.4g}"))
+        for number in range(len(checkpoint.value(list, "extra_state", "metrics", split) or [])):
+            where = "extra_state", "metrics", split, number
+            name, kind = (checkpoint.value(str, *where, place) or "" for place in (1, 2))
+            total, count = (checkpoint.value((int, float), *where, 3, key) for key in ("sum", "count"))
+            if kind == "AverageMeter" and count and total is not None and not name.startswith("_"):
+                if name not in NOT_SHOWN:
+                    rows.append((_cell(f"{split} {name}"), f"{total / count:.4g}"))
         if rows:
             return rows
     return [("metrics", "none in the checkpoint")]

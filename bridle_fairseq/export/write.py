@@ -104,23 +104,23 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 def _contents(checkpoint: Checkpoint, parts: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The values of ``config.json``, and the weights to write, in float32."""
-    settings, model, task = checkpoint.settings, checkpoint.cfg["model"], checkpoint.cfg["task"]
+    settings = checkpoint.settings
     config: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "bridle_fairseq": __version__}
     config |= {"model": checkpoint.model, "modality": settings.modality}
     if settings.modality == "audio":
         config["sample_rate"] = settings.sample_rate
     else:
         shown = ("image_size", "valid_crop", *(("num_frames", "frame_stride") if config["modality"] == "video" else ()))
-        config |= {name: task[name] for name in shown}
+        config |= {name: checkpoint.option("task", name) for name in shown}
     weights = checkpoint.weights
     if checkpoint.model == "bridle_classifier":
-        classes = checkpoint.state["task_state"]["classes"]
-        config |= {"parts": ["classifier"], "pooling": model["pooling"]}
-        config |= {"multi_label": bool(task.get("multi_label", False))}
-        config |= {"classes": {"ids": list(classes["ids"]), "names": list(classes["names"])}}
+        config |= {"parts": ["classifier"], "pooling": checkpoint.option("model", "pooling")}
+        config |= {"multi_label": checkpoint.cfg["task"].get("multi_label", False)}
+        config |= {"classes": {key: checkpoint.outputs["classes"][key] for key in ("ids", "names")}}
     elif checkpoint.model == "bridle_ctc":
-        config |= {"parts": ["transcriber"], **{name: model[name] for name in ("pooling", "upsample")}}
-        config |= {"labels": task["labels"], "symbols": list(checkpoint.state["task_state"]["symbols"])}
+        config |= {"parts": ["transcriber"]}
+        config |= {name: checkpoint.option("model", name) for name in ("pooling", "upsample")}
+        config |= {"labels": checkpoint.option("task", "labels"), "symbols": checkpoint.outputs["symbols"]}
     else:
         chosen = [part for part in PARTS if part in parts or not parts]
         if "tokenizer" in chosen and not weights.get("quantizer.codebooks.started", True):

@@ -1,24 +1,31 @@
-"""The only code that opens checkpoint files: whole models, parts of them, and what else a run saved."""
+"""Models in checkpoint files, whole or in parts, and what else a run saved.
+
+A file may come from a stranger. :func:`.checkpoint_file.read_state` reads it, and :mod:`.checkpoint_config` decides
+what of its configuration is used. Reading it runs nothing, resolves no interpolation, and opens no other file: folders
+and files that the configuration names are not those of this machine. A report and a model card of a run are the
+exception; they look for the run's manifests, ``{task.data}/{split}.tsv``, and count or show their clips.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fairseq import checkpoint_utils
-from fairseq.models import MODEL_REGISTRY
-from omegaconf import OmegaConf
+from fairseq.tasks import setup_task
 from torch import Tensor, nn
 
-import bridle_fairseq
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.bridle import plain, run_config, settings_from
+from bridle_fairseq.models.checkpoint_config import TASKS, checked_name, checked_outputs, other_model, rebuilt_config
+from bridle_fairseq.models.checkpoint_file import not_a_checkpoint, read_state, reason
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.settings import BridleSettings, checked_settings
 from bridle_fairseq.utils.errors import InputError
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 
 MODELS_WITH_ENCODER = ("bridle", "bridle_classifier", "bridle_ctc")  # their features can be extracted
 FAIRSEQ_FILE = "a file that fairseq-hydra-train wrote"
+SLACK, SPARE, MAX_MISSING = 4, 1 << 24, 64  # a model may be larger than the weights in the file: parts may be missing
 
 
 @dataclass
@@ -40,7 +48,7 @@ class Checkpoint:
         model: registered name of its model.
         weights: state dict of the model, on the CPU.
         cfg: configuration of the run, as dictionaries and lists.
-        state: everything else.
+        state: other plain values of the run: task state, meters, number of updates.
     """
 
     path: str
@@ -58,19 +66,68 @@ class Checkpoint:
         """
         values = self.cfg["model"] if self.model == "bridle" else self.cfg["model"].get("settings")
         if values is None:
-            raise _other_model(self.path, self.model, MODELS_WITH_ENCODER)
-        return checked_settings(values, self.path, ignore_unknown=True)
+            raise other_model(self.path, self.model, MODELS_WITH_ENCODER)
+        settings = checked_settings(values, self.path, ignore_unknown=True)
+        if self.model == "bridle":
+            depths = settings.encoder_depth, settings.decoder_depth, settings.tokenizer_depth, settings.estimator_depth
+            if sum(depths) > len(self.weights) + MAX_MISSING:  # before they are built, which takes time
+                raise self._too_large()
+            self.check_size(lambda: Bridle(settings))
+        return settings
+
+    def check_size(self, build: Callable[[], nn.Module]) -> None:
+        """Refuse a module that is far larger than the weights in the file, before it takes memory.
+
+        Raises:
+            InputError: its parameters and buffers have more values.
+        """
+        with torch.device("meta"):
+            values = sum(value.numel() for value in build().state_dict().values())
+        if values > SLACK * sum(value.numel() for value in self.weights.values()) + SPARE:
+            raise self._too_large()
+
+    def _too_large(self) -> InputError:
+        return InputError(f"{self.path}: settings of a model that is far larger than its weights")
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Names of the outputs of a fine-tuned model: ``classes`` (ids and names) or ``symbols``; {} for others.
+
+        Raises:
+            InputError: they are not in the file.
+        """
+        return checked_outputs(self.path, self.model, self.state.get("task_state"))
+
+    def option(self, group: str, name: str) -> Any:
+        """A setting of the task or the model.
+
+        Raises:
+            InputError: it is not in the file.
+        """
+        if name not in self.cfg.get(group, {}):
+            raise InputError(f"{self.path}: no cfg.{group}.{name}; expected it in a checkpoint of {self.model!r}")
+        return self.cfg[group][name]
 
     @property
     def updates(self) -> int | None:
         """Number of finished updates; None if it was not saved."""
-        history = self.state.get("optimizer_history") or [{}]
-        return history[-1].get("num_updates")
+        return self.value(int, "optimizer_history", -1, "num_updates")
 
     @property
     def best_score(self) -> float:
-        """Best validation score of the run so far."""
-        return float(self.state["extra_state"]["best"])
+        """Best validation score of the run so far; NaN if it was not saved."""
+        best = self.value((int, float), "extra_state", "best")
+        return math.nan if best is None else float(best)
+
+    def value(self, kind: Any, *keys: str | int) -> Any:
+        """A value of the state by its keys; None if it is not there or of another type than ``kind``."""
+        value: Any = self.state
+        for key in keys:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value if isinstance(value, kind) else None
 
 
 def read_checkpoint(path: str, names: Sequence[str] = MODELS_WITH_ENCODER, expected: str = FAIRSEQ_FILE) -> Checkpoint:
@@ -85,14 +142,9 @@ def read_checkpoint(path: str, names: Sequence[str] = MODELS_WITH_ENCODER, expec
         InputError: no such file, not a checkpoint, or one of another model.
     """
     _check_exists(path, expected)
-    with _loading(path):
-        state = dict(checkpoint_utils.load_checkpoint_to_cpu(path))
-        weights = state.pop("model")
-        cfg: Any = OmegaConf.to_container(state["cfg"], resolve=True, enum_to_str=True)
-        name = cfg["model"]["_name"]
-    if name not in names:
-        raise _other_model(path, name, names)
-    return Checkpoint(path, name, weights, cfg, state)
+    state = read_state(path)
+    weights, cfg = state.pop("model"), state.pop("cfg", None)
+    return Checkpoint(path, checked_name(path, cfg, names), weights, cfg, state)
 
 
 def load_model(
@@ -103,24 +155,31 @@ def load_model(
 ) -> tuple[Any, Any]:
     """A checkpoint's model, in eval mode on a device, and its task.
 
+    The task reads files as in training. It knows none of the training's folders.
+
     Args:
         path: path of the file.
         device: device of the model.
-        names: registered names of models, one of which it must be; None: any model of fairseq.
-        overrides: changes of the configuration, as fairseq takes them.
+        names: registered names of models, one of which it must be; None: any model of this package.
+        overrides: settings of the task to use instead of the checkpoint's, such as its folder ``data``.
 
     Raises:
-        InputError: no such file, not a checkpoint, or one of another model.
+        InputError: no such file, not a checkpoint, one of another model, or settings that do not fit the weights.
     """
-    _check_exists(path, FAIRSEQ_FILE)
-    bridle_fairseq.register()
+    checkpoint = read_checkpoint(path, tuple(TASKS) if names is None else names)
+    checkpoint.option("task", "_name")  # is there
+    outputs = checkpoint.outputs
+    checkpoint.settings  # noqa: B018  # are checked
+    cfg = rebuilt_config(checkpoint.model, checkpoint.cfg, overrides or {})
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     with _loading(path):
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
-    model = models[0]
-    if names is not None and not isinstance(model, tuple(MODEL_REGISTRY[name] for name in names)):
-        expected = " or ".join(map(repr, names))
-        raise InputError(f"{path}: a checkpoint of {type(model).__name__}; expected one of the model {expected}")
+        task = setup_task(cfg.task)
+        task.load_state_dict(outputs)
+        if checkpoint.model != "bridle":
+            checkpoint.check_size(lambda: task.build_model(cfg.model, from_checkpoint=True))
+        model = task.build_model(cfg.model, from_checkpoint=True)
+        model.set_num_updates(checkpoint.updates or 0)
+    load_weights(model, checkpoint.weights, path)
     return model.to(device).eval(), task
 
 
@@ -145,7 +204,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str) ->
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit its settings ({_reason(error)})") from None
+        raise InputError(f"{path}: its weights do not fit its settings ({reason(error)})") from None
 
 
 def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: str) -> None:
@@ -213,7 +272,7 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
         path = os.path.join(root.checkpoint.save_dir, path)
     if not os.path.isfile(path):
         return {}, None
-    return torch.load(path, map_location="cpu", mmap=True).get("task_state") or {}, path
+    return torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("task_state") or {}, path
 
 
 def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) -> str:
@@ -224,10 +283,10 @@ def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) ->
     from bridle_fairseq.inference.extractors import random_init_copy
 
     if not os.path.exists(path):
-        state = torch.load(checkpoint, map_location="cpu")
-        state["model"] = random_init_copy(load_model(checkpoint)[0], seed).state_dict()
+        read = read_checkpoint(checkpoint, ("bridle",))
+        weights = random_init_copy(load_model(checkpoint)[0], seed).state_dict()
         with atomic_binary(path) as file:
-            torch.save(state, file)
+            torch.save({"args": None, "cfg": read.cfg, "model": weights, **read.state}, file)
     return os.fspath(path)
 
 
@@ -238,20 +297,10 @@ def _check_exists(path: str, expected: str) -> None:
 
 @contextmanager
 def _loading(path: str) -> Iterator[None]:
-    """Report a file that is not a checkpoint."""
+    """Report a file whose model cannot be built."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # an invalid file can raise any exception
-        raise InputError(f"{path}: not a checkpoint that fairseq can load ({_reason(error)})") from None
-
-
-def _other_model(path: str, name: str, names: Sequence[str]) -> InputError:
-    expected = " or ".join(map(repr, names))
-    return InputError(f"{path}: a checkpoint of the model {name!r}; expected one of {expected}")
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()).split(". ")[0]
-    return text[:160] or type(error).__name__
+    except Exception as error:  # invalid settings can raise any exception
+        raise not_a_checkpoint(path, error) from None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,15 +46,14 @@ class Items:
 
     Args:
         path: of the manifest.
-        task: task configuration of the run.
+        cfg: configuration of the run's task.
 
     Raises:
         InputError: the manifest, its files or labels cannot be used.
     """
 
-    def __init__(self, path: str, task: Mapping[str, Any]) -> None:
+    def __init__(self, path: str, cfg: Any) -> None:
         self.manifest = Manifest.read(path)
-        cfg = SimpleNamespace(**task)
         self.dataset = modality_of(cfg).dataset(self.manifest, cfg)
         self.labels: Labels | None = None
         classes, labels = Path(path).with_name("labels.csv"), Path(path).with_suffix(".lbl")
@@ -72,13 +70,13 @@ class Items:
 def items_of(run: Run, manifest: str | None) -> Items | None:
     """The clips of the given manifest; for None, those of the run's validation split, or None if it is gone."""
     if manifest is not None:
-        return Items(manifest, run.cfg["task"])
-    subset = str((run.cfg.get("dataset") or {}).get("valid_subset") or "valid").split(",")[0]
-    path = os.path.join(str(run.cfg["task"].get("data") or ""), f"{subset}.tsv")
-    try:
-        return Items(path, run.cfg["task"])
-    except InputError:
-        return None
+        return Items(manifest, run.task)
+    from bridle_fairseq.models.checkpoint_config import manifests_of_run
+
+    for path in filter(os.path.isfile, manifests_of_run(run.cfg, "valid")[:1]):  # not a pipe of that name
+        with contextlib.suppress(InputError):
+            return Items(path, run.task)
+    return None
 
 
 @torch.inference_mode()

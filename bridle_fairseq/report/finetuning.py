@@ -11,7 +11,7 @@ import numpy as np
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Line
-from bridle_fairseq.report.run import Run
+from bridle_fairseq.report.run import Run, group_of
 from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
 from bridle_fairseq.training.log import series
 
@@ -57,7 +57,7 @@ def _lead(run: Run) -> str:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [(f"{run.updates}", "updates"), *duration(run.records)]
-    saved = run.cfg.get("checkpoint") or {}
+    saved = group_of(run.cfg, "checkpoint")
     metric = str(saved.get("best_checkpoint_metric", ""))
     values = series(run.records, metric, "valid")
     if values:
@@ -92,8 +92,8 @@ def _curves(run: Run) -> str:
 
 def _table(run: Run, name: str) -> list[list[str]]:
     """The rows of a table of the last validation; none if it wrote none."""
-    results = (run.cfg.get("task") or {}).get("results")
-    folder = run.folder / results if results else run.checkpoint.parent
+    results = run.cfg["task"].get("results")
+    folder = run.folder / results if isinstance(results, str) and results else run.checkpoint.parent
     path = Path(folder, f"valid.{name}.csv")
     if not path.is_file():
         return []

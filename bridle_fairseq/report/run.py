@@ -25,7 +25,8 @@ class Run:
         folder: folder of the run.
         name: on pages.
         records: records of the log.
-        cfg: configuration of the run, from the checkpoint.
+        cfg: configuration of the run, from the checkpoint: plain values, of any kinds outside of model and task.
+        task: configuration of the task, checked, without its folders.
         model: model of the newest checkpoint, in eval mode on the CPU.
         updates: number of finished updates of the checkpoint.
         checkpoint: its path.
@@ -35,6 +36,7 @@ class Run:
     name: str
     records: list[Record]
     cfg: Mapping[str, Any]
+    task: Any
     model: Any
     updates: int
     checkpoint: Path
@@ -85,9 +87,9 @@ def read_run(folder: str) -> Run:
     records = _records(root)
     from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model, read_checkpoint
 
-    model, _ = load_model(str(checkpoint), names=MODELS_WITH_ENCODER)
+    model, task = load_model(str(checkpoint), names=MODELS_WITH_ENCODER)
     saved = read_checkpoint(str(checkpoint))
-    return Run(root, root.name, records, saved.cfg, model, int(saved.updates or 0), checkpoint)
+    return Run(root, root.name, records, saved.cfg, task.cfg, model, int(saved.updates or 0), checkpoint)
 
 
 def _checkpoint(root: Path) -> Path:
@@ -107,8 +109,10 @@ def _save_dir(root: Path) -> list[Path]:
     from omegaconf import OmegaConf
 
     copy = root / ".hydra" / "config.yaml"
-    folder = OmegaConf.select(OmegaConf.load(copy), "checkpoint.save_dir") if copy.is_file() else None
-    return [root / folder] if folder else []
+    values: Any = OmegaConf.to_container(OmegaConf.load(copy), resolve=False) if copy.is_file() else {}
+    folder = group_of(group_of({"run": values}, "run"), "checkpoint").get("save_dir")
+    # A folder may be a stranger's: ${env:NAME} in it is not looked up.
+    return [root / folder] if isinstance(folder, str) and folder and "${" not in folder else []
 
 
 def _records(root: Path) -> list[Record]:
@@ -144,15 +148,22 @@ def configuration(cfg: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(setting, value) pairs of a run: all settings of the model, and some of the rest."""
     rows = []
     for group, names in SHOWN.items():
-        values = cfg.get(group) or {}
+        values = group_of(cfg, group)
         rows += [(f"{group}.{name}", _text(values[name])) for name in names if values.get(name) is not None]
-    model = dict(cfg.get("model") or {})
-    model |= {f"settings.{name}": value for name, value in (model.pop("settings", None) or {}).items()}
+    model = dict(cfg["model"])
+    model |= {f"settings.{name}": value for name, value in group_of(model, "settings").items()}
+    model.pop("settings", None)
     model = {name: value for name, value in model.items() if not name.rpartition(".")[2].startswith("_")}
     return rows + [(f"model.{name}", _text(value)) for name, value in sorted(model.items())]
 
 
+def group_of(cfg: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A group of settings; {} if there is none."""
+    group = cfg.get(name)
+    return group if isinstance(group, dict) else {}
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return "; ".join(", ".join(f"{k} {v}" for k, v in item.items()) for item in value)
     return re.sub(r"[\[\]{}']", "", str(value)) or "none"

@@ -25,22 +25,31 @@ from bridle_fairseq.utils.process import run_script
 
 
 def load(checkpoint: str, data: str) -> tuple[Any, Any]:
-    """A fairseq language model in eval mode, and its task."""
-    from fairseq.tasks.language_modeling import LanguageModelingTask
+    """A fairseq language model in eval mode, and its task.
 
-    from bridle_fairseq.models.checkpoints import load_model
+    fairseq builds it with the checkpoint's settings: only load files that you trust.
+    """
+    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+    from bridle_fairseq.models.checkpoint_file import read_state
 
     if not Path(checkpoint).is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; expected one of the task language_modeling")
     if not Path(data, "dict.txt").is_file():
         raise InputError(f"{data}: no dict.txt; expected a folder of fairseq-preprocess --only-source")
     try:
-        model, task = load_model(checkpoint, names=None, overrides={"data": str(Path(data).resolve())})
-    except InputError as error:  # such as an embedding of another size
-        raise InputError(f"{error}; expected a model of the tokens of {data}/dict.txt") from None
-    if not isinstance(task, LanguageModelingTask):
-        raise InputError(f"{checkpoint}: a checkpoint of {type(task).__name__}; expected one of language_modeling")
-    return model, task
+        cfg = read_state(checkpoint)["cfg"]
+        names = cfg["task"]["_name"], cfg["model"]["_name"]
+    except (KeyError, TypeError):
+        names = "no task", "no model"
+    if names != ("language_modeling", "transformer_lm"):
+        raise InputError(f"{checkpoint}: {names[0]}, {names[1]}; expected language_modeling, transformer_lm")
+    try:
+        (model,), _, task = load_model_ensemble_and_task([checkpoint], {"data": str(Path(data).resolve())})
+    except RuntimeError as error:  # such as an embedding of another size
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{checkpoint}: {reason}; expected a model of the tokens of {data}/dict.txt") from None
+    return model.eval(), task
 
 
 def read_lines(data: str, split: str, dictionary: Any) -> Any:

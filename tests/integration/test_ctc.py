@@ -236,7 +236,7 @@ def test_user_errors_end_with_one_sentence(fairseq, folder, trained, tmp_path):
             ["export", good, "exported", "--part", "encoder"],
             "--part encoder with a checkpoint of the model 'bridle_ctc'",
         ),
-        (["tokenize", good, manifest, "--out", "."], "BridleCtcModel; expected one of the model 'bridle'"),
+        (["tokenize", good, manifest, "--out", "."], "the model 'bridle_ctc'; expected one of 'bridle'"),
     ):
         printed = fairseq.run(tmp_path, "bridle", *arguments, code=2)
         assert sentence in printed and "Traceback" not in printed, printed[-2000:]

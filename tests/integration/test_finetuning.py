@@ -226,7 +226,7 @@ def test_user_errors_of_evaluate_and_predict_end_with_one_sentence(fairseq, fold
     for arguments, sentence in (
         (
             ["evaluate", folder / "pretrained.pt", manifest],
-            "BridleModel; expected one of the model 'bridle_classifier'",
+            "the model 'bridle'; expected one of 'bridle_classifier'",
         ),
         (["evaluate", "half.pt", manifest], "half.pt: not a checkpoint that fairseq can load"),
         (["evaluate", "none.pt", manifest], "none.pt: no such checkpoint"),

@@ -57,7 +57,7 @@ def test_model_is_loaded_in_eval_mode_if_its_name_is_expected(pretrained, classi
     assert isinstance(model, BridleModel) and not model.training and task.cfg.sample_rate == 8000
     model, _ = checkpoints.load_model(classifier, names=checkpoints.MODELS_WITH_ENCODER)
     assert isinstance(model, BridleClassifierModel)
-    with pytest.raises(InputError, match="a checkpoint of BridleClassifierModel; expected one of the model 'bridle'$"):
+    with pytest.raises(InputError, match="a checkpoint of the model 'bridle_classifier'; expected one of 'bridle'$"):
         checkpoints.load_model(classifier)
     assert isinstance(checkpoints.load_model(classifier, names=None)[0], BridleClassifierModel)
 

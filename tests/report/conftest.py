@@ -127,6 +127,8 @@ def finetuned(tmp_path_factory) -> Path:
     history = [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 12}]
     weights = Classifier(settings, 3).state_dict()
     state = {"cfg": cfg, "args": None, "extra_state": {}, "optimizer_history": history, "model": weights}
+    names = ["dog <small>", "rain", "sea"]
+    state["task_state"] = {"classes": {"ids": names, "names": names}}
     torch.save(state, run / "checkpoints" / "checkpoint_last.pt")
     lines = []
     for update, loss, accuracy in ((4, 1.1, 0.4), (8, 0.9, 0.75), (12, 0.8, 0.5)):

@@ -60,10 +60,11 @@ def test_comparison_has_differences_and_final_metrics(runs, tmp_path) -> None:
 
 
 def test_predictions_are_at_masked_patches_and_right_if_equal_to_the_code(runs) -> None:
-    model = read_run(str(runs[0])).model
+    run = read_run(str(runs[0]))
+    model = run.model
     for head in (model.decoder.head.weight, model.decoder.head.bias):
         torch.nn.init.zeros_(head)  # all logits equal: code 0 is predicted everywhere
-    (example,) = examples(model, Items(str(runs[0] / "valid.tsv"), {"sample_rate": 16000, "max_sample_size": 8000}), 1)
+    (example,) = examples(model, Items(str(runs[0] / "valid.tsv"), run.task), 1)
     hidden = example.predicted != VISIBLE
     assert (hidden == hidden[..., :1]).all() and 0.7 < hidden.mean() < 0.9  # mask_ratio 0.8, alike for all levels
     expected = np.where(example.clip.codes == 0, RIGHT, WRONG)
