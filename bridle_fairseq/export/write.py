@@ -115,7 +115,7 @@ def _contents(checkpoint: Checkpoint, parts: tuple[str, ...]) -> tuple[dict[str,
     weights = checkpoint.weights
     if checkpoint.model == "bridle_classifier":
         config |= {"parts": ["classifier"], "pooling": checkpoint.option("model", "pooling")}
-        config |= {"multi_label": checkpoint.cfg["task"].get("multi_label", False)}
+        config |= {"multi_label": checkpoint.cfg.get("task", {}).get("multi_label", False)}
         config |= {"classes": {key: checkpoint.outputs["classes"][key] for key in ("ids", "names")}}
     elif checkpoint.model == "bridle_ctc":
         config |= {"parts": ["transcriber"]}

@@ -109,7 +109,7 @@ def manifests_of_run(cfg: Mapping[str, Any], subset: str) -> list[str]:
         cfg: its checkpoint's configuration.
         subset: ``train`` or ``valid``.
     """
-    folder, dataset = cfg["task"].get("data"), cfg.get("dataset")
+    folder, dataset = cfg.get("task", {}).get("data"), cfg.get("dataset")
     names = dataset.get(f"{subset}_subset") if isinstance(dataset, dict) else None
     if not isinstance(folder, str) or not folder:
         return []
