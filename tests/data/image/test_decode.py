@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bridle_fairseq.data.image import decode as pixels
 from bridle_fairseq.data.image.decode import check_header, crop_and_resize, decode, read_image
@@ -199,3 +199,32 @@ def test_real_files_match_pillow():
     for path in paths:
         with Image.open(path) as image:
             assert np.array_equal(read_image(str(path)), np.asarray(image.convert("RGB")).transpose(2, 0, 1)), path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_equals_that_of_pillow(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    path = saved(tmp_path, stored, "a.png", exif=exif)
+    with Image.open(path) as image:
+        assert np.array_equal(decode(path), np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_formats_that_start_programs_are_refused(tmp_path, monkeypatch):
+    """Pillow starts "gs" for PostScript."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n")
+    saved(tmp_path, np.zeros((8, 8, 3), np.uint8), "b.tga")
+    for name in ("a.jpg", "b.tga"):
+        with pytest.raises(DecodeError, match="^not readable as an image$"):
+            decode(str(tmp_path / name))
+    assert not (tmp_path / "started").exists()
+
+
+def test_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DecodeError, match="^not a regular file$"):
+        check_header(str(tmp_path / "a.png"))
