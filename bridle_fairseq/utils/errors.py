@@ -18,7 +18,11 @@ class InputError(Exception):
     """A user's error in one sentence: the file, the row, the value and what was expected.
 
     Entry points (the ``bridle`` command, the fairseq tasks) print the sentence and exit with code 2, without traceback.
+    Names in files may hold line breaks or commands to a terminal, which are escaped.
     """
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
 
 
 class DecodeError(Exception):

@@ -232,12 +232,12 @@ def kinds_of(cls: Any) -> dict[str, Kind]:
     return {field.name: field.metadata["kind"] for field in dataclasses.fields(cls) if "kind" in field.metadata}
 
 
-def record_of(cls: Any, others: Kind | None = None) -> Mapped:
+def record_of(cls: Any) -> Mapped:
     """The mapping from which a dataclass can be made: fields with a default may be missing."""
     kinds, missing = kinds_of(cls), dataclasses.MISSING
     optional = {f.name for f in dataclasses.fields(cls) if f.default is not missing or f.default_factory is not missing}
     required = {name: kind for name, kind in kinds.items() if name not in optional}
-    return Mapped(required, {name: kinds[name] for name in kinds if name in optional}, others)
+    return Mapped(required, {name: kinds[name] for name in kinds if name in optional})
 
 
 def check_product(limit: int, values: Mapping[str, int], source: str | None = None) -> None:

@@ -61,6 +61,9 @@ class FeatureArray:
         return ".".join(words)
 
 
+_ARRAY = Mapped(record_of(FeatureArray).required, {"file": String()})
+
+
 @dataclasses.dataclass(frozen=True)
 class FeaturesInfo:
     """Content of ``{split}.features.json``.
@@ -78,7 +81,7 @@ class FeaturesInfo:
         version: version of this format.
     """
 
-    arrays: tuple[FeatureArray, ...] = described(ListOf(record_of(FeatureArray, others=String()), 1, 10_000))
+    arrays: tuple[FeatureArray, ...] = described(ListOf(_ARRAY, 1, 10_000))
     dtype: str = described(OneOf(("float16", "float32")))
     grid: Mapping[str, Any] = described(Mapped({}, GRID, OTHER_GRID))
     checkpoint_sha256: str = described(HASH)

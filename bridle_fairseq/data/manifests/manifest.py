@@ -23,6 +23,7 @@ from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 
 BYTES_AT_ONCE = 1 << 24
+LONGEST_PATH = 4096  # bytes, as in Linux
 MAX_DIGITS = 18  # always fit int64
 NEWLINE, RETURN, TAB, ZERO = b"\n"[0], b"\r"[0], b"\t"[0], b"0"[0]
 CHECK_ALL_UP_TO = 100_000
@@ -56,7 +57,7 @@ def parse_rows(text: bytes) -> ParsedRows | None:
     ):
         return None
     sizes = _parse_sizes(data, tabs + 1, ends)
-    if sizes is None or not _is_utf8(text):
+    if sizes is None or (tabs - starts).max(initial=0) > LONGEST_PATH or not _is_utf8(text):
         return None
     steps = np.zeros(len(data), dtype=np.int8)
     steps[starts], steps[tabs] = 1, -1  # never at the same index: paths are not empty
@@ -174,7 +175,7 @@ class Manifest:
         try:
             with open(path, "rb") as file:
                 manifest.root = _decoded(file.readline(), path, 1)
-                if "\t" in manifest.root or "\0" in manifest.root:
+                if "\t" in manifest.root or "\0" in manifest.root or len(manifest.root) > LONGEST_PATH:
                     raise InputError(f"{path}, line 1: {manifest.root[:80]!r}; expected the root folder, not yet a row")
                 for text in whole_lines(file):
                     rows = parse_rows(text)
@@ -251,8 +252,10 @@ def _parse_line(line: str, path: str, number: int) -> tuple[str, int]:
     if len(columns) != 2 or not columns[0]:
         count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
         raise InputError(f"{path}, line {number}: {count} in {line[:80]!r}; expected 2, 'path<TAB>size'")
-    if "\0" in columns[0]:
-        raise InputError(f"{path}, line {number}: {columns[0][:80]!r} holds a zero byte; expected a path")
+    if "\0" in columns[0] or len(columns[0].encode()) > LONGEST_PATH:
+        raise InputError(
+            f"{path}, line {number}: {columns[0][:80]!r} is no path; expected at most {LONGEST_PATH} bytes without zeros"
+        )
     digits = columns[1].lstrip("0")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS and int(digits) <= LARGEST_SIZE):
         raise InputError(

@@ -1,0 +1,370 @@
+"""Small valid files of all formats that the package reads, their readers, and mutations of them.
+
+``write_all(folder)`` writes a folder for each format of :data:`READERS`. ``mutate(folder, random)`` damages one of its
+files. A reader then has to succeed or raise InputError, quickly and without memory. The soak and the tests use both.
+"""
+
+import importlib.util
+import json
+import pickle
+import struct
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from bridle_fairseq import pretrained
+from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, CodesJob, write_info
+from bridle_fairseq.data.artifacts.features import CachedFeatures, FeatureArray, FeaturesInfo, FeaturesJob
+from bridle_fairseq.data.artifacts.indexed import write_index
+from bridle_fairseq.data.artifacts.sharding import BlockResult
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.data.manifests.transcripts import Transcripts, Vocabulary
+from bridle_fairseq.export.format import ExportedBridle
+from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.ctc import Transcriber
+from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.units import sentencepiece
+from bridle_fairseq.units.convert import UnitOptions
+from bridle_fairseq.units.files import read_rows
+from bridle_fairseq.units.info import read_units_info
+from bridle_fairseq.units.scheme import to_characters
+from bridle_fairseq.units.sharding import UnitsJob, make_units
+
+_spec = importlib.util.spec_from_file_location("soak_mutate", Path(__file__).parents[1] / "soak" / "mutate.py")
+general = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(general)
+
+ROWS, K, C, HASH = 6, 2, 12, "a" * 64
+WORDS = ("clip", "x.zip:10:20", "", "a\x00b", "é", "../up", "/abs", "=1+1", "a,b", '"a', "a b", "|", "<s>", "²", "٣")
+NUMBERS = ("0", "-1", "1", "9", "9" * 19, "9" * 400, "9" * 5000, str(2**63), "1e9", "nan", "1.5", "0x10", "1_0", " 1")
+ODD_BYTES = (b"\xff", b"\xed\xa0\x80", b"\x00", b"\r", b"\t", b"\n", b"\xef\xbb\xbf", "\u2028".encode(), b"x" * 200_000)
+SIZES = {"encoder_width": 8, "encoder_depth": 1, "encoder_heads": 2, "decoder_width": 8, "decoder_depth": 1}
+SIZES |= {"decoder_heads": 2, "tokenizer_depth": 1, "estimator_depth": 1, "codebook_dim": 4, "codebook_size": C}
+SIZES |= {"num_codebooks": K, "num_mel_bins": 16, "patch_size": [8, 8]}
+GRID = {"frequency_patches": 4, "patch_frames": 8, "segment_samples": 8000, "min_segment_samples": 1}
+GRID |= {"patches_per_segment": 24, "sample_rate": 16000}
+
+
+def write_all(folder):
+    """Write a folder with valid files for each format."""
+    folder = Path(folder)
+    for name in READERS:
+        (folder / name).mkdir(parents=True)
+        manifest = Manifest("", [f"clip {row}.wav" for row in range(ROWS)], [8000] * ROWS)
+        manifest.write(folder / name / "m.tsv")
+        WRITERS.get(name, lambda *_: None)(folder / name, manifest)
+
+
+def _export(
+    folder, _, parts=("encoder", "tokenizer"), make=lambda s: ExportedBridle(s, ("encoder", "tokenizer")), **more
+):
+    settings = BridleSettings(**SIZES, decoder_window=[])
+    weights = {name: value.contiguous().clone() for name, value in make(settings).state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"format": "bridle_fairseq", "format_version": 1, "bridle_fairseq": "0", "model": "bridle"}
+    config |= {"modality": "audio", "sample_rate": 16000, "parts": list(parts), "settings": asdict(settings)}
+    (folder / "config.json").write_text(json.dumps({**config, "checkpoint_sha256": HASH, **more}))
+
+
+def _classifier(folder, _):
+    classes = {"ids": ["/m/0", "/m/1"], "names": ["dog", "sea"]}
+    more = {"pooling": "frequency", "multi_label": False, "classes": classes}
+    _export(folder, _, ["classifier"], lambda s: Classifier(s, 2, "frequency"), **more)
+
+
+def _transcriber(folder, _):
+    more = {"pooling": "mean", "upsample": 2, "labels": "ltr", "symbols": ["<s>", "<pad>", "</s>", "<unk>", "|", "A"]}
+    _export(folder, _, ["transcriber"], lambda s: Transcriber(s, 6, "mean", 2), **more)
+
+
+def _codes_info(manifest):
+    return CodesInfo(K, C, GRID, HASH, manifest.fingerprint())
+
+
+def _codes(folder, manifest):
+    sizes = [8 * K] * (ROWS - 1) + [0]
+    (folder / "s.codes.bin").write_bytes((np.arange(sum(sizes)) % C).astype("<u2").tobytes())
+    write_index(str(folder / "s.codes"), sizes, np.uint16)
+    write_info(folder / "s.codes", _codes_info(manifest))
+
+
+def _features_job(folder, manifest):
+    grid = {"sample_rate": 16000, "frequency_patches": 4, "patch_frames": 8, "chunk_patches": 6, "overlap_patches": 1}
+    arrays = (FeatureArray("encoder", "mean", 1, 8), FeatureArray("encoder", "patches", 1, 8))
+    return FeaturesJob(
+        folder / "s.features", FeaturesInfo(arrays, "float32", grid, HASH, manifest.fingerprint()), manifest
+    )
+
+
+def _features(folder, manifest):
+    job, sizes = _features_job(folder, manifest), np.array([8] * (ROWS - 1) + [0])
+    values = {"mean.layer1": np.ones((ROWS, 8), np.float32), "patches.layer1": np.ones((sizes.sum(), 8), np.float32)}
+    job.write(0, BlockResult({**values, "sizes": sizes}, [(ROWS - 1, "no sound")]))
+    job.join()
+
+
+def _units(folder, manifest, **options):
+    _codes(folder, manifest)
+    codes = CachedCodes(folder / "s.codes")
+    job = UnitsJob(folder / "s.units", codes, UnitOptions(**options).describe(codes))
+    make_units(job, job.missing())
+    job.join()
+    for path in folder.glob("s.codes.*"):
+        path.unlink()
+
+
+def _pieces(folder, manifest):
+    _codes(folder, manifest)
+    codes = CachedCodes(folder / "s.codes")
+    model = sentencepiece.train_on_units([to_characters(np.arange(40) % (K * C))] * 9, K * C + 9, K * C)
+    (folder / "p.model").write_bytes(model)
+    sentencepiece.write_description(folder / "p.model", UnitOptions(format="text").describe(codes))
+    _units(folder, manifest, format="text")
+
+
+def _labels(folder, _):
+    classes = Classes(["/m/0", "/m/1"], ["dog", "sea, calm"])
+    classes.write(folder / "labels.csv")
+    Labels([[0], [1], [0, 1], [], [1], [0]], classes).write(folder / "s.lbl")
+
+
+def _transcripts(folder, _):
+    Vocabulary.write(folder, "ltr", {"|": 9, "A": 5, "B": 4})
+    (folder / "s.ltr").write_text("A B |\n" * ROWS)
+
+
+def _skipped(folder, manifest):
+    log = SkipLog(manifest, folder / "skipped.tsv")
+    log.add(1, "no sound")
+    log.add(3, "cut off")
+
+
+def _code_blocks(folder, manifest):
+    job = CodesJob(folder / "s.codes", _codes_info(manifest), manifest)
+    arrays = {"codes": np.zeros(8 * K * ROWS, np.uint16), "sizes": np.full(ROWS, 8 * K), "energy": np.ones(K)}
+    job.write(0, BlockResult(arrays, [(0, "cut off")]))
+
+
+WRITERS = {
+    "export": _export,
+    "classifier": _classifier,
+    "transcriber": _transcriber,
+    "codes": _codes,
+    "features": _features,
+    "units as numbers": lambda *a: _units(*a, format="km", dedup=True),
+    "units as text": lambda *a: _units(*a, format="text", dedup=True, layout="flattened"),
+    "units for fairseq": lambda *a: _units(*a, format="fairseq", level="2"),
+    "pieces": _pieces,
+    "labels": _labels,
+    "transcripts": _transcripts,
+    "skipped rows": _skipped,
+    "blocks of codes": _code_blocks,
+}
+
+
+def _read_codes(folder):
+    codes = CachedCodes(folder / "s.codes", Manifest.read(folder / "m.tsv"))
+    for row in range(len(codes)):
+        codes.segment_codes(row, 0)
+
+
+def _read_features(folder):
+    features = CachedFeatures(folder / "s.features", Manifest.read(folder / "m.tsv"))
+    for array in features.info.arrays:
+        np.asarray(features[array.name]).sum()
+        if array.pooling == "patches":
+            [features.patches(array.name, row) for row in range(ROWS)]
+
+
+def _read_pieces(folder):
+    info = read_units_info(folder / "s.units")
+    model = sentencepiece.load_matching(folder / "p.model", "s.units.json", info)
+    model.encode(to_characters(np.arange(K * C)))
+
+
+def _read_model(folder):
+    model = pretrained.load(folder)
+    clip = torch.zeros(1, 4000)
+    if "encoder" in model.parts:
+        model.embed(clip, 16000)
+    if "tokenizer" in model.parts:
+        model.codes(clip, 16000)
+    if "classifier" in model.parts:
+        model.classify(clip, 16000)
+    if "transcriber" in model.parts:
+        model.transcribe(clip, 16000)
+
+
+def _read_transcripts(folder):
+    vocabulary = Vocabulary.read(folder, "ltr")
+    transcripts = Transcripts.read(folder / "s.ltr", Manifest.read(folder / "m.tsv"), vocabulary)
+    [transcripts[row] for row in range(len(transcripts))]
+
+
+def _read_skipped(folder):
+    log = SkipLog(Manifest.read(folder / "m.tsv"), folder / "skipped.tsv", start=0)
+    log.add(2, "silence")
+    log.entries()
+    log.check(max_ratio=1.0)
+
+
+def _join_blocks(folder):
+    manifest = Manifest.read(folder / "m.tsv")
+    job = CodesJob(folder / "s.codes", _codes_info(manifest), manifest)
+    job.skipped()
+    job.join()
+
+
+def _read_manifest(folder):
+    manifest = Manifest.read(folder / "m.tsv")
+    manifest.fingerprint()
+    manifest.check_files()
+
+
+def _read_labels(folder):
+    Labels.read(folder / "s.lbl", Manifest.read(folder / "m.tsv"), Classes.read(folder / "labels.csv")).counts()
+
+
+def _read_units(folder):
+    list(read_rows(folder / "s.units"))
+
+
+READERS = {
+    "export": _read_model,
+    "classifier": _read_model,
+    "transcriber": _read_model,
+    "codes": _read_codes,
+    "features": _read_features,
+    "units as numbers": _read_units,
+    "units as text": _read_units,
+    "units for fairseq": _read_units,
+    "pieces": _read_pieces,
+    "manifest": _read_manifest,
+    "labels": _read_labels,
+    "transcripts": _read_transcripts,
+    "skipped rows": _read_skipped,
+    "blocks of codes": _join_blocks,
+}
+
+
+class Opened:
+    """Unpickled, it raises what no reader may raise."""
+
+    def __reduce__(self):
+        return exec, ("raise AssertionError('a pickle was executed')",)
+
+
+def mutate(folder, random):
+    """Damage one file of a format's folder; what was done, for messages."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("dict.km"))
+    path = random.choice([*paths, *(path for path in paths if path.suffix == ".json")])
+    data = path.read_bytes()
+    mutation = random.choice([general.damaged, *MUTATIONS.get(path.suffix, [text])])
+    path.write_bytes(mutation(data, random))
+    return f"{mutation.__name__} of {path.name}"
+
+
+def json_values(data, random):
+    """Odd values in a JSON file, or text that is no JSON."""
+    return general.edited_json(data.decode(), random)
+
+
+def text(data, random):
+    """Odd words, numbers and bytes in a text file."""
+    for _ in range(random.choice([1, 1, 3])):
+        lines = data.split(b"\n")
+        number = random.randrange(len(lines))
+        words = lines[number].replace(b"\t", b" ").split(b" ")
+        word = random.choice([random.choice(WORDS).encode(), random.choice(NUMBERS).encode(), random.choice(ODD_BYTES)])
+        kind = random.choice(["word", "word", "insert", "line", "none", "twice", "tabs"])
+        if kind == "word":
+            old = random.choice(words)
+            lines[number] = lines[number].replace(old, word, 1) if old else word
+        elif kind == "insert":
+            at = random.randrange(len(lines[number]) + 1)
+            lines[number] = lines[number][:at] + word + lines[number][at:]
+        elif kind == "line":
+            lines[number] = word
+        elif kind == "none":
+            del lines[number]
+        elif kind == "twice":
+            lines.insert(number, lines[number])
+        else:
+            lines[number] = lines[number].replace(b" ", b"\t")
+        data = b"\n".join(lines)
+    return data
+
+
+def numbers(data, random):
+    """Other 8-byte or 4-byte numbers at one or two places of a binary file."""
+    data, values = bytearray(data), [-1, 0, 1, 2**62, -(2**62), 2**31, 2**31 - 1, len(data), 65536, 12, 16]
+    for _ in range(random.choice([1, 2])):
+        size = random.choice([4, 8])
+        at = random.randrange(max(1, len(data) - size))
+        data[at : at + size] = struct.pack("<q", random.choice(values))[:size]
+    return bytes(data)
+
+
+def npy_header(data, random):
+    """Another header of a .npy file; also one of pickled objects."""
+    size = 10 + struct.unpack("<H", data[8:10])[0]
+    fields = eval(data[10:size].decode("latin1"))  # our own header, of a dictionary
+    if random.random() < 0.2:
+        fields["descr"], data = "|O", data[:size] + pickle.dumps([Opened()] * 9)
+    elif random.random() < 0.3:
+        fields["descr"] = random.choice(["<f8", "<f2", "<i8", ">f4", "<U9999", "<c16", "|b1", "x", "<f4,<f4"])
+    elif random.random() < 0.5:
+        shape = fields["shape"]
+        changes = [(10**12, *shape[1:]), (-1, *shape[1:]), (0, *shape[1:]), shape[::-1], (2**62, 4), (), shape * 9]
+        fields["shape"] = random.choice(changes)
+    else:
+        fields = random.choice(
+            [{**fields, "fortran_order": True}, {**fields, "more": 1}, {}, [[[]]], "(" * 900, "9" * 900]
+        )
+    header = (fields if isinstance(fields, str) else repr(fields)).encode("latin1")
+    return data[:8] + struct.pack("<H", len(header)) + header + data[size:]
+
+
+def tensors(data, random):
+    """Another header of a safetensors file."""
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    names = [name for name in header if name != "__metadata__"]
+    name, other = random.choice(names), random.choice(names)
+    entry = header[name]
+    kind = random.choice(["shape", "dtype", "offsets", "same", "rename", "remove", "more", "any", "size"])
+    if kind == "shape":
+        entry["shape"] = random.choice([[10**12, 10**12], [2**62, 4], [-1], [], [0], [1] * 100, entry["shape"][::-1]])
+    elif kind == "dtype":
+        entry["dtype"] = random.choice(["F64", "I64", "I32", "BOOL", "X", "F16", "U8", "F8_E4M3"])
+    elif kind == "offsets":
+        entry["data_offsets"] = random.choice([[10**15, 10**15 + 4], [-4, 0], [4, 0], [0, 2**64]])
+    elif kind == "same":
+        header[name] = header[other]
+    elif kind == "rename":
+        header[random.choice(["../../x", "", "encoder.blocks.999.norm.weight", "é"])] = header.pop(name)
+    elif kind == "remove":
+        del header[name]
+    elif kind == "more":
+        header["more.weight"] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    elif kind == "any":
+        header = general.edited(header, random)
+    content = json.dumps(header).encode()
+    claimed = random.choice([0, 1, 2**63 - 1, 2**64 - 1, 100_000_000]) if kind == "size" else len(content)
+    return struct.pack("<Q", claimed) + content + data[8 + size :]
+
+
+MUTATIONS = {
+    ".json": [json_values, json_values, json_values],
+    ".safetensors": [tensors, tensors],
+    ".npy": [npy_header, npy_header, numbers],
+    ".idx": [numbers, numbers],
+    ".bin": [numbers],
+    ".npz": [numbers],
+    ".model": [numbers],
+}
