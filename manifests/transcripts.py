@@ -33,6 +33,7 @@ from bridle_fairseq.prepare.transcripts import (
 from bridle_fairseq.units.sentencepiece import Pieces, train_on_text
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary
+from bridle_fairseq.utils.names import checked_name
 from bridle_fairseq.utils.process import run_script
 
 MODEL = "spm.model"
@@ -65,7 +66,7 @@ def folders_of(options):
         name, equals, folders = option.partition("=")
         if not (name and equals and folders):
             raise InputError(f"--split {option}; expected NAME=FOLDER, such as train=train-clean-100")
-        folders_by_split.setdefault(name, []).extend(folders.split(","))
+        folders_by_split.setdefault(checked_name(name, "--split"), []).extend(folders.split(","))
     return folders_by_split
 
 

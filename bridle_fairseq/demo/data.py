@@ -14,6 +14,7 @@ import numpy as np
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, random_split, scan_source
 from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_text
 
 VALID_SHARE, TEST_SHARE = 0.15, 0.2
 UNLABELLED_VALID_SHARE = 0.1
@@ -78,7 +79,7 @@ def write_classes(write: Callable[[str], list[str]], classes: list[str], folder:
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(classes))) as pool:
         names = list(pool.map(write, classes))
     labels = folder / "labels.csv"
-    with open(labels, "w", newline="", encoding="utf-8") as file:
+    with atomic_text(labels) as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label"])
         writer.writerows((name, name.split("/")[0]) for items in names for name in items)

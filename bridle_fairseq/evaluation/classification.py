@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
@@ -13,7 +12,7 @@ import numpy as np
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.spreadsheet import write_table
 
 # The metrics by which the best checkpoint can be chosen.
 SINGLE_LABEL = ("accuracy", "top5_accuracy", "mAP", "mAUC", "d_prime")
@@ -164,6 +163,5 @@ def _cell(value: np.generic) -> str:
 
 def _write_csv(folder: str | os.PathLike[str], name: str, rows: Iterable[Sequence[object]]) -> str:
     path = os.path.join(folder, name)
-    with atomic_text(path) as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    write_table(path, rows)
     return path

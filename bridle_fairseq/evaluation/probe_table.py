@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.spreadsheet import write_table
 
 PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "knn": knn_probe}
 
@@ -120,12 +120,12 @@ def write(
     with atomic_text(Path(folder, f"{name}.json")) as file:
         json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)
         file.write("\n")
-    with atomic_text(Path(folder, f"{name}.csv")) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["features", "pooling", "probe", "chosen", "valid", "test", "low", "high"])
-        for row in rows:
-            interval = row.interval or ("", "")
-            writer.writerow([row.features, row.pooling, row.probe, row.chosen, row.valid, row.test, *interval])
+    header = ["features", "pooling", "probe", "chosen", "valid", "test", "low", "high"]
+    lines = (
+        [row.features, row.pooling, row.probe, row.chosen, row.valid, row.test, *(row.interval or ("", ""))]
+        for row in rows
+    )
+    write_table(Path(folder, f"{name}.csv"), [header, *lines])
 
 
 def finite_rows(arrays: Mapping[Any, np.ndarray]) -> np.ndarray:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.optional import optional_import
+from bridle_fairseq.utils.spreadsheet import write_table
 
 
 class EditCounts(NamedTuple):
@@ -61,13 +60,12 @@ def write_transcripts(
 ) -> str:
     """Write ``{name}.transcripts.csv``: each clip's reference, hypothesis and edits; its path."""
     path = os.path.join(folder, f"{name}.transcripts.csv")
-    with atomic_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["row", "path", "reference", "hypothesis", "words", "word_edits", "characters", "character_edits"]
-        )
-        for row, reference, hypothesis in zip(rows, references, hypotheses, strict=True):
-            words, characters = (count([reference], [hypothesis]) for count in (word_errors, character_errors))
-            numbers = [words.length, words.edits, characters.length, characters.edits]
-            writer.writerow([row, manifest.relative_path(row), reference, hypothesis, *numbers])
+    header = ["row", "path", "reference", "hypothesis", "words", "word_edits", "characters", "character_edits"]
+
+    def line(row: int, reference: str, hypothesis: str) -> list[object]:
+        words, characters = (count([reference], [hypothesis]) for count in (word_errors, character_errors))
+        numbers = [words.length, words.edits, characters.length, characters.edits]
+        return [row, manifest.relative_path(row), reference, hypothesis, *numbers]
+
+    write_table(path, [header, *map(line, rows, references, hypotheses)])
     return path

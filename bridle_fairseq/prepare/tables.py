@@ -10,6 +10,7 @@ from typing import TypeVar
 from bridle_fairseq.data.manifests.labels import read_csv
 from bridle_fairseq.prepare.scan import Scan
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.names import checked_name
 
 USUAL_COLUMNS = {
     "name": ("path", "filename", "slice_file_name", "file", "name", "fname"),
@@ -43,7 +44,8 @@ def read_table(
         separator: separator of several classes in one cell; None: a cell is one class.
 
     Raises:
-        InputError: a column is missing, a row is too short, or a file is listed twice with different contents.
+        InputError: a column is missing, a row is too short, a file is listed twice with different contents, or a split
+            or fold cannot be the name of a file.
     """
     path = os.fspath(path)
     rows = read_csv(path)
@@ -57,6 +59,9 @@ def read_table(
             raise InputError(f"{path}, row {number}: {len(row)} columns; expected {len(header)} as in the header")
         name, cell, split, fold = (row[place].strip() if place is not None else "" for place in at.values())
         labels = [label.strip() for label in (cell.split(separator) if separator else [cell]) if label.strip()]
+        for what, cell in (("split", split), ("fold", fold)):
+            if cell:
+                checked_name(cell, f"{path}, row {number}, {what}")
         entry = Entry(labels, SPLIT_NAMES.get(split, split), fold)
         if entries.setdefault(name, entry) != entry:
             raise InputError(f"{path}, row {number}: {name!r} is listed twice with different contents")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.run import Run, group_of
 from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
 from bridle_fairseq.training.log import series
+from bridle_fairseq.utils.spreadsheet import read_table
 
 METRICS = (  # of validation, in the order of the page: name, title, description
     ("accuracy", "Accuracy", "share of clips whose highest score is their class"),
@@ -97,8 +97,7 @@ def _table(run: Run, name: str) -> list[list[str]]:
     path = Path(folder, f"valid.{name}.csv")
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
+    return read_table(path)
 
 
 def _classes(run: Run) -> str:

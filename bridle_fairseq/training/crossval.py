@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
 from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
 from bridle_fairseq.prepare.tables import read_table
-from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, run_folds, write_summary
+from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, is_fold, remove_folds, run_folds, write_summary
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256
 from bridle_fairseq.utils.json_files import parse_json
@@ -160,7 +159,7 @@ def _check_settings(settings: dict[str, Any], out: Path, overwrite: bool) -> Non
     """Check that the folder's results are of these settings, and write them; ``overwrite`` deletes other results."""
     path = out / "settings.json"
     try:
-        stored = dict(parse_json(path.read_bytes()))
+        stored: dict[str, Any] | None = dict(parse_json(path.read_bytes()))
     except FileNotFoundError:
         stored = None
     except (ValueError, TypeError):
@@ -172,8 +171,7 @@ def _check_settings(settings: dict[str, Any], out: Path, overwrite: bool) -> Non
                 f"{path}: results of other settings are there ({name} {str(stored.get(name))[:40]}); expected "
                 f"{str(settings.get(name))[:40]}: choose another --out, or delete them with --overwrite"
             )
-        for fold in out.glob("fold*"):
-            shutil.rmtree(fold)
+        remove_folds(path for path in out.glob("fold*") if is_fold(path))
     with atomic_text(path) as file:
         json.dump(settings, file, indent=2)
         file.write("\n")

@@ -7,10 +7,10 @@ which checkpoint the files of an unfinished fold belong to.
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -36,9 +36,10 @@ from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text, file_sha256
-from bridle_fairseq.utils.json_files import read_json
+from bridle_fairseq.utils.files import atomic_text, file_sha256, locked
+from bridle_fairseq.utils.json_files import parse_json, read_json
 from bridle_fairseq.utils.schema import Anything, Mapped, check
+from bridle_fairseq.utils.spreadsheet import write_table
 
 POOLINGS = ("mean", "frequency")
 CHOSEN = "what validates best"
@@ -111,7 +112,39 @@ def check_folds(options: FoldOptions, folds: Sequence[Fold], overwrite: bool) ->
                     f"{path}: a result of another checkpoint than the fold has now; expected the same: choose another "
                     "--out, or delete results with --overwrite"
                 )
-            shutil.rmtree(options.folder(fold))
+            remove_folds([options.folder(fold)])
+
+
+def is_fold(folder: Path) -> bool:
+    """Whether a cross-validation has begun a fold in this folder, so that what it holds can be deleted."""
+    return not folder.is_symlink() and any(
+        _names_a_fold(folder / name, folder.name.removeprefix("fold")) for name in ("begun.json", "result.json")
+    )
+
+
+def _names_a_fold(path: Path, name: str) -> bool:
+    try:
+        stored = parse_json(path.read_bytes(), finite=False)
+        return stored["fold"] == name and "checkpoint_sha256" in stored
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def remove_folds(folders: Iterable[Path]) -> None:
+    """Delete folders of folds, all or none.
+
+    Raises:
+        InputError: a folder that no cross-validation has made, or in which another process runs a fold.
+    """
+    folders = list(folders)
+    with ExitStack() as locks:
+        for folder in folders:
+            if not is_fold(folder):
+                raise InputError(f"{folder}: it holds no fold of bridle crossval; expected another --out")
+            if not locks.enter_context(locked(folder, wait=False)):
+                raise InputError(f"{folder}: another process runs this fold; expected none with --overwrite")
+        for folder in folders:
+            shutil.rmtree(folder)
 
 
 def _about(options: FoldOptions, fold: Fold) -> dict[str, str]:
@@ -135,21 +168,34 @@ def run_folds(
     extracted_by = None
     for fold in folds:
         folder, checkpoint = options.folder(fold), options.checkpoint_of(fold)
-        if not (folder / "result.json").exists():
-            about = _about(options, fold)
-            with atomic_text(folder / "begun.json") as file:
-                json.dump(about, file)
-            if options.mode == "finetune":
-                rows = [_finetune(options, fold, labels.ndim == 2, say)]
-            else:
-                if checkpoint != extracted_by:
-                    features, extracted_by = _features(options, fold), checkpoint
-                rows = _probe(fold, features, labels, options.seed)
-            write(rows, about, folder, "result")
+        with _alone_in(folder, fold, say):
+            if not (folder / "result.json").exists():
+                about = _about(options, fold)
+                with atomic_text(folder / "begun.json") as file:
+                    json.dump(about, file)
+                if options.mode == "finetune":
+                    rows = [_finetune(options, fold, labels.ndim == 2, say)]
+                else:
+                    if checkpoint != extracted_by:
+                        features, extracted_by = _features(options, fold), checkpoint
+                    rows = _probe(fold, features, labels, options.seed)
+                write(rows, about, folder, "result")
         scores[fold.name] = _read_scores(folder / "result.json")
         best = max(scores[fold.name], key=lambda score: score.valid)
         say(f"fold {fold.name}: {best.test:.3f} ({best.name})")
     return scores
+
+
+@contextmanager
+def _alone_in(folder: Path, fold: Fold, say: Callable[[str], object]) -> Iterator[None]:
+    """Wait until no other process runs this fold; its result is then there."""
+    with locked(folder, wait=False) as held:
+        if held:
+            yield
+            return
+    say(f"fold {fold.name}: waiting for another process that runs it")
+    with locked(folder):
+        yield
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -169,7 +215,10 @@ def _read_scores(path: Path) -> list[FoldScore]:
     try:
         rows = _read_json(path)["rows"]
         names = [", ".join(filter(None, (row["features"], row["pooling"], row["probe"]))) for row in rows]
-        return [FoldScore(name, float(row["valid"]), float(row["test"])) for name, row in zip(names, rows, strict=True)]
+        scores = [FoldScore(n, float(row["valid"]), float(row["test"])) for n, row in zip(names, rows, strict=True)]
+        if not scores:
+            raise ValueError("no rows")
+        return scores
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from None
 
@@ -250,10 +299,8 @@ def write_summary(
     with atomic_text(out / "crossval.json") as file:
         json.dump({"settings": dict(settings), "metric": metric, "folds": list(scores), "rows": lines}, file, indent=2)
         file.write("\n")
-    with atomic_text(out / "crossval.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", *(f"fold {name}" for name in scores), "mean", "std"])
-        writer.writerows([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
+    rows = ([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
+    write_table(out / "crossval.csv", [["name", *(f"fold {name}" for name in scores), "mean", "std"], *rows])
     cells = [[f"test {metric}", *(f"fold {name}" for name in scores), "mean", "std"]]
     for line in lines:
         cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])

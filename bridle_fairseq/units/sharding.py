@@ -102,4 +102,5 @@ class UnitsJob(ShardedJob):
 def make_units(job: UnitsJob, numbers: Sequence[int]) -> None:
     """Compute and store these blocks."""
     for number in numbers:
-        job.write(number, job.make(job.blocks[number]))
+        if not job.has(number):
+            job.write(number, job.make(job.blocks[number]))

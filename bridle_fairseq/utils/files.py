@@ -46,6 +46,36 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def locked(folder: str | os.PathLike[str], wait: bool = True) -> Iterator[bool]:
+    """Lock a folder for this process; the lock of a killed process is released.
+
+    Args:
+        folder: the folder.
+        wait: for a process that has locked it.
+
+    Yields:
+        False if there is no folder, or another process has locked it. True otherwise, and on a file system without
+        locks.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError:
+            held = True
+        yield held
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _replacing(path: Path, mode: str, encoding: str | None = None, newline: str | None = None) -> Iterator[IO[Any]]:
     """A new file beside ``path`` that takes its place without an exception, and is removed with one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ import soundfile
 
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.training import fold_runs as engine
+from bridle_fairseq.utils.files import locked
 
 NAMES = ("dog", "rain")
 
@@ -239,3 +241,54 @@ def test_mistakes_are_one_sentence_and_exit_code_2(clips, tmp_path, capsys, name
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("bridle: error: ") and sentence in error
     assert not (tmp_path / "out/settings.json").exists()
+
+
+def test_overwrite_deletes_only_folds(clips, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    mine = {"folders/x": "x", "fold 7/begun.json": '{"fold": "other"}', "fold8/begun.json": "{", "fold9": "x"}
+    for name, text in mine.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
+    (tmp_path / "elsewhere").mkdir()
+    (out / "foldlink").symlink_to(tmp_path / "elsewhere")
+    assert crossval(clips, out, "--mode", "logmel") == 0
+    (out / "fold1/stale").touch()
+    assert crossval(clips, out, "--mode", "logmel", "--seed", "2", "--overwrite") == 0
+    assert {name: (out / name).read_text() for name in mine} == mine and (out / "foldlink").is_symlink()
+    assert not (out / "fold1/stale").exists()
+    (out / "fold2/result.json").write_text('{"fold": "of something else"}')
+    (out / "fold2/begun.json").unlink()
+    assert crossval(clips, out, "--mode", "logmel", "--seed", "2", "--overwrite") == 2
+    assert "fold2: it holds no fold of bridle crossval" in capsys.readouterr().err
+    assert (out / "fold2/result.json").exists()
+
+
+def test_fold_that_another_process_runs_is_awaited_and_not_deleted(clips, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    crossval(clips, out, "--mode", "logmel")
+    with locked(out / "fold1"):
+        assert crossval(clips, out, "--mode", "logmel", "--seed", "2", "--overwrite") == 2
+    assert "fold1: another process runs this fold" in capsys.readouterr().err
+    (out / "fold1/result.json").rename(tmp_path / "result.json")
+    waited = []
+
+    def other_process(folder, wait=True):
+        if not wait:
+            return contextlib.nullcontext(folder.name != "fold1")
+        waited.append(folder.name)
+        (tmp_path / "result.json").rename(folder / "result.json")
+        return contextlib.nullcontext(True)
+
+    monkeypatch.setattr(engine, "locked", other_process)
+    monkeypatch.setattr(engine, "_probe", lambda *a: pytest.fail("computed again"))
+    assert crossval(clips, out, "--mode", "logmel") == 0
+    assert waited == ["fold1"] and "fold 1: waiting for another process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"fold": "1", "checkpoint_sha256": "", "rows": []}'])
+def test_damaged_result_is_one_sentence(clips, tmp_path, capsys, text) -> None:
+    crossval(clips, tmp_path, "--mode", "logmel")
+    (tmp_path / "fold1/result.json").write_text(text)
+    assert crossval(clips, tmp_path, "--mode", "logmel") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "fold1/result.json: " in line and line.endswith("remove it to do the fold again")

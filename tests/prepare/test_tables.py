@@ -39,6 +39,8 @@ def test_named_columns(tmp_path):
         ("name,label\na,b\n", {"fold": "fold"}, "expected for the fold 'fold'"),
         ("name,label\na\n", {}, "row 2: 1 columns; expected 2"),
         ("name,label\na,b\na,c\n", {}, "row 3: 'a' is listed twice"),
+        ("name,label,split\na,b,train\nc,d,../x\n", {}, "row 3, split: '../x'; expected a name"),
+        ("name,label,fold\na,b,/x\n", {"fold": "fold"}, "row 2, fold: '/x'; expected a name"),
     ],
 )
 def test_bad_table(tmp_path, text, columns, said):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from bridle_fairseq.utils import files
 from bridle_fairseq.utils.errors import InputError, sentence_of
-from bridle_fairseq.utils.files import atomic_binary, atomic_text, temporary_folder
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, locked, temporary_folder
 
 
 @pytest.fixture
@@ -151,3 +151,17 @@ def test_temporary_file_that_is_taken_for_stale_is_made_again(tmp_path, monkeypa
     with atomic_text(tmp_path / "a") as file:
         file.write("x")
     assert taken and (tmp_path / "a").read_text() == "x"
+
+
+def test_lock_of_a_folder_is_of_one_process_at_a_time(tmp_path, monkeypatch):
+    with locked(tmp_path) as first, locked(tmp_path, wait=False) as second:
+        assert (first, second) == (True, False)
+    with locked(tmp_path, wait=False) as held, locked(tmp_path / "missing") as missing:
+        assert (held, missing) == (True, False)
+
+    def refuse(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with locked(tmp_path) as held:
+        assert held

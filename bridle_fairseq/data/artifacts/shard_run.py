@@ -76,6 +76,7 @@ def run_shard(job: ShardedJob, shard: Shard, compute: Callable[[list[int]], obje
         compute: computes and stores the blocks of these numbers, such as :func:`compute_blocks`.
     """
     if job.finished():
+        job.join()  # removes what a killed process, or a second one of a shard, has left
         return ShardOutcome(job, shard, was_complete=True)
     numbers = job.missing(shard.index, shard.count)
     begun = time.monotonic()
@@ -112,6 +113,9 @@ def compute_blocks(
     skips.check(max_skipped)  # starting an aborted run again must not complete it
     with progress_bar(sum(len(job.blocks[number]) for number in numbers), name) as bar:
         for number in numbers:
+            if job.has(number):
+                bar.update(len(job.blocks[number]))  # by another process of this shard
+                continue
             result = compute(job.blocks[number], bar.update)
             for row, reason in result.skipped:
                 skips.add(row, reason)

@@ -9,13 +9,12 @@ the number of shards nor a restart changes a byte of it. What is computed is a s
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from bridle_fairseq.data.artifacts.provenance import check_settings
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.bounds import SKIPPED
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_binary
+from bridle_fairseq.utils.files import atomic_binary, locked
 from bridle_fairseq.utils.json_files import parse_json
 from bridle_fairseq.utils.schema import check
 
@@ -117,12 +116,20 @@ class ShardedJob:
         numbers = np.array_split(np.arange(len(self.blocks)), num_shards)[shard]
         return [int(number) for number in numbers if not self._path(int(number)).exists()]
 
+    def has(self, number: int) -> bool:
+        """Whether a block is stored, or joined already."""
+        return self._path(number).exists() or self.finished()
+
     def write(self, number: int, result: BlockResult) -> None:
         """Store a block atomically."""
         # An npz holds arrays only, so the skipped rows are the bytes of a JSON text.
         skipped = np.frombuffer(json.dumps(result.skipped).encode(), dtype=np.uint8)
-        with atomic_binary(self._path(number)) as file:
-            np.savez(file, skipped=skipped, **result.arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
+        try:
+            with atomic_binary(self._path(number)) as file:
+                np.savez(file, skipped=skipped, **result.arrays)  # type: ignore[arg-type]  # none is named allow_pickle
+        except FileNotFoundError:
+            if not self.finished():  # else another process of this shard has joined the blocks and removed the folder
+                raise
 
     def read(self, number: int, names: Sequence[str]) -> BlockResult:
         """Read some arrays of a stored block, and its skipped rows.
@@ -134,6 +141,8 @@ class ShardedJob:
             with np.load(self._path(number), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in names}
                 skipped = parse_json(stored["skipped"].tobytes())
+        except FileNotFoundError:
+            raise
         except Exception as error:  # a damaged zip archive can raise any exception
             raise self.damaged(number, " ".join(str(error).split())[:120] or type(error).__name__) from None
         check(SKIPPED, "skipped", skipped, str(self._path(number)))
@@ -145,40 +154,29 @@ class ShardedJob:
 
     def skipped(self) -> list[tuple[int, str]]:
         """Skipped rows of all stored blocks, with reasons."""
-        stored = [number for number in range(len(self.blocks)) if self._path(number).exists()]
-        return [entry for number in stored for entry in self.read(number, ()).skipped]
+        entries: list[tuple[int, str]] = []
+        for number in range(len(self.blocks)):
+            with suppress(FileNotFoundError):  # not stored yet, or another process has joined the blocks
+                entries += self.read(number, ()).skipped
+        return entries
 
     def join(self) -> Any | None:
         """Join all blocks into the result, remove them, and return a summary.
 
         None if blocks are missing, or if another process has already joined them.
         """
-        with self._lock() as held:
-            if not held or self.missing():
+        with locked(self.folder) as held:
+            if not held:
                 return None
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self.prefix}.json")  # without it, no result counts as complete
-            summary = self._join()
-            shutil.rmtree(self.folder)
+            summary = None
+            if not self.finished():
+                if self.missing():
+                    return None
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self.prefix}.json")  # without it, no result counts as complete
+                summary = self._join()
+            shutil.rmtree(self.folder, ignore_errors=True)  # another process of this shard may still write to it
         return summary
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
-
-    @contextmanager
-    def _lock(self) -> Iterator[bool]:
-        """Lock the folder; False if another process has joined the blocks and removed it.
-
-        The lock of a killed process is released.
-        """
-        try:
-            handle = os.open(self.folder, os.O_RDONLY)
-        except FileNotFoundError:
-            yield False
-            return
-        try:
-            with suppress(OSError):  # a file system without locks: two processes then write the same bytes
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield self.folder.exists()
-        finally:
-            os.close(handle)

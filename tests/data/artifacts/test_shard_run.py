@@ -76,3 +76,46 @@ def test_too_many_skipped_rows_stop_the_job_even_if_started_again(job) -> None:
         with pytest.raises(InputError, match="2 of 10 clips had to be skipped"):
             run_shard(job, Shard(0, 1), store(job, skipped=(0, 4)))
     assert not job.finished()
+
+
+def test_second_process_of_a_shard_stops_when_the_first_has_joined(job) -> None:
+    def compute(numbers) -> None:
+        assert run_shard(job, Shard(0, 1), store(job)).summary == 10
+        store(job)(numbers)  # finds the result
+        job.write(0, BlockResult({}, []))  # was being computed when the first joined
+
+    second = run_shard(job, Shard(0, 1), compute)
+    assert (second.summary, second.blocks_left) == (None, None) and job.finished()
+    assert not job.folder.exists()
+
+
+def test_blocks_of_another_process_are_not_computed_again(job) -> None:
+    computed = []
+
+    def compute(rows, on_done) -> BlockResult:
+        computed.append(rows)
+        job.write(2, BlockResult({}, []))
+        return BlockResult({}, [])
+
+    run_shard(job, Shard(0, 1), lambda numbers: compute_blocks(job, numbers, compute, 0.1, "test"))
+    assert computed == [range(0, 3), range(3, 6), range(9, 10)]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_folder_that_vanishes_is_an_error_unless_the_result_is_there(job, monkeypatch, finished) -> None:
+    def vanish(file, **arrays) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "x")
+
+    monkeypatch.setattr("bridle_fairseq.data.artifacts.sharding.np.savez", vanish)
+    monkeypatch.setattr(job, "finished", lambda: finished)
+    if finished:
+        job.write(0, BlockResult({}, []))
+    else:
+        with pytest.raises(FileNotFoundError):
+            job.write(0, BlockResult({}, []))
+
+
+def test_blocks_left_by_a_killed_join_are_removed(job) -> None:
+    run_shard(job, Shard(0, 1), store(job))
+    job.write(0, BlockResult({}, []))
+    assert run_shard(job, Shard(0, 1), store(job)).was_complete and not job.folder.exists()
