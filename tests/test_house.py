@@ -45,6 +45,7 @@ MODALITIES = ("audio", "image", "video")
 MEDIA_WORDS = (*MODALITIES, "sound", "picture", "clip", "pixel", "frame")
 FRONT_ENDS = ("AudioFrontEnd", "PixelFrontEnd")
 AUDIO_ONLY_SETTINGS = "nn.pretrained_encoder"  # checks SpecAugment and the like, which are for sound
+JSON_READER = "utils.json_files"
 MOST_MODULES = {"": 4, "data": 8}  # beside __init__.py
 
 
@@ -218,6 +219,24 @@ def crowded_rooms(package: Package) -> list[str]:
     return wrong
 
 
+def unchecked_readers(package: Package) -> list[str]:
+    """Readers of files that could execute code, or that take any size: there is one checked reader of each format."""
+    wrong = []
+    for module, tree in package.trees.items():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            call = f"{ast.unparse(node.func.value)}.{node.func.attr}"
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if call in ("json.load", "json.loads") and module != JSON_READER:
+                wrong.append(f"{package.where(module, node.lineno)}: {call} (only {JSON_READER} parses JSON)")
+            if call in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+                wrong.append(f"{package.where(module, node.lineno)}: {call} (with allow_pickle=False)")
+            if given.get("weights_only") == "False":
+                wrong.append(f"{package.where(module, node.lineno)}: {call} (executes what the file says)")
+    return wrong
+
+
 RULES = (
     modules_without_a_room,
     upward_imports,
@@ -227,6 +246,7 @@ RULES = (
     repeated_class_names,
     modalities_in_the_method,
     crowded_rooms,
+    unchecked_readers,
 )
 
 
@@ -247,6 +267,9 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         "attic.py": "",
         **{f"loose{number}.py": "" for number in range(4)},
         "utils/__init__.py": "import argparse\n",
+        "utils/json_files.py": "json.loads(x)\n",
+        "utils/files.py": "json.loads(x)\nnp.load(p, allow_pickle=False)\nnp.load(p)\n"
+        "torch.load(p, weights_only=False)\n",
         "nn/__init__.py": "class VideoHead: ...\nlong = kind == 'audio'\nclass AudioFrontEnd: ...\n",
         "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n"
         "    from ..data.audio import x\n    from . import b\n",
@@ -277,4 +300,5 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         "repeated_class_names": [f"{NAME}/data/dataset.py:2", f"{NAME}/tasks/t.py:3"],
         "modalities_in_the_method": [f"{NAME}/nn/__init__.py:{line}" for line in (1, 2)],
         "crowded_rooms": [NAME, f"{NAME}/data"],
+        "unchecked_readers": [f"{NAME}/utils/files.py:{line}" for line in (1, 3, 4)],
     }

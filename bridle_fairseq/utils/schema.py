@@ -205,7 +205,7 @@ class Mapped:
         """See :class:`Kind`."""
         if not isinstance(value, Mapping):
             return f"{name or 'the content'} is {shown(value)}; expected values by name"
-        known = {**self.required, **self.optional}
+        known = {**self.optional, **self.required}
         for missing in self.required:
             if missing not in value:
                 return f"{_joined(name, missing)} is missing; expected {self.required[missing]}"

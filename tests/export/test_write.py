@@ -237,8 +237,8 @@ def break_config(**changes):
 
 DAMAGE = {
     "no folder": (lambda folder: [path.unlink() for path in folder.iterdir()] + [folder.rmdir()], "no such folder"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot read this configuration of an export: No such file"),
-    "no json": (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot read this configuration of an export: damaged"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "configuration of an export: No such file"),
+    "no json": (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot read this configuration"),
     "another file": (lambda folder: (folder / "config.json").write_text("[1]"), "not of this format"),
     "another version": (break_config(format_version=99), "version 99; expected 1"),
     "unknown setting": (break_config(settings={"depth": 3}), "unknown settings depth"),

@@ -254,7 +254,8 @@ def _parse_line(line: str, path: str, number: int) -> tuple[str, int]:
         raise InputError(f"{path}, line {number}: {count} in {line[:80]!r}; expected 2, 'path<TAB>size'")
     if "\0" in columns[0] or len(columns[0].encode()) > LONGEST_PATH:
         raise InputError(
-            f"{path}, line {number}: {columns[0][:80]!r} is no path; expected at most {LONGEST_PATH} bytes without zeros"
+            f"{path}, line {number}: {columns[0][:80]!r} is no path; expected at most {LONGEST_PATH} bytes, none of "
+            "them zero"
         )
     digits = columns[1].lstrip("0")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS and int(digits) <= LARGEST_SIZE):

@@ -67,3 +67,20 @@ def test_codes_and_units_do_not_import_fairseq():
     modules = "bridle_fairseq.data.artifacts.codes, bridle_fairseq.units.files"
     code = f"import sys, {modules}; sys.exit('fairseq' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("address", [-1, 2, 2**40, 2**62, -(2**62)])
+def test_addresses_outside_of_the_file_are_refused(tmp_path, address):
+    write(tmp_path / "a", np.uint16)
+    index = bytearray((tmp_path / "a.idx").read_bytes())
+    index[-8:] = np.int64(address).tobytes()
+    (tmp_path / "a.idx").write_bytes(index)
+    with pytest.raises(InputError, match=rf"a\.idx, item 5: 0 values from byte {address}; expected"):
+        IndexedItems(f"{tmp_path}/a", np.uint16)
+
+
+def test_negative_sizes_that_add_up_are_refused(tmp_path):
+    write(tmp_path / "a", np.uint16)
+    write_index(f"{tmp_path}/a", [-700, 5, 1, 1400, 0], np.uint16)
+    with pytest.raises(InputError, match=r"a\.idx, item 1: -700 values"):
+        IndexedItems(f"{tmp_path}/a", np.uint16)
