@@ -14,6 +14,7 @@ WATCHED = frozenset(
         "_pytest.assertion.rewrite",
         "antlr4",
         "fairseq",
+        "fairseq.checkpoint_utils",
         "fairseq.criterions.ctc",
         "fairseq.data.audio.raw_audio_dataset",
         "fairseq.data.codedataset",

@@ -28,6 +28,20 @@ def sort_empty_batches_first(module: ModuleType) -> None:
     module.Trainer.train_step = train_step
 
 
+def keep_dummy_batch(module: ModuleType) -> None:
+    """Needed on every version: fairseq ends with "Invalid dummy batch" if the first batch has become unreadable.
+
+    fairseq reads its dummy batch anew for every epoch and validation. If all of its files have been lost since, the
+    patch keeps the former one.
+    """
+
+    def reset_dummy_batch(self: Any, batch: Any) -> None:
+        if batch or not self._dummy_batch:
+            self._dummy_batch = batch
+
+    module.Trainer.reset_dummy_batch = reset_dummy_batch
+
+
 def unscale_gradients_once(module: ModuleType) -> None:
     """Needed on every version: under ``common.amp``, fairseq divides gradients by the loss scale twice.
 

@@ -7,7 +7,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
 
-from fairseq_compat import for_checkpoints, for_numpy, for_pytest, for_python, for_resuming, for_torch, for_training
+from fairseq_compat import (
+    for_checkpoints,
+    for_errors,
+    for_numpy,
+    for_pytest,
+    for_python,
+    for_resuming,
+    for_saving,
+    for_torch,
+    for_training,
+)
 
 
 class Patch(NamedTuple):
@@ -49,11 +59,15 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.modules.dynamic_crf_layer", "after", for_numpy.restore_builtin_aliases),
     Patch("fairseq.distributed.utils", "after", for_torch.gather_lists_without_cuda),
     Patch("fairseq.distributed.utils", "after", for_torch.close_process_groups),
+    Patch("fairseq.distributed.utils", "after", for_errors.name_known_errors),
     Patch("fairseq.models.distributed_fairseq_model", "after", for_torch.wrap_cpu_models_for_ddp),
     Patch("fairseq", "after", for_checkpoints.allow_checkpoint_types),
+    Patch("fairseq.checkpoint_utils", "after", for_saving.save_atomically),
+    Patch("fairseq_cli.train", "after", for_saving.guard_save_dir),
     Patch("fairseq_cli.train", "after", for_resuming.skip_finished_runs),
     Patch("fairseq.data.iterators", "after", for_training.join_reader_threads_at_exit),
     Patch("fairseq.trainer", "after", for_training.sort_empty_batches_first),
+    Patch("fairseq.trainer", "after", for_training.keep_dummy_batch),
     Patch("fairseq.optim.amp_optimizer", "after", for_training.unscale_gradients_once),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.exclude_watched_modules),
     Patch("torchaudio._extension.utils", "after", for_torch.allow_torchaudio_without_cuda),

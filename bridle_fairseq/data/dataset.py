@@ -17,10 +17,13 @@ from torch.utils.data import Dataset
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.collate import Batch, Item, collate
+from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
+
+LOST_FILES = 32  # in a row; then the storage is lost, and not single files
 
 
 class LoadedRow(NamedTuple):
@@ -70,6 +73,7 @@ class MediaDataset(Dataset):
         self.seed = seed
         # In shared memory: fairseq keeps data loader workers across epochs, and they must see a new epoch.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
+        self._lost = torch.zeros(2, dtype=torch.int64).share_memory_()  # number of lost files in a row, last such row
         self.skips = skips if skips is not None else SkipLog(manifest)
         self.num_buckets = num_buckets
         self.codes = codes
@@ -124,10 +128,27 @@ class MediaDataset(Dataset):
             item: Item = {"id": row, "source": source, **({"more": more} if more else {})}
             if loaded.codes is not None:
                 item["codes"] = torch.from_numpy(loaded.codes)
+            self._lost[0] = 0
             return item
         except DecodeError as error:
             self.skips.add(row, str(error))
+            if not os.path.exists(split_slice(self.manifest.path(row))[0]):
+                self._lost[0] += 1
+                self._lost[1] = row
             return left_out
+
+    def check_storage(self) -> None:
+        """Stop if file after file has disappeared since the manifest was read; training would go on without data.
+
+        Raises:
+            InputError: 32 files in a row are missing, or all of a shorter manifest.
+        """
+        lost, row = self._lost.tolist()
+        if lost >= min(LOST_FILES, len(self)):
+            raise InputError(
+                f"{self.manifest.name}: {lost} files in a row have disappeared, such as {self.manifest.path(row)}; "
+                "expected them to stay while they are read (is their storage still mounted?)"
+            )
 
     def collater(self, samples: Sequence[Item]) -> Batch:
         """Items to a batch: see :func:`bridle_fairseq.data.collate.collate`."""

@@ -263,6 +263,9 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
 
     Args:
         cfg: the task's configuration, within that of the run.
+
+    Raises:
+        InputError: the file is not a checkpoint.
     """
     root = run_config(cfg)
     if "checkpoint" not in root:
@@ -272,7 +275,9 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
         path = os.path.join(root.checkpoint.save_dir, path)
     if not os.path.isfile(path):
         return {}, None
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("task_state") or {}, path
+    with _loading(path):
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return state.get("task_state") or {}, path
 
 
 def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.schedule import Stage
@@ -14,7 +14,11 @@ from bridle_fairseq.report.charts import Band
 from bridle_fairseq.training.log import Record, parse, parse_board
 from bridle_fairseq.utils.errors import InputError
 
+if TYPE_CHECKING:
+    from bridle_fairseq.models.checkpoints import Checkpoint
+
 LOG_NAMES = ("hydra_train.log", "train.log", "log")
+ATTEMPTS = 5  # to read a checkpoint that a run replaces
 
 
 @dataclass
@@ -83,13 +87,37 @@ def read_run(folder: str) -> Run:
     root = Path(folder).absolute()
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; expected the one in which fairseq-hydra-train ran")
-    checkpoint = _checkpoint(root)
     records = _records(root)
+    model, task, saved = _read_newest(root)
+    return Run(root, root.name, records, saved.cfg, task.cfg, model, int(saved.updates or 0), Path(saved.path))
+
+
+def _read_newest(root: Path) -> tuple[Any, Any, Checkpoint]:
+    """Model, task and contents of the newest checkpoint, read again if a run replaced or removed the file meanwhile."""
     from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model, read_checkpoint
 
-    model, task = load_model(str(checkpoint), names=MODELS_WITH_ENCODER)
-    saved = read_checkpoint(str(checkpoint))
-    return Run(root, root.name, records, saved.cfg, task.cfg, model, int(saved.updates or 0), checkpoint)
+    for attempts_left in reversed(range(ATTEMPTS)):
+        checkpoint = _checkpoint(root)
+        before = _identity(checkpoint)
+        try:
+            model, task = load_model(str(checkpoint), names=MODELS_WITH_ENCODER)
+            saved = read_checkpoint(str(checkpoint))
+        except InputError:
+            if not attempts_left or (before is not None and _identity(checkpoint) == before):
+                raise
+        else:
+            if not attempts_left or _identity(checkpoint) == before:
+                break
+    return model, task, saved
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What changes if a file is replaced; None without a file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _checkpoint(root: Path) -> Path:
@@ -101,7 +129,7 @@ def _checkpoint(root: Path) -> Path:
     if not paths:
         listed = ", ".join(map(str, folders))
         raise InputError(f"{root}: no checkpoint; expected checkpoint_last.pt or another .pt file in one of {listed}")
-    return max(paths, key=lambda path: path.stat().st_mtime)
+    return max(paths, key=lambda path: (_identity(path) or (0, 0))[1])
 
 
 def _save_dir(root: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bridle_fairseq.criterions.totals import BatchLoss
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.collate import Batch
-from bridle_fairseq.data.dataset import checked_batch
+from bridle_fairseq.data.dataset import MediaDataset, checked_batch
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modalities import modality_of
@@ -145,7 +145,7 @@ class MediaTask(FairseqTask):
 
     def __init__(self, cfg: DataOptions, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.skips: dict[str, SkipLog] = {}
+        self.media: dict[str, MediaDataset] = {}  # by split
         self._skipped_before = list_size(SKIPPED)  # before any rank has read files
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
@@ -203,10 +203,9 @@ class MediaTask(FairseqTask):
         if manifest is None:
             manifest = self.manifest(split, cfg)
         training = split.startswith("train")
-        self.skips[split] = SkipLog(manifest, os.path.abspath(SKIPPED), self._skipped_before)
-        media = modality_of(cfg).dataset(
-            manifest, cfg, training, skips=self.skips[split], codes=codes, **media_options or {}
-        )
+        skips = SkipLog(manifest, os.path.abspath(SKIPPED), self._skipped_before)
+        media = modality_of(cfg).dataset(manifest, cfg, training, skips=skips, codes=codes, **media_options or {})
+        self.media[split] = media
         return kind(media, keep_precision=self._casts_batches(), read_threads=cfg.read_threads, **dataset_options)
 
     def _casts_batches(self) -> bool:
@@ -242,10 +241,7 @@ class MediaTask(FairseqTask):
         ignore_grad: bool = False,
     ) -> BatchLoss:
         """Forward and backward pass of one micro-batch; ends the run if too many clips were skipped."""
-        with exit_on_input_error():
-            checked_batch(sample)
-            for skips in self.skips.values():
-                skips.check(self.cfg.max_skipped)
+        self._check_reading(sample)
         log_memory()
         decorrelate_rng()
         loss, sample_size, logged = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
@@ -254,10 +250,19 @@ class MediaTask(FairseqTask):
         return loss, sample_size, logged
 
     def valid_step(self, sample: Batch, model: nn.Module, criterion: FairseqCriterion) -> BatchLoss:
-        """Loss of a batch."""
+        """Loss of a batch; ends a training run as :meth:`train_step` does."""
+        self._check_reading(sample)
+        return super().valid_step(sample, model, criterion)
+
+    def _check_reading(self, sample: Batch) -> None:
+        """End the run if a batch reports an error, clips have disappeared, or too many were skipped in training."""
         with exit_on_input_error():
             checked_batch(sample)
-        return super().valid_step(sample, model, criterion)
+            for media in self.media.values():
+                media.check_storage()
+            if any(media.training for media in self.media.values()):
+                for media in self.media.values():
+                    media.skips.check(self.cfg.max_skipped)
 
 
 def _zero(value: Tensor | float) -> Tensor | int:

@@ -109,8 +109,8 @@ class BridlePretrainingTask(MediaTask):
             with exit_on_input_error():
                 self._check_best()
                 self.knn = knn_callback(self.cfg)
-            if self.knn is not None:
-                self.knn.measured_at = restored_state(self.cfg)[0].get("knn_measured_at")
+                if self.knn is not None:
+                    self.knn.measured_at = restored_state(self.cfg)[0].get("knn_measured_at")
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint and model.settings.compile:
             compile_blocks(model)

@@ -13,7 +13,7 @@ from bridle_fairseq.utils.json_files import parse_json
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})\s*$")
 _TIME = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
-_ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt)|bridle_fairseq: error): (.+)$")
+_ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt)|(?:bridle_)?fairseq: error): (.+)$")
 
 
 class Record(NamedTuple):

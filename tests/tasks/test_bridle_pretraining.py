@@ -56,10 +56,10 @@ def test_skips_listed_by_another_rank_count(configure):
     Path("skipped.tsv").write_text("5\tof an earlier run\tburnt\n")
     early, late = (tasks.setup_task(configure().task) for _ in range(2))
     early.load_dataset("train")
-    early.skips["train"].add(3, "burnt")
+    early.media["train"].skips.add(3, "burnt")
     late.load_dataset("train")
     with pytest.raises(InputError, match="1 of 12 clips"):
-        late.skips["train"].check(0)
+        late.media["train"].skips.check(0)
 
 
 SETTINGS = {
