@@ -7,6 +7,7 @@ read the environment.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -62,6 +63,7 @@ MODEL_KINDS: dict[str, Kind] = {
 MAX_PIXELS = 1 << 26  # of an image, or of all frames of a clip
 FOLDERS = ("data", "codes", "knn_data", "results")  # settings of tasks that are paths on the machine of the training
 NAMES = ListOf(String(), 1, 1_000_000)
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 OUTPUTS: dict[str, Kind] = {  # what the task's state holds: the names of the model's outputs
     "bridle_classifier": Mapped({"classes": Mapped({"ids": NAMES, "names": NAMES})}, others=Anything()),
     "bridle_ctc": Mapped({"symbols": NAMES}, others=Anything()),
@@ -134,6 +136,9 @@ def checked_outputs(path: str, model: str, task_state: Any) -> dict[str, Any]:
     kind = OUTPUTS[model]
     check(kind, "task_state", task_state, path)
     outputs = {name: task_state[name] for name in ("classes", "symbols") if name in task_state}
+    for where, text in _strings("task_state", outputs):
+        if CONTROL.search(text):  # commands print names, and a terminal would obey
+            raise InputError(f"{path}: {where} is {shown(text)}; expected a name without control characters")
     if "classes" in outputs and len(outputs["classes"]["ids"]) != len(outputs["classes"]["names"]):
         counts = " ids and ".join(str(len(outputs["classes"][key])) for key in ("ids", "names"))
         raise InputError(f"{path}: classes with {counts} names; expected a name for each")

@@ -67,9 +67,9 @@ def not_a_checkpoint(path: str, error: Exception) -> InputError:
 
 
 def reason(error: Exception) -> str:
-    """The first sentence of an error, in one line."""
+    """The first sentence of an error, in one line; it may quote the file, so control characters are shown as ?."""
     text = " ".join(str(error).split()).split(". ")[0]
-    return text[:160] or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:160]) or type(error).__name__
 
 
 def _check_archive(path: str) -> None:

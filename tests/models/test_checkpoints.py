@@ -106,6 +106,28 @@ def test_other_models_and_missing_settings_are_reported(tmp_path, classifier) ->
         _ = checkpoints.read_checkpoint(classifier).settings
 
 
+def test_names_of_outputs_must_be_in_the_file_and_fit_a_terminal(classifier) -> None:
+    state = torch.load(classifier, weights_only=True)
+    for outputs, sentence in (
+        (None, "classifier.pt: task_state is None; expected values by name"),
+        ({}, "classifier.pt: task_state.classes is missing"),
+        ({"classes": {"ids": ["a"], "names": []}}, "task_state.classes.names is "),
+        ({"classes": {"ids": ["a", "b", "c"], "names": ["a", "b"]}}, "classes with 3 ids and 2 names"),
+        ({"classes": {"ids": ["a", "b"], "names": ["a", "\x1b]0;title\x07"]}}, r"names\[1\] is '\\x1b\]0;title\\x07'"),
+    ):
+        torch.save({**state, "task_state": outputs}, classifier)
+        with pytest.raises(InputError, match=sentence):
+            checkpoints.load_model(classifier, names=None)
+
+
+def test_model_larger_than_its_weights_is_not_built(pretrained) -> None:
+    state = torch.load(pretrained, weights_only=True)
+    for changes in ({"encoder_width": 32768, "encoder_heads": 1}, {"encoder_depth": 1000, "tokenizer_depth": 1000}):
+        torch.save({**state, "cfg": {**state["cfg"], "model": {**state["cfg"]["model"], **changes}}}, pretrained)
+        with pytest.raises(InputError, match="settings of a model that is far larger than its weights"):
+            checkpoints.read_bridle(pretrained)
+
+
 def test_task_state_is_that_of_the_checkpoint_from_which_a_run_resumes(tmp_path, classifier) -> None:
     def restored(**checkpoint):
         cfg = OmegaConf.create({"checkpoint": checkpoint, "task": {"data": ""}})
