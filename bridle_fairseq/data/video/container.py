@@ -1,20 +1,27 @@
-"""A video file and its first video stream: header, seeking and decoding, by PyAV (FFmpeg)."""
+"""A video file and its first video stream: header, seeking and decoding, by PyAV (FFmpeg).
+
+Only containers of :data:`FORMATS` are opened, whatever the file is named: playlists, session descriptions and the like
+make FFmpeg open other files and addresses.
+"""
 
 from __future__ import annotations
 
-import io
-import os
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bridle_fairseq.data.manifests.archive import read_slice, split_slice
+from bridle_fairseq.data.manifests.archive import Slice, split_slice
+from bridle_fairseq.data.regular import check_regular
 from bridle_fairseq.utils.errors import DecodeError
 from bridle_fairseq.utils.optional import optional_import
 
 MAX_PIXELS = 2**26  # per frame, twice 8K: a header can claim any size, and memory is allocated before data is read
+MAX_ASPECT = 64  # of a frame's sides: frames are scaled by the shorter one
+FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,ogg,gif,h264,hevc,m4v"  # demuxers of FFmpeg
+OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 MAX_RATE = 240  # frames per second; a stream that states more states its clock rate
 
 
@@ -38,6 +45,10 @@ class Packets(NamedTuple):
     end: int  # of the last frame
 
 
+class OutOfMemory(DecodeError):
+    """A file that takes more memory than the process may have."""
+
+
 @contextmanager
 def decode_errors(what: str) -> Iterator[None]:
     """Convert errors of FFmpeg and of the file system to :class:`DecodeError`; ``what`` begins FFmpeg's messages."""
@@ -47,9 +58,26 @@ def decode_errors(what: str) -> Iterator[None]:
     except av.error.FileNotFoundError:
         raise DecodeError("No such file or directory") from None
     except av.error.FFmpegError as error:
-        raise DecodeError(f"{what}: {(error.strerror or str(error)).lower()}") from None
-    except (OSError, ValueError, MemoryError) as error:
+        kind = OutOfMemory if error.errno == errno.ENOMEM else DecodeError
+        raise kind(f"{what}: {(error.strerror or str(error)).lower()}") from None
+    except MemoryError:
+        raise OutOfMemory("not enough memory to decode it") from None
+    except (OSError, ValueError) as error:
         raise DecodeError(str(getattr(error, "strerror", None) or error) or type(error).__name__) from None
+
+
+class _Times:
+    """Extremes of the packets' times."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.last = self.end = 0
+
+    def add(self, start: int, end: int) -> None:
+        """A packet's frame."""
+        if self.first is None:
+            self.first, self.last, self.end = start, start, end
+        self.first, self.last, self.end = min(self.first, start), max(self.last, start), max(self.end, end)
 
 
 class VideoFile:
@@ -90,15 +118,21 @@ class VideoFile:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+        if self._slice is not None:
+            self._slice.close()
 
     def _open(self) -> None:
         with decode_errors("not readable as video"):
-            file, offsets = split_slice(self._path)
-            if os.path.getsize(file) == 0:
-                raise DecodeError("empty file")
+            name, offsets = split_slice(self._path)
+            size = check_regular(name)
+            self._num_bytes = size if offsets is None else offsets[1]
+            self._slice = None if offsets is None else Slice(name, *offsets)
             # Without "file:", FFmpeg would take a name with a colon for a protocol.
-            source = f"file:{file}" if offsets is None else io.BytesIO(read_slice(file, *offsets))
-            self._container = self._av.open(source, metadata_errors="replace")
+            source = self._slice or f"file:{name}"
+            try:
+                self._container = self._av.open(source, options=OPTIONS, metadata_errors="replace")
+            except self._av.error.ArgumentError:
+                raise DecodeError("not a video container that is read here") from None
         cover = self._av.stream.Disposition.attached_pic
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if not streams:
@@ -121,6 +155,8 @@ class VideoFile:
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_PIXELS:
             raise DecodeError(f"frames of {width} x {height} pixels; expected {MAX_PIXELS} pixels at most")
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise DecodeError(f"frames of {width} x {height} pixels; expected sides of 1:{MAX_ASPECT} at most")
         self.base: Fraction = stream.time_base
         rate, ticks = stream.average_rate, self._stated_ticks()
         if ticks is None:
@@ -154,26 +190,28 @@ class VideoFile:
         """
         if self._packets is None:
             self.rewind()
-            count, times = 0, []
+            count, times = 0, _Times()
             for packet in self._container.demux(self._stream):
                 if packet.size and not packet.is_discard:
                     count += 1
                     time = packet.dts if packet.pts is None else packet.pts
                     if time is not None:
-                        times.append((time, time + (packet.duration or 0)))
+                        times.add(time, time + (packet.duration or 0))
             if not count:
                 raise DecodeError("no frames")
-            if not times:  # a raw stream
+            if times.first is None:  # a raw stream
                 ticks = 1 / (self._stream.average_rate or 25) / self.base
-                times = [(round(number * ticks), round((number + 1) * ticks)) for number in range(count)]
-            starts = [start for start, _ in times]
-            self._packets = Packets(count, min(starts), max(starts), max(end for _, end in times))
+                times.add(0, round(ticks))
+                times.add(round((count - 1) * ticks), round(count * ticks))
+            assert times.first is not None
+            self._packets = Packets(count, times.first, times.last, times.end)
         return self._packets
 
     @property
     def stated_frames(self) -> int:
-        """Number of frames that the container states; 0 if it states none."""
-        return self._stream.frames
+        """Number of frames that the container states; 0 if it states none, or more than its bytes."""
+        stated = int(self._stream.frames)
+        return stated if 0 <= stated <= self._num_bytes else 0
 
     @property
     def marks_unreferenced_frames(self) -> bool:

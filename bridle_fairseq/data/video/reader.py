@@ -34,7 +34,7 @@ class VideoReader:
         InputError: PyAV is not installed.
     """
 
-    def __init__(self, threads: int = 1, seconds: float = 60.0, memory_limit: int = 2 << 30) -> None:
+    def __init__(self, threads: int = 1, seconds: float = 60.0, memory_limit: int = 256 << 20) -> None:
         load_av()
         self._threads, self._seconds, self._memory_limit = threads, seconds, memory_limit
         self._process: DecodingProcess | None = None

@@ -1,16 +1,20 @@
 """A process that decodes video for another one: both ends, and their protocol.
 
-The parent writes requests to the child's stdin and reads answers from its stdout, each a length and a pickle. Frames
-are passed in an anonymous file that both map into memory. The child is a new interpreter, not a fork, so it inherits no
-threads, locks or memory. It ends when its stdin is closed, which happens whenever the parent ends.
+The parent writes requests to the child's stdin and reads answers from its stdout, each a length and a text in JSON.
+Frames are passed in an anonymous file that both map into memory. The child is a new interpreter, not a fork, so it
+inherits no threads, locks or memory. It ends when its stdin is closed, which happens whenever the parent ends.
+
+A file may take control of the decoder, so the parent believes nothing: an answer is short, has the form that was asked
+for, and describes no more than the anonymous file holds, which the child can only enlarge.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import math
 import mmap
 import os
-import pickle
 import resource
 import select
 import signal
@@ -25,10 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from bridle_fairseq.data.video.frames import read_clips, read_video_info
+from bridle_fairseq.data.video.container import MAX_ASPECT, MAX_PIXELS, OutOfMemory
+from bridle_fairseq.data.video.frames import VideoInfo, read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError
 
 LENGTH = struct.Struct("<Q")
+MAX_ANSWER = 1 << 16  # bytes
+DECODING_BYTES = 320 << 20  # the decoder's memory: with Python, the process stays below 500 MB
 ROOT = Path(__file__).parents[3]
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from bridle_fairseq.data.video.worker import serve; "
@@ -79,20 +86,29 @@ class DecodingProcess:
             ProcessEnded: the child died.
             TimeoutError: no answer in time; the child is still working.
         """
-        request = pickle.dumps((what, arguments))
+        request = json.dumps([what, arguments]).encode()
         try:
             self._stdin.write(LENGTH.pack(len(request)) + request)
             deadline = time.monotonic() + seconds
             (length,) = LENGTH.unpack(self._receive(LENGTH.size, deadline))
-            answer, value, self.full = pickle.loads(self._receive(length, deadline))
+            if length > MAX_ANSWER:
+                raise _Invalid
+            answer = _parsed(self._receive(length, deadline))
+            self.full = bool(answer.get("full"))
+            if answer.get("out_of_memory"):  # perhaps that of earlier files
+                raise ProcessEnded(f"needed more than {DECODING_BYTES >> 20} MB")
+            if "error" in answer:
+                raise DecodeError(str(answer["error"]))
+            if what == "info":
+                return _info_of(answer.get("value"))
+            return self._frames.array(_shape_of(answer.get("value"), *arguments[1:5]))
         except (BrokenPipeError, EOFError):
             code = self._process.wait()
             raise ProcessEnded(
                 f"ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
             ) from None
-        if answer == "error":
-            raise DecodeError(value)
-        return self._frames.array(value) if what == "clips" else value
+        except _Invalid:
+            raise ProcessEnded("gave an answer that makes no sense") from None
 
     def _receive(self, length: int, deadline: float) -> bytes:
         data = b""
@@ -117,11 +133,50 @@ class DecodingProcess:
         self._frames.close()
 
 
-class _SharedFrames:
-    """An array in a file that two processes map. It grows as needed; only written pages take memory."""
+class _Invalid(Exception):
+    """An answer that the child's program does not give."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _Invalid from None
+    if not isinstance(answer, dict):
+        raise _Invalid
+    return answer
+
+
+def _info_of(value: object) -> VideoInfo:
+    kinds = (int, str, float, float, int, int, int)
+    if not isinstance(value, list) or [type(field) for field in value] != list(kinds):
+        raise _Invalid
+    info = VideoInfo(*value)
+    if not (0 < info.num_frames < 2**53 and info.height > 0 and info.width > 0 and math.isfinite(info.seconds)):
+        raise _Invalid
+    return info
+
+
+def _shape_of(
+    value: object, places: Sequence[float], num_frames: int, stride: int, short_side: int | None
+) -> tuple[int, ...]:
+    """Clips x num_frames x height x width x 3, for these arguments of :func:`clips`."""
+    if not isinstance(value, list) or len(value) != 5 or any(type(size) is not int for size in value):
+        raise _Invalid
+    height, width = value[2:4]
+    if value[:2] != [len(places), num_frames] or value[4] != 3 or min(height, width) < 1:
+        raise _Invalid
+    most = MAX_PIXELS if short_side is None else (short_side + 1) ** 2 * (MAX_ASPECT + 1)
+    if height * width > most:
+        raise _Invalid
+    return tuple(value)
+
+
+class _SharedFrames:
+    """An array in a file that two processes map. The child lets it grow as needed; only written pages take memory."""
+
+    def __init__(self, handle: int, grows: bool = False) -> None:
+        self._handle, self._grows = handle, grows
         self._map: mmap.mmap | None = None
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -129,6 +184,8 @@ class _SharedFrames:
         size = math.prod(shape)
         if self._map is None or len(self._map) < size:
             if os.fstat(self._handle).st_size < size:
+                if not self._grows:
+                    raise _Invalid
                 os.ftruncate(self._handle, size)
             self._map = mmap.mmap(self._handle, size)
         return np.frombuffer(self._map, np.uint8, size).reshape(shape)
@@ -140,7 +197,9 @@ class _SharedFrames:
 
 def _nameless_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("frames")
+        handle = os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a mapped file that shrinks kills its readers
+        return handle
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -153,25 +212,39 @@ def serve(handle: int, memory_limit: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of libraries must not mix with answers
-    frames, full = _SharedFrames(handle), False
+    frames, full = _SharedFrames(handle, grows=True), False
+    _limit_memory()
     while not full:
         head = sys.stdin.buffer.read(LENGTH.size)
         if len(head) < LENGTH.size:
             return
-        what, arguments = pickle.loads(sys.stdin.buffer.read(*LENGTH.unpack(head)))
+        what, arguments = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(head)))
+        answer: dict[str, Any]
         try:
-            answer = ("ok", info(*arguments) if what == "info" else clips(frames, *arguments))
+            answer = {"value": info(*arguments) if what == "info" else clips(frames, *arguments)}
+        except (OutOfMemory, MemoryError):
+            answer = {"out_of_memory": True}
         except DecodeError as error:
-            answer = ("error", str(error))
+            answer = {"error": str(error)[:1000]}
         except Exception as error:  # an unforeseen bad file is listed like the others
-            answer = ("error", f"{type(error).__name__}: {error}")
-        full = _memory() > memory_limit
-        data = pickle.dumps((*answer, full))
+            answer = {"error": f"{type(error).__name__}: {error}"[:1000]}
+        answer["full"] = full = _memory() > memory_limit
+        data = json.dumps(answer).encode()
         answers.write(LENGTH.pack(len(data)) + data)
         answers.flush()
 
 
-def info(path: str) -> Any:
+def _limit_memory() -> None:
+    """Let allocations beyond :data:`DECODING_BYTES` fail. Linux only."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        limit = pages * resource.getpagesize() + DECODING_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    except (OSError, ValueError):
+        pass
+
+
+def info(path: str) -> VideoInfo:
     """See :func:`bridle_fairseq.data.video.frames.read_video_info`."""
     return read_video_info(path)
 

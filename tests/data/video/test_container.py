@@ -1,5 +1,7 @@
 """Headers of video files, and bad files."""
 
+import os
+import socket
 import sys
 import zipfile
 
@@ -75,8 +77,8 @@ def unreadable(tmp_path, write_video):
         "empty.mp4": "^empty file$",
         "junk.mp4": "^not readable as video: invalid data",
         "page.mp4": "^not readable as video: invalid data",
-        "folder.mp4": "^not readable as video: is a directory",
-        "sound.wav": "^no video stream$",
+        "folder.mp4": "^not a regular file$",
+        "sound.wav": "^not a video container that is read here$",
         "header.mp4": "^no video stream$",
         "no_frames.mp4": "^no frames$",
         path + "/x.mp4": "irectory$",
@@ -92,13 +94,13 @@ def test_bad_files(tmp_path, write_video):
 
 
 def test_cover_picture_is_not_video(tmp_path):
-    path = str(tmp_path / "song.mp3")
+    path = str(tmp_path / "song.mp4")
     with av.open(path, "w") as file:
-        sound, cover = file.add_stream("mp3", rate=16000), file.add_stream("png", rate=1)
+        sound, cover = file.add_stream("aac", rate=16000), file.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
         cover.disposition = av.stream.Disposition.attached_pic
         file.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
-        samples = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.float32), format="fltp", layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         samples.sample_rate = 16000
         file.mux(sound.encode(samples))
         file.mux(sound.encode())
@@ -158,3 +160,58 @@ def test_missing_pyav(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"video needs PyAV .*pip install 'bridle_fairseq\[video\]'"):
         read_video_info("a.mp4")
+
+
+PLAYLISTS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n",
+    "concat.mp4": "ffconcat version 1.0\nfile {address}\n",
+    "dash.mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet>'
+    '<Representation id="1"><BaseURL>{address}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    "a=rtpmap:96 H264/90000\na=control:{address}\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_playlists_open_nothing(write_video, tmp_path, name):
+    """Neither an address nor a file, whether the playlist is a file or in an archive."""
+    write_video("a.mp4", 3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        for target in (address, str(tmp_path / "a.mp4"), "a.mp4"):
+            text = PLAYLISTS[name].format(address=target)
+            for alias in (name, "x.mp4", "x.ts"):
+                (tmp_path / alias).write_text(text)
+                with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+                    archive.write(tmp_path / alias)
+                ((_, offset, length),) = members(tmp_path / "x.zip")
+                for path in (str(tmp_path / alias), f"{tmp_path / 'x.zip'}:{offset}:{length}"):
+                    with pytest.raises(
+                        DecodeError, match="^not (a video container that is read here|readable as video)"
+                    ):
+                        read_video_info(path)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(DecodeError, match="^not a regular file$"):
+        read_video_info(str(tmp_path / "a.mp4"))
+
+
+def test_frames_that_no_file_of_its_size_holds(write_video):
+    path = write_video("a.mp4", 20)
+    with open(path, "rb+") as file:
+        data = bytearray(file.read())
+        at = data.index(b"stts") + 12  # the number of frames of the first duration
+        data[at : at + 4] = (10**7).to_bytes(4, "big")
+        file.seek(0)
+        file.write(data)
+    assert read_video_info(path).num_frames <= 20
+
+
+def test_narrow_frames(write_video):
+    with pytest.raises(DecodeError, match="^frames of 1000 x 2 pixels; expected sides of 1:64 at most$"):
+        read_video_info(write_video("a.mkv", 2, size=(1000, 2), codec="mpeg4"))

@@ -29,6 +29,20 @@ import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from bridle_fairseq.data.video import worker as decoding_process
 read = decoding_process.read_clips
+def lie(name):
+    '''Answer in place of the program.'''
+    answers = {
+        "lies_at_random.mp4": os.urandom(64),
+        "lies_about_length.mp4": (1 << 62).to_bytes(8, "little") + b"{}",
+        "lies_in_size.mp4": (34).to_bytes(8, "little") + b'{"value": [1, 16, 9999, 9999, 3]} ',
+        "lies_about_frames.mp4": (30).to_bytes(8, "little") + b'{"value": [1, 99, 48, 64, 3]} ',
+    }
+    for number in range(3, 10):  # the connection, wherever it is
+        try:
+            os.write(number, answers[name])
+        except OSError:
+            pass
+    time.sleep(1000)
 def read_clips(path, *arguments):
     name = os.path.basename(path)
     if name == "crashes.mp4":
@@ -39,8 +53,12 @@ def read_clips(path, *arguments):
         os.write(1, b"printed by a library")
     if name == "surprises.mp4":
         raise KeyError("surprise")
+    if name == "devours.mp4":
+        decoding_process.hoard = bytearray(b"x") * (400 << 20)
+    if name.startswith("lies"):
+        lie(name)
     if name == "grows.mp4":
-        decoding_process.hoard = bytearray(os.urandom(1) * (200 << 20))
+        decoding_process.hoard = bytearray(b'x') * (200 << 20)
     return read(path, *arguments)
 decoding_process.read_clips = read_clips
 decoding_process.serve(int(sys.argv[2]), int(sys.argv[3]))
@@ -139,6 +157,46 @@ def test_output_and_errors_of_libraries(write_video, broken_decoder, reader):
     assert reader.clips(write_video("prints.mp4", 3), [0]).shape[0] == 1
     with pytest.raises(DecodeError, match="^KeyError: 'surprise'$"):
         reader.clips(write_video("surprises.mp4", 3), [0])
+
+
+def test_answers_that_make_no_sense(write_video, broken_decoder, reader):
+    good = write_video("a.mp4", 20)
+    expected = reader.clips(good, [0])
+    for kind in ("at_random", "about_length", "in_size", "about_frames"):
+        path = write_video(f"lies_{kind}.mp4", 2)
+        with pytest.raises(
+            DecodeError, match="^two decoding processes died of it, .* gave an answer that makes no sense"
+        ):
+            reader.clips(path, [0])
+        assert torch.equal(reader.clips(good, [0]), expected)
+
+
+@pytest.mark.parametrize("answer", [b"N.", b"[]", b"[" * 9999, b"\xff", b"1"])
+def test_answers_in_another_form(answer):
+    with pytest.raises(decoding_process._Invalid):
+        decoding_process._parsed(answer)
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], [1] * 7, [0, "packets", 1.0, 1.0, 1, 1, 0], [1, "", 1.0, float("inf"), 1, 1, 0]]
+)
+def test_properties_that_make_no_sense(value):
+    with pytest.raises(decoding_process._Invalid):
+        decoding_process._info_of(value)
+
+
+def test_shared_memory_cannot_shrink(write_video, reader):
+    reader.clips(write_video("a.mp4", 3), [0])
+    with pytest.raises(PermissionError):
+        os.ftruncate(reader._process._frames._handle, 0)
+
+
+def test_file_that_needs_too_much_memory(write_video, broken_decoder, reader):
+    good = write_video("a.mp4", 20)
+    expected = reader.clips(good, [0])
+    with pytest.raises(DecodeError, match="^two decoding processes died of it, the last one needed more than 320 MB$"):
+        reader.clips(write_video("devours.mp4", 3), [0])
+    assert torch.equal(reader.clips(good, [0]), expected)
 
 
 def test_memory_limit(write_video, broken_decoder):
