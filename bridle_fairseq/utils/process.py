@@ -46,7 +46,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
         return CLOSED_PIPE
     except (InputError, OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK and _output_fails():
-            error.filename = "standard output"
+            return _failed(name, f"error: standard output: {error.strerror}", BAD_INPUT)
         sentence = sentence_of(error)
         if sentence is None:
             raise

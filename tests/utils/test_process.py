@@ -71,9 +71,8 @@ def test_broken_pipe_of_another_process_keeps_its_traceback():
 def test_full_output_is_one_sentence(action):
     with open("/dev/full", "w") as full:
         process = start(action, stdout=full)
-    lines = process.stderr.read().splitlines()
-    assert process.wait() == 2 and len(lines) == 1
-    assert lines[0].startswith("name: error: standard output: No space left on device")
+    line = "name: error: standard output: No space left on device\n"
+    assert (process.stderr.read(), process.wait()) == (line, 2)
 
 
 def test_closed_output_gives_its_number_to_no_file(tmp_path):
