@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 import bridle_fairseq
 from bridle_fairseq import pretrained
@@ -235,6 +236,13 @@ def break_config(**changes):
     )
 
 
+def retype(path):
+    """One weight in float64: it would be loaded, and fail in the first matrix product."""
+    weights = load_file(path)
+    weights["encoder.norm.weight"] = weights["encoder.norm.weight"].double()
+    save_file(weights, path)
+
+
 DAMAGE = {
     "no folder": (lambda folder: [path.unlink() for path in folder.iterdir()] + [folder.rmdir()], "no such folder"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "configuration of an export: No such file"),
@@ -246,6 +254,13 @@ DAMAGE = {
     "wrong kind of setting": (break_config(settings={"encoder_width": "a"}), "settings that cannot work"),
     "other sizes": (break_config(settings={**SIZES, "encoder_depth": 3}), "weights that do not fit config.json"),
     "other parts": (break_config(parts=["decoder"]), "parts[0] is 'decoder'; expected one of encoder, tokenizer"),
+    "unhashable parts": (break_config(parts=[["encoder"]]), "parts[0] is ['encoder']; expected one of"),
+    "another modality": (break_config(modality="video"), "modality is 'video'; expected audio, as in its settings"),
+    "another rate": (break_config(sample_rate=8000), "sample_rate is 8000; expected 16000, as in its settings"),
+    "odd hash": (break_config(checkpoint_sha256=["x"]), "checkpoint_sha256 is ['x']; expected a string"),
+    "more blocks than weights": (break_config(settings={**SIZES, "encoder_depth": 1000}), "weights for 1000 blocks"),
+    "another width": (break_config(settings={**SIZES, "encoder_width": 32768}), "[1, 1, 32768]"),
+    "another type of weights": (lambda folder: retype(folder / "model.safetensors"), "is F64 [32]; expected F32 [32]"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: No such file"),
     "half the weights": (lambda folder: os.truncate(folder / "model.safetensors", 3000), "damaged, no safetensors"),
     "a pickle": (lambda folder: torch.save({}, folder / "model.safetensors"), "damaged, no safetensors"),

@@ -88,7 +88,15 @@ def test_collapse_by_patch():
     assert [array.tolist() for array in collapse(units)] == [[1, 2, 1, 2, 1], [1, 1, 1, 4, 1]]
 
 
-@pytest.mark.parametrize(("counts", "reason"), [([1], "2 runs of units and 1 counts"), ([1, 0], "the count 0")])
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ([1], "2 runs of units and 1 counts"),
+        ([1, 0], "the count 0"),
+        ([1, 10**12], "counts for 1000000000001 units; expected at most"),
+        ([2**62, 2**62], "expected at most"),
+    ],
+)
 def test_invalid_counts(counts, reason):
     with pytest.raises(UnitError, match=reason):
         expand(np.array([4, 5]), np.array(counts))

@@ -86,7 +86,10 @@ def test_vocabulary_is_limited_by_repetitions():
 
 def test_not_a_model(tmp_path):
     (tmp_path / "junk.model").write_bytes(b"junk")
-    for name in ("junk.model", "none.model"):
+    (tmp_path / "empty.model").write_bytes(b"")
+    whole = pieces.train_on_units(lines(), 50, CODES)
+    (tmp_path / "bytes.model").write_bytes(whole.replace(to_characters(np.array([0])).encode(), b"\xff\xff\xff\xff"))
+    for name in ("junk.model", "none.model", "empty.model", "bytes.model"):
         with pytest.raises(InputError, match=f"{name}: not a model of SentencePiece"):
             pieces.load(tmp_path / name)
 

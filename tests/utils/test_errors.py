@@ -47,3 +47,8 @@ def test_input_error_becomes_exit_code_2(capsys, error):
 def test_bug_passes_through():
     with pytest.raises(OSError, match="no file is named"), exit_on_input_error():
         raise OSError("no file is named")
+
+
+def test_names_in_files_cannot_command_a_terminal():
+    error = InputError("caf\u00e9\x1b[2J\n\u2028\udcff.tsv: no such file")
+    assert str(error) == sentence_of(error) == "caf\u00e9\\x1b[2J\\n\\u2028\\udcff.tsv: no such file"

@@ -141,6 +141,8 @@ class ShardedJob:
             with np.load(self._path(number), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in names}
                 skipped = parse_json(stored["skipped"].tobytes())
+                if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                    raise ValueError("no array")  # NumPy returns bytes that do not begin as an array
         except FileNotFoundError:
             raise
         except Exception as error:  # a damaged zip archive can raise any exception

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bridle_fairseq.utils.errors import InputError
+
 # The fallback filter: passband as a share of the lower Nyquist frequency, zero crossings per side, and a window with
 # about 100 dB of stopband attenuation.
 PASSED, CROSSINGS, KAISER_BETA = 0.945, 48, 10.0
+LARGEST_FILTERS = 1 << 24  # numbers; 44.1 to 48 kHz has 39,000, and 12345 to 16000 Hz 8 million
 
 
 def resampled_length(num_frames: int, from_rate: int, to_rate: int) -> int:
@@ -38,10 +41,18 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def resample_by_torch(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """S float32 samples at another rate, by a Kaiser-windowed sinc.
 
+    Raises:
+        InputError: rates without a common divisor, whose filters would not fit into memory.
+
     Source: J. O. Smith, "Digital Audio Resampling Home Page", bandlimited interpolation.
     """
     divisor = math.gcd(from_rate, to_rate)
     down, up = from_rate // divisor, to_rate // divisor
+    if up * (down + 2 * CROSSINGS) > LARGEST_FILTERS:
+        raise InputError(
+            f"sound of {from_rate} Hz for a model of {to_rate} Hz; expected rates with a small ratio, or soxr "
+            "installed: without it, this ratio takes filters of gigabytes"
+        )
     filters = _filters(down, up)
     reach = (filters.shape[1] - down) // 2
     length = resampled_length(len(samples), from_rate, to_rate)

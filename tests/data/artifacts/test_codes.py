@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, read_info, segment_count, write_info
+from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo, CodesJob, read_info, segment_count, write_info
 from bridle_fairseq.data.artifacts.indexed import write_index
+from bridle_fairseq.data.artifacts.sharding import BlockResult
 from bridle_fairseq.data.audio.augment import AudioAugment
 from bridle_fairseq.data.audio.dataset import AudioDataset
 from bridle_fairseq.utils.errors import InputError
@@ -188,3 +189,66 @@ def test_invalid_codes_are_refused(cached):
     write_info(prefix, dataclasses.replace(info, num_codebooks=4))
     with pytest.raises(InputError, match=r"codes.bin, item 1: 15 codes up to 42; expected codes below 65536, 4 a"):
         CachedCodes(prefix, manifest).item(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_codebooks": 0}, "num_codebooks is 0; expected at least 1"),
+        ({"num_codebooks": True}, "num_codebooks is True"),
+        ({"num_codebooks": "3"}, "num_codebooks is '3'"),
+        ({"codebook_size": 1}, "codebook_size is 1; expected at least 2"),
+        ({"num_codebooks": 1000}, "num_codebooks 1000 and codebook_size 65536; expected a product of at most"),
+        ({"grid": []}, r"grid is \[\]; expected values by name"),
+        ({"grid": {"sample_rate": 16000}}, "grid.patches_per_segment is missing"),
+        ({"grid": {"patches_per_segment": 0}}, "grid.patches_per_segment is 0"),
+        ({"grid": {"patches_per_segment": 6, "segment_samples": 10**15}}, "grid.segment_samples is 1000000000000000"),
+        ({"grid": {"patches_per_segment": 6, "later": "x"}}, "grid.'later' is 'x'"),
+        ({"manifest_sha256": None}, "manifest_sha256 is None"),
+        ({"more": 1}, "'more' is unknown"),
+    ],
+)
+def test_edited_descriptions_are_refused(cached, change, message):
+    _, prefix = cached
+    path = prefix.with_suffix(".codes.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=rf"train\.codes\.json: .*{message}"):
+        CachedCodes(prefix)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"codes": np.full(12, 7, np.uint16)},
+        {"codes": np.zeros(11, np.uint16)},
+        {"codes": np.zeros(12)},
+        {"codes": np.zeros((4, 3), np.uint16)},
+        {"sizes": np.array([12])},
+        {"sizes": np.array([14, -2])},
+        {"sizes": np.array([6.0, 6.0])},
+        {"energy": np.ones(2)},
+    ],
+)
+def test_blocks_that_cannot_be_right_are_refused(make_manifest, tmp_path, arrays):
+    manifest = make_manifest([100, 100])
+    info = CodesInfo(LEVELS, 7, {"patches_per_segment": PATCHES}, "abc", manifest.fingerprint())
+    job, good = CodesJob(tmp_path / "s.codes", info, manifest), {"codes": np.zeros(12, np.uint16)}
+    good |= {"sizes": np.array([6, 6]), "energy": np.ones(LEVELS)}
+    job.write(0, BlockResult(good | arrays, []))
+    with pytest.raises(InputError, match=r"000000\.npz: damaged .*; remove it, and run the command again"):
+        job.join()
+    job.write(0, BlockResult(good, []))
+    assert job.join().patches == 4
+
+
+def test_block_that_is_no_archive_of_arrays_is_refused(make_manifest, tmp_path):
+    manifest = make_manifest([100])
+    info = CodesInfo(LEVELS, 7, {"patches_per_segment": PATCHES}, "abc", manifest.fingerprint())
+    job = CodesJob(tmp_path / "s.codes", info, manifest)
+    job.write(0, BlockResult({}, [(0, "no sound")]))
+    path = job.folder / "000000.npz"
+    whole = path.read_bytes()
+    for content in (b"", b"x", whole[:-9], whole.replace(b"no sound", b"no_sound"), whole.replace(b"NUMPY", b"numpy")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"000000\.npz: damaged"):
+            job.skipped()

@@ -8,6 +8,7 @@ import soxr
 import torch
 
 from bridle_fairseq.data.audio.resample import resample, resample_by_torch, resampled_length
+from bridle_fairseq.utils.errors import InputError
 
 RATES = [(44100, 16000), (48000, 16000), (8000, 16000), (22050, 16000), (11025, 16000), (16000, 48000), (12345, 16000)]
 
@@ -50,3 +51,10 @@ def test_resample_without_soxr(monkeypatch):
     resampled = resample(clip, 44100, 16000)
     assert resampled.dtype == np.float32 and len(resampled) == 8000
     assert np.abs(resampled[400:-400] - expected[400 : len(resampled) - 400]).max() < 1e-3
+
+
+def test_rates_without_a_common_divisor_need_soxr() -> None:
+    resample_by_torch(torch.zeros(441), 44100, 48000)
+    resample_by_torch(torch.zeros(441), 192000, 11025)
+    with pytest.raises(InputError, match="sound of 16000 Hz for a model of 999983 Hz; expected rates with a small"):
+        resample_by_torch(torch.zeros(16), 16000, 999983)

@@ -97,7 +97,7 @@ def test_fairseq_reads_the_same_slice(tmp_path, write_sound):
 def test_split_slice():
     assert split_slice("a/x.zip:3:14") == ("a/x.zip", (3, 14))
     assert split_slice("a/X.ZIP:3:14")[1] == (3, 14)
-    for plain in ("a.wav", "odd:3:14.wav", "x.zip", "x.zip:3", "tape 3:14"):
+    for plain in ("a.wav", "odd:3:14.wav", "x.zip", "x.zip:3", "tape 3:14", "x.zip:1:" + 5000 * "9", "x.zip:\u0663:1"):
         assert split_slice(plain) == (plain, None)
 
 
@@ -119,3 +119,6 @@ def test_slice_beyond_the_end(tmp_path, write_sound):
     archive = archive_of(tmp_path / "x.zip", ["a.wav"])
     with pytest.raises(DecodeError, match="not in the archive"):
         read_info(f"{archive}:100:99999999")
+    for offset, length in ((0, 10**18 - 1), (10**18 - 1, 1)):  # neither allocated nor beyond what a system call takes
+        with pytest.raises(ValueError, match="not in the archive"):
+            read_slice(archive, offset, length)

@@ -30,6 +30,7 @@ def test_classes_from_names():
     assert classes.names == ["9", "10", "a", "b, c"] and classes.ids == ["9", "10", "a", "b_ c"]
     with pytest.raises(InputError, match="'b_ c' is listed twice"):
         Classes.from_names(["b, c", "b_ c"])
+    assert Classes.from_names([5000 * "9", "8"]).names == ["8", 5000 * "9"]  # more digits than Python converts
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,12 @@ def test_bad_classes(tmp_path, content, said):
     assert said in str(error.value) and str(tmp_path) in str(error.value)
     with pytest.raises(InputError, match="none.csv: cannot read this csv file: No such file"):
         Classes.read(tmp_path / "none.csv")
+
+
+def test_line_of_classes_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"index,mid,display_name\n0,a,caf\xe9\n")
+    with pytest.raises(InputError, match=r"labels\.csv, line 2: b'0,a,caf\\xe9\\n' is not UTF-8; expected a csv file"):
+        Classes.read(tmp_path / "labels.csv")
 
 
 def test_labels_round_trip(tmp_path):

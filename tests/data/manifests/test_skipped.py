@@ -135,3 +135,13 @@ def test_pickled_copy_shares_the_count(manifest):
     copy = ForkingPickler.loads(ForkingPickler.dumps(skips))  # like the data set of a spawned worker
     copy.add(3, "corrupt")
     assert skips.count == 1 and 3 in skips
+
+
+def test_lines_of_others_are_ignored(manifest, tmp_path):
+    path = tmp_path / "skipped.tsv"
+    lines = ["\u00b2\t/r/2.wav\tx", "9" * 5000 + "\t/r/3.wav\tx", "\u0663\t/r/3.wav\tx", "4", "5\t/r/5.wav\tcorrupt"]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    skips = SkipLog(manifest, path, start=0)
+    assert skips.entries() == [(4, "", ""), (5, "/r/5.wav", "corrupt")]
+    skips.check(0.1)
+    assert skips.count == 1 and 5 in skips
