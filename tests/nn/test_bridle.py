@@ -247,11 +247,13 @@ def test_loss_ignores_values_at_padding():
         torch.testing.assert_close(model(source, padding, stage).loss, model(noise, padding, stage).loss)
 
 
-def test_cached_codes_give_the_same_loss():
-    model = make()
-    model.begin_stage(ENCODER)
-    batch = clips(16000, 6000)
-    step(model, ENCODER, batch)
+@pytest.mark.parametrize("with_tokenizer", [False, True])
+def test_cached_codes_give_the_same_loss(with_tokenizer):
+    model, batch = make(), clips(16000, 6000)
+    for stage in (TOKENIZER, ENCODER) if with_tokenizer else (ENCODER,):
+        model.begin_stage(stage)
+        step(model, stage, batch)
+    assert model.has_tokenizer == with_tokenizer
     model.eval()
     codes = model.tokenize(*batch)[0]
     assert torch.equal(model(*batch, ENCODER, codes=codes).loss, model(*batch, ENCODER).loss)

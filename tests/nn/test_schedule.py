@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bridle_fairseq.nn.schedule import Schedule
+from bridle_fairseq.nn.schedule import Schedule, Stage
 from bridle_fairseq.utils.errors import InputError
 
 STAGES = [
@@ -28,6 +28,12 @@ def test_learning_rate_warms_up_and_decays_to_zero_in_each_stage():
     assert schedule.learning_rate(10, 9.0) == 9.0  # no rate of its own: the default
     assert schedule.learning_rate(15, 9.0) == pytest.approx(0.05)
     assert schedule.learning_rate(35, 9.0) == pytest.approx(0.0)
+
+
+def test_defaults_of_a_stage():
+    """Configurations of earlier runs rely on them."""
+    expected = Stage("joint", 7, lr=None, warmup_updates=0, targets="auto", tokenizer_every=4, tokenizer_weight=0.2)
+    assert Schedule([{"kind": "joint", "updates": 7}]).stages == (expected,) == (Stage("joint", 7),)
 
 
 @pytest.mark.parametrize(

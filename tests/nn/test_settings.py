@@ -12,6 +12,23 @@ STRANGE = [-(10**9), -1, 10**9, 2**63, 1e308, float("nan"), "x", None, {}, [], T
 DEFAULTS = asdict(BridleSettings())
 
 
+def test_defaults_are_those_of_earlier_versions() -> None:
+    """A setting that a checkpoint or a configuration does not name has its default, so none of them may change."""
+    base = {"modality": "audio", "sample_rate": 16000, "num_mel_bins": 128, "fbank_mean": -4.4446, "fbank_std": 3.3216}
+    base |= {"pixel_mean": [0.485, 0.456, 0.406], "pixel_std": [0.229, 0.224, 0.225], "patch_size": [16, 16]}
+    base |= {"encoder_width": 768, "encoder_depth": 12, "encoder_heads": 12}
+    base |= {"decoder_width": 512, "decoder_depth": 16, "decoder_heads": 16, "decoder_kind": "attention"}
+    base |= {"decoder_window": [4, 4], "tokenizer_depth": 12, "estimator_depth": 3}
+    base |= {"num_codebooks": 4, "codebook_size": 256, "codebook_dim": 256, "codebook_metric": "euclidean"}
+    base |= {"codebook_decay": 0.99, "codebook_init": "kmeans", "restart_threshold": 0.25, "restart_step": 0.2}
+    base |= {"commitment_weight": 0.25, "codes_per_level": 1, "mask_ratio": 0.8, "num_masks": 1, "predict_share": 1.0}
+    base |= {"masking": "random", "position_scale": 1.0, "tokenizer_init": "encoder", "latents": "standardize"}
+    base |= {"teacher": "standardize", "precision": "float32", "codes_precision": "auto"}
+    base |= {"checkpoint_activations": False, "compile": False}
+    base |= {"stages": [{"kind": "encoder", "updates": 1000, "warmup_updates": 100}]}
+    assert {name: DEFAULTS[name] for name in base} == base
+
+
 def test_every_setting_has_bounds() -> None:
     assert list(kinds_of(BridleSettings)) == [field.name for field in fields(BridleSettings)]
 
