@@ -10,8 +10,16 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.evaluation.classification import MULTI_LABEL, SINGLE_LABEL, d_prime, evaluate, write_tables
+from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.evaluation.classification import (
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    d_prime,
+    evaluate,
+    write_predictions,
+    write_tables,
+)
 from bridle_fairseq.utils.errors import InputError
 
 CLASSES = 9
@@ -86,6 +94,22 @@ def test_undefined_metrics_are_omitted() -> None:
     assert set(only.values) == {"accuracy", "mAP"} and only.absent == 2
     nothing = evaluate(np.eye(3), np.zeros((3, 3)))
     assert set(nothing.values) == {"precision_at_1"} and nothing.absent == 3
+
+
+def test_classes_with_a_score_of_half_or_more_are_predicted(tmp_path) -> None:
+    scores = np.array([[0.5, 0.49], [0.9, 0.1], [0.1, 0.7], [0.2, 0.3]])
+    found = evaluate(scores, np.array([[1, 1], [0, 0], [0, 1], [1, 0]])).classes
+    assert found.precision.tolist() == [0.5, 1.0] and found.recall.tolist() == [0.5, 0.5]
+    classes = Classes(["a", "b"], ["a", "b"])
+    labels, manifest = Labels([[0, 1], [], [1], [0]], classes), Manifest(tmp_path, [*"wxyz"], [1] * 4)
+    path = write_predictions(tmp_path, "valid", manifest, labels, np.arange(4), scores, multi_label=True)
+    rows = list(csv.DictReader(open(path, newline="")))
+    assert [(row["true"], row["predicted"]) for row in rows] == [("a,b", "a"), ("", "a"), ("b", "b"), ("a", "")]
+    path = write_predictions(tmp_path, "valid", manifest, labels, np.array([1, 2]), scores[1:3], multi_label=False)
+    assert [(row["row"], row["predicted"]) for row in csv.DictReader(open(path, newline=""))] == [
+        ("1", "a"),
+        ("2", "b"),
+    ]
 
 
 def test_d_prime_of_perfect_scores() -> None:

@@ -145,3 +145,12 @@ def test_map_ignores_absent_classes() -> None:
     targets[:, 1] = 0
     expected = np.mean([average_precision_score(targets[:, c], scores[:, c]) for c in (0, 2)])
     assert probe.score_of(scores, targets, True) == pytest.approx(expected)
+
+
+def test_map_of_no_positive_is_0() -> None:
+    assert probe.score_of(np.ones((3, 2)), np.zeros((3, 2)), True) == 0.0
+
+
+def test_settings_to_choose_from_are_those_of_earlier_versions() -> None:
+    assert probe.INVERSE_REGULARIZATIONS == (0.0001, 0.001, 0.01, 0.1, 1, 10, 100)
+    assert probe.NEIGHBOURS == (1, 3, 5, 10, 20, 50, 100) and probe.TEMPERATURES == (0.02, 0.07, 0.2)

@@ -107,6 +107,17 @@ def test_joint_stage_updates_codebooks_only_with_the_tokenizer_loss():
     torch.testing.assert_close(out.loss, expected)
 
 
+@pytest.mark.parametrize(("codes_per_level", "runs"), [(1, 1), (3, 2)])
+def test_joint_update_reuses_the_codes_of_the_tokenizer_loss(codes_per_level, runs):
+    model = make(codes_per_level=codes_per_level)
+    model.begin_stage(JOINT)
+    step(model, JOINT, clips(16000, 16000), 1)
+    seen = []
+    model.tokenizer.register_forward_hook(lambda *_: seen.append(1))
+    model(*clips(9000), JOINT, 3)
+    assert len(seen) == runs
+
+
 def test_joint_stage_standardizes_latents_from_the_first_update():
     model = make()
     model.begin_stage(JOINT)
@@ -319,6 +330,8 @@ def test_bfloat16_autocast_is_close_to_float32():
         ({"codebook_size": 1}, "codebook_size is 1"),
         ({"patch_size": [16]}, "patch_size"),
         ({"decoder_window": [4]}, "decoder_window"),
+        ({"decoder_window": [0, 4]}, "decoder_window"),
+        ({"patch_size": [8, 0]}, "patch_size"),
         ({"latents": "whiten"}, "latents is 'whiten'"),
         ({"codes_per_level": 9}, "codes_per_level is 9"),
         ({"fbank_std": 0.0}, "fbank_std"),

@@ -5,6 +5,7 @@ import torch
 
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
+from bridle_fairseq.nn.position import sincos_position
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
 
@@ -48,6 +49,18 @@ def test_keys_are_those_of_the_full_model_without_encoder_and_decoder(with_estim
     left_out = {"encoder", "decoder"} if with_estimator else {"encoder", "decoder", "estimator"}
     assert list(alone.state_dict()) == [key for key in full.state_dict() if key.split(".")[0] not in left_out]
     assert not any(hasattr(alone, name) for name in ("encoder", "decoder", "encoder_loss"))
+
+
+def test_random_projection_is_float32_whatever_the_context():
+    model = CodeTokenizer(BridleSettings(**SIZES, **AUDIO))
+    patches = model.front_end(torch.randn(2, 9000, generator=torch.Generator().manual_seed(0)))
+    x = patches.x @ model.projection.embed.T + sincos_position(patches.grid, 16, like=patches.x)
+    expected = x @ model.projection.project.T
+    for enabled in (False, True):
+        with torch.autocast("cpu", enabled=enabled):
+            found = model.latents(patches, from_tokenizer=False)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_codes_and_estimates_are_those_of_the_full_model():
