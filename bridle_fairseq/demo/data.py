@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, random_split, scan_source
 from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.files import atomic_text, temporary_folder
 
 VALID_SHARE, TEST_SHARE = 0.15, 0.2
 UNLABELLED_VALID_SHARE = 0.1
@@ -74,10 +75,20 @@ def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> lis
     return [None if entry is None else replace(entry, split=split[row]) for row, entry in enumerate(entries)]
 
 
-def write_classes(write: Callable[[str], list[str]], classes: list[str], folder: Path) -> Path:
-    """Write each class in its own process, and the table of all files; path of the table."""
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(classes))) as pool:
-        names = list(pool.map(write, classes))
+def write_classes(write: Callable[[str, Path], list[str]], classes: list[str], folder: Path) -> Path:
+    """Write each class in its own process, and the table of all files; path of the table.
+
+    Args:
+        write: (class, folder) -> paths of the written files below the folder.
+        classes: the classes.
+        folder: gets the files when all of them are complete, then ``labels.csv``.
+    """
+    with temporary_folder(folder) as temporary:
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, len(classes))) as pool:
+            names = list(pool.map(write, classes, repeat(temporary)))
+        for name in (name for items in names for name in items):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / name, folder / name)
     labels = folder / "labels.csv"
     with atomic_text(labels) as file:
         writer = csv.writer(file)

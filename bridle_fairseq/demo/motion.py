@@ -97,5 +97,5 @@ def film(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
     from bridle_fairseq.data.video.container import load_av
 
     load_av()  # one error here instead of one in each process
-    write = partial(_write_class, folder=folder, clips=clips_per_class, seed=seed)
+    write = partial(_write_class, clips=clips_per_class, seed=seed)
     return write_classes(write, list(CLASSES), folder)

@@ -87,5 +87,5 @@ def draw(folder: Path, images_per_class: int, seed: int = 0) -> Path:
     Returns:
         The path of ``labels.csv``.
     """
-    write = partial(_write_class, folder=folder, images=images_per_class, seed=seed)
+    write = partial(_write_class, images=images_per_class, seed=seed)
     return write_classes(write, list(CLASSES), folder)

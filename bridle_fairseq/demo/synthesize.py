@@ -170,5 +170,5 @@ def synthesize(folder: Path, clips_per_class: int, seed: int = 0) -> Path:
     Returns:
         The path of ``labels.csv``.
     """
-    write = partial(_write_class, folder=folder, clips=clips_per_class, seed=seed)
+    write = partial(_write_class, clips=clips_per_class, seed=seed)
     return write_classes(write, list(CLASSES), folder)

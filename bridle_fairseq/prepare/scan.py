@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -13,6 +14,9 @@ from bridle_fairseq.data.manifests.manifest import is_writable
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
 FILES_AT_ONCE = 4096
+UNWRITABLE = "name with a tab, a line break or bytes that are not UTF-8"
+if sys.getfilesystemencoding() != "utf-8":
+    UNWRITABLE += f" (or beyond {sys.getfilesystemencoding()}, the file system encoding: set PYTHONUTF8=1)"
 
 
 class FoundFile(NamedTuple):
@@ -91,7 +95,7 @@ def read_sizes(
 
     def size_or_reason(file: FoundFile) -> int | str:
         if not is_writable(file.path):
-            return "name with a tab, a line break or bytes that are not UTF-8"
+            return UNWRITABLE
         try:
             return measure(os.path.join(root, file.path))
         except DecodeError as error:

@@ -106,12 +106,16 @@ class TrainingRun:
         command = self.command()
         environment = None if self.threads is None else {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a", encoding="utf-8") as file:
-            if on_record is None:
-                done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-                code = done.returncode
-            else:
-                code = _run_and_listen(command, environment, file.write, on_record)
+        try:
+            with open(log, "a", encoding="utf-8") as file:
+                if on_record is None:
+                    done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+                    code = done.returncode
+                else:
+                    code = _run_and_listen(command, environment, file.write, on_record)
+        except OSError as error:
+            error.filename = error.filename or os.fspath(log)  # a failed write has no name
+            raise
         if code != 0:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
             raise InputError(f"{self.name} failed: {last_error(lines)} (full log: {log})")

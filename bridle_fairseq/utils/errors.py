@@ -37,6 +37,8 @@ def sentence_of(error: BaseException) -> str | None:
     """
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        return f"{error.object!a}: no name for a file in {error.encoding}; expected a UTF-8 locale, or PYTHONUTF8=1"
     if isinstance(error, MemoryError):
         return "not enough memory" + (f": {error}" if str(error) else "")
     if not isinstance(error, OSError) or error.errno is None:
@@ -73,7 +75,7 @@ def exit_on_input_error() -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, OSError, MemoryError) as error:
+    except (InputError, OSError, MemoryError, UnicodeEncodeError) as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise

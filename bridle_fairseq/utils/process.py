@@ -44,7 +44,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
             raise
         _discard(1, 2)
         return CLOSED_PIPE
-    except (InputError, OSError, MemoryError) as error:
+    except (InputError, OSError, MemoryError, UnicodeEncodeError) as error:
         if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK and _output_fails():
             return _failed(name, f"error: standard output: {error.strerror}", BAD_INPUT)
         sentence = sentence_of(error)

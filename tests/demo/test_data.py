@@ -10,7 +10,7 @@ import soundfile
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.demo.data import write_manifests
+from bridle_fairseq.demo.data import write_classes, write_manifests
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -81,3 +81,20 @@ def test_unusable_labels_are_reported(tmp_path, rows, sentence) -> None:
     audio, table = make_sounds(tmp_path, rows)
     with pytest.raises(InputError, match=sentence):
         write_manifests(audio, table, tmp_path / "m", seed=1)
+
+
+def write_class(name, folder) -> list[str]:
+    (folder / name).mkdir()
+    (folder / name / "0.txt").write_text(name)
+    if name == "b":
+        raise OSError(28, "No space left on device")
+    return [f"{name}/0.txt"]
+
+
+def test_set_appears_when_all_classes_are_complete(tmp_path) -> None:
+    with pytest.raises(OSError) as failed:
+        write_classes(write_class, ["a", "b"], tmp_path / "set")
+    assert failed.value.filename == str(tmp_path / "set") and list(tmp_path.iterdir()) == []
+    labels = write_classes(write_class, ["a", "c"], tmp_path / "set")
+    assert labels.read_bytes() == b"file,label\r\na/0.txt,a\r\nc/0.txt,c\r\n"
+    assert (tmp_path / "set/c/0.txt").read_text() == "c" and [p.name for p in tmp_path.iterdir()] == ["set"]

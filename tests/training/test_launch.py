@@ -72,6 +72,18 @@ def test_threads_are_those_of_the_process(tmp_path, prints) -> None:
     assert (tmp_path / "log").read_text() == "3\n"
 
 
+@pytest.mark.parametrize("on_record", [None, print])
+def test_log_that_cannot_be_written_is_named(tmp_path, monkeypatch, on_record) -> None:
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(launch, "_run_and_listen", fail)
+    monkeypatch.setattr(launch.subprocess, "run", fail)
+    with pytest.raises(OSError) as failed:
+        run_in(tmp_path, cpu=True).run(tmp_path / "train.log", on_record)
+    assert failed.value.filename == str(tmp_path / "train.log")
+
+
 @pytest.mark.parametrize(
     "path", ["/a,b", "/[x]", "/{a: b}", "/a b=c", "/it's", '/"q"', "/ä 声", "/$x", "/a\\b", "/(1)", "/#~"]
 )

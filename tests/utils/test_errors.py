@@ -32,6 +32,14 @@ def test_full_disk_states_the_space_left(tmp_path):
     assert folder == f"{tmp_path})" and int(free.replace(",", "")) > 0
 
 
+@pytest.mark.parametrize(("system", "is_said"), [("ascii", True), ("utf-8", False)])
+def test_name_beyond_the_file_system_encoding_is_said(monkeypatch, system, is_said):
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: system)
+    error = UnicodeEncodeError(system, "ä.wav", 0, 1, "ordinal not in range(128)")
+    expected = r"'\xe4.wav': no name for a file in ascii; expected a UTF-8 locale, or PYTHONUTF8=1"
+    assert sentence_of(error) == (expected if is_said else None)
+
+
 def test_limit_of_open_files_is_stated():
     assert "ulimit -n" in sentence_of(OSError(errno.EMFILE, "Too many open files"))
 

@@ -86,7 +86,11 @@ class SkipLog:
         os.makedirs(os.path.dirname(os.path.abspath(self.list_path)), exist_ok=True)
         with open(self.list_path, "ab", buffering=0) as file, _locked(file.fileno()):
             if not any(entry[:2] == (row, path) for entry in self._read_entries(start)):
-                file.write(line)  # a single write in append mode: lines of two processes do not mix
+                try:
+                    file.write(line)  # a single write in append mode: lines of two processes do not mix
+                except OSError as error:
+                    error.filename = self.list_path
+                    raise
 
     def _read_entries(self, start: int) -> Iterator[tuple[int, str, str]]:
         """(row, path, reason) of the entries from the byte ``start``, each row once, with its last reason."""
