@@ -4,13 +4,14 @@ import json
 import os
 import pickle
 import shutil
-import struct
 
 import torch
-from mutate import ODD, damaged, edited, edited_json
+from mutate import ODD, damaged, edited
 from tally import Result
 from watch import WatchedReader
-from workshop import state_of
+from workshop import ROOT, module_of, state_of
+
+formats = module_of(ROOT / "tests" / "hostile" / "formats.py")
 
 NAMES = [
     "../../escaped",
@@ -37,7 +38,7 @@ class Payload:
 
 
 class Artifacts:
-    """Edited exports, codes, features, units, checkpoints and tables, one kind after the other."""
+    """The formats of tests/hostile/formats.py, and commands that get damaged codes, units, checkpoints and tables."""
 
     def __init__(self, shop):
         self.shop = shop
@@ -45,13 +46,15 @@ class Artifacts:
         self.out = self.folder / "out" / "x"
         self.reader = WatchedReader(shop, [self.folder / "out"])
         self.state = state_of(shop.checkpoint)
-        self.kinds = (self.export, self.codes, self.features, self.units, self.checkpoint, self.checkpoint, self.table)
+        self.kinds = (*[self.format] * 5, self.units, *[self.checkpoint] * 3, self.table)
+        self.valid = shop.fresh("valid")
+        formats.write_all(self.valid)
 
     def attempt(self, random):
         self.shop.fresh("case")
         make = random.choice(self.kinds)
         kind = make(random)
-        result = self.reader.read(kind, self.folder)
+        result = self.reader.read(kind, self.folder / "out" if kind == "format" else self.folder, self.folder)
         done = Result(problems=result.problems, megabytes=result.megabytes)
         done.tried["edits"] += 1
         done.tried["refused"] += result.tried["refused"]
@@ -60,55 +63,24 @@ class Artifacts:
     def close(self):
         self.reader.close()
 
-    def _copy(self, name):
-        for path in (self.shop.folder / name).iterdir():
-            if path.is_file():
-                shutil.copy(path, self.folder)
-
-    def _damage(self, random, path):
-        if path.suffix == ".json" and random.random() < 0.9:
-            path.write_bytes(edited_json(path.read_text(), random))
-        elif path.suffix == ".safetensors" and random.random() < 0.7:
-            path.write_bytes(edited_weights(path.read_bytes(), random))
-        elif path.suffix == ".idx" and random.random() < 0.5:
-            path.write_bytes(edited_numbers(path.read_bytes(), random))
-        elif path.suffix == ".npy" and random.random() < 0.5:
-            path.write_bytes(edited_array(path.read_bytes(), random))
-        elif random.random() < 0.03:
-            path.unlink()
-        else:
-            path.write_bytes(damaged(path.read_bytes(), random))
-
-    def _damage_one(self, random):
-        files = sorted(path for path in self.folder.iterdir() if path.suffix != ".md")
-        described = [path for path in files if path.suffix == ".json"]
-        self._damage(random, random.choice(files + described * 2))
-
     def _command(self, *words):
         (self.folder / "command.json").write_text(json.dumps([str(word) for word in words]))
         return "command"
 
-    def export(self, random):
-        self._copy("export")
-        self._damage_one(random)
-        return "export"
-
-    def codes(self, random):
-        self._copy("tokenize")
-        self._damage_one(random)
-        if random.random() < 0.3:
-            return self._command("units", self.folder / "big.codes", "--out", self.out)
-        return "codes"
-
-    def features(self, random):
-        self._copy("features")
-        self._damage_one(random)
-        return "features"
+    def format(self, random):
+        name = random.choice(list(formats.READERS))
+        folder = self.folder / "out" / name  # some of these readers also write there
+        shutil.copytree(self.valid / name, folder)
+        formats.mutate(folder, random)
+        return "format"
 
     def units(self, random):
-        self._copy("units")
-        self._damage_one(random)
-        return self._command("units", "--back", self.folder / "big.units", "--out", self.out)
+        """``bridle units`` on damaged codes, and back on damaged units."""
+        back = random.random() < 0.5
+        shutil.copytree(self.shop.folder / ("units" if back else "tokenize"), self.folder / "files")
+        formats.mutate(self.folder / "files", random)
+        source = ["--back", self.folder / "files" / "big.units"] if back else [self.folder / "files" / "big.codes"]
+        return self._command("units", *source, "--out", self.out)
 
     def checkpoint(self, random):
         path = self.folder / "file.pt"
@@ -164,62 +136,6 @@ class Artifacts:
         if random.random() < 0.15:
             return self._command("crossval", table, clips, "--mode", "logmel", "--out", self.out)
         return self._command("manifest", clips, "--labels", table, "--dest", self.out)
-
-
-def edited_weights(data, random):
-    """A safetensors file with an edited header."""
-    size = struct.unpack("<Q", data[:8])[0]
-    header, tensors = json.loads(data[8 : 8 + size]), data[8 + size :]
-    names = [name for name in header if name != "__metadata__"]
-    name, other = random.choice(names), random.choice(names)
-    kind = random.choice(["shape", "dtype", "offsets", "same", "rename", "remove", "more", "any", "size"])
-    if kind == "shape":
-        header[name]["shape"] = random.choice([[10**12, 10**12], [2**62, 4], [-1], [], [0], [1] * 100])
-    elif kind == "dtype":
-        header[name]["dtype"] = random.choice(["F64", "I64", "BOOL", "X", "F16", "U8", "F8_E4M3"])
-    elif kind == "offsets":
-        header[name]["data_offsets"] = random.choice([[10**15, 10**15 + 4], [-4, 0], [4, 0], [0, 2**64]])
-    elif kind == "same":
-        header[name] = header[other]
-    elif kind == "rename":
-        header[random.choice(NAMES)] = header.pop(name)
-    elif kind == "remove":
-        del header[name]
-    elif kind == "more":
-        header["more.weight"] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-    elif kind == "any":
-        header = edited(header, random)
-    text = json.dumps(header).encode()
-    claimed = random.choice([0, 1, 2**63 - 1, 2**64 - 1, 100_000_000]) if kind == "size" else len(text)
-    return struct.pack("<Q", claimed) + text + tensors
-
-
-def edited_numbers(data, random):
-    """A file of 8-byte numbers with one or two others."""
-    data = bytearray(data)
-    for _ in range(random.choice([1, 2])):
-        at = random.randrange(max(1, len(data) - 8))
-        data[at : at + 8] = struct.pack("<q", random.choice([-1, 0, 1, 2**62, -(2**62), 2**31, len(data), 65536]))
-    return bytes(data)
-
-
-def edited_array(data, random):
-    """A .npy file with an edited header, or one that holds pickled objects."""
-    header = data[10:128].decode("latin1")
-    edits = [
-        ("f", "O"),
-        ("<f", ">f"),
-        ("False", "True"),
-        ("(", "(999999999, "),
-        ("(", "(-"),
-        ("<f4", "|O "),
-        ("<f2", "<c8"),
-    ]
-    old, new = random.choice(edits)
-    changed = header.replace(old, new, 1)[: len(header)].ljust(len(header)).encode("latin1")
-    if random.random() < 0.2:
-        return data[:10] + changed.replace(b"<f4", b"|O ") + pickle.dumps([Payload()] * 3)
-    return data[:10] + changed + data[128:]
 
 
 def edited_tensors(weights, random):

@@ -16,17 +16,16 @@ from types import SimpleNamespace
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import audit
-import numpy as np
 import torch
 
 import bridle_fairseq
-from bridle_fairseq import pretrained
 from bridle_fairseq.cli.main import main
-from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.artifacts.features import CachedFeatures
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.utils.errors import DecodeError, InputError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
+import formats
 
 torch.set_num_threads(1)
 SECOND = 16000
@@ -82,23 +81,10 @@ def check(values):
         raise Unusable(f"{values.numel()} values, of which {int(torch.isfinite(values).sum())} are finite")
 
 
-def read_export(path):
-    model = pretrained.load(path)
-    model.embed([np.sin(np.arange(SECOND // 2) / 10).astype(np.float32)], SECOND)
-
-
-def read_codes(path):
-    manifest = Manifest.read(path.parent / "big.tsv") if (path.parent / "big.tsv").exists() else None
-    codes = CachedCodes(str(path / "big.codes"), manifest)
-    for row in range(min(len(codes), 2000)):
-        codes.item(row)
-    codes.segment_codes(0, 0)
-
-
-def read_features(path):
-    features = CachedFeatures(str(path / "big.features"))
-    for array in features.info.arrays:
-        np.asarray(features[array.name][:1000]).sum()
+def read_format(path):
+    """The folder in ``path``, whose name is one of tests/hostile/formats.py."""
+    (folder,) = path.iterdir()
+    formats.READERS[folder.name](folder)
 
 
 def run_command(path):
@@ -117,7 +103,7 @@ def run_command(path):
         audit.note("leaked", "the command printed a variable of the environment")
 
 
-READ = {"export": read_export, "codes": read_codes, "features": read_features, "command": run_command}
+READ = {"format": read_format, "command": run_command}
 
 
 def attempt(kind, path):

@@ -43,6 +43,7 @@ import json, os, sys, time
 for line in sys.stdin:
     path = json.loads(line)["path"]
     if path.endswith("hang"): time.sleep(100)
+    while path.endswith("endless"): pass
     if path.endswith("crash"): os.abort()
     large = 501 if path.endswith("large") else 1
     result = "traceback" if path.endswith("traceback") else "ok"
@@ -83,12 +84,12 @@ def test_watched_reader_notices_hangs_crashes_memory_and_tracebacks(modules, mon
     program = tmp_path / "reader.py"
     program.write_text(READER)
     monkeypatch.setattr(watch, "PROGRAM", program)
-    monkeypatch.setattr(watch, "SECONDS", 0.5)
+    monkeypatch.setattr(watch, "SECONDS", 0.2)
     reader = watch.WatchedReader(Shop(tmp_path), [])
-    names = ("fine", "hang", "crash", "large", "traceback", "fine")
+    names = ("fine", "hang", "endless", "crash", "large", "traceback", "fine")
     columns = [[problem.column for problem in reader.read("audio", tmp_path / name).problems] for name in names]
     reader.close()
-    assert columns == [[], ["hang"], ["traceback"], ["memory"], ["traceback"], []]
+    assert columns == [[], ["hang"], ["hang"], ["traceback"], ["memory"], ["traceback"], []]
 
 
 def test_tally_saves_a_finding_once_with_the_line_that_repeats_it(modules, tmp_path):

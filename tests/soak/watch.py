@@ -1,5 +1,6 @@
 """Damaged files, read by a process that is watched: time, memory, and what audit.py notes."""
 
+import contextlib
 import json
 import os
 import select
@@ -10,10 +11,22 @@ from pathlib import Path
 
 from tally import Result
 
-SECONDS = 10  # for a file
+SECONDS = 10  # of computing for a file; on a busy machine it may wait longer for its turn
+PATIENCE = 6  # times these seconds, whatever it does
 MEGABYTES = 500  # over the base of the reader
 STARTED = 180  # seconds, on a busy machine
 PROGRAM = Path(__file__).with_name("reader.py")
+
+
+def computing_seconds(pid):
+    """CPU time of a process and its children so far."""
+    ticks = 0
+    children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    for number in (pid, *children):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class WatchedReader:
@@ -40,10 +53,13 @@ class WatchedReader:
     def _ask(self, kind, path, seconds):
         """The answer; None if there is none in time; the exit code if the process ended."""
         self.process.stdin.write(json.dumps({"kind": kind, "path": str(path)}).encode() + b"\n")
-        data, end = b"", time.monotonic() + seconds
+        data, begin, computed = b"", time.monotonic(), computing_seconds(self.process.pid)
         while not data.endswith(b"\n"):
-            if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
-                return None
+            if not select.select([self.process.stdout], [], [], seconds / 20)[0]:
+                busy = computing_seconds(self.process.pid) - computed
+                if busy > seconds or time.monotonic() - begin > PATIENCE * seconds:
+                    return None
+                continue
             received = self.process.stdout.read(1 << 16)
             if not received:
                 return self.process.wait()
@@ -57,7 +73,7 @@ class WatchedReader:
             self._start()
         answer = self._ask(kind, path, SECONDS)
         if answer is None:
-            result.add("hang", f"no end in {SECONDS} s", evidence)
+            result.add("hang", f"no end after {SECONDS} s of computing or {PATIENCE * SECONDS} s", evidence)
             self.close()
         elif isinstance(answer, int):
             result.add("traceback", f"the process ended with {answer}: {self.errors.read_text()[-2000:]}", evidence)
