@@ -1,4 +1,4 @@
-"""Patches for training: partial updates, gradient unscaling under AMP, and a clean exit."""
+"""Patches for training: partial and bad updates, gradient unscaling under AMP, and a clean exit."""
 
 from __future__ import annotations
 
@@ -24,6 +24,26 @@ def sort_empty_batches_first(module: ModuleType) -> None:
     @functools.wraps(original)
     def train_step(self: Any, samples: list[Any], raise_oom: bool = False) -> Any:
         return original(self, sorted(samples, key=bool), raise_oom)
+
+    module.Trainer.train_step = train_step
+
+
+def explain_bad_updates(module: ModuleType) -> None:
+    """Needed on every version: fairseq does not say which clips an update with gradients that are not finite had.
+
+    The patch gives them to the method ``explain_bad_update`` of a task that has one: (batches of the update on this
+    rank, the exception). fairseq's own handling comes first: a smaller loss scale, or its search for the first module.
+    """
+    original = module.Trainer.train_step
+
+    @functools.wraps(original)
+    def train_step(self: Any, samples: list[Any], raise_oom: bool = False) -> Any:
+        try:
+            return original(self, samples, raise_oom)
+        except FloatingPointError as error:
+            if hasattr(self.task, "explain_bad_update"):
+                self.task.explain_bad_update(samples, error)
+            raise
 
     module.Trainer.train_step = train_step
 

@@ -67,6 +67,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq_cli.train", "after", for_resuming.skip_finished_runs),
     Patch("fairseq.data.iterators", "after", for_training.join_reader_threads_at_exit),
     Patch("fairseq.trainer", "after", for_training.sort_empty_batches_first),
+    Patch("fairseq.trainer", "after", for_training.explain_bad_updates),
     Patch("fairseq.trainer", "after", for_training.keep_dummy_batch),
     Patch("fairseq.optim.amp_optimizer", "after", for_training.unscale_gradients_once),
     Patch("_pytest.assertion.rewrite", "after", for_pytest.exclude_watched_modules),

@@ -153,10 +153,18 @@ class FeatureMaker:
             features: dict[str, np.ndarray] = {}
             if row in by_row:
                 features, sizes[index] = self._merge_segments(by_row.pop(row))
+                overflown = [name for name, value in features.items() if not self._is_finite(value)]
+                if overflown:
+                    bad[row] = f"features {overflown[0]} are not finite in {self.dtype}"
+                    features, sizes[index] = {}, 0
             for array in self.arrays:
                 values[array.name].append(self._as_rows(array, features.get(array.name)))
         arrays = {name: np.concatenate(of_rows) for name, of_rows in values.items()}
         return BlockResult({**arrays, "sizes": sizes}, sorted(bad.items()))
+
+    def _is_finite(self, value: np.ndarray) -> bool:
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(value.astype(self.dtype, copy=False)).all())
 
     def _as_rows(self, array: FeatureArray, value: np.ndarray | None) -> np.ndarray:
         """n x width of a clip's n patches, or 1 x width if pooled; no row, or NaN, for a clip that cannot be read."""

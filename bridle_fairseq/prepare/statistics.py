@@ -194,4 +194,6 @@ def value_statistics(
     if count == 0:
         raise InputError(f"{dataset.manifest.name}: none of {len(dataset)} clips can be read")
     mean = total / count
+    if not (mean.isfinite() & squares.isfinite()).all():
+        raise InputError(f"{dataset.manifest.name}: the mean of the values is not finite; expected usable clips only")
     return mean.tolist(), (squares / count - mean.square()).clamp(min=0).sqrt().tolist(), count

@@ -1,6 +1,7 @@
 """Base of the tasks: options of the data, data sets of a split, and the limit on skipped clips."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -253,6 +254,15 @@ class MediaTask(FairseqTask):
         """Loss of a batch; ends a training run as :meth:`train_step` does."""
         self._check_reading(sample)
         return super().valid_step(sample, model, criterion)
+
+    def explain_bad_update(self, samples: Sequence[Batch], error: FloatingPointError) -> None:
+        """End the run with the clips of an update whose loss or gradients are not finite, on this rank."""
+        rows = {row for sample in samples if sample for row in sample["id"].tolist()}
+        for media in self.media.values():
+            if media.training:
+                clips = ", ".join(media.manifest.path(row) for row in sorted(rows))
+                with exit_on_input_error():
+                    raise InputError(f"{error}, with these clips of {media.manifest.name} in the update: {clips}")
 
     def _check_reading(self, sample: Batch) -> None:
         """End the run if a batch reports an error, clips have disappeared, or too many were skipped in training."""

@@ -62,14 +62,31 @@ def test_sample_rate_and_mel_bins(manifest, capsys):
     assert " 33 frames" in capsys.readouterr().err  # 1 frame of 0.03 s, 4 times 8 of 0.1 s
 
 
-def test_unreadable_clips_are_reported(manifest, capsys):
-    soundfile.write(manifest.parent / "1.wav", np.full(5000, np.nan), 16000, subtype="FLOAT")
+@pytest.mark.parametrize("value", [np.nan, 1e25])
+def test_unreadable_clips_are_reported(manifest, capsys, value):
+    soundfile.write(manifest.parent / "1.wav", np.full(5000, value), 16000, subtype="FLOAT")
     assert main(["stats", str(manifest), "--workers", "0", "--max-skipped", "0.3"]) == 0
     said = capsys.readouterr()
-    assert "1.wav: NaN" in said.err and "4 clips" in said.err and np.isfinite(numbers(said.out)).all()
+    assert (
+        f"1.wav: sample 0 is {value:g}; expected" in said.err
+        and "4 clips" in said.err
+        and np.isfinite(numbers(said.out)).all()
+    )
     assert main(["stats", str(manifest), "--workers", "2"]) == 2
     said = capsys.readouterr()
-    assert "1.wav: NaN" in said.err and "1 of 5 clips cannot be read" in said.err and said.out == ""
+    assert (
+        f"1.wav: sample 0 is {value:g}; expected" in said.err
+        and "1 of 5 clips cannot be read" in said.err
+        and said.out == ""
+    )
+
+
+def test_a_mean_that_is_not_finite_is_an_error(manifest, capsys, monkeypatch):
+    soundfile.write(manifest.parent / "1.wav", np.tile([1e25, -1e25], 2500), 16000, subtype="FLOAT")
+    monkeypatch.setattr("bridle_fairseq.data.audio.samples.MAX_SAMPLE", 1e38)
+    assert main(["stats", str(manifest), "--workers", "0"]) == 2
+    said = capsys.readouterr()
+    assert "the mean of the values is not finite" in said.err and said.out == ""
 
 
 @pytest.mark.parametrize("option", ["--max-clips 0", "--max-seconds 0.0", "--batch-size 0", "--workers -1"])

@@ -194,7 +194,7 @@ def test_unreadable_clips_are_empty_items_and_listed_once(checkpoint, corpus, tm
     assert "3 clips skipped" in capsys.readouterr().out
     listed = (tmp_path / "out/valid.codes.skipped.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in listed] == ["1", "4", "6"]
-    assert "NaN" in listed[1] and "50 samples, the manifest says 7777" in listed[2]
+    assert " is nan" in listed[1] and "50 samples, the manifest says 7777" in listed[2]
 
 
 def test_resampling_and_downmix_as_in_training(checkpoint, tmp_path) -> None:

@@ -113,3 +113,26 @@ def test_several_extractors(make, model) -> None:
     part = make([wave(8000)], 8000, 0, both, dtype="float16")
     assert set(part.arrays) == {"mean.layer2", "untrained.mean.layer2", "sizes"}
     assert part.arrays["mean.layer2"].dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "listed"), [("float16", 1e5, [1]), ("float32", 1e5, []), ("float32", 1e39, [1])]
+)
+def test_features_that_are_not_finite_are_listed(make, model, monkeypatch, dtype, scale, listed) -> None:
+    extractor, merged = EncoderFeatures(model, [2], ("mean", "patches")), []
+    merge = extractor.merge_segments
+
+    def merge_segments(results):
+        merged.append(results)
+        scaled = np.float64(scale if len(merged) == 2 else 1)
+        with np.errstate(over="ignore"):
+            return {name: (value * scaled).astype(np.float32) for name, value in merge(results).items()}
+
+    monkeypatch.setattr(extractor, "merge_segments", merge_segments)
+    result = make([wave(8000), wave(9000), wave(7000)], 16000, 0, [extractor], dtype=dtype)
+    assert [row for row, _ in result.skipped] == listed
+    pooled = result.arrays["mean.layer2"]
+    assert np.flatnonzero(~np.isfinite(pooled).all(1)).tolist() == listed
+    assert len(result.arrays["patches.layer2"]) == result.arrays["sizes"].sum()
+    if listed:
+        assert f"not finite in {dtype}" in result.skipped[0][1] and result.arrays["sizes"][1] == 0

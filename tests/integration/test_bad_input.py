@@ -115,7 +115,7 @@ def corrupt_sounds(data):
     soundfile.write(clip(11), np.full(6000, np.nan), 16000, subtype="FLOAT")
     soundfile.write(clip(13), np.zeros(5999), 16000)
     Path(clip(17)).write_bytes(b"")
-    return {2: "", 5: "not readable", 7: "0 samples", 11: "NaN", 13: "5999 samples", 17: "empty file"}
+    return {2: "", 5: "not readable", 7: "0 samples", 11: " is nan", 13: "5999 samples", 17: "empty file"}
 
 
 @pytest.mark.modalities("audio", "image", "video")
@@ -160,4 +160,13 @@ def test_no_readable_clip_aborts_the_run(fairseq, make_data, tmp_path):
     for number in range(4):
         soundfile.write(data / f"clips/train {number}.wav", np.full(6000, np.nan), 16000, subtype="FLOAT")
     run = fairseq.train(tmp_path, data=data, code=2)
-    assert "NaN" in error_of(run)
+    assert " is nan" in error_of(run)
+
+
+def test_loss_that_is_not_finite_names_its_clips(fairseq, make_data, tmp_path):
+    data = make_data(tmp_path / "data", train=[9000] * 4, valid=[5000])
+    stages = [{"kind": "encoder", "updates": 6, "lr": 1e30}]
+    run = fairseq.train(tmp_path, "dataset.batch_size=2", data=data, stages=stages, code=2)
+    error = run.log.rstrip().splitlines()[-1]
+    assert error.startswith(ERROR) and "Traceback" not in run.log
+    assert "train.tsv in the update: " in error and error.count(".wav") == 2

@@ -32,6 +32,7 @@ import numpy as np
 from bridle_fairseq.data.video.container import MAX_ASPECT, MAX_PIXELS, OutOfMemory
 from bridle_fairseq.data.video.frames import VideoInfo, read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError
+from bridle_fairseq.utils.json_files import parse_json
 
 LENGTH = struct.Struct("<Q")
 MAX_ANSWER = 1 << 16  # bytes
@@ -86,7 +87,8 @@ class DecodingProcess:
             ProcessEnded: the child died.
             TimeoutError: no answer in time; the child is still working.
         """
-        request = json.dumps([what, arguments]).encode()
+        path, *others = arguments
+        request = json.dumps([what, os.fsencode(path).decode("latin-1"), *others]).encode()
         try:
             self._stdin.write(LENGTH.pack(len(request)) + request)
             deadline = time.monotonic() + seconds
@@ -139,8 +141,8 @@ class _Invalid(Exception):
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(data)
-    except (ValueError, RecursionError):
+        answer = parse_json(data)
+    except ValueError:
         raise _Invalid from None
     if not isinstance(answer, dict):
         raise _Invalid
@@ -218,20 +220,25 @@ def serve(handle: int, memory_limit: int) -> None:
         head = sys.stdin.buffer.read(LENGTH.size)
         if len(head) < LENGTH.size:
             return
-        what, arguments = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(head)))
+        what, path, *others = parse_json(sys.stdin.buffer.read(*LENGTH.unpack(head)))
+        path = os.fsdecode(path.encode("latin-1"))  # a name in any encoding
         answer: dict[str, Any]
         try:
-            answer = {"value": info(*arguments) if what == "info" else clips(frames, *arguments)}
+            answer = {"value": info(path) if what == "info" else clips(frames, path, *others)}
         except (OutOfMemory, MemoryError):
             answer = {"out_of_memory": True}
         except DecodeError as error:
-            answer = {"error": str(error)[:1000]}
+            answer = {"error": _text(str(error))}
         except Exception as error:  # an unforeseen bad file is listed like the others
-            answer = {"error": f"{type(error).__name__}: {error}"[:1000]}
+            answer = {"error": _text(f"{type(error).__name__}: {error}")}
         answer["full"] = full = _memory() > memory_limit
         data = json.dumps(answer).encode()
         answers.write(LENGTH.pack(len(data)) + data)
         answers.flush()
+
+
+def _text(message: str) -> str:
+    return message[:1000].encode(errors="replace").decode()
 
 
 def _limit_memory() -> None:

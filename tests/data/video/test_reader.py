@@ -107,6 +107,14 @@ def test_bad_file_has_the_same_error(tmp_path, write_video, reader):
     assert reader.clips(write_video("a.mp4", 3), [0]).shape[1] == 16 and reader.pid == pid
 
 
+def test_name_that_is_not_utf8(write_video, reader):
+    path = os.fsdecode(os.fsencode(write_video("a.mp4", 3)).replace(b"a.mp4", b"\xff\xe9.mp4"))
+    os.rename(path.replace("\udcff\udce9", "a"), path)
+    assert reader.clips(path, [0]).shape[1] == 16
+    with pytest.raises(DecodeError, match="^No such file"):
+        reader.info(path + "\udcff")
+
+
 def test_killed_process_is_replaced(write_video, reader):
     path = write_video("a.mp4", 20)
     expected = reader.clips(path, [0])
