@@ -36,7 +36,8 @@ sys.exit(run_command("name", {"lines": lines, "write": write, "opened": opened, 
 
 def start(action, **options):
     command = [sys.executable, "-c", SCRIPT, action]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **{"stdout": subprocess.PIPE, **options})
+    options = {"stdout": subprocess.PIPE, "env": {**os.environ, "PYTHONUNBUFFERED": ""}, **options}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
 def test_script_error_is_one_line_and_exit_code_2(capsys):

@@ -145,3 +145,9 @@ def test_lines_of_others_are_ignored(manifest, tmp_path):
     assert skips.entries() == [(4, "", ""), (5, "/r/5.wav", "corrupt")]
     skips.check(0.1)
     assert skips.count == 1 and 5 in skips
+
+
+def test_list_that_cannot_be_written_is_named(manifest):
+    with pytest.raises(OSError) as failed:
+        SkipLog(manifest, "/dev/full").add(7, "corrupt")
+    assert failed.value.filename == "/dev/full"
