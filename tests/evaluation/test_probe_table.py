@@ -21,7 +21,9 @@ def test_row_per_kind_with_the_best_layer(tmp_path) -> None:
         FeatureArray("encoder", "mean", 2, 4): features(6.0),
         FeatureArray("log-mel", "deviation", 0, 4): features(0.0),
     }
-    rows = comparison.compare(given, labels, ("linear", "knn"), resamples=20)
+    said: list[str] = []
+    rows = comparison.compare(given, labels, ("linear", "knn"), said.append, resamples=20)
+    assert said == [f"{row.probe} probe of {row.features}, {row.pooling}" for row in rows]
     assert [(row.features, row.probe, row.layer) for row in rows] == [
         ("encoder", "linear", 2),
         ("encoder", "knn", 2),

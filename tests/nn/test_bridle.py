@@ -241,6 +241,22 @@ def test_loss_ignores_codes_of_visible_and_padded_patches():
     assert len(padded) and all(torch.equal(loss(changed(codes, 1, n)), reference) for n in padded)
 
 
+def test_features_of_a_layer_and_of_the_normalized_last_one():
+    model, (source, padding) = make().eval(), clips(9000, 5000)
+    patches = model.front_end(source, padding)
+    out = model.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
+    assert len(out.layers) == 2 and not torch.equal(*out.layers)
+    for layer, expected in ((None, out.x), (1, out.layers[0]), (2, out.layers[1])):
+        found = model.extract_features(source, padding, layer)
+        torch.testing.assert_close(found["x"], expected)
+        torch.testing.assert_close(found["class_token"], out.class_token)
+        assert torch.equal(found["padding_mask"], patches.padding_mask) and found["grid"] == patches.grid
+
+
+def test_norms_have_the_epsilon_of_vision_transformers():
+    assert {module.eps for module in make().modules() if isinstance(module, torch.nn.LayerNorm)} == {1e-6}
+
+
 def changed(codes, clip, patch):
     codes = codes.clone()
     codes[clip, patch] = (codes[clip, patch] + 1) % 8

@@ -106,8 +106,10 @@ def test_codes_have_a_precision_of_their_own(precision, codes_precision, codes, 
         model.begin_stage(stage)
         model(sounds(0, 2), None, stage)
         model.commit()
-    model.eval().tokenize(sounds(0, 2))
-    assert found == [training, codes, codes]
+    found_codes, _, grid = model.eval().tokenize(sounds(0, 2))
+    model.estimator.register_forward_pre_hook(note)
+    model.decode(found_codes, grid)
+    assert found == [training, codes, codes, training]
 
 
 def test_codes_are_float32_on_a_cpu_by_default(exact):

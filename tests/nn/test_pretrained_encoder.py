@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
 from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization, check_classifier
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
@@ -67,3 +70,20 @@ def test_regularization_acts_in_training_only() -> None:
         assert not torch.equal(changed, expected) and torch.isfinite(changed).all(), settings
         torch.manual_seed(3)
         assert torch.equal(model(source), changed), settings  # follows from torch's seed
+
+
+def test_regularization_is_off_by_default() -> None:
+    off = {"drop_path": 0.0, "layer_decay": 1.0, "spec_augment_mel_bins": 0, "spec_augment_frames": 0}
+    assert asdict(ClassifierRegularization()) == {**off, "mask_time": 0.0, "mask_frequency": 0.0}
+
+
+def test_heads_draw_the_recorded_random_numbers() -> None:
+    """Sums of absolute values with seed 0, as in all earlier versions."""
+    sizes = BridleSettings(encoder_width=16, encoder_depth=2, encoder_heads=2, num_mel_bins=64, patch_size=[8, 16])
+    torch.manual_seed(0)
+    classifier = Classifier(sizes, 9)
+    torch.manual_seed(0)
+    transcriber = Transcriber(sizes, 9)
+    found = [float(head.weight.double().abs().sum()) for head in (classifier.head, transcriber.frame_head)]
+    assert found == pytest.approx([2.369167, 37.132493], abs=1e-5)
+    assert not classifier.head.bias.any() and not transcriber.frame_head.bias.any()

@@ -106,3 +106,13 @@ def test_no_collective_if_nothing_was_collected(monkeypatch):
     norm(torch.randn(4, 3), torch.ones(4, dtype=torch.bool))  # with nothing, as another rank may have more
     norm.commit()
     assert len(sent) == 2 and not sent[1].any()
+
+
+def test_averages_move_by_a_hundredth_by_default():
+    norm = RunningNorm(2)
+    for value in (1.0, 5.0):
+        norm(torch.full((4, 2), value))
+        norm.commit()
+    torch.testing.assert_close(norm.mean, torch.full((2,), 0.99 * 1 + 0.01 * 5))
+    torch.testing.assert_close(norm.second, torch.full((2,), 0.99 * 1 + 0.01 * 25))
+    assert norm.floor == 1e-3

@@ -92,6 +92,14 @@ def test_sizes_are_those_of_all_vectors_if_some_are_sampled(init):
     torch.testing.assert_close(module.codebooks.sums, module.codebooks.codes * module.codebooks.sizes.unsqueeze(2))
 
 
+def test_uniform_codes_fill_their_interval():
+    module = quantizer(codebook_size=50, init="uniform")
+    module.init_codebooks(vectors(0, 100))
+    codes = module.codebooks.codes * 50
+    assert -1 <= codes.min() < -0.95 and 0.95 < codes.max() < 1 and codes.mean().abs() < 0.05
+    assert len(codes.flatten(1).unique(dim=0)) == 3  # other codes at each level
+
+
 def test_first_batch_initializes_usage():
     module = quantizer()
     z, padding_mask = vectors(0, 50), torch.arange(50) >= 40

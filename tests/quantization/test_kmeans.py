@@ -108,3 +108,11 @@ def test_memory_is_bounded_by_a_few_values_per_row(monkeypatch):
     with LargestResult(rows) as largest:
         kmeans(rows, 20)
     assert largest.values == 3000
+
+
+def test_cluster_of_one_row_is_the_row():
+    rows, _ = clouds(5, 20)
+    rows = torch.cat([rows, torch.full((1, 16), 9.0)])
+    centroids, counts = kmeans(rows, 6)
+    (alone,) = (counts == 1).nonzero().flatten().tolist()
+    torch.testing.assert_close(centroids[alone], rows[-1])

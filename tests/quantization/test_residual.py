@@ -214,3 +214,25 @@ def test_wrong_options_raise():
         quantizer(metric="dot")
     with pytest.raises(ValueError, match="init is 'zeros'"):
         quantizer(init="zeros")
+
+
+def test_defaults_are_those_of_the_method():
+    module = ResidualQuantizer(256)
+    books = module.codebooks
+    assert books.codes.shape == (4, 256, 256) and (books.decay, books.epsilon) == (0.99, 1e-5)
+    assert (module.cosine, module.init, module.kmeans_iterations, module.seed) == (False, "kmeans", 10, 0)
+    assert (module.commitment_weight, books.restart_threshold, books.restart_step) == (0.25, 0.25, 0.2)
+
+
+def test_length_of_tiny_vectors_is_divided_by_epsilon():
+    """r_0 = z / max(|z|, 1e-8); with codes of 0, the losses are |r_0|^2 / D."""
+    module = quantizer().eval()
+    z = torch.eye(DIM)[:2] * torch.tensor([[5e-9], [3.0]])
+    result = module(z)
+    torch.testing.assert_close(result.codebook_loss, torch.tensor((0.25 + 1) / 2 / DIM))
+    torch.testing.assert_close(result.loss, 1.25 * result.codebook_loss)
+
+
+def test_unknown_keys_of_a_state_are_errors():
+    with pytest.raises(RuntimeError, match="unknown"):
+        quantizer().load_state_dict({**quantizer().state_dict(), "unknown": torch.zeros(1)})

@@ -140,3 +140,10 @@ def test_codes_stay_in_use_in_many_dimensions():
         module.commit()
     for use in module.statistics():
         assert use.perplexity > 24, use
+
+
+def test_draws_are_those_of_earlier_versions():
+    rows = torch.arange(20 * 24).view(20, 24) / 16 - 7  # exact: the bits are hashed
+    priorities, drawn = restart_priorities(rows, torch.arange(20) != 3, torch.tensor(7), 4)
+    assert drawn.tolist() == [16, 14, 18, 5]
+    torch.testing.assert_close(priorities, torch.tensor([0.047124, 0.089496, 0.114052, 0.202476]), atol=1e-6, rtol=0)
