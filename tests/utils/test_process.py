@@ -60,6 +60,15 @@ def test_reader_that_goes_is_no_error():
     assert (process.wait(), process.stderr.read()) == (141, "")
 
 
+@pytest.mark.parametrize("action", ["lines", "one"])
+def test_pipe_without_a_reader_is_no_error(action):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(action, stdout=writer)
+    os.close(writer)
+    assert (process.stderr.read(), process.wait()) == ("", 141)
+
+
 def test_broken_pipe_of_another_process_keeps_its_traceback():
     def fail():
         raise BrokenPipeError(32, "Broken pipe")
