@@ -87,8 +87,7 @@ def _check_archive(path: str) -> None:
         folders = {name.partition("/")[0] for name in names}
         if len(folders) != 1 or len(set(names)) != len(names):
             raise InputError(f"{path}: an archive with names in several folders or twice; expected torch.save's")
-        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        if not stored or sum(entry.file_size for entry in entries) > size:
+        if sum(entry.file_size for entry in entries) > size:
             raise InputError(f"{path}: an archive that is compressed or overlaps; expected torch.save's")
         for name in _globals(archive.read(f"{entries[0].filename.partition('/')[0]}/{PICKLE}")):
             if name not in KNOWN:

@@ -237,7 +237,7 @@ def test_user_errors_of_evaluate_and_predict_end_with_one_sentence(fairseq, fold
         (["predict", good, "gone.wav"], "gone.wav: No such file"),
         (
             ["predict", folder / "pretrained.pt", folder / "valid 1.wav"],
-            "expected one of the model 'bridle_classifier'",
+            "expected one of 'bridle_classifier'",
         ),
     ):
         printed = fairseq.run(tmp_path, "bridle", *arguments, code=2)
