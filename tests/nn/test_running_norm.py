@@ -116,3 +116,11 @@ def test_averages_move_by_a_hundredth_by_default():
     torch.testing.assert_close(norm.mean, torch.full((2,), 0.99 * 1 + 0.01 * 5))
     torch.testing.assert_close(norm.second, torch.full((2,), 0.99 * 1 + 0.01 * 25))
     assert norm.floor == 1e-3
+
+
+def test_sums_over_micro_batches_are_float64():
+    norm = RunningNorm(1, decay=0.0)
+    for value in (0.0, 2.0**24, 1.0, -(2.0**24)):  # in float32, 2 ** 24 + 1 is 2 ** 24
+        norm(torch.full((1, 1), value))
+    norm.commit()
+    assert float(norm.mean) == 0.25
