@@ -37,3 +37,10 @@ def test_chunk_of_a_longer_grid_keeps_its_positions(width):
     found = sincos_position((5, 3), width, offset=torch.tensor([0, 17, 45]))
     expected = torch.stack([long[start : start + 5].flatten(0, 1) for start in (0, 17, 45)])
     assert torch.equal(found, expected)
+
+
+def test_positions_have_the_dtype_of_a_given_tensor():
+    exact = sincos_position((3, 2), 8)
+    assert exact.dtype == torch.float32
+    half = sincos_position((3, 2), 8, like=torch.zeros(1, dtype=torch.bfloat16))
+    assert torch.equal(half, exact.bfloat16())
