@@ -133,19 +133,22 @@ def _opened(path: str) -> Iterator[tuple[Image.Image, int]]:
 
 
 def _as_rgb(image: Image.Image, factor: int) -> np.ndarray:
-    """Pixels of a loaded image, uint8 height x width x 3, averaged over ``factor`` x ``factor``, in strips."""
+    """Pixels of a loaded image, uint8 height x width x 3, averaged over ``factor`` x ``factor``, in parts."""
     if image.mode == "F":
         raise DecodeError("floating-point pixels; expected whole numbers")
     width, height = image.size
     out = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
-    rows = max(1, STRIP_BYTES // 4 // width // factor) * factor
+    columns = min(width, max(1, STRIP_BYTES // 4 // factor // factor) * factor)
+    rows = max(1, STRIP_BYTES // 4 // columns // factor) * factor
     for top in range(0, height, rows):
-        strip = _strip_as_rgb(image.crop((0, top, width, min(top + rows, height))))
-        out[top // factor :][: rows // factor] = np.asarray(strip if factor == 1 else strip.reduce(factor))
+        for left in range(0, width, columns):
+            part = image.crop((left, top, min(left + columns, width), min(top + rows, height)))
+            rgb = _part_as_rgb(part) if factor == 1 else _part_as_rgb(part).reduce(factor)
+            out[top // factor :, left // factor :][: rows // factor, : -(-columns // factor)] = np.asarray(rgb)
     return out
 
 
-def _strip_as_rgb(strip: Image.Image) -> Image.Image:
+def _part_as_rgb(strip: Image.Image) -> Image.Image:
     if strip.mode.startswith("I"):  # 16-bit grey, in one of Pillow's several modes
         values = np.asarray(strip).astype(np.int64)
         strip = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
