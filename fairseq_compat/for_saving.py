@@ -122,6 +122,8 @@ def _save(obj: Any, path: str) -> None:
 def _not_saved(folder: str, error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return f"{folder}: removed or unmounted while a checkpoint was saved there ({error})"
+    if error.errno == errno.EFBIG:
+        return f"{folder}: cannot save a checkpoint: it is larger than a file may be (ulimit -f)"
     free = shutil.disk_usage(folder).free / 2**20
     return (
         f"{folder}: cannot save a checkpoint: {error.strerror or error}; {free:.1f} MB are free. Checkpoints that are "

@@ -1,5 +1,6 @@
 """Atomic checkpoints, and the lock of their folder."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -52,13 +53,17 @@ def test_checkpoints_are_saved_and_copied(utils, cfg):
     assert torch.load(f"{cfg.save_dir}/checkpoint_last.pt")["weight"].tolist() == [0, 1, 2]
 
 
+def torn_copy(source, target):
+    with open(target, "w") as file:
+        file.write("torn")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize("step", ["save", "copy"])
 def test_full_disk_keeps_the_older_checkpoints(utils, cfg, monkeypatch, step):
     utils.save_checkpoint(cfg, torch.arange(3.0), None, None)
     if step == "copy":
-        monkeypatch.setattr(
-            shutil, "copyfile", lambda source, target: os.write(os.open("/dev/full", os.O_WRONLY), b"x")
-        )
+        monkeypatch.setattr(shutil, "copyfile", torn_copy)
     else:
         real = for_saving._Raw
         monkeypatch.setattr(for_saving, "_Raw", lambda path, mode: open(path, "w").close() or real("/dev/full", mode))

@@ -1,6 +1,8 @@
 """User errors end with one sentence and exit code 2. Bad clips are skipped."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +13,15 @@ import soundfile
 from PIL import Image
 
 ERROR = "bridle_fairseq: error: "
+RUN_ERROR = "fairseq: error: "  # from fairseq_compat
 
 
-def error_of(run):
+def error_of(run, prefix=ERROR):
     """The error message in the last line of the log, which must be the only one."""
-    lines = [line for line in run.log.splitlines() if line.startswith(ERROR)]
+    lines = [line for line in run.log.splitlines() if line.startswith(prefix)]
     assert len(lines) == 1 and "Traceback" not in run.log, run.log[-3000:]
     assert run.log.rstrip().splitlines()[-1] == lines[0]
-    return lines[0].removeprefix(ERROR)
+    return lines[0].removeprefix(prefix)
 
 
 # All errors are covered by the tests of the task. These cover the path from the command to its exit code.
@@ -170,3 +173,61 @@ def test_loss_that_is_not_finite_names_its_clips(fairseq, make_data, tmp_path):
     error = run.log.rstrip().splitlines()[-1]
     assert error.startswith(ERROR) and "Traceback" not in run.log
     assert "train.tsv in the update: " in error and error.count(".wav") == 2
+
+
+def wait_for(job, path):
+    """Wait until observe.py holds a run."""
+    while not path.exists():
+        assert job.running(), job.log()[-3000:]
+
+
+def test_second_run_in_a_folder_ends_with_one_sentence(fairseq, tmp_path):
+    job = fairseq.start(tmp_path, hold=2)
+    wait_for(job, tmp_path / "held.0")
+    (tmp_path / "checkpoints/checkpoint_last.pt.tmp").touch()  # as if it was saving
+    save_dir = f"checkpoint.save_dir={tmp_path / 'checkpoints'}"
+    error = error_of(fairseq.train(tmp_path / "second", save_dir, code=2), RUN_ERROR)
+    assert f"in which process {job.pids[0]} on " in error
+    assert (tmp_path / "checkpoints/checkpoint_last.pt.tmp").exists()
+    job.kill()
+    fairseq.train(tmp_path / "second", save_dir, "optimization.max_update=1")
+    assert not (tmp_path / "checkpoints/checkpoint_last.pt.tmp").exists()
+
+
+def test_save_dir_that_is_a_file_ends_with_one_sentence(fairseq, tmp_path):
+    (tmp_path / "checkpoints").touch()
+    error = error_of(fairseq.train(tmp_path, code=2), RUN_ERROR)
+    assert error.startswith(f"checkpoint.save_dir is {tmp_path}/checkpoints: Not a directory")
+
+
+@pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM")])
+def test_signal_ends_a_run_and_its_workers_with_one_line(fairseq, tmp_path, number, line):
+    job = fairseq.start(tmp_path, "dataset.num_workers=1", hold=2)
+    wait_for(job, tmp_path / "held.0")
+    threads = Path(f"/proc/{job.pids[0]}/task").iterdir()
+    workers = [pid for thread in threads for pid in (thread / "children").read_text().split()]
+    os.kill(job.pids[0], number)
+    assert job.wait() == [128 + number]
+    assert job.log().splitlines()[-1] == f"fairseq: {line}" and "Traceback" not in job.log()
+    assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_lost_rank_is_named(fairseq, tmp_path):
+    job = fairseq.start(tmp_path, stages=[{"kind": "encoder", "updates": 100000}], ranks=2)
+    while '"num_updates": "3"' not in job.log():
+        assert job.running(), job.log()[-3000:]
+    os.kill(job.pids[1], signal.SIGKILL)
+    assert job.wait() == [1, -9]
+    error = error_of(fairseq.run_in(tmp_path), RUN_ERROR)
+    assert error.startswith("rank 0 of 2 lost its connection to rank 1 (")
+
+
+def test_clips_that_disappear_end_the_run(fairseq, make_data, tmp_path):
+    data = make_data(tmp_path / "data", train=[6000] * 26, valid=[6000] * 3)
+    stages = [{"kind": "encoder", "updates": 100000}]
+    job = fairseq.start(tmp_path, "task.max_skipped=1.0", data=data, stages=stages)
+    while '"num_updates": "3"' not in job.log():
+        assert job.running(), job.log()[-3000:]
+    shutil.rmtree(data / "clips")
+    assert job.wait() == [2]
+    assert "files in a row have disappeared, such as" in error_of(fairseq.run_in(tmp_path))

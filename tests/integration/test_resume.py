@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,25 @@ def test_resume_from_any_update_is_bit_identical(fairseq, full_run, compare, sta
     run = fairseq.train(tmp_path, SAVE, restore, f"optimization.max_update={end}", stages=stages)
     assert f"@ {update} updates)" in run.log
     assert compare(run.state(), full_run.state(end)) == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_resume_from_the_newest_whole_checkpoint_is_bit_identical(
+    fairseq, full_run, two_rank_run, compare, stages, tmp_path, ranks
+):
+    """The last checkpoint has a flipped bit; on two ranks, the first one tells the other."""
+    whole = {1: full_run, 2: two_rank_run}[ranks]
+    saves = tmp_path / "checkpoints"
+    saves.mkdir()
+    for update in (35, 37):
+        shutil.copy(whole.path(update), saves)
+    content = bytearray(whole.path(39).read_bytes())
+    content[len(content) // 2] ^= 1
+    (saves / "checkpoint_last.pt").write_bytes(content)
+    run = fairseq.train(tmp_path, "checkpoint.keep_interval_updates=1", stages=stages, ranks=ranks)
+    assert f"goes on from {saves}/{whole.path(37).name}, the newest whole checkpoint, after 37 updates" in run.log
+    assert (saves / "checkpoint_last.pt.damaged").read_bytes() == content
+    assert compare(run.state(), whole.state(40)) == []
 
 
 def test_restarting_a_finished_run_changes_nothing(fairseq, stages, tmp_path):
