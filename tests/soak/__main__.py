@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,10 @@ ATTACKS = {  # name: what makes it, its share of the time, and the attempts of a
 
 def main():
     args = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     args.seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
     if args.worker is not None:
-        return work(args)
+        return work(args, Workshop(args.folder, f"worker{args.worker}"))
     print(f"soak: seed {args.seed}, {args.minutes:g} minutes, findings in {args.findings}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="bridle-soak-"))
     try:
@@ -72,23 +74,27 @@ def parser():
 
 def attack(args, folder):
     """Make the references, start the workers, and print the table; the exit code."""
-    shop, result = Workshop(folder, "references"), Result()
+    shop, result = Workshop(folder, "references", args.short), Result()
     codes = shop.prepare(result, ranks="rank-kills" in args.only)
-    shop.close()
     if any(codes) or result.problems:
         print(f"soak: the undisturbed runs end with {codes}, {[p.text[:300] for p in result.problems]}")
         return 1
-    workers, start = [], time.monotonic()
-    for number in range(1 if args.short or args.number is not None else WORKERS):
-        command = [sys.executable, str(Path(__file__).parent), "--worker", str(number), "--folder", str(folder)]
-        command += ["--seed", str(args.seed), "--minutes", str(args.minutes), "--findings", str(args.findings)]
-        command += ["--only", *args.only, *(["--number", str(args.number)] if args.number is not None else [])]
-        command += ["--short"] * args.short
-        workers.append(subprocess.Popen(command))
-    codes = [worker.wait() for worker in workers]
-    totals = merge([(folder / f"{number}.jsonl").read_text().splitlines() for number in range(len(workers))])
+    start = time.monotonic()
+    if args.short or args.number is not None:
+        args.worker, args.folder, count = 0, folder, 1
+        codes = [work(args, shop)]
+    else:
+        shop.close()
+        workers, count = [start_worker(args, folder, number) for number in range(WORKERS)], WORKERS
+        try:
+            codes = [worker.wait() for worker in workers]
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.wait()
+    totals = merge([(folder / f"{number}.jsonl").read_text().splitlines() for number in range(count)])
     minutes = (time.monotonic() - start) / 60
-    print(f"\nseed {args.seed}, {minutes:.0f} minutes, {len(workers)} workers\n\n{table(totals)}\n")
+    print(f"\nseed {args.seed}, {minutes:.0f} minutes, {count} workers\n\n{table(totals)}\n")
     if args.table:
         args.table.write_text(json.dumps(totals))
     found = sum(columns.total() for _, columns, _ in totals.values())
@@ -98,9 +104,21 @@ def attack(args, folder):
     return 1 if found or any(codes) else 0
 
 
-def work(args):
+def start_worker(args, folder, number):
+    command = [sys.executable, str(Path(__file__).parent), "--worker", str(number), "--folder", str(folder)]
+    command += ["--seed", str(args.seed), "--minutes", str(args.minutes), "--findings", str(args.findings)]
+    return subprocess.Popen([*command, "--only", *args.only])
+
+
+def work(args, shop):
     """One worker: every attack for its share of the time; the workers begin at different ones."""
-    shop = Workshop(args.folder, f"worker{args.worker}")
+    try:
+        return attack_in_turn(args, shop)
+    finally:
+        shop.close()
+
+
+def attack_in_turn(args, shop):
     shares = sum(ATTACKS[name][1] for name in args.only)
     offset = args.worker * len(args.only) // WORKERS
     with (args.folder / f"{args.worker}.jsonl").open("w") as records:
@@ -116,7 +134,6 @@ def work(args):
             if hasattr(one, "close"):
                 one.close()
             print(f"soak: worker {args.worker} ends {name}: {dict(tally.tried)}, {dict(tally.columns)}", flush=True)
-    shop.close()
     return 0
 
 

@@ -6,7 +6,7 @@ import time
 
 from tally import Result
 
-MOST_KILLS = 8  # of one run
+MOST_KILLS = {False: 8, True: 3}  # of one run; short
 SIGNALS = [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGINT]
 PATIENCE = 30  # seconds until a moment that does not come is now
 
@@ -95,7 +95,7 @@ class TrainingKills:
         workers = random.choice([0, 0, 1])
         overrides += [f"dataset.num_workers={workers}"]
         command = self.shop.training(*overrides, ranks=self.ranks)
-        for _ in range(MOST_KILLS):
+        for _ in range(MOST_KILLS[self.shop.short]):
             job = self.shop.start(command, folder, self.ranks)
             kind = random.choice(["time", "temporary", "temporary", "save", "update", "stage"])
             pids = job.pids if self.ranks == 1 else random.choice([job.pids, job.pids[:1], job.pids[1:]])
@@ -147,7 +147,7 @@ class CorpusKills:
         out = folder / "out" / name
         command = self.shop.corpus_commands(out)[name]
         start = {"folder": folder / "run", "allowed": [folder / "out"]}
-        for _ in range(MOST_KILLS):
+        for _ in range(MOST_KILLS[self.shop.short]):
             known = log_length(folder / "run" / "log")
             job = self.shop.start(command, **start)
             moment = Changed(out, random.randint(1, 6))

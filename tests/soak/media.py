@@ -10,7 +10,6 @@ import soundfile
 from mutate import damaged
 from PIL import Image
 from tally import Result
-from watch import WatchedReader
 
 WAVE = 0.3 * np.sin(np.arange(24000) / 6) + 0.05 * np.random.default_rng(0).standard_normal(24000)
 SOUNDS = [  # format, coding, rate, channels, extension
@@ -179,7 +178,7 @@ class Media:
         self.shop, self.kind = shop, kind
         self.seeds = self.MAKE[kind]()
         self.folder = shop.fresh(kind)
-        self.reader = WatchedReader(shop, [])
+        self.reader = shop.reader
         self.server = socket.create_server(("127.0.0.1", 0))
         self.server.setblocking(False)
 
@@ -225,5 +224,4 @@ class Media:
         return True
 
     def close(self):
-        self.reader.close()
         self.server.close()

@@ -143,16 +143,14 @@ def serve():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     bridle_fairseq.register()
-    processes, base = 0, 0.0
     for line in sys.stdin:
         request = json.loads(line)
         forget_peaks()
-        if len(family()) != processes:  # at first, and when video has got its own
-            processes, base = len(family()), peak_megabytes()
+        processes, base = len(family()), peak_megabytes()
         result, text = attempt(request["kind"], Path(request["path"]))
-        if len(family()) != processes:
+        if len(family()) != processes:  # video has got its own
             forget_peaks()
-            processes, base = len(family()), peak_megabytes()
+            base = peak_megabytes()
         answer = {"result": result, "text": text, "megabytes": max(0.0, peak_megabytes() - base)}
         print(json.dumps(answer), file=answers, flush=True)
 

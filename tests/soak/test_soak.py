@@ -1,5 +1,6 @@
-"""A soak notices what it must notice."""
+"""A short soak with a fixed seed loses nothing; and a soak notices what it must notice."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,27 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
+ATTACKS = ("train-kills", "rank-kills", "corpus-kills", "disks", "pairs", "audio", "images", "video", "formats")
+
+
+@pytest.fixture(scope="module")
+def soak(tmp_path_factory):
+    """Name of an attack -> what was tried, what was lost; and what the soak printed."""
+    folder = tmp_path_factory.mktemp("soak")
+    command = [sys.executable, HERE, "--short", "--seed", "12", "--table", folder / "table.json"]
+    done = subprocess.run(
+        [*map(str, command), "--findings", str(folder / "findings")], capture_output=True, text=True, check=False
+    )
+    assert (folder / "table.json").exists(), done.stdout + done.stderr
+    return json.loads((folder / "table.json").read_text()), done.stdout
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_short_soak_loses_nothing(soak, attack):
+    totals, printed = soak
+    tried, lost, _ = totals[attack]
+    assert sum(tried.values()) > 0
+    assert lost == {}, printed
 
 
 def audited(tmp_path, program):
@@ -85,7 +107,7 @@ def test_watched_reader_notices_hangs_crashes_memory_and_tracebacks(modules, mon
     program.write_text(READER)
     monkeypatch.setattr(watch, "PROGRAM", program)
     monkeypatch.setattr(watch, "SECONDS", 0.2)
-    reader = watch.WatchedReader(Shop(tmp_path), [])
+    reader = watch.WatchedReader(Shop(tmp_path))
     names = ("fine", "hang", "endless", "crash", "large", "traceback", "fine")
     columns = [[problem.column for problem in reader.read("audio", tmp_path / name).problems] for name in names]
     reader.close()

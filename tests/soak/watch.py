@@ -1,6 +1,5 @@
 """Damaged files, read by a process that is watched: time, memory, and what audit.py notes."""
 
-import contextlib
 import json
 import os
 import select
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 from tally import Result
+from workshop import computing_seconds
 
 SECONDS = 10  # of computing for a file; on a busy machine it may wait longer for its turn
 PATIENCE = 6  # times these seconds, whatever it does
@@ -18,25 +18,14 @@ STARTED = 180  # seconds, on a busy machine
 PROGRAM = Path(__file__).with_name("reader.py")
 
 
-def computing_seconds(pid):
-    """CPU time of a process and its children so far."""
-    ticks = 0
-    children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
-    for number in (pid, *children):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 class WatchedReader:
-    """The process of reader.py; it is started again after a crash or a hang."""
+    """The process of reader.py; it is started again after a crash or a hang. It may write where a case may."""
 
-    def __init__(self, shop, allowed):
-        self.shop, self.allowed, self.process = shop, allowed, None
+    def __init__(self, shop):
+        self.shop, self.process = shop, None
 
     def _start(self):
-        places = ":".join(str(place) for place in (self.shop.scratch / "tmp", *self.allowed))
+        places = f"{self.shop.scratch / 'tmp'}:{self.shop.scratch / 'case' / 'out'}"
         env = dict(os.environ, SOAK_NOTES=str(self.shop.notes), SOAK_ALLOWED=places, OMP_NUM_THREADS="1")
         self.errors = self.shop.scratch / "reader.log"
         self.process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """What the attacks work with: generated data, reference runs, and the commands of the smallest model."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -13,9 +14,16 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 AUDIT = Path(__file__).with_name("audit.py")
-LIMIT = 120  # seconds after which a command counts as hanging; alone it takes at most 10
-BIG_ROWS = 600  # of the manifest that corpus commands are killed on
+LIMIT = 120  # seconds of computing after which a command counts as hanging; it needs at most 10
+IDLE = 60  # seconds without computing, after which it counts as hanging, too
+ROWS = {False: 600, True: 300}  # short: of the manifest that corpus commands read; a block has at most 256
 FOLDS = 2
+SHORT_STAGES = [
+    {"kind": "encoder", "updates": 5, "warmup_updates": 2},
+    {"kind": "tokenizer", "updates": 4, "lr": 1e-3},
+    {"kind": "encoder", "updates": 3},
+    {"kind": "joint", "updates": 4, "tokenizer_every": 2},
+]
 
 
 def module_of(path):
@@ -35,9 +43,11 @@ class Workshop:
     Args:
         folder: made by :meth:`prepare`.
         worker: name of the own folder.
+        short: shorter training, smaller corpus.
     """
 
-    def __init__(self, folder, worker="first"):
+    def __init__(self, folder, worker, short=False):
+        self.short = short
         self.folder = Path(folder).resolve()
         self.scratch = self.folder / worker
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -51,7 +61,15 @@ class Workshop:
     def forker(self):
         return integration.Forker()
 
+    @cached_property
+    def reader(self):
+        from watch import WatchedReader
+
+        return WatchedReader(self)
+
     def close(self):
+        if "reader" in self.__dict__:
+            self.reader.close()
         if "forker" in self.__dict__:
             self.forker.process.stdin.close()
             self.forker.process.wait()
@@ -64,7 +82,7 @@ class Workshop:
             "checkpoint.keep_interval_updates=2",
             "checkpoint.no_epoch_checkpoints=true",
             *overrides,
-            stages=integration.STAGES,
+            stages=SHORT_STAGES if self.short else integration.STAGES,
             ranks=ranks,
         )
 
@@ -92,14 +110,18 @@ class Workshop:
         return self.scratch / "notes"
 
     def finish(self, job, result, limit=LIMIT):
-        """Wait for a job; note a hang. Returns the exit codes."""
-        end = time.monotonic() + limit
+        """Wait for a job; note a hang: ``limit`` seconds of computing, or none for a minute. Returns the exit codes."""
+        begin = last = sum(map(computing_seconds, job.pids))
+        since = time.monotonic()
         while job.running():
-            if time.monotonic() > end:
+            now = sum(map(computing_seconds, job.pids))
+            if now - last > 0.05:
+                last, since = now, time.monotonic()
+            if now - begin > limit or time.monotonic() - since > IDLE:
                 job.kill()
-                result.add("hang", f"no end in {limit} s:\n{job.log()[-2000:]}", job.log_path)
+                result.add("hang", f"no end after {now - begin:.0f} s of computing:\n{job.log()[-2000:]}", job.log_path)
                 break
-            time.sleep(0.02)
+            time.sleep(0.05)
         self.collect(result, job.log_path)
         return [job.codes[pid] for pid in job.pids]
 
@@ -166,7 +188,7 @@ class Workshop:
         integration.write_clips(self.data, "train", lengths, 1)
         integration.write_clips(self.data, "valid", [5000, 12000, 8000], 2)
         head, *rows = (self.data / "train.tsv").read_text().splitlines()
-        (self.folder / "big.tsv").write_text("\n".join([head, *(rows * BIG_ROWS)[:BIG_ROWS]]) + "\n")
+        (self.folder / "big.tsv").write_text("\n".join([head, *(rows * 30)[: ROWS[self.short]]]) + "\n")
         cells = [f"train {n}.wav,{'ab'[n % 2]},{n // 2 % FOLDS}" for n in range(len(rows))]
         (self.folder / "labels.csv").write_text("\n".join(["file,label,fold", *cells]) + "\n")
         codes = [self.run(self.training("checkpoint.save_interval_updates=3"), self.folder / "train", result)]
@@ -191,6 +213,19 @@ class Workshop:
 def state_of(path):
     """The content of a checkpoint of our own."""
     return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def computing_seconds(pid):
+    """CPU time of a process and its children so far."""
+    ticks = 0
+    with contextlib.suppress(OSError):  # it may end meanwhile
+        children = [
+            child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+        ]
+        for number in (pid, *children):
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def contents(folder):
