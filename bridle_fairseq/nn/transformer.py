@@ -55,7 +55,7 @@ def _blocks(model: nn.Module) -> Iterator[CheckpointedModule]:
 class Mlp(nn.Module):
     """Linear - GELU - Linear; the hidden layer is ``ratio`` times as wide as the input."""
 
-    def __init__(self, width: int, ratio: float = 4.0) -> None:
+    def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, int(width * ratio))
         self.fc2 = nn.Linear(int(width * ratio), width)

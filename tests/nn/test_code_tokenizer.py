@@ -80,3 +80,13 @@ def test_codes_and_estimates_are_those_of_the_full_model():
     assert len(codes.unique()) > 2
     estimate = full.estimator(full.quantizer.decode(codes), grid, patch_padding)
     assert torch.equal(alone.decode(codes, grid, patch_padding), estimate.detach())
+
+
+def test_loaded_state_says_what_the_codebooks_quantize():
+    torch.manual_seed(0)
+    trained, stage = Bridle(BridleSettings(**SIZES, **AUDIO)), Stage("tokenizer", 5)
+    trained.begin_stage(stage)
+    other = Bridle(BridleSettings(**SIZES, **AUDIO))
+    assert trained.has_tokenizer and not other.has_tokenizer
+    other.load_state_dict(trained.state_dict())
+    assert other.has_tokenizer

@@ -153,3 +153,13 @@ def test_frame_count():
     assert [frame_count(size) for size in sizes] == expected
     assert frame_count(torch.tensor(sizes)).tolist() == expected
     assert LogMel(8000).frame_count(8000) == 98
+
+
+def test_padding_is_0_where_clips_are_computed_together(monkeypatch):
+    source, mask = padded([0.1 * torch.randn(2000), 0.1 * torch.randn(900)])
+    log_mel = LogMel()
+    expected, padding = log_mel(source, mask)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # as in a graph, or on a GPU
+    found, same = log_mel(source, mask)
+    assert torch.equal(padding, same) and padding.any() and (found[padding] == 0).all()
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)

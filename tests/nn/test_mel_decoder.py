@@ -108,3 +108,8 @@ def test_impossible_settings_are_errors():
         MelDecoder(BridleSettings(modality="image"))
     with pytest.raises(InputError, match="heads that divide the width"):
         MelDecoder(SETTINGS, width=10, num_heads=4)
+
+
+def test_log_mel_of_codes_needs_no_gradient(decoder):
+    codes, _, _ = decoder.tokenizer.tokenize(WAVES)
+    assert not decoder.train().log_mel(codes).requires_grad

@@ -53,9 +53,10 @@ def test_settings_of_wrong_types_or_out_of_bounds_are_refused(name) -> None:
         {"codebook_size": 65536, "num_codebooks": 32},
         {"sample_rate": 192_000, "num_mel_bins": 512},
         {"sample_rate": 500_000},
+        {"codebook_size": 2, "num_codebooks": 1, "encoder_depth": 1, "patch_size": [1, 1], "decoder_window": [1, 1]},
     ],
 )
-def test_bounds_allow_the_largest_models(settings) -> None:
+def test_bounds_allow_the_largest_and_the_smallest_models(settings) -> None:
     checked_settings(settings, "config.json")
 
 

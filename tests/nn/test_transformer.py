@@ -52,7 +52,7 @@ def test_drop_path_rises_linearly_to_the_last_block() -> None:
 
 
 def test_mlp_is_the_same_without_gradient_and_keeps_its_input():
-    mlp = Mlp(8).eval()
+    mlp = Mlp(8, 4.0).eval()
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     before = x.clone()
     with_gradient = mlp(x)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bridle_fairseq.quantization import ResidualQuantizer
+from bridle_fairseq.quantization import QuantizedResult, ResidualQuantizer
 
 DIM = 8
 
@@ -222,6 +222,13 @@ def test_defaults_are_those_of_the_method():
     assert books.codes.shape == (4, 256, 256) and (books.decay, books.epsilon) == (0.99, 1e-5)
     assert (module.cosine, module.init, module.kmeans_iterations, module.seed) == (False, "kmeans", 10, 0)
     assert (module.commitment_weight, books.restart_threshold, books.restart_step) == (0.25, 0.25, 0.2)
+
+
+def test_loss_is_the_codebook_loss_and_a_quarter_of_the_commitment_loss():
+    values = [torch.tensor(value, requires_grad=True) for value in (2.0, 8.0)]
+    loss = QuantizedResult(torch.zeros(1), torch.zeros(1), *values, torch.zeros(1)).loss
+    loss.backward()
+    assert loss == 4.0 and values[0].grad is None and values[1].grad == 0.25
 
 
 def test_length_of_tiny_vectors_is_divided_by_epsilon():
