@@ -23,6 +23,7 @@ STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char
 # What the pickle in a checkpoint of this package refers to. torch calls these with any arguments that the file gives.
 # They run nothing, and the tensors that they make are checked afterwards.
 KNOWN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *(f"torch {name}Storage" for name in STORAGES)}
+DOS_FOLDER = 0x10  # an attribute of a record by which torch skips its contents
 LARGEST = 1 << 63  # whole number
 MAX_VALUES, MAX_DEPTH = 1_000_000, 32  # plain values in a file; references can make them exponential in its size
 
@@ -89,6 +90,9 @@ def _check_archive(path: str) -> None:
             raise InputError(f"{path}: an archive with names in several folders or twice; expected torch.save's")
         if sum(entry.file_size for entry in entries) > size:
             raise InputError(f"{path}: an archive that is compressed or overlaps; expected torch.save's")
+        wrong = archive.testzip()  # torch ignores the checksums
+        if wrong is not None or any(entry.external_attr & DOS_FOLDER for entry in entries):
+            raise InputError(f"{path}: damaged, the checksum of {wrong or 'its index'} is wrong")
         for name in _globals(archive.read(f"{entries[0].filename.partition('/')[0]}/{PICKLE}")):
             if name not in KNOWN:
                 raise InputError(

@@ -200,3 +200,16 @@ def test_no_module_loads_or_evaluates_anything_else() -> None:
             assert called.rpartition(".")[2] not in forbidden or called.endswith(".eval"), f"{path}:{node.lineno}"
             assert called not in ("np.load", "numpy.load") or options.get("allow_pickle", "False") == "False"
     assert loads >= 2
+
+
+def test_a_flipped_bit_is_noticed(tmp_path) -> None:
+    """torch reads a weight with a flipped bit; the archive's checksums tell."""
+    path = tmp_path / "flipped.pt"
+    torch.save({"model": {"w": torch.arange(4096.0)}}, path)
+    content = bytearray(path.read_bytes())
+    at = content.index(torch.arange(7.0, 9.0).numpy().tobytes())
+    content[at + 2] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["model"]["w"], torch.arange(4096.0))
+    with pytest.raises(InputError, match=r"flipped\.pt: damaged, the checksum of flipped/data/0 is wrong"):
+        read_state(str(path))

@@ -13,12 +13,9 @@ MAX_REDUCTION = 8
 # Pillow stores most modes in 4 bytes per pixel
 STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
-IN_PYTHON = (
-    "ppm",
-    "ppm_plain",
-    "bmp_rle",
-    "SGI16",
-)  # decoders of Pillow in Python, which hold all values several times
+# Decoders of Pillow in Python: they hold all values several times, and read a megapixel in 1 to 2 s.
+IN_PYTHON = ("ppm", "ppm_plain", "bmp_rle")
+MAX_PIXELS_IN_PYTHON = 1 << 22
 
 
 def reduction(image: Image.Image, num_bytes: int) -> int:
@@ -31,9 +28,14 @@ def reduction(image: Image.Image, num_bytes: int) -> int:
         num_bytes: size of its file.
 
     Raises:
-        DecodeError: there is none.
+        DecodeError: there is none, or decoding would take long.
     """
     pixels, stored, extra = image.width * image.height, STORED.get(image.mode, 4), _while_decoding(image)
+    if _in_python(image) and pixels > MAX_PIXELS_IN_PYTHON:
+        raise DecodeError(
+            f"{image.width} x {image.height} pixels in a variant of {image.format} that is slow to decode; expected "
+            f"{MAX_PIXELS_IN_PYTHON} pixels at most"
+        )
     if image.format != "WEBP" and not _by_libtiff(image):  # which hold all of the file
         num_bytes = 0
     jpeg, need = image.format == "JPEG", Fraction()
@@ -56,7 +58,11 @@ def _while_decoding(image: Image.Image) -> Fraction:
         return Fraction(1)  # what is disposed
     if image.format == "TIFF":
         return _strip(image)
-    return Fraction(12 if any(tile[0] in IN_PYTHON for tile in image.tile) else 0)  # type: ignore[attr-defined]
+    return Fraction(12 if _in_python(image) else 0)
+
+
+def _in_python(image: Image.Image) -> bool:
+    return any(tile[0] in IN_PYTHON for tile in image.tile)  # type: ignore[attr-defined]
 
 
 def _by_libtiff(image: Image.Image) -> bool:

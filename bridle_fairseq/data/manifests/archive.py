@@ -30,19 +30,6 @@ def split_slice(path: str) -> tuple[str, tuple[int, int] | None]:
     return match.group(1), (int(match.group(2)), int(match.group(3)))
 
 
-def read_slice(archive: str, offset: int, length: int) -> bytes:
-    """The bytes of a stored member.
-
-    Raises:
-        ValueError: the archive ends before the slice.
-    """
-    with open(archive, "rb") as file:
-        if os.fstat(file.fileno()).st_size < offset + length:
-            raise ValueError(f"bytes {offset} to {offset + length} are not in the archive")
-        file.seek(offset)
-        return file.read(length)
-
-
 class Slice(io.RawIOBase):
     """A stored member as a seekable file, for readers that do not read all of it.
 

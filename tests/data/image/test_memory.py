@@ -85,3 +85,21 @@ def test_strips_do_not_change_pixels(tmp_path, monkeypatch, picture, mode):
     whole = decode(path)
     monkeypatch.setattr("bridle_fairseq.data.image.decode.STRIP_BYTES", 4 * 400 * 7)
     assert np.array_equal(decode(path), whole) and whole.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("header", "fits"),
+    [
+        (b"P6 2048 2048 100 ", True),
+        (b"P6 2049 2048 100 ", False),
+        (b"P3 2049 2048 255 ", False),
+        (b"P6 2049 2048 255 ", True),
+    ],
+)
+def test_variants_that_are_slow_to_decode_have_fewer_pixels(tmp_path, header, fits):
+    (tmp_path / "a.ppm").write_bytes(header)
+    if fits:
+        assert check_header(str(tmp_path / "a.ppm"))[1] == 2048
+    else:
+        with pytest.raises(DecodeError, match=r"2049 x 2048 pixels in a variant of PPM that is slow.* 4194304 pixels"):
+            check_header(str(tmp_path / "a.ppm"))

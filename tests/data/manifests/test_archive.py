@@ -8,7 +8,7 @@ import pytest
 
 from bridle_fairseq.data.audio.decode import DecodeError, read_crop, read_info
 from bridle_fairseq.data.manifests import archive as archive_module
-from bridle_fairseq.data.manifests.archive import Slice, members, read_slice, split_slice
+from bridle_fairseq.data.manifests.archive import Slice, members, split_slice
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -26,7 +26,7 @@ def test_member_decodes_like_the_file(tmp_path, write_sound, name):
     write_sound(name, 4000)
     archive = archive_of(tmp_path / "x y.zip", ["first.wav", name])
     [(_, _, _), (member, offset, length)] = members(archive)
-    assert member == name and read_slice(archive, offset, length) == (tmp_path / name).read_bytes()
+    assert member == name and Slice(str(archive), offset, length).read() == (tmp_path / name).read_bytes()
     sliced = f"{archive}:{offset}:{length}"
     assert read_info(sliced) == read_info(str(tmp_path / name))
     assert np.array_equal(read_crop(sliced, 16000, 100, 800), read_crop(str(tmp_path / name), 16000, 100, 800))
@@ -82,7 +82,7 @@ def test_member_with_extra_field(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr(member, b"the sound")
     [(_, offset, length)] = members(tmp_path / "x.zip")
-    assert read_slice(tmp_path / "x.zip", offset, length) == b"the sound"
+    assert Slice(str(tmp_path / "x.zip"), offset, length).read() == b"the sound"
 
 
 def test_fairseq_reads_the_same_slice(tmp_path, write_sound):
@@ -121,4 +121,4 @@ def test_slice_beyond_the_end(tmp_path, write_sound):
         read_info(f"{archive}:100:99999999")
     for offset, length in ((0, 10**18 - 1), (10**18 - 1, 1)):  # neither allocated nor beyond what a system call takes
         with pytest.raises(ValueError, match="not in the archive"):
-            read_slice(archive, offset, length)
+            Slice(str(archive), offset, length)
