@@ -141,9 +141,8 @@ def _settings(options: CrossvalOptions, corpus: Corpus) -> dict[str, Any]:
     settings["valid_share"] = options.valid_share
     if options.label_separator is not None:
         settings["label_separator"] = options.label_separator
-        settings["stratification"] = (
-            "iterative"  # how validation is drawn; version 0.1 drew it otherwise and wrote none
-        )
+        # How validation is drawn. Version 0.1 drew it otherwise, and wrote nothing here.
+        settings["stratification"] = "iterative"
     if run.mode != "logmel":
         own = "{fold}" in run.checkpoint  # each fold's files then name its checkpoint
         settings["checkpoint_sha256"] = "of each fold" if own else file_sha256(run.checkpoint)
