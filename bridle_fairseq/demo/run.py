@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -288,8 +289,11 @@ def _stored(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """Settings of a demo, and the seconds of its steps so far."""
     try:
         stored = parse_json(path.read_bytes())
-        return dict(stored["settings"]), {str(name): float(value) for name, value in stored["seconds"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        seconds = {str(name): float(value) for name, value in stored["seconds"].items()}
+        if not math.isfinite(sum(seconds.values())):
+            raise ValueError("seconds are not finite")
+        return dict(stored["settings"]), seconds
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: cannot read the settings of this demo ({error!r}); expected JSON that bridle demo wrote: remove "
             "the file's folder, or choose another --dir"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from bridle_fairseq.report.charts import Line
 from bridle_fairseq.report.run import Run, group_of
 from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
 from bridle_fairseq.training.log import series
+from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.spreadsheet import read_table
 
 METRICS = (  # of validation, in the order of the page: name, title, description
@@ -30,6 +32,7 @@ COLUMNS = ("display_name", "positives", "average_precision", "recall", "f1")  # 
 HARDEST = 20  # classes that are not collapsed
 MATRIX_CLASSES = 24  # a larger confusion matrix is not readable; only its largest entries are shown
 CONFUSIONS = 12
+_COUNT, _NUMBER = re.compile("[0-9]{1,15}"), re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,2})?")
 
 
 def finetuning_page(run: Run) -> str:
@@ -90,26 +93,35 @@ def _curves(run: Run) -> str:
     return f'<h2>Training</h2><div class="grid2">{"".join(cards)}</div>'
 
 
-def _table(run: Run, name: str) -> list[list[str]]:
-    """The rows of a table of the last validation; none if it wrote none."""
+def _table(run: Run, name: str) -> Path | None:
+    """The path of a table of the last validation; None if it wrote none."""
     results = run.cfg["task"].get("results")
     folder = run.folder / results if isinstance(results, str) and results else run.checkpoint.parent
     path = Path(folder, f"valid.{name}.csv")
-    if not path.is_file():
-        return []
-    return read_table(path)
+    return path if path.is_file() else None
 
 
 def _classes(run: Run) -> str:
-    head, *rows = _table(run, "classes") or [[]]
-    if not rows:
+    path = _table(run, "classes")
+    if path is None:
         return ""
-    name, positives, *scores = (head.index(column) for column in COLUMNS)
+    head, *rows = list(read_table(path)) or [[]]
+    if not set(COLUMNS) <= set(head):
+        absent = ", ".join(column for column in COLUMNS if column not in head)
+        raise _damaged(path, f"line 1 has no column {absent}")
+    name, *numbers = (head.index(column) for column in COLUMNS)
+    for row in rows:
+        for column in numbers:
+            if row[column] and not _NUMBER.fullmatch(row[column]):
+                raise _damaged(path, f"{head[column]} of {row[name]!r:.60} is {row[column]!r:.60}; expected a number")
+    positives, *scores = numbers
     rows.sort(key=lambda row: float(row[scores[0]] or "inf"))
     cells = [
         [row[name], row[positives], *(f"{float(row[score]):.3f}" if row[score] else "" for score in scores)]
         for row in rows
     ]
+    if not cells:
+        return ""
     names = ("class", "clips", "average precision", "recall", "F1")
     shown = figures.table(names, cells[:HARDEST])
     if cells[HARDEST:]:
@@ -118,11 +130,31 @@ def _classes(run: Run) -> str:
     return f'<h2>Class by class</h2><p class="soft">The last validation, the hardest class first.</p>{shown}'
 
 
+def _damaged(path: Path, problem: str) -> InputError:
+    return InputError(f"{path}: {problem}. A validation wrote this table; remove it for a page without it")
+
+
+def _counts(path: Path) -> tuple[list[str], np.ndarray]:
+    """Classes and counts (C x C) of a confusion matrix."""
+    rows = read_table(path)
+    names, counts = next(rows, [])[1:], []
+    for row in rows:
+        for cell in row[1:]:
+            if not _COUNT.fullmatch(cell):
+                raise _damaged(path, f"row {row[0]!r:.60} has {cell!r:.60}; expected a number of clips")
+        counts.append(np.array([int(cell) for cell in row[1:]]))
+        if len(counts) > len(names):
+            break
+    if len(counts) != len(names):
+        raise _damaged(path, f"{len(names)} columns of counts and another number of rows; expected the same")
+    return names, np.array(counts)
+
+
 def _confusion(run: Run) -> str:
-    head, *rows = _table(run, "confusion") or [[]]
-    if not rows:
+    path = _table(run, "confusion")
+    names, counts = _counts(path) if path else ([], np.zeros(0))
+    if not names:
         return ""
-    names, counts = head[1:], np.array([[int(cell) for cell in row[1:]] for row in rows])
     wrong = counts * (1 - np.eye(len(names), dtype=int))
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
     pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]

@@ -134,13 +134,20 @@ def _checkpoint(root: Path) -> Path:
 
 def _save_dir(root: Path) -> list[Path]:
     """Folder of the checkpoints in hydra's copy of the configuration; none without a copy."""
-    from omegaconf import OmegaConf
+    import yaml
 
     copy = root / ".hydra" / "config.yaml"
-    values: Any = OmegaConf.to_container(OmegaConf.load(copy), resolve=False) if copy.is_file() else {}
+    if not copy.is_file():
+        return []
+    try:  # all values as texts: nothing is looked up, built or copied
+        values = yaml.load(copy.read_bytes(), yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{copy}: no YAML ({reason}); expected the copy of the configuration, or no file") from None
     folder = group_of(group_of({"run": values}, "run"), "checkpoint").get("save_dir")
-    # A folder may be a stranger's: ${env:NAME} in it is not looked up.
-    return [root / folder] if isinstance(folder, str) and folder and "${" not in folder else []
+    if not isinstance(folder, str) or not folder or "${" in folder or "\0" in folder:
+        return []
+    return [root / folder] if max(map(len, Path(folder).parts), default=0) < 256 else []  # no folder has a longer name
 
 
 def _records(root: Path) -> list[Record]:

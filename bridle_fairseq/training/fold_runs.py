@@ -8,6 +8,7 @@ which checkpoint the files of an unfinished fold belong to.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -38,7 +39,7 @@ from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256, locked
 from bridle_fairseq.utils.json_files import parse_json, read_json
-from bridle_fairseq.utils.schema import Anything, Mapped, check
+from bridle_fairseq.utils.schema import Anything, Mapped, check, shown
 from bridle_fairseq.utils.spreadsheet import write_table
 
 POOLINGS = ("mean", "frequency")
@@ -181,6 +182,13 @@ def run_folds(
                     rows = _probe(fold, features, labels, options.seed)
                 write(rows, about, folder, "result")
         scores[fold.name] = _read_scores(folder / "result.json")
+        first = next(iter(scores))
+        rows_of = {name: [score.name for score in scores[name]] for name in (first, fold.name)}
+        if rows_of[first] != rows_of[fold.name]:
+            raise InputError(
+                f"{folder / 'result.json'}: other rows than those of fold {first}, {shown(rows_of[first])}; expected "
+                "the same: remove it to do the fold again"
+            )
         best = max(scores[fold.name], key=lambda score: score.valid)
         say(f"fold {fold.name}: {best.test:.3f} ({best.name})")
     return scores
@@ -216,10 +224,13 @@ def _read_scores(path: Path) -> list[FoldScore]:
         rows = _read_json(path)["rows"]
         names = [", ".join(filter(None, (row["features"], row["pooling"], row["probe"]))) for row in rows]
         scores = [FoldScore(n, float(row["valid"]), float(row["test"])) for n, row in zip(names, rows, strict=True)]
-        if not scores:
-            raise ValueError("no rows")
+        if not scores or len(set(names)) != len(names):
+            raise ValueError(f"{len(names)} rows, {len(set(names))} of them different")
+        odd = [score for score in scores if not all(math.isnan(v) or 0 <= v <= 1.001 for v in score[1:])]
+        if odd:
+            raise ValueError(f"{odd[0].name} has {odd[0].valid:g} and {odd[0].test:g}; expected 0 to 1")
         return scores
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -293,7 +304,7 @@ def write_summary(
     if len(by_name) > 1:
         by_name[CHOSEN] = [max(fold_scores, key=lambda score: score.valid).test for fold_scores in scores.values()]
     lines: list[dict[str, Any]] = [
-        {"name": name, "folds": values, "mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0}
+        {"name": name, "folds": values, "mean": mean(values), "std": _deviation(values)}
         for name, values in by_name.items()
     ]
     with atomic_text(out / "crossval.json") as file:
@@ -305,3 +316,9 @@ def write_summary(
     for line in lines:
         cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])
     return aligned(cells)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    if any(map(math.isnan, values)):  # a metric that no clip of a fold defines; stdev fails
+        return math.nan
+    return stdev(values) if len(values) > 1 else 0.0

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import shutil
 import sys
 from collections.abc import Iterator
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
@@ -44,7 +48,7 @@ def sentence_of(error: BaseException) -> str | None:
     if not isinstance(error, OSError) or error.errno is None:
         return None
     reason = error.strerror or os.strerror(error.errno)
-    if error.errno in TOO_MANY_FILES:
+    if error.errno in TOO_MANY_FILES and resource is not None:
         reason += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}: ulimit -n)"
     elif error.errno in FULL_DISK:
         reason += f" ({_room_for(error)})"
@@ -55,7 +59,7 @@ def sentence_of(error: BaseException) -> str | None:
 
 def _room_for(error: OSError) -> str:
     """How much room there is for the file of an error: the limit of a file's size, or the space left in its folder."""
-    if error.errno == errno.EFBIG:
+    if error.errno == errno.EFBIG and resource is not None:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit != resource.RLIM_INFINITY:
             return f"the limit of a file is {limit:,} bytes: ulimit -f"

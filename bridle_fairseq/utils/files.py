@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -14,6 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from bridle_fairseq.utils.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where exported models are read but nothing is written
+    fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = ".tmp"  # ending of temporary files
 _temporaries: dict[str, list[str]] = {}  # of folders: those that were there before this process wrote

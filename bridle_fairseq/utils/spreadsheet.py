@@ -9,9 +9,13 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.text_files import not_utf8
+
+MAX_BYTES = 1 << 26  # of a table that is read: a confusion matrix of 5000 classes
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # the last four: full-width characters
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
@@ -28,10 +32,31 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) 
             (quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else writer).writerow(cells)
 
 
-def read_table(path: str | os.PathLike[str]) -> list[list[str]]:
-    """The rows of a csv file of :func:`write_table`, as they were written."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [[_unescaped(cell) for cell in row] for row in csv.reader(file)]
+def read_table(path: str | os.PathLike[str]) -> Iterator[list[str]]:
+    """The rows of a csv file of :func:`write_table`, as they were written, one in memory at a time.
+
+    Raises:
+        InputError: the file cannot be read, is too large or not csv, or a row is not as long as the first one.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise InputError(f"{path}: more than {MAX_BYTES >> 20} MB; expected a table of at most 5000 classes")
+            reader, width = csv.reader(file), None
+            for row in reader:
+                width = len(row) if width is None else width
+                if len(row) != width:
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: {len(row)} cells; expected {width}, as in line 1"
+                    )
+                yield [_unescaped(cell) for cell in row]
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this table: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path, "a table") from None
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: no csv ({error}); expected a table") from None
 
 
 def _escaped(cell: object) -> object:

@@ -24,10 +24,19 @@ from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.manifests.transcripts import Transcripts, Vocabulary
+from bridle_fairseq.demo.run import _listed, _stored, duration_text
+from bridle_fairseq.evaluation.classification import evaluate, write_tables
+from bridle_fairseq.evaluation.probe_table import ProbeRow, write
 from bridle_fairseq.export.format import ExportedBridle
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.report import run
+from bridle_fairseq.report.compare import comparison
+from bridle_fairseq.report.finetuning import finetuning_page
+from bridle_fairseq.report.sections import curves
+from bridle_fairseq.training import fold_runs
+from bridle_fairseq.training.crossval import _check_settings
 from bridle_fairseq.units import sentencepiece
 from bridle_fairseq.units.convert import UnitOptions
 from bridle_fairseq.units.files import read_rows
@@ -150,7 +159,36 @@ def _code_blocks(folder, manifest):
     job.write(0, BlockResult(arrays, [(0, "cut off")]))
 
 
+def _run_of_training(folder, _):
+    lines = []
+    for update in (2, 4, 6):
+        values = {"loss": "1.5", "accuracy": 0.5, "acc_1": "0.2", "lr": "0.01", "num_updates": f"{update}"}
+        for kind, prefix in (("train_inner", ""), ("valid", "valid_")):
+            named = json.dumps({prefix + name: value for name, value in values.items()})
+            lines.append(f"[2025-01-01 10:00:{update:02},000][{kind}][INFO] - {named}\n")
+    (folder / "hydra_train.log").write_text("".join(lines))
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("checkpoint:\n  save_dir: .\nlr: [0.1]\n")
+    (folder / "checkpoint_last.pt").write_text("")
+    classes = Classes(["/m/0", "/m/1"], ["dog", "=sea, calm"])
+    write_tables(folder, "valid", evaluate(np.eye(2)[[0, 1, 1]], np.array([0, 0, 1])), classes)
+
+
+def _folds(folder, _):
+    rows = [ProbeRow("encoder", "mean", probe, 8, {"C": 1.0}, 0.5, 0.25, None, {}) for probe in ("linear", "knn")]
+    write(rows, {"fold": "1", "checkpoint_sha256": HASH}, folder, "result")
+    (folder / "settings.json").write_text(json.dumps({"mode": "probe", "layers": ["all"], "seed": 1}))
+
+
+def _demo(folder, _):
+    settings = {"modality": "audio", "seed": 1}
+    (folder / "demo.json").write_text(json.dumps({"settings": settings, "seconds": {"media": 1.5, "page": 2.0}}))
+
+
 WRITERS = {
+    "run of training": _run_of_training,
+    "results of folds": _folds,
+    "demo": _demo,
     "export": _export,
     "classifier": _classifier,
     "transcriber": _transcriber,
@@ -234,7 +272,33 @@ def _read_units(folder):
     list(read_rows(folder / "s.units"))
 
 
+def _read_run(folder):
+    path, records = run._checkpoint(folder), run._records(folder)
+    model = Classifier(BridleSettings(**SIZES, decoder_window=[]), 2, "mean")
+    cfg = {"model": {}, "task": {}, "checkpoint": {"best_checkpoint_metric": "accuracy"}}
+    found = run.Run(folder, "run", records, cfg, None, model, 6, path)
+    finetuning_page(found)
+    comparison([found, found])
+    curves(records, [])
+
+
+def _read_folds(folder):
+    _check_settings({"mode": "probe"}, folder, overwrite=True)
+    scores = {"1": fold_runs._read_scores(folder / "result.json")}
+    fold_runs.is_fold(folder)
+    fold_runs.write_summary({**scores, "2": scores["1"]}, folder, {})
+
+
+def _read_demo(folder):
+    settings, seconds = _stored(folder / "demo.json")
+    _listed(settings)
+    duration_text(sum(seconds.values()))
+
+
 READERS = {
+    "run of training": _read_run,
+    "results of folds": _read_folds,
+    "demo": _read_demo,
     "export": _read_model,
     "classifier": _read_model,
     "transcriber": _read_model,

@@ -60,3 +60,28 @@ def test_runs_of_one_kind_are_compared(folder, make_run, tmp_path, capsys) -> No
     other = make_run(tmp_path / "pretraining")
     assert bridle.main(["report", str(folder), str(other), "--out", str(tmp_path / "x.html")]) == 2
     assert "run of pretraining" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "sentence"),
+    [
+        ("classes", "f1", "F", "line 1 has no column f1"),
+        ("classes", ",1,", ",one,", "expected a number"),
+        ("confusion", "rain,0", "rain,none", "row 'rain' has 'none'; expected a number of clips"),
+        ("confusion", "sea,1,0,1\n", "", "3 columns of counts and another number of rows"),
+    ],
+)
+def test_damaged_tables_are_reported(folder, capsys, name, old, new, sentence) -> None:
+    path = folder / "checkpoints" / f"valid.{name}.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert bridle.main(["report", str(folder)]) == 2
+    assert f"valid.{name}.csv" in (error := capsys.readouterr().err) and sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "code"), [("checkpoint: [", 2), ("checkpoint: {save_dir: " + "x" * 300 + "}", 0)])
+def test_damaged_copy_of_the_configuration(folder, capsys, text, code) -> None:
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text(text)
+    assert bridle.main(["report", str(folder)]) == code
+    assert code == 0 or "config.yaml: no YAML" in capsys.readouterr().err

@@ -131,7 +131,7 @@ def test_checkpoints_are_found_in_the_configured_folder(runs, tmp_path) -> None:
     ("arguments", "sentence"),
     [
         (["{tmp}/none"], "none: no such folder"),
-        (["{tmp}"], "no checkpoint; expected checkpoint_last.pt"),
+        (["{tmp}"], "no log with JSON lines"),
         (["{tmp}/mute"], "no log with JSON lines"),
         (["{tmp}/half"], "not a checkpoint that fairseq can load"),
         (["{run}", "{run}"], "2 runs and no --out"),

@@ -11,6 +11,7 @@ from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.training import fold_runs
 from bridle_fairseq.training.fold_runs import CHOSEN, FoldOptions, FoldScore, run_folds, write_summary
+from bridle_fairseq.utils.errors import InputError
 
 LABELS = np.arange(60) % 2
 SIGN = 2.0 * LABELS[:, None] - 1  # a feature that tells the classes apart
@@ -59,3 +60,28 @@ def test_chosen_score_is_the_test_score_of_what_validates_best(tmp_path):
     rows = {row["name"]: row for row in json.loads((tmp_path / "crossval.json").read_text())["rows"]}
     assert rows[CHOSEN]["folds"] == [0.1, 0.7] and rows["a"]["folds"] == [0.1, 0.4] and rows["b"]["folds"] == [0.8, 0.7]
     assert rows[CHOSEN]["mean"] == pytest.approx(0.4) and rows[CHOSEN]["std"] == pytest.approx(0.3 * 2**0.5)
+
+
+def test_undefined_metric_of_a_fold_makes_the_mean_undefined(tmp_path):
+    write_summary({"1": [FoldScore("a", 0.5, np.nan)], "2": [FoldScore("a", 0.5, 0.5)]}, tmp_path, {})
+    (row,) = json.loads((tmp_path / "crossval.json").read_text())["rows"]
+    assert np.isnan(row["mean"]) and np.isnan(row["std"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([("knn", 0.5)], "other rows than those of fold 1"),
+        ([("linear", 0.5), ("linear", 0.5)], "2 rows, 1 of them different"),
+        ([("linear", 10**400)], "OverflowError"),
+        ([("linear", 5)], "linear has 5 and 0.5; expected 0 to 1"),
+    ],
+)
+def test_damaged_result_of_a_fold_is_reported(tmp_path, rows, sentence):
+    for fold, stored in (("1", [("linear", 0.5)]), ("2", rows)):
+        (tmp_path / f"fold{fold}").mkdir()
+        named = [{"features": "", "pooling": "", "probe": name, "valid": valid, "test": 0.5} for name, valid in stored]
+        (tmp_path / f"fold{fold}" / "result.json").write_text(json.dumps({"rows": named}))
+    with pytest.raises(InputError, match="remove it to do the fold again") as error:
+        run_folds(FoldOptions(tmp_path, "logmel"), [Fold(f, TRAIN, VALID, TEST) for f in "12"], LABELS, print)
+    assert sentence in str(error.value) and "fold2" in str(error.value)
