@@ -33,10 +33,10 @@ ATTACKS = {  # name: what makes it, its share of the time, and the attempts of a
     "corpus-kills": (CorpusKills, 0.15, 2),
     "disks": (Disks, 0.1, 3),
     "pairs": (Pairs, 0.05, 1),
-    "audio": (lambda shop: Media(shop, "audio"), 0.04, 60),
-    "images": (lambda shop: Media(shop, "image"), 0.06, 40),
-    "video": (lambda shop: Media(shop, "video"), 0.06, 60),
-    "formats": (Artifacts, 0.12, 100),
+    "audio": (lambda shop: Media(shop, "audio"), 0.03, 60),
+    "images": (lambda shop: Media(shop, "image"), 0.04, 40),
+    "video": (lambda shop: Media(shop, "video"), 0.04, 60),
+    "formats": (Artifacts, 0.17, 100),
 }
 
 

@@ -3,17 +3,10 @@
 import subprocess
 
 from tally import Result
+from workshop import contents
 
 TRAIN = "train"
-LARGEST = {
-    TRAIN: 1200,
-    "tokenize": 60,
-    "features": 160,
-    "units": 40,
-    "crossval": 200,
-    "export": 300,
-    "manifest": 8,
-}  # kB
+COMMANDS = (TRAIN, "tokenize", "features", "units", "crossval", "export", "manifest")
 ROOM = "64m"
 
 
@@ -42,8 +35,9 @@ class Disks:
             subprocess.run(["umount", "--lazy", str(self.disk)], capture_output=True, check=False)
 
     def attempt(self, random):
-        name, kilobytes = random.choice(list(LARGEST)), 0
-        kilobytes = random.randint(4, LARGEST[name])
+        name = random.choice(COMMANDS)
+        needed = sum(map(len, contents(self.shop.folder / name).values())) // 1024
+        kilobytes = random.randint(4, max(8, needed))
         read_only = self.mounts and random.random() < 0.25
         result, logs = Result(), self.shop.fresh("disk_logs")
         if self.mounts:
@@ -54,8 +48,8 @@ class Disks:
             if read_only:
                 self._remount("ro")
             limits = "" if self.mounts else str(kilobytes * 1024)
-            self._first(name, logs, limits, result)
-            result.tried["full disks" if not read_only else "read-only disks"] += 1
+            full = self._first(name, logs, limits, result)
+            result.tried["read-only disks" if read_only else "full disks" if full else "disks with room"] += 1
             if self.mounts:
                 self._remount(f"rw,size={ROOM}")
             self._again(name, logs, result)
@@ -71,14 +65,16 @@ class Disks:
         return self.shop.corpus_commands(out)[name], out
 
     def _first(self, name, logs, limits, result):
+        """Run a command; whether the disk was too small for it."""
         command, _ = self._command(name)
         code = self.shop.run(command, logs, result, allowed=[self.disk, logs], limits=limits)
         result.check_log(logs / "log")
         if code not in (0, 1, 2) or (code == 1 and name != TRAIN):
             result.add("traceback", f"{name} on a full disk ends with {code}, not with 2", logs / "log")
-        left = [path.name for path in self.disk.rglob(".*")] if self.disk.exists() else []
+        left = [path.name for path in self.disk.rglob("*") if path.name.endswith(".tmp")]
         if left:
             result.add("lost", f"{name} on a full disk leaves {left}", logs / "log")
+        return code != 0
 
     def _again(self, name, logs, result):
         command, out = self._command(name)
