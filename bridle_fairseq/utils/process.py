@@ -31,31 +31,46 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
         function: the command; its exit code, None for 0.
     """
     _open_standard_files()
+    interrupts: list[int] = []
     try:
-        with _unwinding_on_termination(name):
+        with _noting_interrupts(interrupts), _unwinding_on_termination(name):
             code = function() or 0
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process at once
-        return _failed(name, "interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        if not (_reader_has_gone(1) or _reader_has_gone(2)):
+        return _interrupted(name)
+    except Exception as error:
+        if interrupts:  # modules in C, such as NumPy's, replace the KeyboardInterrupt
+            return _interrupted(name)
+        code = _code_of(name, error)
+        if code is None:
             raise
+        return code
+
+
+def _code_of(name: str, error: Exception) -> int | None:
+    """The exit code for an error of a user or a closed pipe, after a line on stderr; None for others."""
+    if isinstance(error, BrokenPipeError):
+        if not (_reader_has_gone(1) or _reader_has_gone(2)):
+            return None
         _discard(1, 2)
         return CLOSED_PIPE
-    except (InputError, OSError, MemoryError, UnicodeEncodeError) as error:
-        if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK and _output_fails():
-            return _failed(name, f"error: standard output: {error.strerror}", BAD_INPUT)
-        sentence = sentence_of(error)
-        if sentence is None:
-            raise
-        return _failed(name, f"error: {sentence}", BAD_INPUT)
+    if not isinstance(error, (InputError, OSError, MemoryError, UnicodeEncodeError)):
+        return None
+    if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK and _output_fails():
+        return _failed(name, f"error: standard output: {error.strerror}", BAD_INPUT)
+    sentence = sentence_of(error)
+    return None if sentence is None else _failed(name, f"error: {sentence}", BAD_INPUT)
 
 
 def run_script(function: Callable[[Any], None], args: Any) -> int:
     """Run a script's function with its arguments, as :func:`run_command` does, and return the exit code."""
     return run_command(os.path.basename(sys.argv[0]), lambda: function(args))
+
+
+def _interrupted(name: str) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process at once
+    return _failed(name, "interrupted", INTERRUPTED)
 
 
 def _failed(name: str, text: str, code: int) -> int:
@@ -72,6 +87,26 @@ def _open_standard_files() -> None:
     for stream in ("stdin", "stdout", "stderr"):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "r" if stream == "stdin" else "w"))
+
+
+@contextmanager
+def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Add the number of an interrupt to the list, besides raising KeyboardInterrupt; background jobs ignore it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        yield
+        return
+    former = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if not interrupts:
+            signal.signal(signal.SIGINT, former)
 
 
 @contextmanager

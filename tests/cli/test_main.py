@@ -92,3 +92,21 @@ def test_help_lists_all_commands_without_slow_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_interrupt_while_modules_are_imported():
+    start = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, *_):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt)
+sys.argv[0] = "bin/bridle"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bridle_fairseq.cli.main import main
+sys.exit(main(["stats", "x.tsv"]))
+"""
+    for module in ("bridle_fairseq.cli.main", "bridle_fairseq.utils.process", "bridle_fairseq.cli.stats"):
+        done = subprocess.run([sys.executable, "-c", start, module], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (130, "bridle: interrupted\n")

@@ -110,3 +110,20 @@ def test_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
     run_command("name", lambda: None)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_interrupt_that_an_import_replaces_is_one(capsys):
+    def command():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy cannot be imported") from None
+
+    former = signal.getsignal(signal.SIGINT)
+    try:
+        assert run_command("name", command) == 130 and capsys.readouterr().err == "name: interrupted\n"
+    finally:
+        signal.signal(signal.SIGINT, former)
+    with pytest.raises(ImportError):
+        run_command("name", lambda: exec("import not_there"))
+    assert signal.getsignal(signal.SIGINT) is former
