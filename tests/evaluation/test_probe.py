@@ -154,3 +154,10 @@ def test_map_of_no_positive_is_0() -> None:
 def test_settings_to_choose_from_are_those_of_earlier_versions() -> None:
     assert probe.INVERSE_REGULARIZATIONS == (0.0001, 0.001, 0.01, 0.1, 1, 10, 100)
     assert probe.NEIGHBOURS == (1, 3, 5, 10, 20, 50, 100) and probe.TEMPERATURES == (0.02, 0.07, 0.2)
+
+
+def test_number_of_neighbours_is_chosen_up_to_the_number_of_rows(labels: np.ndarray) -> None:
+    features = {"x": split(informative(labels, 1.0, 1))}
+    assert probe.knn_probe(features, split(labels), neighbours=(3, 121)).settings["k"] == 3
+    assert probe.knn_probe(features, split(labels), neighbours=(121, 500)).settings["k"] == 120
+    assert probe.knn_probe(features, split(labels), neighbours=(120,)).settings["k"] == 120

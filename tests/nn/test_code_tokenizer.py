@@ -61,6 +61,7 @@ def test_random_projection_is_float32_whatever_the_context():
             found = model.latents(patches, from_tokenizer=False)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert model.eval().codes(patches, from_tokenizer=False).shape == (*patches.x.shape[:2], 2)
 
 
 def test_codes_and_estimates_are_those_of_the_full_model():

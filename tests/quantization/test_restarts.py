@@ -147,3 +147,12 @@ def test_draws_are_those_of_earlier_versions():
     priorities, drawn = restart_priorities(rows, torch.arange(20) != 3, torch.tensor(7), 4)
     assert drawn.tolist() == [16, 14, 18, 5]
     torch.testing.assert_close(priorities, torch.tensor([0.047124, 0.089496, 0.114052, 0.202476]), atol=1e-6, rtol=0)
+
+
+def test_at_most_64_codes_of_a_level_restart_in_an_update():
+    module = ResidualQuantizer(DIM, 1, 256).train()
+    module.init_codebooks(vectors(0, 1000))
+    make_dead(module, slice(0, 100))
+    module(vectors(1, 500))
+    module.commit()
+    assert module.codebooks.restarted.tolist() == [64]
