@@ -42,10 +42,10 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
     except Exception as error:
         if interrupts:  # modules in C, such as NumPy's, replace the KeyboardInterrupt
             return _interrupted(name)
-        code = _code_of(name, error)
-        if code is None:
+        failure = _code_of(name, error)
+        if failure is None:
             raise
-        return code
+        return failure
 
 
 def _code_of(name: str, error: Exception) -> int | None:

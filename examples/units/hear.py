@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 from pathlib import Path
@@ -24,8 +23,10 @@ from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.griffin_lim import waveform
 from bridle_fairseq.utils.device import choose_device
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import atomic_binary
 from bridle_fairseq.utils.optional import optional_import
 from bridle_fairseq.utils.process import run_script
+from bridle_fairseq.utils.spreadsheet import write_table
 
 DECODER = ("bridle_mel_decoder",)
 
@@ -58,10 +59,9 @@ def distance(args: argparse.Namespace) -> None:
         print(f"{checkpoint}: " + "  ".join(f"{k}: {value:.3f} dB" for k, value in enumerate(values)))
     args.out.mkdir(parents=True, exist_ok=True)
     columns = max(map(len, by_checkpoint.values()))
-    with open(args.out / "distances.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["checkpoint", *(f"levels_{k}" for k in range(columns))])
-        table.writerows([name, *(f"{value:.4f}" for value in values)] for name, values in by_checkpoint.items())
+    head = ["checkpoint", *(f"levels_{k}" for k in range(columns))]
+    rows = ([name, *(f"{value:.4f}" for value in values)] for name, values in by_checkpoint.items())
+    write_table(args.out / "distances.csv", [head, *rows])
     plot(by_checkpoint, args.out / "distances.png")
     print(f"{args.out / 'distances.csv'}, {args.out / 'distances.png'}")
 
@@ -79,7 +79,8 @@ def plot(by_checkpoint: dict[str, list[float]], path: Path) -> None:
     axes.set(xlabel="levels", ylabel="log-mel distance in dB", xticks=ticks, ylim=(0, None))
     if several:
         figure.legend(loc="outside lower center", fontsize="small")
-    figure.savefig(path, dpi=150)
+    with atomic_binary(path) as file:
+        figure.savefig(file, dpi=150, format="png")
 
 
 def short_names(paths: list[str]) -> list[str]:
@@ -110,7 +111,9 @@ def sound(args: argparse.Namespace) -> None:
             mel = decode(model, codes.item(row), levels, int(codes.info.grid["patches_per_segment"]))
             path = args.out / f"{Path(prefix).name.removesuffix('.codes')}.{row}.levels{levels}.wav"
             samples = waveform(mel[None], log_mel)[0].cpu().numpy()
-            soundfile.write(path, samples / max(1.0, np.abs(samples).max()), log_mel.sample_rate)
+            samples = samples / max(1.0, np.abs(samples).max())
+            with atomic_binary(path) as file:
+                soundfile.write(file.name, samples, log_mel.sample_rate, format="WAV")
             print(path)
 
 

@@ -22,7 +22,7 @@ from bridle_fairseq.units import sentencepiece as pieces
 from bridle_fairseq.units.convert import prefix_of
 from bridle_fairseq.units.info import UnitsInfo, check_same_units, read_units_info
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.files import atomic_binary, atomic_text
 from bridle_fairseq.utils.process import run_script
 from bridle_fairseq.utils.text_files import read_lines
 
@@ -70,7 +70,8 @@ def train(args: argparse.Namespace) -> None:
     for size in args.vocab_size:
         model = pieces.train_on_units(units_of(args.units), size, num_characters(info), args.max_units)
         path = args.out / f"{size}.model"
-        path.write_bytes(model)
+        with atomic_binary(path) as file:
+            file.write(model)
         pieces.write_description(path, info)
         learned = pieces.load(path).get_piece_size()
         print(f"{path}: {learned} pieces{'; no other sequence is repeated' if learned < size else ''}")
@@ -117,9 +118,15 @@ def decode(args: argparse.Namespace) -> None:
                 )
             out.write(model.decode(numbers) + "\n")
     if info.dedup:
-        shutil.copy(text.removesuffix(".txt") + ".counts", path.with_suffix(".counts"))
-    shutil.copy(where, args.out)
+        copy(text.removesuffix(".txt") + ".counts", path.with_suffix(".counts"))
+    copy(where, args.out / Path(where).name)
     print(f"{path}: units restored")
+
+
+def copy(source: str, path: Path) -> None:
+    """A copy that is there only when it is complete."""
+    with open(source, "rb") as file, atomic_binary(path) as out:
+        shutil.copyfileobj(file, out)
 
 
 def report(args: argparse.Namespace) -> None:

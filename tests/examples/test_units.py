@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,14 +51,16 @@ def test_grammar_keeps_levels_in_order(level, allowed):
     assert grammar.lengths.tolist() == [len(units) for units in texts]
 
 
-def hear(monkeypatch, folder, decoder_of, *arguments):
+def hear(monkeypatch, folder, decoder_of, *arguments, log_mel=None, **replaced):
     """Exit code of ``hear.py sound`` with a decoder for codes of the checkpoint ``decoder_of``."""
     module = script("hear")
     codes = np.zeros((2, 6, 2), "<u2")
     (folder / "test.codes.bin").write_bytes(codes.tobytes())
     write_index(f"{folder}/test.codes", [12, 12], np.uint16)
     write_info(folder / "test.codes", dataclasses.replace(CODES, manifest_sha256="b" * 64))
-    model = SimpleNamespace(checkpoint_sha256=decoder_of, front_end=SimpleNamespace(log_mel=None))
+    model = SimpleNamespace(checkpoint_sha256=decoder_of, front_end=SimpleNamespace(log_mel=log_mel))
+    for name, value in replaced.items():
+        monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "load_model", lambda *_: (model, None))
     command = ["hear.py", "sound", "decoder.pt", f"{folder}/test.codes", "--out", f"{folder}/heard", *arguments]
     monkeypatch.setattr(sys, "argv", command)
@@ -188,3 +191,40 @@ def test_train_rejects_units_that_do_not_match_their_description(pieces, tmp_pat
     spoil(tmp_path)
     assert pieces("train", units, "--vocab-size", 12, "--out", tmp_path / "pieces") == (2 if sentence else 0)
     assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture
+def full_disk():
+    """``full_disk()``: no file of this process can have more than 100 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_plot_on_a_full_disk_leaves_no_file(tmp_path, full_disk):
+    pytest.importorskip("matplotlib")
+    full_disk()
+    with pytest.raises(OSError, match="plot.png"):
+        script("hear").plot({"a.pt": [1.0, 0.5]}, tmp_path / "plot.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sound_on_a_full_disk_is_one_sentence(monkeypatch, tmp_path, capsys, full_disk):
+    def silence(*_):
+        full_disk()
+        return torch.zeros(1, 4000)
+
+    log_mel = SimpleNamespace(sample_rate=16000)
+    assert (
+        hear(monkeypatch, tmp_path, "a" * 64, log_mel=log_mel, decode=lambda *_: torch.zeros(1), waveform=silence) == 2
+    )
+    assert "test.0.levels2.wav: File too large (the limit of a file is 100 bytes" in capsys.readouterr().err
+    assert list((tmp_path / "heard").iterdir()) == []
+
+
+def test_pieces_on_a_full_disk_leave_no_file(pieces, tmp_path, capsys, full_disk):
+    units = write_units(tmp_path / "units", [[0, 5, 1, 6, 2, 7] * 20])
+    full_disk()
+    assert pieces("train", units, "--out", tmp_path / "out", "--vocab-size", "24") == 2
+    assert "24.model: File too large" in (error := capsys.readouterr().err) and error.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
