@@ -55,7 +55,8 @@ def reference_accuracy(path, folder):
     for split in ("train", "valid"):
         manifest = Manifest.read(folder / f"{split}.tsv")
         labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
-        items = [reader.read(manifest.path(row), 0, longest) for row in range(len(manifest))]
+        sizes = [min(longest, int(size)) for size in manifest.sizes]
+        items = [reader.read(manifest.path(row), 0, size) for row, size in enumerate(sizes)]
         features = [model.extract_features(item[None])["x"].mean(1) for item in items]
         tensors += [torch.cat(features), torch.tensor([labels[row][0] for row in range(len(manifest))])]
     return knn_accuracy(*tensors, k=3)

@@ -45,7 +45,7 @@ def test_codes_and_features_are_the_same(outputs):
         assert np.array_equal(tokenized.codes[row][valid].numpy(), codes.item(row)[: len(tokenized.codes[row][valid])])
         if manifest.sizes[row] > 8000:
             continue  # long sounds are encoded in chunks, but pretrained.features does not use chunks
-        stored = torch.from_numpy(np.array(features.patches("patches.layer2", row))).flatten(0, 1)
+        stored = torch.from_numpy(np.array(features.patches("patches.layer2", row))).flatten(0, -2)
         torch.testing.assert_close(encoded.x[row][valid], stored, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(vectors[row], torch.tensor(features["mean.layer2"][row]), atol=1e-5, rtol=1e-5)
     assert len(tokenized.codes.unique()) > 4
