@@ -39,8 +39,10 @@ def test_chunk_of_a_longer_grid_keeps_its_positions(width):
     assert torch.equal(found, expected)
 
 
-def test_positions_have_the_dtype_of_a_given_tensor():
+@pytest.mark.parametrize("compiling", [False, True])
+def test_positions_have_the_dtype_of_a_given_tensor(compiling, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     exact = sincos_position((3, 2), 8)
     assert exact.dtype == torch.float32
     half = sincos_position((3, 2), 8, like=torch.zeros(1, dtype=torch.bfloat16))
-    assert torch.equal(half, exact.bfloat16())
+    assert half.dtype == torch.bfloat16 and torch.equal(half, exact.bfloat16())
