@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.schema import Real, check, shown
 
 HELP = "from measured constants: clips a second on 1 to 64 GPUs, and what saturates first"
 MEASURED = (
@@ -49,8 +50,11 @@ def run(args: argparse.Namespace) -> int:
         *(("gpus", n) for n in args.gpus),
         *(("corpus_clips", n) for n in args.corpus_clips),
     ]:
+        option = f"--{name.replace('_', '-')}"
         if not isinstance(value, bool) and not value > 0:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; expected more than 0")
+            raise InputError(f"{option} is {shown(value)}; expected more than 0")
+        if not isinstance(value, bool):
+            check(Real(1e-12, 1e18), option, value)
     constants = ScalingConstants(**values)
     for clips in args.corpus_clips:
         print(f"{clips} clips: {clips * constants.clip_kb / 1e9:.3g} TB of files")

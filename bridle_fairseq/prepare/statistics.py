@@ -20,10 +20,25 @@ from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.nn.fbank import LogMel
 from bridle_fairseq.nn.frontend import unit_range
+from bridle_fairseq.utils.bounds import BINS, LARGEST_IMAGE, LENGTH, MOST_WORKERS, RATE, RATE_TIMES_BINS
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.schema import Kind, Real, Whole, check
 
 # A batch and its padding -> values (B x channels x sizes), and their padding (B x the first sizes) or None.
 Values = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+
+BOUNDS: dict[str, Kind] = {
+    "max_clips": LENGTH,
+    "max_seconds": Real(0, 1e9, above=True),
+    "sample_rate": RATE,
+    "num_mel_bins": BINS,
+    "image_size": Whole(1, LARGEST_IMAGE),
+    "num_frames": Whole(1, 65536),
+    "frame_stride": Whole(1, 65536),
+    "batch_size": LENGTH,
+    "workers": Whole(0, MOST_WORKERS),
+    "seed": Whole(0, (1 << 63) - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ class StatisticsOptions:
         seed: seed of the sample and of the crops.
 
     Raises:
-        InputError: a number that is too small.
+        InputError: a number out of its bounds.
     """
 
     modality: str = "audio"
@@ -61,8 +76,13 @@ class StatisticsOptions:
         for name, value in vars(self).items():
             if name not in ("modality", "workers", "seed") and value is not None and value <= 0:
                 raise InputError(f"--{name.replace('_', '-')} {value}; expected more than 0")
-        if self.workers < 0:
-            raise InputError(f"--workers {self.workers}; expected 0 or more")
+            if name == "workers" and value < 0:
+                raise InputError(f"--workers {value}; expected 0 or more")
+            if name in BOUNDS and value is not None:
+                check(BOUNDS[name], f"--{name.replace('_', '-')}", value)
+        if self.sample_rate * self.num_mel_bins > RATE_TIMES_BINS:
+            product = f"{self.sample_rate} x {self.num_mel_bins}"
+            raise InputError(f"--sample-rate x --num-mel-bins is {product}; expected at most {RATE_TIMES_BINS}")
 
 
 class InputStatistics(NamedTuple):

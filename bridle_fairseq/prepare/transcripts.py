@@ -18,6 +18,7 @@ from bridle_fairseq.prepare.scan import Scan
 from bridle_fairseq.prepare.tables import column_of, match, read_table
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.text_files import read_lines
 
 TEXT_COLUMNS = ("transcript", "text", "sentence", "transcription")
 KEPT_MARKS = "'"  # inside words such as DON'T
@@ -76,7 +77,7 @@ def librispeech_texts(scan: Scan, splits: Mapping[str, Sequence[str]]) -> list[T
     """
     transcripts = {}
     for path in sorted(Path(scan.root).rglob("*.trans.txt")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_lines(path, "transcripts", newline=None), 1):
             name, _, words = line.strip().partition(" ")
             if name:
                 below = path.parent.relative_to(scan.root) / name

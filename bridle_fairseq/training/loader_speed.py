@@ -25,7 +25,9 @@ from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.tasks.bridle_pretraining import BridlePretrainingConfig
 from bridle_fairseq.tasks.datasets import FairseqMedia
+from bridle_fairseq.utils.bounds import MOST_WORKERS
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.schema import Whole, check
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class LoaderOptions:
         overrides: settings of the task, such as ``task.max_sample_size=80000``.
 
     Raises:
-        InputError: a number that is too small.
+        InputError: a number out of its bounds.
     """
 
     manifest: str
@@ -57,6 +59,7 @@ class LoaderOptions:
         for name, least in (("batch_size", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least {least}")
+        check(Whole(0, MOST_WORKERS), "--workers", self.workers)
         if not self.seconds > 0:
             raise InputError(f"--seconds is {self.seconds}; expected more than 0")
 

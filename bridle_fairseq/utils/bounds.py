@@ -23,6 +23,7 @@ HASH = String(64, "[0-9a-z]")
 NAME = String(100, "[A-Za-z0-9_ .-]")  # becomes part of a file name
 SKIPPED = ListOf(Pair(ROWS, String(1 << 16)), 0, 1 << 22)  # rows, and why
 
+MOST_WORKERS = 4096  # processes that read
 LARGEST_IMAGE = 65536  # height and width in pixels
 
 # The grid of codes and features (data/artifacts/codes.py says what each field is).

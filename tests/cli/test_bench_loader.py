@@ -91,6 +91,7 @@ def kept(batches, seen):
     [
         (["--batch-size", "0"], "--batch-size is 0; expected at least 1"),
         (["--workers", "-1"], "--workers is -1; expected at least 0"),
+        (["--workers", "1000000000000"], "--workers is 1000000000000; expected at least 0 and at most 4096"),
         (["--seconds", "0"], "--seconds is 0.0; expected more than 0"),
         (["--", "model.precision=auto"], "'model.precision=auto' after --; expected settings of reading"),
         (["--", "task.sample_rate"], "'task.sample_rate' after --"),

@@ -64,3 +64,10 @@ def test_command_prints_a_line_per_number_of_gpus(capsys):
 def test_values_must_be_positive(capsys, name, value):
     assert main(["scaling", *arguments(**{name: value})]) == 2
     assert f"--{name.replace('_', '-')} is {float(value)}; expected more than 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("link_gbs", 1e-308), ("cpu_ms", "inf"), ("gradient_bytes", "9" * 400)])
+def test_values_have_bounds(capsys, name, value):
+    assert main(["scaling", *arguments(**{name: value})]) == 2
+    error = capsys.readouterr().err
+    assert f"--{name.replace('_', '-')} is" in error and "expected at least 1e-12 and at most 1e+18" in error

@@ -95,6 +95,21 @@ def test_numbers_out_of_range_are_refused(manifest, capsys, option):
     assert f"bridle: error: {option}; expected" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--max-seconds nan", "--max-seconds is nan; expected more than 0 and at most 1e+09"),
+        ("--sample-rate 1000000000000", "--sample-rate is 1000000000000; expected at least 100"),
+        ("--sample-rate 1000000 --num-mel-bins 4096", "--sample-rate x --num-mel-bins is 1000000 x 4096"),
+        ("--workers 1000000000000", "--workers is 1000000000000; expected at least 0 and at most 4096"),
+        ("--seed -1", "--seed is -1; expected at least 0"),
+    ],
+)
+def test_numbers_have_bounds(manifest, capsys, options, sentence):
+    assert main(["stats", str(manifest), *options.split()]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_missing_manifest_is_one_line(tmp_path, capsys):
     assert main(["stats", str(tmp_path / "none.tsv")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

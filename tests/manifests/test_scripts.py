@@ -126,7 +126,7 @@ def test_imagefolder(run, tmp_path):
     assert run("imagefolder", source, "--names", tmp_path / "names.txt") == 2
 
 
-def test_transcripts(sounds, run, tmp_path):
+def test_transcripts(sounds, run, tmp_path, capsys):
     source = sounds("train-clean-100/1/2/1-2-0.flac", "dev-other/3/4/3-4-0.flac")
     (source / "train-clean-100/1/2/1-2.trans.txt").write_text("1-2-0 AB A\n")
     (source / "dev-other/3/4/3-4.trans.txt").write_text("3-4-0 B\n")
@@ -136,6 +136,10 @@ def test_transcripts(sounds, run, tmp_path):
     assert (tmp_path / "out" / "valid.wrd").read_text() == "B\n"
     assert list(Manifest.read(tmp_path / "out" / "valid.tsv")) == [("dev-other/3/4/3-4-0.flac", 200)]
     assert run("transcripts", source, "--split", "train") == 2
+    (source / "dev-other/3/4/3-4.trans.txt").write_bytes(b"3-4-0 B\n3-4-1 \xe7\n")
+    capsys.readouterr()
+    assert run("transcripts", source, *splits) == 2
+    assert "3-4.trans.txt, line 2: b'3-4-1 \\xe7\\n' is not UTF-8" in capsys.readouterr().err
 
 
 def test_sample_manifest_is_readable():
