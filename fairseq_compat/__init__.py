@@ -41,6 +41,7 @@ WATCHED = frozenset(
         "fairseq.optim.fused_lamb",
         "fairseq.trainer",
         "fairseq.utils",
+        "fairseq_cli",
         "fairseq_cli.train",
         "hydra",
         "hydra._internal.utils",

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 USER_ERROR, LOST_RANK = 2, 1  # exit codes
 
+TRAINING_COMMANDS = ("fairseq-hydra-train", "fairseq-train")
 CHILD_SECONDS = 1.0  # for a child to end
 
 # Texts of gloo, NCCL and torch's store when the process at the other end of a connection is gone or does not answer.
@@ -41,6 +42,24 @@ def name_known_errors(module: ModuleType) -> None:
         setattr(module, name, _in_sentences(getattr(module, name)))
 
 
+def end_imports_at_interrupt(module: ModuleType) -> None:
+    """Needed on every version: Ctrl-C during the imports of fairseq_cli, which take seconds, ends in a traceback.
+
+    The training commands end in one line until :func:`sentences` takes over.
+    """
+    command = os.path.basename(sys.argv[0]) if sys.argv else ""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if command not in TRAINING_COMMANDS or not in_main_thread or multiprocessing.parent_process() is not None:
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_interrupt)
+
+
+def _end_at_interrupt(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"fairseq: interrupted\n")
+    os._exit(128 + number)  # an exception could be taken for a failed import; nothing has been written yet
+
+
 def _in_sentences(function: Any) -> Any:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -54,6 +73,8 @@ def _in_sentences(function: Any) -> Any:
 def sentences() -> Iterator[None]:
     """Ends the process with a sentence on stderr and an exit code if the block raises a known error."""
     _end_children_at_sigterm()
+    if signal.getsignal(signal.SIGINT) is _end_at_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

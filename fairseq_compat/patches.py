@@ -51,6 +51,7 @@ EVALUATING = (  # modules of fairseq that evaluate strings of a configuration
 PATCHES: tuple[Patch, ...] = (
     Patch("hydra", "before", for_python.allow_config_defaults),
     Patch("fairseq", "before", for_python.allow_config_defaults),
+    Patch("fairseq_cli", "before", for_errors.end_imports_at_interrupt),
     Patch("antlr4", "before", for_python.restore_typing_io),
     Patch("hydra._internal.utils", "after", for_python.fix_hydra_error_report),
     Patch("hydra.core.plugins", "after", for_python.fix_hydra_plugin_scan),

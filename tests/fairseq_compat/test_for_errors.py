@@ -2,6 +2,8 @@
 
 import errno
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 from torch.multiprocessing import ProcessExitedException
@@ -77,3 +79,24 @@ def test_interrupt_is_one_line(capfd):
     with pytest.raises(SystemExit) as end, sentences():
         raise KeyboardInterrupt
     assert end.value.code == 130 and capfd.readouterr().err == "fairseq: interrupted\n"
+
+
+@pytest.mark.parametrize("where", ["imports", "training", "another command"])
+def test_interrupt_of_a_training_command_is_one_line(where):
+    name = "fairseq-generate" if where == "another command" else "fairseq-hydra-train"
+    script = f"""
+import contextlib, signal, sys
+from fairseq_compat.for_errors import end_imports_at_interrupt, sentences
+sys.argv[0] = "bin/{name}"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+end_imports_at_interrupt(None)
+with sentences() if {where == "training"} else contextlib.nullcontext():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        print("unwound")
+        raise
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ("unwound" in done.stdout) == (where != "imports")
+    assert (done.stderr == "fairseq: interrupted\n" and done.returncode == 130) == (where != "another command")
