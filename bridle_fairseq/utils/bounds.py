@@ -19,7 +19,7 @@ RATE_TIMES_BINS, PATCH_VALUES, ALL_CODES = 1 << 28, 1 << 20, 1 << 22
 ROWS = Whole(0, 1 << 40)  # of a manifest
 LARGEST_SIZE = 1 << 40  # of a row: two years of sound at 16 kHz; the sizes of 8 million such rows add up in 64 bits
 LENGTH = Whole(1, LARGEST_SIZE)
-HASH = String(64, "[0-9a-z]")
+HASH = String(64, "[0-9a-z ]")  # or words, in codes that no checkpoint or manifest has given
 NAME = String(100, "[A-Za-z0-9_ .-]")  # becomes part of a file name
 SKIPPED = ListOf(Pair(ROWS, String(1 << 16)), 0, 1 << 22)  # rows, and why
 

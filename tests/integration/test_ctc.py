@@ -215,7 +215,7 @@ def test_export_transcribes_without_fairseq(folder, trained, tmp_path):
     assert "model.transcribe(waveforms, sample_rate)" in card and "CTC, pooling frequency, a frame every 20 ms" in card
     config = json.loads((tmp_path / "exported" / "config.json").read_text())
     for change, sentence in (
-        ({"labels": "phn"}, "config.json: damaged, no 'phn' of the transcriber"),
+        ({"labels": "phn"}, "config.json: labels is 'phn'; expected one of ltr, spm"),
         ({"symbols": config["symbols"][:-1]}, "weights that do not fit config.json"),
     ):
         (tmp_path / "exported" / "config.json").write_text(json.dumps({**config, **change}))

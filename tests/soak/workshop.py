@@ -55,7 +55,8 @@ class Workshop:
         self.data, self.clips = self.folder / "data", self.folder / "data" / "clips"
         self.checkpoint = self.folder / "train" / "checkpoints" / "checkpoint_last.pt"
         self.canary = f"canary-{self.folder.name}-of-the-environment"
-        os.environ |= {"SOAK_SECRET": self.canary, "TMPDIR": str(self.scratch / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+        caches = dict.fromkeys(("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(self.scratch / "tmp"))
+        os.environ |= {"SOAK_SECRET": self.canary, **caches, "PYTHONDONTWRITEBYTECODE": "1"}
 
     @cached_property
     def forker(self):
