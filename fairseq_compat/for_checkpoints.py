@@ -6,9 +6,14 @@ They import torch inside the functions, so that importing hydra alone does not i
 from __future__ import annotations
 
 import ast
+import functools
+import pickle
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+from fairseq_compat.for_errors import RunError
 
 LARGEST = 1_000_000  # items of a list that a setting multiplies
 
@@ -101,6 +106,28 @@ def _numpy_types() -> list[Any]:
         *variants(scalar, "scalar"),
         *variants(reconstruct, "_reconstruct"),
     ]
+
+
+def name_refused_checkpoints(module: ModuleType) -> None:
+    """Needed on torch >= 2.6: a checkpoint with other types than the allowed ones ends in pages about ``weights_only``.
+
+    The patch of ``fairseq.checkpoint_utils`` says which file refers to what, in one sentence.
+    """
+    load = module.load_checkpoint_to_cpu
+
+    @functools.wraps(load)
+    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(path, *args, **kwargs)
+        except pickle.UnpicklingError as error:
+            named = re.search(r"GLOBAL:? (\S+)", str(error))
+            what = f"it refers to {named[1]}" if named else "it holds more than tensors, plain values and settings"
+            raise RunError(
+                f"{path}: {what}, so it is not loaded: it could run code. If you trust it, see "
+                "torch.serialization.add_safe_globals"
+            ) from error
+
+    module.load_checkpoint_to_cpu = load_checkpoint_to_cpu  # type: ignore[attr-defined]
 
 
 def allow_checkpoint_types(module: ModuleType) -> None:

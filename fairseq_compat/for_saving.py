@@ -96,12 +96,12 @@ def replace(path: str, write: Callable[[str], object]) -> None:
 class _Raw(io.FileIO):
     """A file that remembers why it could not be written: torch may raise another error."""
 
-    error: OSError | None = None
+    error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
 
@@ -113,9 +113,11 @@ def _save(obj: Any, path: str) -> None:
         try:
             with io.BufferedWriter(raw) as file:
                 torch.save(obj, file)
-        except Exception:
+        except Exception as error:
             if raw.error is not None:
                 raise raw.error from None
+            if isinstance(error.__context__, KeyboardInterrupt):  # between two writes
+                raise KeyboardInterrupt from None
             raise
 
 

@@ -63,6 +63,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq.distributed.utils", "after", for_errors.name_known_errors),
     Patch("fairseq.models.distributed_fairseq_model", "after", for_torch.wrap_cpu_models_for_ddp),
     Patch("fairseq", "after", for_checkpoints.allow_checkpoint_types),
+    Patch("fairseq.checkpoint_utils", "after", for_checkpoints.name_refused_checkpoints),
     Patch("fairseq.checkpoint_utils", "after", for_saving.save_atomically),
     Patch("fairseq_cli.train", "after", for_saving.guard_save_dir),
     Patch("fairseq_cli.train", "after", for_resuming.skip_finished_runs),

@@ -1,6 +1,7 @@
 """Settings are literals, and what NumPy's pickles call makes numbers only."""
 
 import io
+import os
 
 import fairseq  # noqa: F401  # applies the patches
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from fairseq_compat.for_checkpoints import LARGEST, literal
+from fairseq_compat.for_errors import RunError
 from fairseq_compat.patches import EVALUATING
 
 
@@ -102,3 +104,17 @@ def test_pickles_of_numpy_cannot_make_objects_of_memory():
     for value in (objects, too_short, *others):
         with pytest.raises(Exception, match="expected|buffer|bytes|size|unsupported|Unsupported"):
             load(value)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_refused_checkpoint_is_named(tmp_path):
+    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+    path = str(tmp_path / "evil.pt")
+    torch.save({"model": {}, "extra": Payload()}, path)
+    with pytest.raises(RunError, match=r"evil\.pt: it refers to posix\.system, so it is not loaded"):
+        load_checkpoint_to_cpu(path)

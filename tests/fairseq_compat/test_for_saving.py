@@ -1,6 +1,7 @@
 """Atomic checkpoints, and the lock of their folder."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -83,6 +84,26 @@ def test_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint_last.pt"
     replace(str(path), lambda temporary: torch.save(1, temporary))
     assert steps == [f"{path}.tmp", "rename", str(tmp_path)]
+
+
+def test_interrupt_while_a_checkpoint_is_written(utils, tmp_path, monkeypatch):
+    """torch closes its archive then, and raises another error."""
+
+    class Torn(io.FileIO):
+        interrupts = [KeyboardInterrupt]
+
+        def write(self, data):
+            if self.interrupts:
+                raise self.interrupts.pop()
+            return super().write(data)
+
+    class Interrupted(for_saving._Raw, Torn):
+        """Its ``super().write`` is that of Torn."""
+
+    monkeypatch.setattr(for_saving, "_Raw", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        utils.torch_persistent_save({"w": torch.arange(100000.0)}, str(tmp_path / "checkpoint_last.pt"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_temporary_files_are_those_with_names_of_checkpoints():

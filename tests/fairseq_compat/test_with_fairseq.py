@@ -131,9 +131,9 @@ ERRORS = {
     "span_mask": "AttributeError: module 'numpy' has no attribute 'int'",
     "conditional_random_field": "AttributeError: module 'numpy' has no attribute 'float'",
     "lines_of_text": "AttributeError: module 'numpy' has no attribute 'compat'",
-    "checkpoint": "UnpicklingError",
-    "checkpoint_with_configuration": "UnpicklingError",
-    "checkpoint_of_other_numpy": "UnpicklingError",
+    "checkpoint": "so it is not loaded",
+    "checkpoint_with_configuration": "so it is not loaded",
+    "checkpoint_of_other_numpy": "so it is not loaded",
     "gathered_lists": "",  # the message depends on the build of torch
     "gradients_under_amp": "gradients [0.00048828125, 0.000244140625] after a norm of 0.559",
 }
@@ -168,7 +168,7 @@ def test_fails_without_patch(unpatched, case):
 
 
 def test_checkpoint_that_runs_code_is_rejected(patched):
-    assert patched["checkpoint_that_runs_code"].startswith("UnpicklingError")
+    assert "it could run code" in patched["checkpoint_that_runs_code"]
 
 
 def test_console_scripts_print_help(run_python):

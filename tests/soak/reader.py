@@ -119,8 +119,11 @@ def attempt(kind, path):
 
 def family():
     """This process and its children, such as the one that decodes video."""
-    children = Path("/proc/self/task").glob("*/children")
-    return [str(os.getpid()), *(pid for file in children for pid in file.read_text().split())]
+    processes = [str(os.getpid())]
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError):  # the thread has ended
+            processes += file.read_text().split()
+    return processes
 
 
 def forget_peaks():
