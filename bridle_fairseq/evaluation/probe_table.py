@@ -116,16 +116,19 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 def write(
     rows: Sequence[ProbeRow], about: Mapping[str, Any], folder: str | os.PathLike[str], name: str = "probe"
 ) -> None:
-    """Write ``{name}.json``, with the fields of ``about``, and ``{name}.csv``, a line for each row."""
-    with atomic_text(Path(folder, f"{name}.json")) as file:
-        json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)
-        file.write("\n")
+    """Write ``{name}.csv``, a line for each row, and then ``{name}.json``, with the fields of ``about``.
+
+    A fold with the json is not run again, so the json is the last file.
+    """
     header = ["features", "pooling", "probe", "chosen", "valid", "test", "low", "high"]
     lines = (
         [row.features, row.pooling, row.probe, row.chosen, row.valid, row.test, *(row.interval or ("", ""))]
         for row in rows
     )
     write_table(Path(folder, f"{name}.csv"), [header, *lines])
+    with atomic_text(Path(folder, f"{name}.json")) as file:
+        json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)
+        file.write("\n")
 
 
 def finite_rows(arrays: Mapping[Any, np.ndarray]) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pytest
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.evaluation import probe_table as comparison
@@ -44,3 +47,19 @@ def test_aligned_columns() -> None:
 def test_finite_rows() -> None:
     arrays = {"a": np.array([[1.0], [np.nan], [2.0]]), "b": np.array([[1.0], [2.0], [3.0]])}
     assert comparison.finite_rows(arrays).tolist() == [True, False, True]
+
+
+def test_the_json_of_a_result_is_written_last(tmp_path, monkeypatch) -> None:
+    """A fold with it is not run again after a kill, so its other files must be there."""
+    row = comparison.ProbeRow("encoder", "mean", "k-NN", 1, {"k": 5.0}, 0.5, 0.25, None, {1: 0.5})
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(comparison, "write_table", killed)
+        comparison.write([row], {"fold": "1"}, tmp_path, "result")
+    assert list(tmp_path.iterdir()) == []
+    comparison.write([row], {"fold": "1"}, tmp_path, "result")
+    assert json.loads((tmp_path / "result.json").read_text())["fold"] == "1"
+    assert (tmp_path / "result.csv").read_text().splitlines()[1].startswith("encoder,mean,k-NN,")
