@@ -101,8 +101,10 @@ class VideoFile:
         self._av = load_av()
         self._path, self._threads = path, threads
         self._packets: Packets | None = None
-        self._open()
+        self._container: Any = None
+        self._slice: Slice | None = None
         try:
+            self._open()
             with decode_errors("not readable as video"):
                 self._read_header()
         except BaseException:
@@ -117,9 +119,9 @@ class VideoFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
-        if self._slice is not None:
-            self._slice.close()
+        for file in (self._container, self._slice):
+            if file is not None:
+                file.close()
 
     def _open(self) -> None:
         with decode_errors("not readable as video"):
@@ -136,7 +138,6 @@ class VideoFile:
         cover = self._av.stream.Disposition.attached_pic
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if not streams:
-            self.close()
             raise DecodeError("no video stream")
         self._stream = streams[0]
         context = self._stream.codec_context

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bridle_fairseq.data.manifests.archive import members
+from bridle_fairseq.data.manifests.archive import Slice, members
 from bridle_fairseq.data.video import container as video_file
 from bridle_fairseq.data.video.container import VideoFile
 from bridle_fairseq.data.video.frames import read_clips, read_video_info
@@ -91,6 +91,15 @@ def test_bad_files(tmp_path, write_video):
         for read in (read_video_info, lambda path: read_clips(path, [0.5])):
             with pytest.raises(DecodeError, match=reason):
                 read(str(tmp_path / name))
+
+
+def test_a_bad_slice_is_closed(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(video_file, "Slice", lambda *slice_: opened.append(Slice(*slice_)) or opened[0])
+    (tmp_path / "x.zip").write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(DecodeError, match="^not readable as video: invalid data"):
+        VideoFile(f"{tmp_path / 'x.zip'}:100:4000")
+    assert opened[0].closed
 
 
 def test_cover_picture_is_not_video(tmp_path):
