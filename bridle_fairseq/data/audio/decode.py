@@ -9,7 +9,6 @@ A header can claim any length, or none (FLAC from a pipe, some MP3). No claim is
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from bridle_fairseq.utils.errors import DecodeError
 RESAMPLER_MARGIN_SECONDS = 0.1  # several times the one-sided support of soxr's HQ filter
 VALUES_AT_ONCE = 1 << 20  # of all channels: what is read at a time
 MAX_RATE = 1 << 21  # Hz, above any converter's rate; ten seconds are 84 MB
+MAX_COUNTED = 1 << 30  # frames that are decoded to count them: 6 hours at 48 kHz
 MAX_FRAMES_PER_BYTE = 8192  # in the densest coding, FLAC's of silence, 65535 frames take 13 bytes
 
 
@@ -224,4 +224,7 @@ def _corrupt() -> Iterator[None]:
 
 def _count_frames(file: AudioFile) -> int:
     """Number of frames from the present position to the end, by decoding."""
-    return sum(len(block) for block in _mono_blocks(file, 0, sys.maxsize))
+    num_frames = sum(map(len, _mono_blocks(file, 0, MAX_COUNTED + 1)))
+    if num_frames > MAX_COUNTED:
+        raise DecodeError(f"states no length and has more than {MAX_COUNTED} frames")
+    return num_frames

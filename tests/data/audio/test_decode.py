@@ -197,6 +197,18 @@ def test_length_that_the_header_does_not_state(tmp_path, write_sound, claimed, r
         read_open_crop(sound, 16000, 40000, 20000)
 
 
+def test_frames_are_counted_up_to_a_limit(tmp_path, write_sound, monkeypatch):
+    write_sound("a.flac", 3000, 16000)
+    path = with_length(tmp_path / "a.flac", 0)
+    monkeypatch.setattr(decode, "MAX_COUNTED", 3000)
+    assert read_info(path).num_frames == len(read_crop(path, 16000)) == 3000
+    monkeypatch.setattr(decode, "MAX_COUNTED", 2999)
+    for read in (read_info, lambda path: read_crop(path, 16000)):
+        with pytest.raises(DecodeError, match="^states no length and has more than 2999 frames$"):
+            read(path)
+    assert len(read_crop(path, 16000, 0, 1000)) == 1000
+
+
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 def test_mp3_without_frame_count(tmp_path, mode):
     noise = np.random.default_rng(0).standard_normal(60000) * np.repeat([0.001, 0.3], 30000)
