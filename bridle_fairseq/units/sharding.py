@@ -83,8 +83,7 @@ class UnitsJob(ShardedJob):
         sizes: list[int] = []
         for number in range(len(self.blocks)):
             units = self.read(number, [f"units{stream}"]).arrays[f"units{stream}"]
-            if units.dtype.kind != "i" or units.shape != (len(self.blocks[number]),) or (units < 0).any():
-                raise self.damaged(number, "sizes that are not those of its rows")
+            self.check_sizes(number, units)
             sizes += units.tolist()
         if self.info.format == "fairseq":
             write_index(stem, [size + 1 for size in sizes], self.info.dtype)  # and END_OF_LINE

@@ -234,10 +234,10 @@ class CodesJob(ShardedJob):
 
     def _check_block(self, number: int, codes: np.ndarray, sizes: np.ndarray, energy: np.ndarray) -> None:
         """Check the arrays of a stored block, before they are counted."""
-        types = codes.dtype.kind + sizes.dtype.kind + energy.dtype.kind
-        if types != "uif" or sizes.shape != (len(self.blocks[number]),) or energy.shape != (self.info.num_codebooks,):
+        self.check_sizes(number, sizes)
+        if codes.dtype.kind + energy.dtype.kind != "uf" or energy.shape != (self.info.num_codebooks,):
             raise self.damaged(number, "arrays of other types or shapes")
-        if (sizes < 0).any() or (sizes % self.info.num_codebooks).any() or codes.shape != (sizes.sum(),):
+        if (sizes % self.info.num_codebooks).any() or codes.shape != (sizes.sum(),):
             raise self.damaged(number, "sizes that are not those of the codes")
         if codes.max(initial=0) >= self.info.codebook_size:
             raise self.damaged(number, f"code {codes.max()}; expected codes below {self.info.codebook_size}")

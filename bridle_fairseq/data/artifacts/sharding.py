@@ -154,6 +154,15 @@ class ShardedJob:
         """The error of a stored block that cannot be right."""
         return InputError(f"{self._path(number)}: damaged ({reason}); remove it, and run the command again")
 
+    def check_sizes(self, number: int, sizes: np.ndarray) -> None:
+        """Check an array of a stored block that has a size, of any integer type, for each of its rows.
+
+        Raises:
+            InputError: it has not.
+        """
+        if sizes.dtype.kind != "i" or sizes.shape != (len(self.blocks[number]),) or (sizes < 0).any():
+            raise self.damaged(number, "sizes that are not those of its rows")
+
     def skipped(self) -> list[tuple[int, str]]:
         """Skipped rows of all stored blocks, with reasons."""
         entries: list[tuple[int, str]] = []
