@@ -135,11 +135,13 @@ def write_description(
     """Write ``{prefix}.json`` atomically."""
     prefix = os.fspath(prefix)
     fields: dict[str, Any] = dataclasses.asdict(info)
-    fields |= fields.pop("grid")
+    grid = fields.pop("grid")
+    both = set(grid) & {*fields, "skipped"}
+    assert not both, f"{both} are names of a description, so they cannot be fields of its grid"
     for array, array_fields in zip(info.arrays, fields["arrays"], strict=True):
         array_fields["file"] = os.path.basename(f"{prefix}.{array.name}.npy")
     with atomic_text(f"{prefix}.json") as file:
-        json.dump({**fields, "rows": rows, "skipped": skipped}, file, indent=2)
+        json.dump({**fields, **grid, "rows": rows, "skipped": skipped}, file, indent=2)
         file.write("\n")
 
 
@@ -245,9 +247,7 @@ class FeaturesJob(ShardedJob):
 
     def _sizes_of_block(self, number: int) -> BlockResult:
         result = self.read(number, ["sizes"])
-        sizes = result.arrays["sizes"]
-        if sizes.dtype.kind != "i" or sizes.shape != (len(self.blocks[number]),) or (sizes < 0).any():
-            raise self.damaged(number, "sizes that are not those of its rows")
+        self.check_sizes(number, result.arrays["sizes"])
         return result
 
     def _values_of_block(self, number: int, array: FeatureArray, sizes: np.ndarray) -> np.ndarray:

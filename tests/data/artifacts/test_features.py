@@ -1,6 +1,7 @@
 """Features of a corpus: their files, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bridle_fairseq.data.artifacts.features import (
     FeaturesInfo,
     FeaturesJob,
     read_features_info,
+    write_description,
 )
 from bridle_fairseq.data.artifacts.sharding import BlockResult
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -103,3 +105,10 @@ def test_other_manifest_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="of another manifest"):
         CachedFeatures(tmp_path / "s.features", Manifest("", ["a"], [100]))
     assert read_features_info(tmp_path / "s.features").rows == 3
+
+
+def test_a_grid_field_named_like_another_field_is_an_error_of_the_program(tmp_path) -> None:
+    info = job_of(tmp_path, AUDIO, [8, 8, 0]).info
+    for name in ("version", "skipped"):
+        with pytest.raises(AssertionError, match=name):
+            write_description(tmp_path / "s.features", replace(info, grid={**AUDIO, name: 1}), 3, [])
