@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.video.container import VideoFile, decode_errors, load_av
+from bridle_fairseq.data.video.container import MAX_PIXELS, VideoFile, decode_errors, load_av
 from bridle_fairseq.utils.errors import DecodeError
+from bridle_fairseq.utils.schema import Mapped, OneOf, Real, Whole
 
 SEEK_BACK_SECONDS = (0, 2, 10)  # a seek may land too late: retry from earlier, and finally from the start
 SEEK_GAP_SECONDS = 1  # decode through shorter gaps instead of seeking
@@ -172,6 +173,20 @@ class VideoInfo(NamedTuple):
     height: int
     width: int
     rotation: int  # of stored frames, in degrees counterclockwise: 0, 90, 180 or 270
+
+
+SIDE, EXTENT = Whole(1, MAX_PIXELS), Real(0, 1e30, above=True)  # FFmpeg's times are 64 bits, in units of up to 2^31 s
+INFO_KINDS = Mapped(
+    {
+        "num_frames": Whole(1, 2**53),
+        "counted": OneOf(("container", "packets")),
+        "rate": EXTENT,
+        "seconds": EXTENT,
+        "height": SIDE,
+        "width": SIDE,
+        "rotation": Whole(0, 270),
+    }
+)
 
 
 def read_video_info(path: str) -> VideoInfo:

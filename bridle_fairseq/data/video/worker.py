@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from bridle_fairseq.data.video.container import MAX_ASPECT, MAX_PIXELS, OutOfMemory
-from bridle_fairseq.data.video.frames import VideoInfo, read_clips, read_video_info
+from bridle_fairseq.data.video.frames import INFO_KINDS, VideoInfo, read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError
 from bridle_fairseq.utils.json_files import parse_json
 
@@ -150,11 +150,10 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _info_of(value: object) -> VideoInfo:
-    kinds = (int, str, float, float, int, int, int)
-    if not isinstance(value, list) or [type(field) for field in value] != list(kinds):
+    if not isinstance(value, list) or len(value) != len(VideoInfo._fields):
         raise _Invalid
     info = VideoInfo(*value)
-    if not (0 < info.num_frames < 2**53 and info.height > 0 and info.width > 0 and math.isfinite(info.seconds)):
+    if INFO_KINDS.problem("", info._asdict()):
         raise _Invalid
     return info
 

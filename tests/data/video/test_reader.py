@@ -186,7 +186,19 @@ def test_answers_in_another_form(answer):
 
 
 @pytest.mark.parametrize(
-    "value", [None, [], [1] * 7, [0, "packets", 1.0, 1.0, 1, 1, 0], [1, "", 1.0, float("inf"), 1, 1, 0]]
+    "value",
+    [
+        None,
+        [],
+        [1] * 7,
+        [0, "packets", 1.0, 1.0, 1, 1, 0],
+        [1, "packets", 1.0, 1.0, 1, 1, 0, 0],
+        [1, "", 1.0, 1.0, 1, 1, 0],
+        [1, "packets", 0.0, 1.0, 1, 1, 0],
+        [1, "packets", 1.0, -1.0, 1, 1, 0],
+        [1, "packets", 1.0, 1.0, 1 << 40, 1, 0],
+        [1, "packets", 1.0, 1.0, 1, 1, 10**300],
+    ],
 )
 def test_properties_that_make_no_sense(value):
     with pytest.raises(decoding_process._Invalid):
