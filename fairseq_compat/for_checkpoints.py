@@ -149,7 +149,7 @@ def allow_checkpoint_types(module: ModuleType) -> None:
     torch.serialization.add_safe_globals([*_plain_types(), *_fairseq_types(), *_config_types(), *_numpy_types()])
 
 
-def literal(text: Any, *scope: Any) -> Any:
+def literal(text: Any) -> Any:
     """The value of an expression of literals, ``+``, ``-`` and ``*``, such as ``[(512, 10, 5)] + [(512, 3, 2)] * 4``.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 USER_ERROR, LOST_RANK = 2, 1  # exit codes
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 TRAINING_COMMANDS = ("fairseq-hydra-train", "fairseq-train")
 CHILD_SECONDS = 1.0  # for a child to end
@@ -95,6 +97,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     if type(error).__name__ == "ProcessExitedException":  # a rank started by torch.multiprocessing.spawn
         code = getattr(error, "exit_code", 0)
         return ("" if code > 0 else f"{text}; it may have been killed for its memory"), (code if code > 0 else 1)
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        return f"{text}; expected a higher limit of open files (ulimit -n), or fewer dataset.num_workers", USER_ERROR
     if _SHARED_MEMORY.search(text) or _is_full_shared_memory(error):
         return f"too little shared memory for data loader workers: {_shared_memory()}", USER_ERROR
     if _is_of_collective(error) and _LOST.search(text):
@@ -104,7 +108,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 def _is_full_shared_memory(error: BaseException) -> bool:
     """Whether a lock or queue of multiprocessing could not be made in /dev/shm."""
-    if not isinstance(error, OSError) or error.filename is not None:
+    if not isinstance(error, OSError) or error.filename is not None or error.errno in TOO_MANY_FILES:
         return False
     modules, traceback = set(), error.__traceback__
     while traceback is not None:

@@ -126,11 +126,12 @@ def _not_saved(folder: str, error: OSError) -> str:
         return f"{folder}: removed or unmounted while a checkpoint was saved there ({error})"
     if error.errno == errno.EFBIG:
         return f"{folder}: cannot save a checkpoint: it is larger than a file may be (ulimit -f)"
-    free = shutil.disk_usage(folder).free / 2**20
-    return (
-        f"{folder}: cannot save a checkpoint: {error.strerror or error}; {free:.1f} MB are free. Checkpoints that are "
-        "there are whole; give the same command again when there is room"
-    )
+    sentence, advice = f"{folder}: cannot save a checkpoint: {error.strerror or error}", "when files can be made there"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            sentence += f"; {shutil.disk_usage(folder).free / 2**20:.1f} MB are free"
+        advice = "when there is room"
+    return f"{sentence}. Checkpoints that are there are whole; give the same command again {advice}"
 
 
 def guard_save_dir(module: ModuleType) -> None:

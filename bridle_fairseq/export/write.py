@@ -17,7 +17,7 @@ from bridle_fairseq.export.onnx import ONNX, write_onnx
 from bridle_fairseq.models.checkpoints import Checkpoint
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256, temporary_folder
-from bridle_fairseq.utils.json_files import parse_json
+from bridle_fairseq.utils.json_files import read_json
 
 CARD = "README.md"
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
@@ -75,8 +75,8 @@ def check_folder(folder: Path) -> None:
     if not present:
         return
     try:
-        is_export = parse_json((folder / CONFIG).read_bytes())["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
+        is_export = read_json(folder / CONFIG)["format"] == FORMAT
+    except (InputError, KeyError, TypeError):
         is_export = False
     others = sorted(present - FILES) if is_export else sorted(present)
     if others:
@@ -92,11 +92,12 @@ def replace_folder(new: Path, folder: Path) -> None:
     new.chmod(0o777 & ~umask)
     if folder.exists():
         with temporary_folder(folder) as old:
-            os.replace(folder, old / "export")
             try:
+                os.replace(folder, old / "export")
                 os.replace(new, folder)
-            except OSError:
-                os.replace(old / "export", folder)
+            except BaseException:  # Ctrl-C between the two, too: what is in ``old`` is removed
+                if not folder.exists():
+                    os.replace(old / "export", folder)
                 raise
     else:
         os.replace(new, folder)

@@ -153,7 +153,7 @@ class FeatureMaker:
             features: dict[str, np.ndarray] = {}
             if row in by_row:
                 features, sizes[index] = self._merge_segments(by_row.pop(row))
-                overflown = [name for name, value in features.items() if not self._is_finite(value)]
+                overflown = [name for name, value in features.items() if not np.isfinite(value).all()]
                 if overflown:
                     bad[row] = f"features {overflown[0]} are not finite in {self.dtype}"
                     features, sizes[index] = {}, 0
@@ -162,23 +162,20 @@ class FeatureMaker:
         arrays = {name: np.concatenate(of_rows) for name, of_rows in values.items()}
         return BlockResult({**arrays, "sizes": sizes}, sorted(bad.items()))
 
-    def _is_finite(self, value: np.ndarray) -> bool:
-        with np.errstate(over="ignore"):
-            return bool(np.isfinite(value.astype(self.dtype, copy=False)).all())
-
     def _as_rows(self, array: FeatureArray, value: np.ndarray | None) -> np.ndarray:
         """n x width of a clip's n patches, or 1 x width if pooled; no row, or NaN, for a clip that cannot be read."""
         if array.pooling == PATCHES:
-            return np.zeros((0, array.width), self.dtype) if value is None else value.astype(self.dtype)
-        return np.full((1, array.width), np.nan, self.dtype) if value is None else value[None].astype(self.dtype)
+            return np.zeros((0, array.width), self.dtype) if value is None else value
+        return np.full((1, array.width), np.nan, self.dtype) if value is None else value[None]
 
     def _merge_segments(self, segments: list[list[Any]]) -> tuple[dict[str, np.ndarray], int]:
-        """A row's features by array name, and the number of its patches."""
+        """A row's features by array name, in the stored type, and the number of its patches."""
         *by_extractor, sizes = zip(*segments, strict=True)
         features: dict[str, np.ndarray] = {}
         for extractor, results in zip(self.extractors, by_extractor, strict=True):
             features |= extractor.merge_segments(list(results))
-        return features, sum(sizes)
+        with np.errstate(over="ignore"):  # the caller looks for it
+            return {name: value.astype(self.dtype, copy=False) for name, value in features.items()}, sum(sizes)
 
     @torch.inference_mode()
     def _extract_batch(self, segments: list[Segment], source: Tensor, mask: Tensor | None) -> list[list[Any]]:

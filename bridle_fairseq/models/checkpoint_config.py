@@ -86,7 +86,7 @@ def checked_name(path: str, cfg: Any, names: Sequence[str]) -> str:
     if problem is not None:
         raise InputError(f"{path}: not a checkpoint that fairseq can load ({problem})")
     name = cfg["model"]["_name"]
-    if name not in names or name not in TASKS:
+    if name not in names:
         raise other_model(path, name, names)
     for kind, allowed in (("task", (TASKS[name],)), ("criterion", CRITERIONS)):
         if kind in cfg and cfg[kind]["_name"] not in allowed:
@@ -99,8 +99,6 @@ def checked_name(path: str, cfg: Any, names: Sequence[str]) -> str:
     check(Mapped({}, TASK_KINDS, Anything()), "cfg.task", task, path)
     if name != "bridle":
         check(Mapped({}, MODEL_KINDS, Anything()), "cfg.model", cfg["model"], path)
-    size, frames = task.get("image_size", 0), task.get("num_frames", 1)
-    check_product(MAX_PIXELS, {f"{path}: height": size, "width": size, "frames": frames})
     return name
 
 
@@ -145,15 +143,19 @@ def checked_outputs(path: str, model: str, task_state: Any) -> dict[str, Any]:
     return outputs
 
 
-def rebuilt_config(model: str, cfg: Mapping[str, Any], overrides: Mapping[str, Any]) -> DictConfig:
+def rebuilt_config(path: str, model: str, cfg: Mapping[str, Any], overrides: Mapping[str, Any]) -> DictConfig:
     """A run's configuration with what building its model needs.
 
     It has the settings that this package's dataclasses have, and none of the task's folders.
 
     Args:
+        path: path of the checkpoint.
         model: name of the model, from :func:`checked_name`.
         cfg: the checkpoint's configuration.
         overrides: settings of the task to use instead.
+
+    Raises:
+        InputError: an input would have too many pixels.
     """
     bridle_fairseq.register()
     task = {name: value for name, value in cfg["task"].items() if name not in FOLDERS} | dict(overrides)
@@ -162,8 +164,11 @@ def rebuilt_config(model: str, cfg: Mapping[str, Any], overrides: Mapping[str, A
         group: {field.name: values[field.name] for field in fields(classes[group]) if field.name in values}
         for group, values in (("model", cfg["model"]), ("task", task))
     }
-    common = cfg.get("common") if isinstance(cfg.get("common"), dict) else {}
-    half = {name: (common or {}).get(name) is True for name in ("fp16", "bf16")}
+    sizes: dict[str, Any] = {field.name: field.default for field in fields(classes["task"])} | groups["task"]
+    side, frames = sizes.get("image_size", 0), sizes.get("num_frames", 1)  # side 0: that of the file
+    check_product(MAX_PIXELS, {"height": side, "width": side, "frames": frames}, path)
+    common: Any = cfg.get("common")
+    half = {name: isinstance(common, dict) and common.get(name) is True for name in ("fp16", "bf16")}
     return OmegaConf.create({"common": {"seed": 1, **half}, **groups})
 
 

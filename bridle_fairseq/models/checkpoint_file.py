@@ -11,14 +11,14 @@ import os
 import pickletools
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from bridle_fairseq.utils.errors import InputError
 
-PICKLE = "data.pkl"
+PICKLE, SCRIPT = "data.pkl", "constants.pkl"  # the latter: only in TorchScript, which torch.load would run
 STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 # What the pickle in a checkpoint of this package refers to. torch calls these with any arguments that the file gives.
 # They run nothing, and the tensors that they make are checked afterwards.
@@ -45,8 +45,11 @@ def read_state(path: str) -> dict[str, Any]:
         InputError: the file is not a checkpoint, or holds something else.
     """
     try:
-        _check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # once: what is checked is what is loaded, even if a run replaces it meanwhile
+            size = os.fstat(file.fileno()).st_size
+            _check_archive(path, file, size)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # an invalid file can raise any exception
@@ -59,7 +62,7 @@ def read_state(path: str) -> dict[str, Any]:
         for name, value in dict.items(state)
         if name in ("cfg", "task_state", "extra_state", "optimizer_history")
     }
-    return {**plain, "model": _weights(path, state["model"])}
+    return {**plain, "model": _weights(path, state["model"], size)}
 
 
 def not_a_checkpoint(path: str, error: Exception) -> InputError:
@@ -73,11 +76,10 @@ def reason(error: Exception) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:160]) or type(error).__name__
 
 
-def _check_archive(path: str) -> None:
-    """Check that a file is what ``torch.save`` writes, before torch reads it."""
-    size = os.path.getsize(path)
+def _check_archive(path: str, file: IO[bytes], size: int) -> None:
+    """Check that an open file of ``size`` bytes is what ``torch.save`` writes, before torch reads it."""
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile:
         raise InputError(
             f"{path}: not a checkpoint that fairseq can load (no zip archive, as torch.save writes it)"
@@ -88,6 +90,8 @@ def _check_archive(path: str) -> None:
         folders = {name.partition("/")[0] for name in names}
         if len(folders) != 1 or len(set(names)) != len(names):
             raise InputError(f"{path}: an archive with names in several folders or twice; expected torch.save's")
+        if f"{min(folders)}/{SCRIPT}" in names:
+            raise InputError(f"{path}: a TorchScript archive; expected torch.save's")
         if sum(entry.file_size for entry in entries) > size:
             raise InputError(f"{path}: an archive that is compressed or overlaps; expected torch.save's")
         wrong = archive.testzip()  # torch ignores the checksums
@@ -110,9 +114,9 @@ def _globals(pickled: bytes) -> Iterator[str]:
             raise ValueError(f"a pickle with {code.name}; expected protocol 2")
 
 
-def _weights(path: str, weights: dict[Any, Any]) -> dict[str, Tensor]:
-    """The entry ``model``, checked."""
-    left = os.path.getsize(path)
+def _weights(path: str, weights: dict[Any, Any], size: int) -> dict[str, Tensor]:
+    """The entry ``model`` of a file of ``size`` bytes, checked."""
+    left = size
     checked: dict[str, Tensor] = {}
     for name, value in dict.items(weights):  # an OrderedDict of a file can have an attribute ``items`` of its own
         if type(name) is not str or type(value) is not Tensor or value.layout != torch.strided:

@@ -3,7 +3,8 @@
 A file may come from a stranger. :func:`.checkpoint_file.read_state` reads it, and :mod:`.checkpoint_config` decides
 what of its configuration is used. Reading it runs nothing, resolves no interpolation, and opens no other file: folders
 and files that the configuration names are not those of this machine. A report and a model card of a run are the
-exception; they look for the run's manifests, ``{task.data}/{split}.tsv``, and count or show their clips.
+exception; they look for the run's manifests, ``{task.data}/{split}.tsv``, and count or show their clips, and a report
+for the tables in ``task.results``.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Checkpoint:
     def _too_large(self) -> InputError:
         return InputError(f"{self.path}: settings of a model that is far larger than its weights")
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, Any]:
         """Names of the outputs of a fine-tuned model: ``classes`` (ids and names) or ``symbols``; {} for others.
 
@@ -153,9 +154,7 @@ def load_model(
     names: Sequence[str] | None = ("bridle",),
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any]:
-    """A checkpoint's model, in eval mode on a device, and its task.
-
-    The task reads files as in training. It knows none of the training's folders.
+    """Model and task of a checkpoint file: see :func:`build_model`.
 
     Args:
         path: path of the file.
@@ -166,20 +165,37 @@ def load_model(
     Raises:
         InputError: no such file, not a checkpoint, one of another model, or settings that do not fit the weights.
     """
-    checkpoint = read_checkpoint(path, tuple(TASKS) if names is None else names)
+    return build_model(read_checkpoint(path, tuple(TASKS) if names is None else names), device, overrides)
+
+
+def build_model(
+    checkpoint: Checkpoint, device: str = "cpu", overrides: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """A checkpoint's model, in eval mode on a device, and its task.
+
+    The task reads files as in training. It knows none of the training's folders.
+
+    Args:
+        checkpoint: of a model of this package.
+        device: device of the model.
+        overrides: settings of the task to use instead of the checkpoint's, such as its folder ``data``.
+
+    Raises:
+        InputError: settings that cannot work, or do not fit the weights.
+    """
     checkpoint.option("task", "_name")  # is there
     outputs = checkpoint.outputs
     checkpoint.settings  # noqa: B018  # are checked
-    cfg = rebuilt_config(checkpoint.model, checkpoint.cfg, overrides or {})
+    cfg = rebuilt_config(checkpoint.path, checkpoint.model, checkpoint.cfg, overrides or {})
     logging.getLogger("fairseq").setLevel(logging.WARNING)
-    with _loading(path):
+    with _loading(checkpoint.path):
         task = setup_task(cfg.task)
         task.load_state_dict(outputs)
         if checkpoint.model != "bridle":
             checkpoint.check_size(lambda: task.build_model(cfg.model, from_checkpoint=True))
         model = task.build_model(cfg.model, from_checkpoint=True)
         model.set_num_updates(checkpoint.updates or 0)
-    load_weights(model, checkpoint.weights, path)
+    load_weights(model, checkpoint.weights, checkpoint.path)
     return model.to(device).eval(), task
 
 
@@ -289,7 +305,7 @@ def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) ->
 
     if not os.path.exists(path):
         read = read_checkpoint(checkpoint, ("bridle",))
-        weights = random_init_copy(load_model(checkpoint)[0], seed).state_dict()
+        weights = random_init_copy(build_model(read)[0], seed).state_dict()
         with atomic_binary(path) as file:
             torch.save({"args": None, "cfg": read.cfg, "model": weights, **read.state}, file)
     return os.fspath(path)

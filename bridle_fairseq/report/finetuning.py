@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def _table(run: Run, name: str) -> Path | None:
     results = run.cfg["task"].get("results")
     folder = run.folder / results if isinstance(results, str) and results else run.checkpoint.parent
     path = Path(folder, f"valid.{name}.csv")
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def _classes(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -94,21 +95,19 @@ def read_run(folder: str) -> Run:
 
 def _read_newest(root: Path) -> tuple[Any, Any, Checkpoint]:
     """Model, task and contents of the newest checkpoint, read again if a run replaced or removed the file meanwhile."""
-    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model, read_checkpoint
+    from bridle_fairseq.models.checkpoints import build_model, read_checkpoint
 
-    for attempts_left in reversed(range(ATTEMPTS)):
+    attempts_left = ATTEMPTS
+    while True:
+        attempts_left -= 1
         checkpoint = _checkpoint(root)
         before = _identity(checkpoint)
         try:
-            model, task = load_model(str(checkpoint), names=MODELS_WITH_ENCODER)
             saved = read_checkpoint(str(checkpoint))
+            return *build_model(saved), saved
         except InputError:
             if not attempts_left or (before is not None and _identity(checkpoint) == before):
                 raise
-        else:
-            if not attempts_left or _identity(checkpoint) == before:
-                break
-    return model, task, saved
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -144,10 +143,10 @@ def _save_dir(root: Path) -> list[Path]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{copy}: no YAML ({reason}); expected the copy of the configuration, or no file") from None
-    folder = group_of(group_of({"run": values}, "run"), "checkpoint").get("save_dir")
-    if not isinstance(folder, str) or not folder or "${" in folder or "\0" in folder:
+    folder = group_of(values if isinstance(values, dict) else {}, "checkpoint").get("save_dir")
+    if not isinstance(folder, str) or not folder or not os.path.isdir(root / folder):  # also if it is no path at all
         return []
-    return [root / folder] if max(map(len, Path(folder).parts), default=0) < 256 else []  # no folder has a longer name
+    return [root / folder]
 
 
 def _records(root: Path) -> list[Record]:

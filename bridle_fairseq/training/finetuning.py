@@ -71,13 +71,14 @@ def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, devic
     """
     from bridle_fairseq.evaluation.classification import evaluate
     from bridle_fairseq.inference.classify import score_dataset
-    from bridle_fairseq.models.checkpoints import load_model, read_checkpoint
+    from bridle_fairseq.models.checkpoints import build_model, read_checkpoint
 
-    model, task = load_model(str(checkpoint), device, ("bridle_classifier",), {"data": str(data)})
+    saved = read_checkpoint(str(checkpoint), ("bridle_classifier",))
+    model, task = build_model(saved, device, {"data": str(data)})
     task.load_dataset(split)
     dataset = task.dataset(split)
     rows, scores = score_dataset(model, dataset, dataset.multi_label, batch_size, workers=0)
     if not len(rows):
         raise InputError(f"{data / split}.tsv: not one clip can be read; expected some")
     metrics = evaluate(scores, dataset.targets(rows.tolist()).numpy()).values
-    return metrics["mAP" if dataset.multi_label else "accuracy"], read_checkpoint(str(checkpoint)).best_score
+    return metrics["mAP" if dataset.multi_label else "accuracy"], saved.best_score

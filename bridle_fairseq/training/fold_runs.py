@@ -38,7 +38,7 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256, locked
-from bridle_fairseq.utils.json_files import parse_json, read_json
+from bridle_fairseq.utils.json_files import read_json
 from bridle_fairseq.utils.schema import Anything, Mapped, check, shown
 from bridle_fairseq.utils.spreadsheet import write_table
 
@@ -125,9 +125,9 @@ def is_fold(folder: Path) -> bool:
 
 def _names_a_fold(path: Path, name: str) -> bool:
     try:
-        stored = parse_json(path.read_bytes(), finite=False)
+        stored = read_json(path, finite=False)
         return stored["fold"] == name and "checkpoint_sha256" in stored
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return False
 
 

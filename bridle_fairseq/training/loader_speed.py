@@ -56,9 +56,8 @@ class LoaderOptions:
     overrides: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least {least}")
+        if self.batch_size < 1:
+            raise InputError(f"--batch-size is {self.batch_size}; expected at least 1")
         check(Whole(0, MOST_WORKERS), "--workers", self.workers)
         if not self.seconds > 0:
             raise InputError(f"--seconds is {self.seconds}; expected more than 0")

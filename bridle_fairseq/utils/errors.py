@@ -79,7 +79,7 @@ def exit_on_input_error() -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, OSError, MemoryError, UnicodeEncodeError) as error:
+    except Exception as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise

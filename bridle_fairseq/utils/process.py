@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from bridle_fairseq.utils.errors import FULL_DISK, InputError, sentence_of
+from bridle_fairseq.utils.errors import FULL_DISK, sentence_of
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -55,8 +55,6 @@ def _code_of(name: str, error: Exception) -> int | None:
             return None
         _discard(1, 2)
         return CLOSED_PIPE
-    if not isinstance(error, (InputError, OSError, MemoryError, UnicodeEncodeError)):
-        return None
     if isinstance(error, OSError) and error.filename is None and error.errno in FULL_DISK and _output_fails():
         return _failed(name, f"error: standard output: {error.strerror}", BAD_INPUT)
     sentence = sentence_of(error)

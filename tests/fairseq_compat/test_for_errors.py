@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import os
 import subprocess
 import sys
 
@@ -44,14 +45,18 @@ def test_known_error_has_a_sentence_and_a_code(kind):
     assert part in sentence and exit_code == code and (bool(part) or sentence == "")
 
 
-def test_lock_that_finds_no_shared_memory_is_known(monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("number", "part"), [(errno.ENOSPC, "too little shared memory"), (errno.EMFILE, "limit of open files (ulimit -n)")]
+)
+def test_lock_that_cannot_be_made_is_known(monkeypatch, number, part):
+    def fail(*args):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", full)
-    with pytest.raises(OSError, match="No space left") as raised:
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
         multiprocessing.get_context("fork").Lock()
-    assert "/dev/shm" in explain(raised.value)[0]
+    sentence, code = explain(raised.value)
+    assert part in sentence and ("/dev/shm" in sentence) == (number == errno.ENOSPC) and code == 2
 
 
 UNKNOWN = [

@@ -106,6 +106,19 @@ def test_interrupt_while_a_checkpoint_is_written(utils, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_lost_disk_has_a_sentence(utils, cfg, monkeypatch):
+    """The folder cannot be asked for its room then."""
+
+    def lost(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    os.makedirs(cfg.save_dir)
+    monkeypatch.setattr(os, "fsync", lost)
+    monkeypatch.setattr(shutil, "disk_usage", lost)
+    with pytest.raises(RunError, match=r"cannot save a checkpoint: Input/output error\. Checkpoints that are there"):
+        utils.save_checkpoint(cfg, torch.arange(3.0), None, None)
+
+
 def test_temporary_files_are_those_with_names_of_checkpoints():
     for name in ("checkpoint_last", "checkpoint_best", "checkpoint3", "checkpoint_1_2", "checkpoint.best_loss_1.2340"):
         assert TEMPORARY.fullmatch(f"{name}.pt.tmp") and TEMPORARY.fullmatch(f"{name}-shard0.pt.tmp")

@@ -111,6 +111,7 @@ def test_archives_that_torch_would_not_write_are_refused(tmp_path, monkeypatch) 
         ),
         ("case", "or twice", archive(tmp_path / "b.pt", pickled, ("archive/DATA.PKL", b"other"))),
         ("folders", "several folders", archive(tmp_path / "c.pt", pickled, ("other/data.pkl", b"other"))),
+        ("script without code", "TorchScript", archive(tmp_path / "s.pt", pickled, ("archive/constants.pkl", b"x"))),
         ("script", "several folders", archive(tmp_path / "d.pt", pickled, ("code/x.py", b""))),
     ):
         with pytest.raises(InputError, match=sentence):

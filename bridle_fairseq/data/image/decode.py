@@ -6,7 +6,7 @@ Transparent images are put on white. EXIF rotation is applied. Only the first fr
 error; half an image must not be trained on.
 
 Decoding takes at most :data:`~.memory.MAX_BYTES`. An image that would take more at full size is decoded at a fraction
-of its size, from about 27 megapixels on; it is refused if that takes more, too.
+of its size, from about 28 megapixels on; it is refused if that takes more, too.
 """
 
 from __future__ import annotations
