@@ -20,25 +20,12 @@ from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.nn.fbank import LogMel
 from bridle_fairseq.nn.frontend import unit_range
-from bridle_fairseq.utils.bounds import BINS, LARGEST_IMAGE, LENGTH, MOST_WORKERS, RATE, RATE_TIMES_BINS
+from bridle_fairseq.utils.bounds import BINS, GRID, LENGTH, MOST_WORKERS, RATE, RATE_TIMES_BINS
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.schema import Kind, Real, Whole, check
+from bridle_fairseq.utils.schema import Real, Whole, check, check_product, described, kinds_of
 
 # A batch and its padding -> values (B x channels x sizes), and their padding (B x the first sizes) or None.
 Values = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
-
-BOUNDS: dict[str, Kind] = {
-    "max_clips": LENGTH,
-    "max_seconds": Real(0, 1e9, above=True),
-    "sample_rate": RATE,
-    "num_mel_bins": BINS,
-    "image_size": Whole(1, LARGEST_IMAGE),
-    "num_frames": Whole(1, 65536),
-    "frame_stride": Whole(1, 65536),
-    "batch_size": LENGTH,
-    "workers": Whole(0, MOST_WORKERS),
-    "seed": Whole(0, (1 << 63) - 1),
-}
 
 
 @dataclass(frozen=True)
@@ -61,28 +48,23 @@ class StatisticsOptions:
     """
 
     modality: str = "audio"
-    max_clips: int | None = None
-    max_seconds: float = 10.24
-    sample_rate: int = 16000
-    num_mel_bins: int = 128
-    image_size: int = 224
-    num_frames: int = 16
-    frame_stride: int = 4
-    batch_size: int = 32
-    workers: int = 2
-    seed: int = 1
+    max_clips: int | None = described(LENGTH, default=None)
+    max_seconds: float = described(Real(0, 1e9, above=True), default=10.24)
+    sample_rate: int = described(RATE, default=16000)
+    num_mel_bins: int = described(BINS, default=128)
+    image_size: int = described(GRID["image_size"], default=224)
+    num_frames: int = described(GRID["num_frames"], default=16)
+    frame_stride: int = described(GRID["frame_stride"], default=4)
+    batch_size: int = described(LENGTH, default=32)
+    workers: int = described(Whole(0, MOST_WORKERS), default=2)
+    seed: int = described(Whole(0, (1 << 63) - 1), default=1)
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name not in ("modality", "workers", "seed") and value is not None and value <= 0:
-                raise InputError(f"--{name.replace('_', '-')} {value}; expected more than 0")
-            if name == "workers" and value < 0:
-                raise InputError(f"--workers {value}; expected 0 or more")
-            if name in BOUNDS and value is not None:
-                check(BOUNDS[name], f"--{name.replace('_', '-')}", value)
-        if self.sample_rate * self.num_mel_bins > RATE_TIMES_BINS:
-            product = f"{self.sample_rate} x {self.num_mel_bins}"
-            raise InputError(f"--sample-rate x --num-mel-bins is {product}; expected at most {RATE_TIMES_BINS}")
+        for name, kind in kinds_of(StatisticsOptions).items():
+            value = getattr(self, name)
+            if value is not None:
+                check(kind, f"--{name.replace('_', '-')}", value)
+        check_product(RATE_TIMES_BINS, {"--sample-rate": self.sample_rate, "--num-mel-bins": self.num_mel_bins})
 
 
 class InputStatistics(NamedTuple):
