@@ -11,6 +11,7 @@ from bridle_fairseq.data.manifests.labels import read_csv
 from bridle_fairseq.prepare.scan import Scan
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.names import checked_name
+from bridle_fairseq.utils.text_files import read_lines
 
 USUAL_COLUMNS = {
     "name": ("path", "filename", "slice_file_name", "file", "name", "fname"),
@@ -85,11 +86,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         InputError: the list is missing or not UTF-8.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            return [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read this list: {getattr(error, 'strerror', None) or error}") from None
+    return [line.strip() for line in read_lines(path, "this list", newline=None) if line.strip()]
 
 
 def read_segments(path: str | os.PathLike[str]) -> dict[tuple[str, float, float], list[str]]:

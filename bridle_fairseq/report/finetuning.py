@@ -16,7 +16,7 @@ from bridle_fairseq.report.run import Run, group_of
 from bridle_fairseq.report.sections import chart_card, configuration_table, document, duration, header, memory_cards
 from bridle_fairseq.training.log import series
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.spreadsheet import read_table
+from bridle_fairseq.utils.spreadsheet import read_cells
 
 METRICS = (  # of validation, in the order of the page: name, title, description
     ("accuracy", "Accuracy", "share of clips whose highest score is their class"),
@@ -106,7 +106,7 @@ def _classes(run: Run) -> str:
     path = _table(run, "classes")
     if path is None:
         return ""
-    head, *rows = list(read_table(path)) or [[]]
+    head, *rows = list(read_cells(path)) or [[]]
     if not set(COLUMNS) <= set(head):
         absent = ", ".join(column for column in COLUMNS if column not in head)
         raise _damaged(path, f"line 1 has no column {absent}")
@@ -137,7 +137,7 @@ def _damaged(path: Path, problem: str) -> InputError:
 
 def _counts(path: Path) -> tuple[list[str], np.ndarray]:
     """Classes and counts (C x C) of a confusion matrix."""
-    rows = read_table(path)
+    rows = read_cells(path)
     names, counts = next(rows, [])[1:], []
     for row in rows:
         for cell in row[1:]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.schema import Kind, check
+from bridle_fairseq.utils.text_files import reading
 
 # Far more than we write: a description of features lists the skipped rows, 100 bytes each. As Python objects, so many
 # values take at most 300 MB.
@@ -28,10 +29,9 @@ def read_json(path: str | os.PathLike[str], what: str = "this file", finite: boo
     """
     path = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            return parse_json(file.read(MAX_BYTES + 1), finite)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read {what}: {error.strerror or error}") from None
+        with reading(path, what), open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        return parse_json(data, finite)
     except ValueError as error:
         raise InputError(f"{path}: cannot read {what}: damaged, no JSON of ours ({error})") from None
 

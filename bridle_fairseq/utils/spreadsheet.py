@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
-from bridle_fairseq.utils.text_files import not_utf8
+from bridle_fairseq.utils.text_files import read_rows, reading
 
 MAX_BYTES = 1 << 26  # of a table that is read: a confusion matrix of 5000 classes
 
@@ -32,31 +32,21 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) 
             (quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else writer).writerow(cells)
 
 
-def read_table(path: str | os.PathLike[str]) -> Iterator[list[str]]:
+def read_cells(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     """The rows of a csv file of :func:`write_table`, as they were written, one in memory at a time.
 
     Raises:
         InputError: the file cannot be read, is too large or not csv, or a row is not as long as the first one.
     """
-    path = os.fspath(path)
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise InputError(f"{path}: more than {MAX_BYTES >> 20} MB; expected a table of at most 5000 classes")
-            reader, width = csv.reader(file), None
-            for row in reader:
-                width = len(row) if width is None else width
-                if len(row) != width:
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: {len(row)} cells; expected {width}, as in line 1"
-                    )
-                yield [_unescaped(cell) for cell in row]
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this table: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise not_utf8(path, "a table") from None
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: no csv ({error}); expected a table") from None
+    path, what, width = os.fspath(path), "this table", None
+    with reading(path, what):
+        if os.path.getsize(path) > MAX_BYTES:
+            raise InputError(f"{path}: more than {MAX_BYTES >> 20} MB; expected a table of at most 5000 classes")
+    for line, row in read_rows(path, what):
+        width = len(row) if width is None else width
+        if len(row) != width:
+            raise InputError(f"{path}, line {line}: {len(row)} cells; expected {width}, as in line 1")
+        yield [_unescaped(cell) for cell in row]
 
 
 def _escaped(cell: object) -> object:

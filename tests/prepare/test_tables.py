@@ -94,3 +94,6 @@ def test_read_names(tmp_path):
     assert read_names(write(tmp_path, "a/b.wav\n\n c.wav \n")) == ["a/b.wav", "c.wav"]
     with pytest.raises(InputError, match="none.txt: cannot read this list: No such file"):
         read_names(tmp_path / "none.txt")
+    (tmp_path / "names.txt").write_bytes(b"a\nb\xff\n")
+    with pytest.raises(InputError, match=r"names.txt, line 2: b'b\\xff\\n' is not UTF-8; expected this list"):
+        read_names(tmp_path / "names.txt")

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.spreadsheet import MAX_BYTES, read_table, write_table
+from bridle_fairseq.utils.spreadsheet import MAX_BYTES, read_cells, write_table
 
 FORMULAS = ["=1+1", "+x", "-x", "@SUM(1)", "\tx", "\rx", "\nx", "-2+3", "＝1", "'=1", "''@x"]
 PLAIN = ["x", "", "'x", "x=1", "-1", "+2.5", "-1e-05", "1e+20", "-inf", "nan", "a,b\n", "ä"]
@@ -16,14 +16,14 @@ def test_formula_gets_an_apostrophe_and_is_read_as_written(tmp_path, cell):
     write_table(tmp_path / "t.csv", [["name", cell]])
     with open(tmp_path / "t.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["name", f"'{cell}"]]
-    assert list(read_table(tmp_path / "t.csv")) == [["name", cell]]
+    assert list(read_cells(tmp_path / "t.csv")) == [["name", cell]]
 
 
 def test_other_cells_are_as_they_were(tmp_path):
     write_table(tmp_path / "t.csv", [PLAIN, [-1, -0.5, float("-inf"), None]])
     with open(tmp_path / "t.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [PLAIN, ["-1", "-0.5", "-inf", ""]]
-    assert next(read_table(tmp_path / "t.csv")) == PLAIN
+    assert next(read_cells(tmp_path / "t.csv")) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -38,5 +38,5 @@ def test_other_cells_are_as_they_were(tmp_path):
 def test_unusable_table_is_reported(tmp_path, content, sentence):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(InputError) as error:
-        list(read_table(tmp_path / "t.csv"))
+        list(read_cells(tmp_path / "t.csv"))
     assert sentence in str(error.value) and "t.csv" in str(error.value)

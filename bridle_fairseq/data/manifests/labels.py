@@ -12,7 +12,7 @@ import numpy as np
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
-from bridle_fairseq.utils.text_files import not_utf8, read_lines
+from bridle_fairseq.utils.text_files import read_lines, read_rows
 
 
 class RaggedRows:
@@ -194,11 +194,4 @@ def read_csv(path: str | os.PathLike[str], skipinitialspace: bool = False) -> li
     Raises:
         InputError: missing, not UTF-8, or not csv.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return [row for row in csv.reader(file, skipinitialspace=skipinitialspace) if row]
-    except UnicodeDecodeError:
-        raise not_utf8(os.fspath(path), "a csv file") from None
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{os.fspath(path)}: cannot read this csv file: {reason}") from None
+    return [row for _, row in read_rows(path, "this csv file", skipinitialspace) if row]

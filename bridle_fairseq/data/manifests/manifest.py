@@ -21,6 +21,7 @@ from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.utils.bounds import LARGEST_SIZE
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.text_files import reading
 
 BYTES_AT_ONCE = 1 << 24
 LONGEST_PATH = 4096  # bytes, as in Linux
@@ -172,24 +173,21 @@ class Manifest:
         path = os.fspath(path)
         manifest = cls("", (), (), source=path)
         sizes = array("q")
-        try:
-            with open(path, "rb") as file:
-                manifest.root = _decoded(file.readline(), path, 1)
-                if "\t" in manifest.root or "\0" in manifest.root or len(manifest.root) > LONGEST_PATH:
-                    raise InputError(f"{path}, line 1: {manifest.root[:80]!r}; expected the root folder, not yet a row")
-                for text in whole_lines(file):
-                    rows = parse_rows(text)
-                    if rows is not None:
-                        manifest._ends.frombytes((rows.ends + len(manifest._text)).tobytes())
-                        manifest._text += rows.text
-                        sizes.frombytes(rows.sizes.tobytes())
-                        continue
-                    for number, line in enumerate(io.BytesIO(text), start=len(manifest) + 2):
-                        name, size = _parse_line(_decoded(line, path, number), path, number)
-                        manifest._append(name.encode())
-                        sizes.append(size)
-        except OSError as error:
-            raise InputError(f"{path}: cannot read this manifest: {error.strerror or error}") from None
+        with reading(path, "this manifest"), open(path, "rb") as file:
+            manifest.root = _decoded(file.readline(), path, 1)
+            if "\t" in manifest.root or "\0" in manifest.root or len(manifest.root) > LONGEST_PATH:
+                raise InputError(f"{path}, line 1: {manifest.root[:80]!r}; expected the root folder, not yet a row")
+            for text in whole_lines(file):
+                rows = parse_rows(text)
+                if rows is not None:
+                    manifest._ends.frombytes((rows.ends + len(manifest._text)).tobytes())
+                    manifest._text += rows.text
+                    sizes.frombytes(rows.sizes.tobytes())
+                    continue
+                for number, line in enumerate(io.BytesIO(text), start=len(manifest) + 2):
+                    name, size = _parse_line(_decoded(line, path, number), path, number)
+                    manifest._append(name.encode())
+                    sizes.append(size)
         if not sizes:
             raise InputError(f"{path}: no rows; expected a root folder in line 1, then lines 'path<TAB>size'")
         manifest.sizes = np.frombuffer(sizes, dtype=np.int64)

@@ -51,11 +51,14 @@ def test_bad_classes(tmp_path, content, said):
     assert said in str(error.value) and str(tmp_path) in str(error.value)
     with pytest.raises(InputError, match="none.csv: cannot read this csv file: No such file"):
         Classes.read(tmp_path / "none.csv")
+    (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,a," + "x" * 200_000)
+    with pytest.raises(InputError, match=r"labels\.csv, line 2: no csv \(.*\); expected this csv file"):
+        Classes.read(tmp_path / "labels.csv")
 
 
 def test_line_of_classes_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"index,mid,display_name\n0,a,caf\xe9\n")
-    with pytest.raises(InputError, match=r"labels\.csv, line 2: b'0,a,caf\\xe9\\n' is not UTF-8; expected a csv file"):
+    with pytest.raises(InputError, match=r"labels\.csv, line 2: b'0,a,caf\\xe9\\n' is not UTF-8; expected this csv"):
         Classes.read(tmp_path / "labels.csv")
 
 
