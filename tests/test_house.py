@@ -45,6 +45,7 @@ MODALITIES = ("audio", "image", "video")
 MEDIA_WORDS = (*MODALITIES, "sound", "picture", "clip", "pixel", "frame")
 FRONT_ENDS = ("AudioFrontEnd", "PixelFrontEnd")
 AUDIO_ONLY_SETTINGS = "nn.pretrained_encoder"  # checks SpecAugment and the like, which are for sound
+EVALUATING = ("eval", "exec", "instantiate", "load_checkpoint_to_cpu", "load_model_ensemble_and_task")
 JSON_READERS = ("utils.json_files", "data.video.worker")  # the latter's are answers of its own child, in a pipe
 MOST_MODULES = {"": 4, "data": 8}  # beside __init__.py
 
@@ -224,17 +225,29 @@ def unchecked_readers(package: Package) -> list[str]:
     wrong = []
     for module, tree in package.trees.items():
         for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            call = f"{ast.unparse(node.func.value)}.{node.func.attr}"
-            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            if call in ("json.load", "json.loads") and module not in JSON_READERS:
-                wrong.append(f"{package.where(module, node.lineno)}: {call} (only {JSON_READERS[0]} parses JSON)")
-            if call in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
-                wrong.append(f"{package.where(module, node.lineno)}: {call} (with allow_pickle=False)")
-            if call in ("pickle.load", "pickle.loads") or given.get("weights_only") == "False":
-                wrong.append(f"{package.where(module, node.lineno)}: {call} (executes what the file says)")
+            if isinstance(node, ast.Call):
+                call, rule = ast.unparse(node.func), rule_of_reading(node, module)
+                wrong += [f"{package.where(module, node.lineno)}: {call} ({rule})"] if rule else []
     return wrong
+
+
+def rule_of_reading(node: ast.Call, module: str) -> str | None:
+    """The rule that a call breaks."""
+    call, positional = ast.unparse(node.func), [ast.unparse(value) for value in node.args]
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    if call in ("json.load", "json.loads") and module not in JSON_READERS:
+        return f"only {JSON_READERS[0]} parses JSON"
+    if call in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+        return "with allow_pickle=False"
+    if call == "torch.load" and given.get("weights_only") != "True":
+        return "with weights_only=True"
+    if call.startswith("yaml.") and "load" in call:
+        plain = call == "yaml.load" and "yaml.BaseLoader" in (*positional[1:2], given.get("Loader"))
+        return None if plain else "only yaml.load with yaml.BaseLoader"
+    evaluates = call.rpartition(".")[2] in EVALUATING and not call.endswith(".eval")  # the method of a torch module
+    if evaluates or call in ("pickle.load", "pickle.loads") or given.get("weights_only") == "False":
+        return "executes what the file says"
+    return None
 
 
 RULES = (
@@ -270,6 +283,11 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         "utils/json_files.py": "json.loads(x)\n",
         "utils/files.py": "json.loads(x)\nnp.load(p, allow_pickle=False)\nnp.load(p)\n"
         "torch.load(p, weights_only=False)\n",
+        "utils/names.py": "torch.load(p)\ntorch.load(p, weights_only=True)\nmodel.eval()\neval(x)\nexec(x)\n"
+        "hydra.utils.instantiate(x)\nload_checkpoint_to_cpu(p)\ncheckpoint_utils.load_model_ensemble_and_task([p])\n"
+        "yaml.load(x, yaml.BaseLoader)\nyaml.load(x, Loader=yaml.BaseLoader)\nyaml.load(x)\n"
+        "yaml.load(x, yaml.Loader)\nyaml.unsafe_load(x)\npickle.loads(x)\nreader(p, weights_only=False)\n"
+        "np.load(p, allow_pickle=True)\n",
         "nn/__init__.py": "class VideoHead: ...\nlong = kind == 'audio'\nclass AudioFrontEnd: ...\n",
         "nn/a.py": "def f():\n    from bridle_fairseq.data import dataset\n"
         "    from ..data.audio import x\n    from . import b\n",
@@ -300,5 +318,8 @@ def test_every_rule_finds_its_violations(tmp_path) -> None:
         "repeated_class_names": [f"{NAME}/data/dataset.py:2", f"{NAME}/tasks/t.py:3"],
         "modalities_in_the_method": [f"{NAME}/nn/__init__.py:{line}" for line in (1, 2)],
         "crowded_rooms": [NAME, f"{NAME}/data"],
-        "unchecked_readers": [f"{NAME}/utils/files.py:{line}" for line in (1, 3, 4)],
+        "unchecked_readers": sorted(
+            [f"{NAME}/utils/files.py:{line}" for line in (1, 3, 4)]
+            + [f"{NAME}/utils/names.py:{line}" for line in (1, *range(4, 9), *range(11, 17))]
+        ),
     }

@@ -1,7 +1,6 @@
 """Files from strangers are read or refused in one sentence: no other exception, no hang, no memory."""
 
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -10,7 +9,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from formats import READERS, mutate, write_all
+from formats import READERS, write_all
+from memory import forget_peaks, peak_megabytes
+from mutations import mutate
 
 from bridle_fairseq.utils.errors import InputError
 
@@ -33,12 +34,9 @@ def hang(*_):
     raise HangError
 
 
-def peak_megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_files_are_read_or_refused(name, valid, tmp_path) -> None:
+    forget_peaks()
     choose, refused, before = random.Random(f"{name} 1"), 0, peak_megabytes()
     if name != "manifest":  # whose clips are not there
         shutil.copytree(valid / name, tmp_path / "valid")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import io
 import os
 import pickle
@@ -18,7 +17,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import bridle_fairseq
 from bridle_fairseq.models.checkpoint_file import MAX_VALUES, read_state
 from bridle_fairseq.utils.errors import InputError
 
@@ -183,24 +181,6 @@ def test_attributes_of_a_state_dict_hide_nothing(tmp_path) -> None:
     torch.save({"model": Weights()}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="'w' is no weight; expected dense tensors by name"):
         read_state(str(tmp_path / "x.pt"))
-
-
-def test_no_module_loads_or_evaluates_anything_else() -> None:
-    """Every ``torch.load`` says ``weights_only=True``, and nothing resolves, evaluates or instantiates a value."""
-    folder = Path(bridle_fairseq.__path__[0])
-    loads = 0
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            called, options = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if called == "torch.load":
-                assert options.get("weights_only") == "True", f"{path}:{node.lineno}"
-                loads += 1
-            forbidden = ("eval", "exec", "instantiate", "load_checkpoint_to_cpu", "load_model_ensemble_and_task")
-            assert called.rpartition(".")[2] not in forbidden or called.endswith(".eval"), f"{path}:{node.lineno}"
-            assert called not in ("np.load", "numpy.load") or options.get("allow_pickle", "False") == "False"
-    assert loads >= 2
 
 
 def test_a_flipped_bit_is_noticed(tmp_path) -> None:

@@ -10,7 +10,7 @@ from mutate import ODD, damaged, edited
 from tally import Result
 from workshop import ROOT, module_of, state_of
 
-formats = module_of(ROOT / "tests" / "hostile" / "formats.py")
+formats, mutations = (module_of(ROOT / "tests" / "hostile" / f"{name}.py") for name in ("formats", "mutations"))
 
 NAMES = [
     "../../escaped",
@@ -67,14 +67,14 @@ class Artifacts:
         name = random.choice(list(formats.READERS))
         folder = self.folder / "out" / name  # some of these readers also write there
         shutil.copytree(self.valid / name, folder)
-        formats.mutate(folder, random)
+        mutations.mutate(folder, random)
         return "format"
 
     def units(self, random):
         """``bridle units`` on damaged codes, and back on damaged units."""
         back = random.random() < 0.5
         shutil.copytree(self.shop.folder / ("units" if back else "tokenize"), self.folder / "files")
-        formats.mutate(self.folder / "files", random)
+        mutations.mutate(self.folder / "files", random)
         source = ["--back", self.folder / "files" / "big.units"] if back else [self.folder / "files" / "big.codes"]
         return self._command("units", *source, "--out", self.out)
 

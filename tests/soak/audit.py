@@ -9,7 +9,7 @@ import resource
 import sys
 
 NOTES = os.environ.get("SOAK_NOTES", "")
-ALLOWED = tuple(os.environ.get("SOAK_ALLOWED", "").split(":"))
+ALLOWED = tuple(filter(None, os.environ.get("SOAK_ALLOWED", "").split(":")))
 PROGRAMS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn", "os.startfile")
 NETWORK = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -27,7 +27,8 @@ def outside(path):
     if not isinstance(path, str | bytes | os.PathLike):
         return False
     path = os.path.realpath(os.fsdecode(path))
-    return not path.startswith((*ALLOWED, NOTES, "/dev/", "/proc/"))
+    inside = any(path == place or path.startswith(f"{place}/") for place in (*ALLOWED, "/dev", "/proc"))
+    return not inside and path != NOTES
 
 
 def hook(event, arguments):

@@ -26,6 +26,7 @@ from bridle_fairseq.utils.errors import DecodeError, InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 import formats
+from memory import family, forget_peaks, peak_megabytes
 
 torch.set_num_threads(1)
 SECOND = 16000
@@ -95,12 +96,12 @@ def run_command(path):
             code = main(json.loads((path / "command.json").read_text()))
         except SystemExit as end:
             code = end.code
+    if os.environ["SOAK_SECRET"] in printed.getvalue():
+        audit.note("leaked", "the command printed a variable of the environment")
     if code == 2 and "error: " in printed.getvalue():
         raise InputError(printed.getvalue()[-300:])
     if code != 0 or "Traceback (most" in printed.getvalue():
         raise Unusable(f"exit code {code}: {printed.getvalue()[-2000:]}")
-    if os.environ["SOAK_SECRET"] in printed.getvalue():
-        audit.note("leaked", "the command printed a variable of the environment")
 
 
 READ = {"format": read_format, "command": run_command}
@@ -115,31 +116,6 @@ def attempt(kind, path):
     except BaseException:
         return "traceback", traceback.format_exc()[-3000:]
     return "ok", ""
-
-
-def family():
-    """This process and its children, such as the one that decodes video."""
-    processes = [str(os.getpid())]
-    for file in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError):  # the thread has ended
-            processes += file.read_text().split()
-    return processes
-
-
-def forget_peaks():
-    for pid in family():
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def peak_megabytes():
-    """Sum of the most memory of all processes since :func:`forget_peaks`."""
-    total = 0
-    for pid in family():
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return total / 1024
 
 
 def serve():

@@ -47,6 +47,7 @@ def audited(tmp_path, program):
         ("import subprocess; subprocess.run(['true'])", "executed"),
         ("import socket; socket.socket().connect_ex(('127.0.0.1', 9))", "executed"),
         ("open('../outside', 'w')", "outside"),
+        ("open('../allowed2', 'w')", "outside"),
         ("import os; os.mkdir('../outside')", "outside"),
         ("import os; open('a', 'w'); os.rename('a', '../outside')", "outside"),
     ],
@@ -58,6 +59,19 @@ def test_audit_notes_what_a_reader_must_not_do(tmp_path, program, column):
 def test_audit_allows_the_output_folder(tmp_path):
     program = "import os; open('a', 'w'); os.mkdir('b'); os.rename('a', 'b/a'); open(os.devnull, 'w'); open('b/a')"
     assert audited(tmp_path, program) == []
+
+
+LEAK = """
+import os, pathlib, reader
+reader.main = lambda words: print("error: ", os.environ["SOAK_SECRET"]) or 2
+pathlib.Path("command.json").write_text("[]")
+assert reader.attempt("command", pathlib.Path("."))[0] == "refused"
+"""
+
+
+def test_reader_notes_a_secret_in_a_refusal(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOAK_SECRET", "canary")
+    assert "leaked the command printed a variable of the environment" in audited(tmp_path, LEAK)
 
 
 READER = """
