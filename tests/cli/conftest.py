@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from bridle_fairseq.data.artifacts import sharding
 from bridle_fairseq.data.manifests.manifest import Manifest
 
 SEGMENT = 8000
@@ -74,3 +75,9 @@ def checkpoint(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
     _save_checkpoint(path)
     return str(path)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch) -> None:
+    """Three rows a block, so that a short manifest has several."""
+    monkeypatch.setattr(sharding.plan_blocks, "__defaults__", (3, 1 << 27))

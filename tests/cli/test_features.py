@@ -33,12 +33,6 @@ def corpus(tmp_path, write_corpus) -> str:
     return write_corpus(tmp_path, LENGTHS)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch) -> None:
-    """Three rows a block, so that a short manifest has several."""
-    monkeypatch.setattr(sharding.plan_blocks, "__defaults__", (3, 1 << 27))
-
-
 def features(*arguments: str) -> int:
     return bridle.main(["features", "--workers", "1", "--device", "cpu", *arguments])
 

@@ -15,7 +15,6 @@ import soundfile
 import torch
 
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.data.artifacts import sharding
 from bridle_fairseq.data.artifacts.codes import CachedCodes, read_info
 from bridle_fairseq.data.manifests.manifest import Manifest
 
@@ -26,12 +25,6 @@ SEGMENT = 8000
 def corpus(tmp_path, write_corpus) -> str:
     """Eight clips: shorter than a frame, of odd lengths, of several segments."""
     return write_corpus(tmp_path, [300, 5000, 8000, 9000, 30000, 16001, 7777, 12000])
-
-
-@pytest.fixture
-def small_blocks(monkeypatch) -> None:
-    """Three rows a block, so that a short manifest has several."""
-    monkeypatch.setattr(sharding.plan_blocks, "__defaults__", (3, 1 << 27))
 
 
 def tokenize(*arguments: str) -> int:

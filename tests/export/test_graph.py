@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bridle_fairseq import pretrained
+from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.export.graph import EncoderCore, export_graph
 from bridle_fairseq.nn import position
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.utils.errors import InputError
 
 SIZES = dict(encoder_width=16, encoder_depth=2, encoder_heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 SIZES |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16)
@@ -54,3 +57,33 @@ def test_compiled_core_equals_eager(model) -> None:
     compiled = torch.compile(core, backend="eager")
     for found, expected in zip(compiled(waveform)[:2], core(waveform)[:2], strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_onnx_graph_gives_the_same_features(made, tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "out"
+    assert bridle.main(["export", str(made[0] / "bridle.pt"), str(out), "--part", "encoder", "--onnx"]) == 0
+    session = onnxruntime.InferenceSession(str(out / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    model = pretrained.load(out)
+    for clips, samples in ((1, 200), (3, 8000), (2, 70001)):
+        source = torch.randn(clips, samples, generator=torch.Generator().manual_seed(3)).cumsum(1).sin() * 0.3
+        lengths = [samples, samples // 2, samples // 3][:clips]
+        mask = torch.arange(samples) >= torch.tensor(lengths)[:, None]
+        found = session.run(None, {"waveform": source.numpy(), "padding_mask": mask.numpy()})
+        features, token, padding = map(torch.from_numpy, found)
+        expected = model.features(source, 16000, lengths)
+        valid = ~padding
+        assert torch.equal(padding, torch.zeros_like(padding) if clips == 1 else expected.padding_mask)
+        torch.testing.assert_close(features[valid], expected.x[valid], rtol=0, atol=1e-3)
+        torch.testing.assert_close(token, expected.class_token, rtol=0, atol=1e-3)
+    assert "encoder.onnx" in (out / "README.md").read_text()
+
+
+def test_torch_export_graph_of_a_loaded_model(made, exported, sound, tmp_path) -> None:
+    loaded = pretrained.load(exported / "classifier")  # an encoder stands in it too
+    torch.export.save(loaded.program(), tmp_path / "graph.pt2")
+    found = torch.export.load(tmp_path / "graph.pt2").module()(sound[0], sound[2])
+    expected = loaded.features(sound[0], 16000, sound[1])
+    torch.testing.assert_close(found[0][~found[2]], expected.x[~expected.padding_mask], rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="holds tokenizer; expected one with encoder"):
+        pretrained.load(exported / "tokenizer").program()

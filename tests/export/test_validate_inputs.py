@@ -1,9 +1,10 @@
-"""Checks of the inputs of exported models (of waveforms, more in test_write.py)."""
+"""Checks of the inputs of exported models."""
 
 import numpy as np
 import pytest
 import torch
 
+from bridle_fairseq import pretrained
 from bridle_fairseq.export.validate_inputs import clips, images, waveforms
 from bridle_fairseq.utils.errors import InputError
 
@@ -78,3 +79,31 @@ def test_batches_of_waveforms_hold_at_least_a_frame():
     assert [len(clip) for clip in waveforms(np.zeros((2, 400)), 16000, None, 16000)] == [400, 400]
     assert [len(clip) for clip in waveforms(np.zeros((3, 2)), 16000, [2, 1, 2], 16000)] == [2, 1, 2]
     assert [len(clip) for clip in waveforms([np.zeros(2), np.zeros(3)], 16000, None, 16000)] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([torch.zeros(2, 3, 400), 16000], "2 axes of torch.float32; expected one axis"),
+        ([torch.zeros(400, dtype=torch.int16), 16000], "torch.int16"),
+        (
+            [torch.zeros(16000, 2), 16000],
+            "shape is 16000 x 2, clips of less than a frame of 400 samples",
+        ),
+        ([np.zeros((3, 399)), 16000], "pass x.mean(1) for mono, or x.T for a clip of each"),
+        ([torch.zeros(2, 199), 8000], "less than a frame of 200 samples"),
+        ([torch.full((400,), torch.nan), 16000], "waveform 0: sample 0 is nan"),
+        ([[], 16000], "no waveforms"),
+        ([torch.zeros(0), 16000], "no samples"),
+        ([torch.zeros(1, 400), 0], "sample_rate is 0"),
+        ([torch.zeros(1, 400), 16000, [401]], "lengths[0] is 401; expected 1 to its 400 samples"),
+        ([torch.zeros(2, 400), 16000, [400]], "1 lengths of 2 waveforms"),
+        ([torch.zeros(400), 16000, None, 3], "layer is 3; expected 1 to 2"),
+        ([torch.zeros(400), 16000, None, None, "max"], "pooling is 'max'"),
+        ([torch.zeros(400), 16000, None, 1, "class_token"], "expected layer None"),
+    ],
+)
+def test_wrong_inputs_are_reported(exported, arguments, sentence) -> None:
+    with pytest.raises(InputError) as error:
+        pretrained.load(exported / "encoder").embed(*arguments)
+    assert sentence in str(error.value)

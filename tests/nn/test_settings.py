@@ -4,12 +4,17 @@ from dataclasses import asdict, fields
 
 import pytest
 
+from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings, check_settings, checked_settings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.schema import kinds_of
 
 STRANGE = [-(10**9), -1, 10**9, 2**63, 1e308, float("nan"), "x", None, {}, [], True, 3.5, [10**9] * 2, [1] * 5, "${a}"]
 DEFAULTS = asdict(BridleSettings())
+
+
+def make(**changes) -> Bridle:
+    return Bridle(BridleSettings(**{"codebook_size": 8, **changes}))
 
 
 def test_defaults_are_those_of_earlier_versions() -> None:
@@ -91,3 +96,49 @@ def test_settings_within_bounds_keep_their_values() -> None:
     settings = checked_settings(DEFAULTS, "config.json")
     assert asdict(settings) == DEFAULTS
     check_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mask_ratio": 1.0}, "mask_ratio is 1.0"),
+        ({"encoder_heads": 5}, "encoder_heads is 5"),
+        ({"decoder_heads": 3}, "decoder_heads is 3"),
+        ({"stages": []}, "stages is empty"),
+        ({"codebook_size": 1}, "codebook_size is 1"),
+        ({"patch_size": [16]}, "patch_size"),
+        ({"decoder_window": [4]}, "decoder_window"),
+        ({"decoder_window": [0, 4]}, "decoder_window"),
+        ({"patch_size": [8, 0]}, "patch_size"),
+        ({"latents": "whiten"}, "latents is 'whiten'"),
+        ({"codes_per_level": 9}, "codes_per_level is 9"),
+        ({"fbank_std": 0.0}, "fbank_std"),
+        ({"codebook_decay": 1.0}, "codebook_decay is 1.0"),
+        ({"restart_step": 0.0}, "restart_step is 0.0"),
+        ({"modality": "smell"}, "modality is 'smell'"),
+    ],
+)
+def test_impossible_settings_are_errors(change, words):
+    with pytest.raises(InputError, match=words):
+        make(**change)
+
+
+def test_unknown_masking_is_an_error():
+    with pytest.raises(InputError, match="model.masking is 'tubes'; expected one of random, tube, block, lines"):
+        make(masking="tubes")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"predict_share": 0.0}, "model.predict_share is 0.0; expected a share above 0"),
+        ({"num_masks": 0}, "model.num_masks is 0; expected at least 1"),
+        ({"decoder_kind": "recurrent"}, "expected one of attention, convolution"),
+        ({"decoder_kind": "convolution"}, "model.decoder_window is \\[4, 4\\] with decoder_kind convolution"),
+        ({"decoder_kind": "cross", "decoder_window": []}, "model.decoder_kind is 'cross', which was removed because"),
+        ({"decoder_kind": "convolution", "decoder_window": [], "decoder_heads": 3}, "expected a divisor"),
+    ],
+)
+def test_impossible_decoder_settings_are_errors(changes, words):
+    with pytest.raises(InputError, match=words):
+        make(**changes)

@@ -96,11 +96,7 @@ def test_unreadable_files_are_listed(tmp_path, write_sound, capsys):
         scan_source(tmp_path / "in", tmp_path / "out")
 
 
-def scan_of(*names):
-    return Scan("/r", [FoundFile(name, name) for name in names], [1] * len(names), [])
-
-
-def test_folder_entries():
+def test_folder_entries(scan_of):
     entries = folder_entries(scan_of("cat/1.jpg", "dog/deep/2.jpg", "3.jpg"))
     assert [entry and list(entry.labels) for entry in entries] == [["cat"], ["dog"], None]
     entries = folder_entries(scan_of("train/cat/1.jpg", "val/cat/2.jpg", "test/dog/more/3.jpg"))
@@ -110,7 +106,7 @@ def test_folder_entries():
     assert [(*entry.labels, entry.split) for entry in entries] == [("train", ""), ("bus", "")]
 
 
-def test_folder_entries_draw_validation_from_train():
+def test_folder_entries_draw_validation_from_train(scan_of):
     names = [f"train/{label}/{number}.jpg" for label in "ab" for number in range(20)]
     entries = folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)
     splits = [entry.split for entry in entries]

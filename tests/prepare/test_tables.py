@@ -2,7 +2,6 @@
 
 import pytest
 
-from bridle_fairseq.prepare.scan import FoundFile, Scan
 from bridle_fairseq.prepare.tables import Entry, match, read_names, read_segments, read_table
 from bridle_fairseq.utils.errors import InputError
 
@@ -10,10 +9,6 @@ from bridle_fairseq.utils.errors import InputError
 def write(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
     return tmp_path / "t.csv"
-
-
-def scan_of(*names):
-    return Scan("/r", [FoundFile(name, name) for name in names], [1] * len(names), [])
 
 
 def test_default_columns(tmp_path):
@@ -49,14 +44,14 @@ def test_bad_table(tmp_path, text, columns, said):
     assert said in str(error.value) and "t.csv" in str(error.value)
 
 
-def test_match_by_path_and_bare_name():
+def test_match_by_path_and_bare_name(scan_of):
     scan = scan_of("x/a.wav", "y/b.flac", "c.wav", "unknown.wav")
     one, two, three = Entry(["1"]), Entry(["2"]), Entry(["3"])
     for names in (("x/a.wav", "y/b.flac", "c.wav"), ("x/a", "b", "./c.wav"), ("a.wav", "b.flac", "c")):
         assert match(scan, dict(zip(names, (one, two, three), strict=True))) == [one, two, three, None]
 
 
-def test_ambiguous_names_match_by_exact_path_only():
+def test_ambiguous_names_match_by_exact_path_only(scan_of):
     scan = scan_of("a.wav", "x/a.wav", "x/a.flac", "b.wav")
     one, two = Entry(["1"]), Entry(["2"])
     assert match(scan, {"a": one, "b": two}) == [
@@ -69,12 +64,12 @@ def test_ambiguous_names_match_by_exact_path_only():
     assert match(scan, {"x/a.flac": two, "x/a": one}) == [None, None, two, None]
 
 
-def test_no_match():
+def test_no_match(scan_of):
     with pytest.raises(InputError, match=r"/r: no file is named.*such as 'z\.wav'.*such as 'a\.wav'"):
         match(scan_of("a.wav"), {"z.wav": Entry(["1"])})
 
 
-def test_candidate_names():
+def test_candidate_names(scan_of):
     scan = scan_of("Yid_30.wav", "other.wav")
     entry = Entry(["1"])
     assert match(scan, {("id", 30): entry}, lambda key: [key[0], f"Y{key[0]}_{key[1]}"]) == [entry, None]
