@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.schema import shown
+from bridle_fairseq.utils.schema import OneOf, Real, Whole, check, described, kinds_of, record_of, shown
 
-MOST_STAGES, MOST_UPDATES = 10_000, 10**12  # more than any run; a file can ask for any number
-KINDS = ("encoder", "tokenizer", "joint")
-TARGETS = ("auto", "projection", "tokenizer")
+MOST_STAGES, UPDATES = 10_000, Whole(1, 10**12)  # more than any run; a file can ask for any number
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,13 @@ class Stage:
         tokenizer_weight: joint only: weight of the tokenizer's loss.
     """
 
-    kind: str
-    updates: int
-    lr: float | None = None
-    warmup_updates: int = 0
-    targets: str = "auto"
-    tokenizer_every: int = 4
-    tokenizer_weight: float = 0.2
+    kind: str = described(OneOf(("encoder", "tokenizer", "joint")))
+    updates: int = described(UPDATES)
+    lr: float | None = described(Real(0, 1e300, above=True), default=None)
+    warmup_updates: int = described(Whole(0, UPDATES.high), default=0)
+    targets: str = described(OneOf(("auto", "projection", "tokenizer")), default="auto")
+    tokenizer_every: int = described(UPDATES, default=4)
+    tokenizer_weight: float = described(Real(0, 1e6), default=0.2)
 
     @property
     def trains_encoder(self) -> bool:
@@ -95,48 +93,23 @@ class Schedule:
         return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+_STAGE = record_of(Stage)
+_WHOLE = {name for name, kind in kinds_of(Stage).items() if isinstance(kind, Whole)}
+
+
 def _parse(index: int, values: Any) -> Stage:
     """Stage number ``index`` of the list, checked."""
     where = f"model.stages[{index}]"
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where} is {shown(values)}; expected {{kind: .., updates: ..}}")
-    known = {f.name for f in fields(Stage)}
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(f"{where} has the unknown field {shown(unknown[0])}; known are {', '.join(sorted(known))}")
-    missing = [name for name in ("kind", "updates") if values.get(name) is None]
-    if missing:
-        raise InputError(f"{where} has no {missing[0]!r}; a stage needs kind and updates")
-    try:
-        stage = Stage(
-            kind=_text(values["kind"]),
-            updates=int(values["updates"]),
-            lr=None if values.get("lr") is None else float(values["lr"]),
-            warmup_updates=int(values.get("warmup_updates", 0)),
-            targets=_text(values.get("targets", "auto")),
-            tokenizer_every=int(values.get("tokenizer_every", 4)),
-            tokenizer_weight=float(values.get("tokenizer_weight", 0.2)),
+    if isinstance(values, Mapping):  # null is the default, and YAML reads 1e5 as a float
+        values = {
+            name: int(value) if name in _WHOLE and type(value) is float and value.is_integer() else value
+            for name, value in values.items()
+            if value is not None or name not in _STAGE.optional
+        }
+    check(_STAGE, where, values)
+    stage = Stage(**values)
+    if stage.warmup_updates > stage.updates:
+        raise InputError(
+            f"{where}.warmup_updates is {stage.warmup_updates}; expected at most the stage's {stage.updates} updates"
         )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where} has a value that is no number: {str(error)[:120]}") from error
-    checks = [
-        (stage.kind in KINDS, f"kind {shown(stage.kind)}; expected one of {', '.join(KINDS)}"),
-        (stage.targets in TARGETS, f"targets {shown(stage.targets)}; expected one of {', '.join(TARGETS)}"),
-        (stage.updates > 0, f"{shown(stage.updates)} updates; expected at least 1"),
-        (stage.updates <= MOST_UPDATES, f"{shown(stage.updates)} updates; expected at most {MOST_UPDATES}"),
-        (stage.lr is None or 0 < stage.lr < math.inf, f"lr {stage.lr}; expected more than 0"),
-        (
-            0 <= stage.warmup_updates <= stage.updates,
-            f"{shown(stage.warmup_updates)} warmup_updates; expected 0 to its {shown(stage.updates)} updates",
-        ),
-        (stage.tokenizer_every > 0, f"tokenizer_every {shown(stage.tokenizer_every)}; expected at least 1"),
-        (math.isfinite(stage.tokenizer_weight), f"tokenizer_weight {stage.tokenizer_weight}; expected a finite number"),
-    ]
-    for holds, message in checks:
-        if not holds:
-            raise InputError(f"{where} has {message}")
     return stage
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value)

@@ -53,7 +53,7 @@ SETTINGS = {
     "model.stages=[]": "model.stages is empty",
     "dataset.max_tokens=999": "dataset.max_tokens is 999; expected at least ",
     "dataset.max_tokens_valid=999": "dataset.max_tokens_valid is 999; expected at least ",
-    "model.stages=[{kind:encoder,updates:3,speed:1}]": "model.stages[0] has the unknown field 'speed'",
+    "model.stages=[{kind:encoder,updates:3,speed:1}]": "model.stages[0].'speed' is unknown",
 }
 
 

@@ -36,16 +36,32 @@ def test_defaults_of_a_stage():
     assert Schedule([{"kind": "joint", "updates": 7}]).stages == (expected,) == (Stage("joint", 7),)
 
 
+def test_null_is_the_default_and_whole_numbers_may_be_written_as_floats():
+    nothing = dict.fromkeys(("lr", "warmup_updates", "targets", "tokenizer_every", "tokenizer_weight"))
+    (stage,) = Schedule([{"kind": "joint", "updates": 1e5, **nothing}]).stages
+    assert repr(stage) == repr(Stage("joint", 100_000))
+
+
 @pytest.mark.parametrize(
     ("stages", "words"),
     [
         ([], "empty"),
         ([{"kind": "decoder", "updates": 3}], "'decoder'"),
         ([{"kind": "encoder"}], "updates"),
-        ([{"kind": "encoder", "updates": 0}], "0 updates"),
+        ([{"kind": "encoder", "updates": 0}], "updates is 0; expected at least 1"),
         ([{"kind": "encoder", "updates": 3, "speed": 1}], "'speed'"),
-        ([{"kind": "encoder", "updates": "many"}], "many"),
-        ([{"kind": "encoder", "updates": 3, "warmup_updates": 4}], "warmup_updates"),
+        ([{"kind": "encoder", "updates": "many"}], r"model\.stages\[0\]\.updates is 'many'; expected at least 1"),
+        ([{"kind": "encoder", "updates": "10"}], "updates is '10'"),
+        ([{"kind": "encoder", "updates": True}], "updates is True"),
+        ([{"kind": "encoder", "updates": 1.9}], "updates is 1.9"),
+        ([{"kind": "encoder", "updates": float("inf")}], "updates is inf"),
+        ([{"kind": "encoder", "updates": None}], "updates is None"),
+        ([{"kind": "encoder", "updates": 3, "speed": None}], "'speed' is unknown; expected only kind, lr"),
+        ([{"kind": "joint", "updates": 3, "tokenizer_weight": -1e300}], "tokenizer_weight is -1e\\+300; expected at"),
+        (
+            [{"kind": "encoder", "updates": 3, "warmup_updates": 4}],
+            "warmup_updates is 4; expected at most the",
+        ),
         ([{"kind": "encoder", "updates": 3, "targets": "moon"}], "'moon'"),
         ([{"kind": "encoder", "updates": 3, "lr": -1}], "lr"),
         ([{"kind": "encoder", "updates": 3}, {"kind": "joint", "updates": 3, "tokenizer_every": 0}], r"stages\[1\]"),

@@ -77,14 +77,14 @@ SETTINGS = {
     "a word for a stage": ({"stages": ["encoder"]}, "model.stages[0] is 'encoder'"),
     "unknown field": (
         {"stages": [{"kind": "encoder", "updates": 3, "speed": 1}]},
-        "model.stages[0] has the unknown field 'speed'",
+        "model.stages[0].'speed' is unknown; expected only kind, ",
     ),
     "unknown kind": (
         {"stages": [{"kind": "encoder", "updates": 3}, {"kind": "decoder", "updates": 3}]},
-        "model.stages[1] has kind 'decoder'",
+        "model.stages[1].kind is 'decoder'; expected one of encoder, tokenizer, joint",
     ),
-    "no updates": ({"stages": [{"kind": "encoder"}]}, "model.stages[0] has no 'updates'"),
-    "updates in words": ({"stages": [{"kind": "encoder", "updates": "many"}]}, "a value that is no number"),
+    "no updates": ({"stages": [{"kind": "encoder"}]}, "model.stages[0].updates is missing"),
+    "updates in words": ({"stages": [{"kind": "encoder", "updates": "many"}]}, "model.stages[0].updates is 'many'"),
     "model for use only": ({"_name": "bridle_tokenizer"}, "bridle_tokenizer is taken from a checkpoint"),
 }
 
