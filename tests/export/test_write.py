@@ -54,6 +54,29 @@ def test_failed_export_leaves_no_file(made, tmp_path, monkeypatch) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_interrupted_replacement_leaves_the_earlier_export(tmp_path, monkeypatch) -> None:
+    """Ctrl-C after the earlier export was moved away, and before the new one is in its place."""
+    from bridle_fairseq.export.write import replace_folder
+
+    new, folder = tmp_path / "new", tmp_path / "out"
+    for path in (new, folder):
+        path.mkdir()
+        (path / "text").write_text(path.name)
+    replace, calls = os.replace, []
+
+    def interrupted(source, target) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(new, folder)
+    assert (folder / "text").read_text() == "out"
+    assert sorted(os.listdir(tmp_path)) == ["new", "out"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
