@@ -46,6 +46,7 @@ WATCHED = frozenset(
         "hydra",
         "hydra._internal.utils",
         "hydra.core.plugins",
+        "omegaconf.basecontainer",
         "torchaudio._extension.utils",
         "torchvision._meta_registrations",
     }

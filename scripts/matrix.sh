@@ -14,7 +14,7 @@ for version in 3.10 3.11 3.12 3.13; do
     if [ -z "$python" ]; then
         summary="$summary$version: not found
 "
-    elif PYTHON=$python VENV=.venv-$version make --no-print-directory setup && ".venv-$version/bin/python" -m pytest -q -n "${WORKERS:-2}" --dist loadfile "$@"; then
+    elif PYTHON=$python VENV=.venv-$version make --no-print-directory setup && ".venv-$version/bin/python" -m pytest -q -n "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"; then
         summary="$summary$version: passed
 "
     else

@@ -12,6 +12,11 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+LONG = ("tests/integration/", "tests/soak/")  # begin first, so that parallel processes end together
+
+
+def pytest_collection_modifyitems(items) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 class Structure(html.parser.HTMLParser):

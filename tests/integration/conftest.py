@@ -4,14 +4,18 @@ Tests run on audio. Tests marked with ``modalities`` run on each of those modali
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,10 +93,29 @@ def make_data(modality):
 
 
 @pytest.fixture(scope="session")
-def data(make_data, tmp_path_factory):
+def made_once(tmp_path_factory):
+    """``made_once(name, make)``: the folder that ``make(folder)`` filled, in whichever test process came first."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name, make):
+        folder, complete = base / name, base / f"{name}.complete"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                complete.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def data(make_data, made_once, modality):
     """A folder with train.tsv, valid.tsv and their clips; sounds are 0.3 to 1.2 s long."""
     lengths = np.random.default_rng(0).integers(4800, 19200, TRAIN_CLIPS).tolist()
-    return make_data(tmp_path_factory.mktemp("data"), train=lengths, valid=[5000, 12000, 8000])
+    return made_once(f"{modality}-data", lambda folder: make_data(folder, train=lengths, valid=[5000, 12000, 8000]))
 
 
 class Job:
@@ -142,10 +165,13 @@ class Forker:
             cwd=HERE,
         )
 
+        self.lock = threading.Lock()
+
     def ask(self, request):
         """Send a request; return the answer."""
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        with self.lock:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            return json.loads(self.process.stdout.readline())
 
     def start(self, argv, folder, ranks=1, env=None, before=None):
         """Start a command in a folder. Several ranks get the environment that torchrun sets."""
@@ -162,6 +188,23 @@ class Forker:
             request |= {"env": variables, "before": before and str(before)}
             pids.append(self.ask({"run": request}))
         return Job(self, pids, log)
+
+    @contextlib.contextmanager
+    def relay(self):
+        """The port at which relay.py asks for commands, in the meantime."""
+        ask = self.ask
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                pid = ask({"run": json.loads(self.rfile.readline())})
+                while (code := ask({"poll": pid})) is None:
+                    time.sleep(0.05)
+                self.wfile.write(f"{code}\n".encode())
+
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield server.server_address[1]
+            server.shutdown()
 
 
 def free_port():
@@ -298,15 +341,18 @@ OBSERVED = ["checkpoint.save_interval_updates=1", "dataset.validate_interval=1",
 
 
 @pytest.fixture(scope="session")
-def full_run(fairseq, tmp_path_factory):
+def full_run(fairseq, made_once, modality):
     """A run through all stages: 40 updates, with a validation and a checkpoint after each."""
-    return fairseq.train(tmp_path_factory.mktemp("full_run"), *OBSERVED, stages=STAGES, observe=True)
+    options = {"stages": STAGES, "observe": True}
+    return Run(made_once(f"{modality}-full_run", lambda folder: fairseq.train(folder, *OBSERVED, **options)))
 
 
 @pytest.fixture(scope="session")
-def two_rank_run(fairseq, tmp_path_factory):
+def two_rank_run(fairseq, made_once, modality):
     """The same on two ranks; each rank has one batch per update."""
-    return fairseq.train(tmp_path_factory.mktemp("two_rank_run"), *OBSERVED, stages=STAGES, observe=True, ranks=2)
+    options = {"stages": STAGES, "observe": True, "ranks": 2}
+    folder = made_once(f"{modality}-two_rank_run", lambda folder: fairseq.train(folder, *OBSERVED, **options))
+    return Run(folder, ranks=2)
 
 
 def differences(a, b):

@@ -38,14 +38,20 @@ SMALL_LANGUAGE_MODEL = [
     *("model.decoder_embed_dim=16", "model.decoder_ffn_embed_dim=32", "model.decoder_layers=1"),
     "model.decoder_attention_heads=2",
 ]
-SHIM = """#!/bin/sh
+SHIMS = {  # stand before the installed commands: forker.py runs them, which has imported fairseq
+    "bridle": """#!/bin/sh
+exec {relay} bridle "$@"
+""",
+    "fairseq-hydra-train": """#!/bin/sh
 case "$*" in
-*finetuning*) exec {real} "$@" {all} {media} ;;
-*mel_decoder*) exec {real} "$@" {all} {media} {decoder} ;;
-*language_model*) exec {real} "$@" {all} {language_model} ;;
-*) exec {real} "$@" {all} {media} {pretraining} ;;
+*finetuning*) set -- "$@" {all} {media} ;;
+*mel_decoder*) set -- "$@" {all} {media} {decoder} ;;
+*language_model*) set -- "$@" {all} {language_model} ;;
+*) set -- "$@" {all} {media} {pretraining} ;;
 esac
-"""
+exec {relay} fairseq-hydra-train "$@"
+""",
+}
 
 
 def blocks(page, language):
@@ -119,26 +125,33 @@ def page(request):
 
 
 @pytest.fixture(scope="module")
-def followed(page, tmp_path_factory):
+def followed(page, follow, tmp_path_factory):
     """The folder of files and results after all commands of the page."""
     return follow(page, tmp_path_factory.mktemp("reader"))
 
 
-def follow(page, folder):
-    """Run all commands of a page; return the folder."""
+@pytest.fixture(scope="module")
+def follow(forker):
+    """``follow(page, folder)`` runs all commands of a page and returns the folder."""
+    with forker.relay() as port:
+        yield lambda page, folder: run_commands(page, folder, port)
+
+
+def run_commands(page, folder, port):
     writers = {"images": write_images, "video": write_videos, "speech": write_speech}
     writers.get(page, write_sounds)(folder / "media")
-    bin_folder = Path(sys.executable).parent
-    shim = folder / "bin" / "fairseq-hydra-train"
-    shim.parent.mkdir()
-    parts = {"real": [bin_folder / shim.name], "all": SMALL, "media": SMALL_MEDIA.get(page, SMALL_MEDIA["audio"])}
-    parts |= {"pretraining": SMALL_PRETRAINING, "decoder": SMALL_DECODER, "language_model": SMALL_LANGUAGE_MODEL}
-    shim.write_text(SHIM.format(**{name: shlex.join(map(str, words)) for name, words in parts.items()}))
-    shim.chmod(0o755)
+    parts = {"relay": [sys.executable, "-SE", Path(__file__).with_name("relay.py"), port]}
+    parts |= {"all": SMALL, "media": SMALL_MEDIA.get(page, SMALL_MEDIA["audio"]), "pretraining": SMALL_PRETRAINING}
+    parts |= {"decoder": SMALL_DECODER, "language_model": SMALL_LANGUAGE_MODEL}
+    (folder / "bin").mkdir()
+    for name, script in SHIMS.items():
+        shim = folder / "bin" / name
+        shim.write_text(script.format(**{part: shlex.join(map(str, words)) for part, words in parts.items()}))
+        shim.chmod(0o755)
     first, *others = blocks(page, "sh")
     assert re.fullmatch(rf"{VARIABLE[page]}=\S+\nWORK=\S+\n", first)
     variables = f"{VARIABLE[page]}={shlex.quote(str(folder / 'media'))}\nWORK={shlex.quote(str(folder / 'work'))}\n"
-    path = f"{shim.parent}:{bin_folder}:{os.environ['PATH']}"
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for block in others:
         done = subprocess.run(
@@ -192,7 +205,7 @@ def test_python_of_the_page_runs(followed, page):
     assert "torch.Size([1, 32])" in printed and "high" in printed and "low" in printed
 
 
-def test_units_page(tmp_path):
+def test_units_page(follow, tmp_path):
     for module in ("sentencepiece", "torchaudio", "matplotlib"):
         pytest.importorskip(module)
     work = follow("units", tmp_path) / "work"
@@ -212,7 +225,7 @@ def test_units_page(tmp_path):
     assert len([line for line in nearest if line.startswith("  ")]) == 5
 
 
-def test_speech_page(tmp_path):
+def test_speech_page(follow, tmp_path):
     for module in ("sentencepiece", "jiwer"):
         pytest.importorskip(module)
     work = follow("speech", tmp_path) / "work"
