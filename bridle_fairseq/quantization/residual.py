@@ -251,7 +251,6 @@ class ResidualQuantizer(nn.Module):
         """Update the codebooks with what was collected since the last commit. Collective; once per optimizer update."""
         self.codebooks.commit()
 
-    @torch.no_grad()
     def discard(self) -> None:
         """Discard what was collected since the last commit, for an update that was skipped."""
         self.codebooks.discard()
@@ -288,11 +287,10 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, unit: Tensor, quantized: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
         return quantized
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 
@@ -301,13 +299,12 @@ class KnownGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
         ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor | None) -> tuple[Tensor | None, None, None]:
-        return None if outer is None else ctx.saved_tensors[0] * outer, None, None
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * outer, None, None
 
 
 def squared_norm(rows: Tensor) -> Tensor:

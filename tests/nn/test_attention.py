@@ -33,6 +33,26 @@ def test_padded_keys_are_ignored():
     torch.testing.assert_close(module(x, padding)[~padding], expected[~padding])
 
 
+@pytest.mark.parametrize(
+    ("length", "dtype", "fused"),
+    [
+        (32, torch.float32, False),
+        (33, torch.float32, True),
+        (1024, torch.bfloat16, False),
+        (1025, torch.bfloat16, True),
+    ],
+)
+def test_the_faster_implementation_is_used(monkeypatch, length, dtype, fused):
+    used = []
+    original = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: used.append(1) or original(*a, **k)
+    )
+    with torch.no_grad():
+        Attention(8, 2).to(dtype)(torch.randn(1, length, 8, dtype=dtype))
+    assert bool(used) == fused
+
+
 @pytest.mark.parametrize("shift", [0, 1, 2])
 @pytest.mark.parametrize("grid", [(8, 4), (8, 8), (6, 8), (3, 2), (1, 1), (13, 5), (4, 4)])
 @pytest.mark.parametrize("padded", [False, True])

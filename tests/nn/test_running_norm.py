@@ -20,6 +20,14 @@ def test_running_averages_of_all_vectors():
     torch.testing.assert_close(norm.eval()(x), (x - mean) / (square - mean.square()).sqrt(), atol=1e-5, rtol=1e-5)
 
 
+def test_a_single_vector_moves_the_averages():
+    norm = RunningNorm(2, decay=0.75)
+    for vector in (torch.tensor([[4.0, -8.0]]), torch.tensor([[8.0, 0.0]])):
+        norm(vector)
+        norm.commit()
+    assert norm.mean.tolist() == [5.0, -6.0] and norm.second.tolist() == [28.0, 48.0]
+
+
 def test_two_forwards_and_one_commit_equal_the_concatenated_batch():
     parts = torch.randn(3, 4, 6), torch.randn(1, 4, 6)
     a, b = RunningNorm(6), RunningNorm(6)

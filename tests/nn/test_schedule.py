@@ -36,6 +36,10 @@ def test_defaults_of_a_stage():
     assert Schedule([{"kind": "joint", "updates": 7}]).stages == (expected,) == (Stage("joint", 7),)
 
 
+def test_largest_weight_of_the_tokenizer_loss():
+    assert Schedule([{"kind": "joint", "updates": 7, "tokenizer_weight": 1e6}]).stages[0].tokenizer_weight == 1e6
+
+
 def test_null_is_the_default_and_whole_numbers_may_be_written_as_floats():
     nothing = dict.fromkeys(("lr", "warmup_updates", "targets", "tokenizer_every", "tokenizer_weight"))
     (stage,) = Schedule([{"kind": "joint", "updates": 1e5, **nothing}]).stages
@@ -62,6 +66,8 @@ def test_null_is_the_default_and_whole_numbers_may_be_written_as_floats():
             [{"kind": "encoder", "updates": 3, "warmup_updates": 4}],
             "warmup_updates is 4; expected at most the",
         ),
+        ([{"kind": "encoder", "updates": 3, "warmup_updates": -1}], "warmup_updates is -1; expected"),
+        ([{"kind": "joint", "updates": 3, "tokenizer_weight": 1000001}], "tokenizer_weight is 1000001; expected"),
         ([{"kind": "encoder", "updates": 3, "targets": "moon"}], "'moon'"),
         ([{"kind": "encoder", "updates": 3, "lr": -1}], "lr"),
         ([{"kind": "encoder", "updates": 3}, {"kind": "joint", "updates": 3, "tokenizer_every": 0}], r"stages\[1\]"),
