@@ -117,6 +117,15 @@ def test_mistakes_are_one_sentence_and_exit_code_2(indexed, checkpoint, save_che
     assert error.startswith("bridle: error: ") and sentence in error
 
 
+def test_first_unusable_query_is_named(indexed, checkpoint, tmp_path, capsys):
+    for name in ("first.wav", "second.wav"):
+        (tmp_path / name).write_bytes(b"RIFF, but no more")
+    files = [tmp_path / "first.wav", tmp_path / "second.wav"]
+    similar(indexed / "features", *files, "--checkpoint", checkpoint, code=2)
+    error = capsys.readouterr().err
+    assert "first.wav: " in error and "second.wav: " not in error
+
+
 def test_unreadable_row_is_refused_as_query(checkpoint, write_corpus, tmp_path, capsys):
     manifest = write_corpus(tmp_path, [9000, 9000, 9000])
     (tmp_path / "clip 1.wav").write_bytes(b"RIFF, but no more")

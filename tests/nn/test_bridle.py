@@ -140,6 +140,17 @@ def test_dummy_batch_changes_no_state(num_codebooks, stage):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_tokenizer_loss_is_cosine_distance_plus_quantizer_loss():
+    model = make()
+    model.begin_stage(TOKENIZER)
+    step(model, TOKENIZER, clips(16000, 16000))
+    loss = model.tokenizer_loss(model.front_end(*clips(9000, 5000)))
+    quantizer = loss.quantized.codebook_loss + 0.25 * loss.quantized.commitment_loss
+    assert quantizer > 0.01
+    expected = loss.num_patches - loss.cosine + loss.num_patches * quantizer
+    torch.testing.assert_close(loss.loss, expected, atol=1e-4, rtol=1e-5)
+
+
 def test_latents_of_an_encoder_stage_keep_no_graph():
     model = make()
     model.begin_stage(TOKENIZER)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.nn.frontend import AudioFrontEnd, PixelFrontEnd, front_end_of
+from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches, PixelFrontEnd, front_end_of
 from bridle_fairseq.nn.patch import patchify
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
@@ -39,6 +39,15 @@ def test_grid_follows_from_the_input_size(modality):
     assert patches.x.shape == (2, math.prod(patches.grid), front_end.patch_dim)
     assert patches.padding_mask is None and patches.x.dtype == torch.float32
     assert (front_end.rows is None) == (modality != "audio")
+
+
+def test_repeated_batch_is_the_batch_again():
+    padding = torch.tensor([[False, False, True], [False, False, False]])
+    patches = Patches(torch.arange(12.0).view(2, 3, 2), (3, 1), padding)
+    again = patches.repeated(3)
+    assert torch.equal(again.x, torch.cat([patches.x] * 3)) and again.grid == (3, 1)
+    assert torch.equal(again.padding_mask, torch.cat([padding] * 3))
+    assert Patches(patches.x, (3, 1), None).repeated(2).padding_mask is None
 
 
 @pytest.mark.parametrize("modality", SETTINGS)

@@ -37,6 +37,15 @@ def test_possible_settings_with_a_frozen_encoder() -> None:
     check_classifier(ClassifierRegularization(spec_augment_frames=192, spec_augment_mel_bins=48), "frequency", True)
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_frozen_encoder_keeps_no_graph(freeze) -> None:
+    model = Classifier(BridleSettings(encoder_width=16, encoder_depth=1, encoder_heads=2), 3, freeze_encoder=freeze)
+    weight = next(model.encoder.parameters())
+    weight.requires_grad_(True)
+    with model.encoding(weight.device):
+        assert (weight * 2).requires_grad == (not freeze)
+
+
 def test_layer_wise_learning_rate_decay() -> None:
     settings = BridleSettings(encoder_width=16, encoder_depth=3, encoder_heads=2)
     model = Classifier(settings, 3, regularization=ClassifierRegularization(layer_decay=0.5))

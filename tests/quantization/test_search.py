@@ -13,6 +13,12 @@ def vectors(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, DIM, generator=torch.Generator().manual_seed(seed)) + 0.3
 
 
+@pytest.mark.parametrize(("device", "values"), [("cpu", search.VALUES_AT_ONCE_CPU), ("meta", search.VALUES_AT_ONCE)])
+def test_blocks_have_the_size_that_suits_the_device(device, values):
+    blocks = list(search.row_blocks(torch.zeros(10, 2, device=device), values // 4))
+    assert blocks == [slice(0, 4), slice(4, 8), slice(8, 12)]
+
+
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("values_at_once", [1, 100, 1 << 18])
 def test_nearest_codes_match_the_float64_distances(cosine, values_at_once, monkeypatch):
