@@ -167,7 +167,7 @@ def pieces(hidden):
 @pytest.mark.parametrize("padded", [False, True])
 def test_block_mask_has_few_contiguous_blocks(grid, volume, padded):
     padding = valid_sizes(grid) if padded else torch.zeros(3, torch.Size(grid).numel(), dtype=torch.bool)
-    for seed in range(20):
+    for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
         mask = block_mask(3, grid, 0.4, padding_mask=padding if padded else None, generator=generator)
         for hidden in mask.masked:
@@ -177,6 +177,14 @@ def test_block_mask_has_few_contiguous_blocks(grid, volume, padded):
     one = block_mask(1, (16, 16), 16 / 256).masked.view(16, 16)
     rows, columns = one.any(1).sum(), one.any(0).sum()
     assert pieces(one) == [16] and rows * columns <= 32
+
+
+def test_block_mask_gives_a_padded_clip_the_blocks_of_its_own_size():
+    """A quarter of the 64 valid patches is one block, beside a clip with four."""
+    padding = torch.ones(2, 16, 16, dtype=torch.bool)
+    padding[0] = padding[1, :8, :8] = False
+    mask = block_mask(2, (16, 16), 0.25, padding_mask=padding.flatten(1), generator=torch.Generator().manual_seed(0))
+    assert pieces(mask.masked[1].view(16, 16)) == [16]
 
 
 @pytest.mark.parametrize("grid", [(20, 10), (6, 5, 7), (1, 8, 8)])
