@@ -18,7 +18,7 @@ def test_updates_belong_to_stages():
     schedule = Schedule(STAGES)
     assert schedule.total_updates == 35
     assert schedule.starts == (0, 10, 15)
-    assert [schedule.index_at(n) for n in (0, 9, 10, 14, 15, 34, 35, 1000)] == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert [schedule.index_at(n) for n in (-1, 0, 9, 10, 14, 15, 34, 35, 1000)] == [0, 0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def test_learning_rate_warms_up_and_decays_to_zero_in_each_stage():

@@ -17,6 +17,8 @@ def test_init_from_encoder_copies_the_first_blocks():
     torch.testing.assert_close(
         tokenizer.encoder(x, (3, 2), with_layers=True).layers[1], teacher(x, (3, 2), with_layers=True).layers[1]
     )
+    assert torch.equal(tokenizer.encoder.norm.weight, teacher.norm.weight)
+    assert torch.equal(tokenizer.encoder.norm.bias, teacher.norm.bias)
     assert not torch.equal(tokenizer.head[0].weight, head)
     assert tokenizer(x, (3, 2)).shape == (2, 6, 8)
 
