@@ -7,7 +7,7 @@ import pytest
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings, check_settings, checked_settings
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.schema import kinds_of
+from bridle_fairseq.utils.schema import Real, Whole, kinds_of
 
 STRANGE = [-(10**9), -1, 10**9, 2**63, 1e308, float("nan"), "x", None, {}, [], True, 3.5, [10**9] * 2, [1] * 5, "${a}"]
 DEFAULTS = asdict(BridleSettings())
@@ -36,6 +36,53 @@ def test_defaults_are_those_of_earlier_versions() -> None:
 
 def test_every_setting_has_bounds() -> None:
     assert list(kinds_of(BridleSettings)) == [field.name for field in fields(BridleSettings)]
+
+
+BOUNDS = """
+sample_rate: at least 100 and at most 1000000, a whole number
+num_mel_bins: at least 1 and at most 4096, a whole number
+fbank_mean: at least -1000 and at most 1000
+fbank_std: more than 0 (`bridle stats` measures it)
+encoder_width decoder_width codebook_dim: at least 1 and at most 32768, a whole number
+encoder_depth decoder_depth tokenizer_depth estimator_depth: at least 1 and at most 1024, a whole number
+encoder_heads decoder_heads num_codebooks num_masks: at least 1 and at most 1024, a whole number
+codebook_size: at least 2 and at most 65536, a whole number
+codes_per_level: at least 1 and at most 65536, a whole number
+codebook_decay: at least 0 and less than 1
+restart_threshold: at least 0 and at most 65536
+restart_step: more than 0 and at most 1
+predict_share: a share above 0 and at most 1
+commitment_weight: at least 0 and at most 1e+06
+position_scale: at least -1e+06 and at most 1e+06
+mask_ratio: more than 0 and less than 1
+"""
+
+
+def test_bounds_are_as_recorded() -> None:
+    """Models within them exist; another version may widen them, but must not refuse those."""
+    numbers = {name: kind for name, kind in kinds_of(BridleSettings).items() if isinstance(kind, (Whole, Real))}
+    recorded = {}
+    for line in BOUNDS.strip().splitlines():
+        names, text = line.split(": ", 1)
+        recorded |= dict.fromkeys(names.split(), text)
+    assert {name: str(kind) for name, kind in numbers.items()} == recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "outside"),
+    [
+        ("pixel_mean", [[-1001, 0, 0], [0, 0, 1001], [0, 0], [0, 0, 0, 0]]),
+        ("pixel_std", [[9e-7, 1, 1], [1, 1, 1001], [1, 1], [1, 1, 1, 1]]),
+        ("patch_size", [[1025, 1], [1, -1], [], [1, 1, 1, 1]]),
+        ("decoder_window", [[1025, 1], [1, -1], [1, 1, 1]]),
+    ],
+)
+def test_lists_have_bounds(name, outside) -> None:
+    for value in outside:
+        with pytest.raises(InputError, match=name):
+            checked_settings({**DEFAULTS, name: value}, "config.json")
+    inside = {"pixel_mean": [-1000, 0, 1000], "pixel_std": [1e-6, 1, 1000], "patch_size": [1024, 1]}
+    checked_settings({**DEFAULTS, **inside, "decoder_window": [1024, 1]}, "config.json")
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

@@ -39,6 +39,16 @@ def test_eval_mode_changes_no_state(trained):
     assert_same(before, state(trained))
 
 
+def test_state_has_the_recorded_names_shapes_and_dtypes(trained):
+    state = {name.split(".")[-1]: value for name, value in trained.state_dict().items()}
+    levels, size, dim = state["codes"].shape
+    shapes = {"codes": (levels, size, dim), "sizes": (levels, size), "sums": (levels, size, dim)}
+    shapes |= {"usage": (levels, size), "started": (), "num_updates": ()}
+    assert {name: tuple(value.shape) for name, value in state.items()} == shapes
+    dtypes = dict.fromkeys(shapes, torch.float32) | {"started": torch.bool, "num_updates": torch.int64}
+    assert {name: value.dtype for name, value in state.items()} == dtypes
+
+
 def test_encode_in_training_mode_changes_usage_only(trained):
     before = copy.deepcopy(trained.state_dict())
     codes = trained.encode(vectors(10, 50))
