@@ -119,7 +119,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(indexed, checkpoint, save_che
 
 def test_first_unusable_query_is_named(indexed, checkpoint, tmp_path, capsys):
     for name in ("first.wav", "second.wav"):
-        (tmp_path / name).write_bytes(b"RIFF, but no more")
+        soundfile.write(tmp_path / name, np.full(9000, np.nan), 16000, subtype="FLOAT")
     files = [tmp_path / "first.wav", tmp_path / "second.wav"]
     similar(indexed / "features", *files, "--checkpoint", checkpoint, code=2)
     error = capsys.readouterr().err

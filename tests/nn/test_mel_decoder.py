@@ -57,6 +57,7 @@ def test_training_keeps_a_random_number_of_levels_per_clip(decoder):
 
 def test_tokenizer_is_frozen(decoder):
     assert decoder.tokenizer.estimator is None  # it has no part in the log-mel
+    assert not any(p.requires_grad for p in decoder.tokenizer.parameters())
     before = {name: value.clone() for name, value in decoder.tokenizer.state_dict().items()}
     assert not any(module.training for module in decoder.train().tokenizer.modules())
     out = decoder(WAVES, PADDING)
