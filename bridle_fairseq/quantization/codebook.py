@@ -44,11 +44,11 @@ class EmaCodebooks(KeepsDtype):
         codebook_size: int,
         dim: int,
         *,
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
-        restart_threshold: float = 0.25,
-        restart_step: float = 0.2,
-        unit_codes: bool = False,
+        decay: float,
+        epsilon: float,
+        restart_threshold: float,
+        restart_step: float,
+        unit_codes: bool,
     ) -> None:
         super().__init__()
         self.decay, self.epsilon, self.unit_codes = decay, epsilon, unit_codes

@@ -81,6 +81,11 @@ def test_half_precision_model_gives_float32_logits(dtype) -> None:
     torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.1)
 
 
+def test_impossible_settings_are_errors() -> None:
+    with pytest.raises(InputError, match=r"model.encoder_heads is 5"):
+        Classifier(BridleSettings(encoder_heads=5), 3)
+
+
 def test_unknown_pooling_is_an_error() -> None:
     with pytest.raises(InputError, match="model.pooling is 'max'; expected one of mean, frequency, class_token"):
         classifier("max")
