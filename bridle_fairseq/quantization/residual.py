@@ -220,7 +220,6 @@ class ResidualQuantizer(nn.Module):
         table = self.codebooks.codes.flatten(0, 1)  # K x C x D -> (K * C) x D
         return F.embedding_bag(index, table, mode="sum", per_sample_weights=weights)
 
-    @torch.no_grad()
     def init_codebooks(self, z: Tensor, padding_mask: Tensor | None = None) -> None:
         """Initialize new codebooks from ``z`` (... x D) of all ranks, instead of from the first training forward.
 

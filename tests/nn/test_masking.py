@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from bridle_fairseq.nn import masking
 from bridle_fairseq.nn.masking import MASKINGS, block_mask, choose_targets, grid_mask, line_mask, random_mask, tube_mask
 
 
@@ -177,6 +178,16 @@ def test_block_mask_has_few_contiguous_blocks(grid, volume, padded):
     one = block_mask(1, (16, 16), 16 / 256).masked.view(16, 16)
     rows, columns = one.any(1).sum(), one.any(0).sum()
     assert pieces(one) == [16] and rows * columns <= 32
+
+
+def test_layers_of_a_block_are_log_uniform_from_one_to_three_patches(monkeypatch):
+    layers, drawn = masking._layers, []
+    monkeypatch.setattr(
+        masking, "_layers", lambda middles, grid, thick: drawn.append(thick) or layers(middles, grid, thick)
+    )
+    block_mask(200, (16, 16), 0.5, generator=torch.Generator().manual_seed(0))
+    logarithm = drawn[0].log() / torch.tensor(3.0).log()
+    assert logarithm.min() >= 0 and 0.95 < logarithm.max() < 1 and (logarithm.mean() - 0.5).abs() < 0.02
 
 
 def test_block_mask_gives_a_padded_clip_the_blocks_of_its_own_size():

@@ -85,6 +85,13 @@ def test_lists_have_bounds(name, outside) -> None:
     checked_settings({**DEFAULTS, **inside, "decoder_window": [1024, 1]}, "config.json")
 
 
+def test_the_smallest_deviation_of_log_mel() -> None:
+    assert checked_settings({**DEFAULTS, "fbank_std": 1e-6}, "config.json").fbank_std == 1e-6
+    for value in (9e-7, 1001):
+        with pytest.raises(InputError, match="fbank_std"):
+            checked_settings({**DEFAULTS, "fbank_std": value}, "config.json")
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_settings_of_wrong_types_or_out_of_bounds_are_refused(name) -> None:
     refused = 0

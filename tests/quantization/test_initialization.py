@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from bridle_fairseq.quantization import ResidualQuantizer
+from bridle_fairseq.quantization import ResidualQuantizer, initialization, kmeans
 
 DIM = 8
 
@@ -90,6 +90,17 @@ def test_sizes_are_those_of_all_vectors_if_some_are_sampled(init):
     module.init_codebooks(vectors(0, 1000))
     torch.testing.assert_close(module.codebooks.sizes.sum(dim=1), torch.full((3,), 1000.0))
     torch.testing.assert_close(module.codebooks.sums, module.codebooks.codes * module.codebooks.sizes.unsqueeze(2))
+
+
+def test_constants_are_those_of_earlier_versions():
+    """The same seed and vectors give the same codebooks as before."""
+    assert (initialization.ROWS_PER_CODE, kmeans.SEEDING_ROUNDS, kmeans.COPY_JITTER) == (64, 16, 1e-3)
+
+
+def test_codebooks_keep_no_graph_of_the_vectors_they_are_initialized_from():
+    module = quantizer()
+    module.init_codebooks(vectors(0, 50).requires_grad_())
+    assert not any(buffer.requires_grad for buffer in module.buffers())
 
 
 def test_uniform_codes_fill_their_interval():
