@@ -30,6 +30,11 @@ def test_learning_rate_warms_up_and_decays_to_zero_in_each_stage():
     assert schedule.learning_rate(35, 9.0) == pytest.approx(0.0)
 
 
+def test_learning_rate_falls_to_zero_in_a_single_update():
+    schedule = Schedule([{"kind": "encoder", "updates": 5, "lr": 1.0, "warmup_updates": 4}])
+    assert schedule.learning_rate(4, 9.0) == 1.0 and schedule.learning_rate(5, 9.0) == pytest.approx(0.0)
+
+
 def test_defaults_of_a_stage():
     """Configurations of earlier runs rely on them."""
     expected = Stage("joint", 7, lr=None, warmup_updates=0, targets="auto", tokenizer_every=4, tokenizer_weight=0.2)

@@ -85,11 +85,16 @@ def test_lists_have_bounds(name, outside) -> None:
     checked_settings({**DEFAULTS, **inside, "decoder_window": [1024, 1]}, "config.json")
 
 
-def test_the_smallest_deviation_of_log_mel() -> None:
-    assert checked_settings({**DEFAULTS, "fbank_std": 1e-6}, "config.json").fbank_std == 1e-6
-    for value in (9e-7, 1001):
-        with pytest.raises(InputError, match="fbank_std"):
-            checked_settings({**DEFAULTS, "fbank_std": value}, "config.json")
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [("fbank_std", [1e-6, 1000], [9e-7, 1001]), ("predict_share", [1e-9, 1], [0, 1.001])],
+)
+def test_bounds_that_messages_do_not_name(name, inside, outside) -> None:
+    for value in inside:
+        assert getattr(checked_settings({**DEFAULTS, name: value}, "config.json"), name) == value
+    for value in outside:
+        with pytest.raises(InputError, match=name):
+            checked_settings({**DEFAULTS, name: value}, "config.json")
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
