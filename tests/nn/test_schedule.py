@@ -75,6 +75,8 @@ def test_null_is_the_default_and_whole_numbers_may_be_written_as_floats():
         ([{"kind": "joint", "updates": 3, "tokenizer_weight": 1000001}], "tokenizer_weight is 1000001; expected"),
         ([{"kind": "encoder", "updates": 3, "targets": "moon"}], "'moon'"),
         ([{"kind": "encoder", "updates": 3, "lr": -1}], "lr"),
+        ([{"kind": "encoder", "updates": 3, "lr": -1e-9}], "lr is -1e-09"),
+        ([{"kind": "encoder", "updates": 3, "lr": 0}], "lr is 0"),
         ([{"kind": "encoder", "updates": 3}, {"kind": "joint", "updates": 3, "tokenizer_every": 0}], r"stages\[1\]"),
     ],
 )

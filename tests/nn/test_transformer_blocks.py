@@ -9,7 +9,7 @@ from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.masking import choose_targets, random_mask
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings
-from bridle_fairseq.nn.transformer import compile_blocks
+from bridle_fairseq.nn.transformer import CheckpointedModule, compile_blocks
 
 SIZES = {"num_mel_bins": 32, "patch_size": [8, 8], "encoder_width": 32, "encoder_depth": 3, "encoder_heads": 4}
 SIZES |= {"decoder_width": 16, "decoder_depth": 3, "decoder_heads": 2, "tokenizer_depth": 2, "estimator_depth": 2}
@@ -92,6 +92,26 @@ def test_compiled_blocks_give_the_same_values(decoder):
     assert list(plain.state_dict()) == list(compiled.state_dict())
     for a, b in zip(train(plain, lengths, STAGES[:2]), train(compiled, lengths, STAGES[:2]), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_are_compiled_as_one_graph_each():
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    encoder = Encoder(16, 32, 2, 4)
+    compile_blocks(encoder, backend)
+    encoder(torch.randn(2, 12, 16), (4, 3))
+    assert len(graphs) == 1  # equal blocks share it
+    torch._dynamo.reset()
+    broken = CheckpointedModule()
+    broken.forward = lambda x: torch._dynamo.graph_break() or x + 1
+    compile_blocks(broken, "eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        broken(torch.zeros(3))
 
 
 @pytest.mark.parametrize(("part", "recompute"), [("encoder", False), ("encoder", True), ("decoder", False)])
