@@ -59,6 +59,13 @@ def test_ties_are_decided_by_likelihood(labels: np.ndarray) -> None:
     assert result.settings == {"C": 1.0}
 
 
+def test_likelihood_is_that_of_the_true_classes() -> None:
+    scores, targets = np.array([[0.5, 0.25], [0.75, 0.1]]), np.array([[1, 0], [0, 0]])
+    assert probe._likelihood(scores, targets, multi=False) == pytest.approx(np.log(0.5))  # of the first row alone
+    expected = np.log([0.5, 0.75, 0.25, 0.9]).mean()  # whether each class is there or not
+    assert probe._likelihood(scores, targets, multi=True) == pytest.approx(expected)
+
+
 def test_classes_unseen_in_training_are_errors(labels: np.ndarray) -> None:
     changed = labels.copy()
     changed[-60:] = "yak"

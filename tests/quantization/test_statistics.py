@@ -28,6 +28,11 @@ def test_dead_codes_are_below_the_threshold():
     assert (use.used_codes, use.dead_codes) == (3, 2)  # the mean count is 52.25, a fifth of it 10.45
 
 
+def test_a_code_that_was_counted_once_is_not_dead():
+    (level,) = level_statistics(torch.tensor([[1, 5, 0, 2]]))
+    assert (level.used_codes, level.dead_codes) == (3, 1)
+
+
 def test_zero_counts():
     (use,) = level_statistics(torch.zeros(1, 4))
     assert (use.used_codes, use.entropy_bits, use.perplexity, use.dead_codes) == (0, 0.0, 1.0, 0)
