@@ -3,20 +3,12 @@
 Tests run on audio. Tests marked with ``modalities`` run on each of those modalities.
 """
 
-import contextlib
 import fcntl
 import json
 import os
-import random
 import re
 import shutil
-import signal
-import socket
-import socketserver
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +17,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from generated import write_clips, write_images, write_videos
+from processes import Forker
 
 sys.path.pop(0)
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TRAIN_CLIPS, BATCH_SIZE = 26, 4
 UPDATES_PER_EPOCH = {1: 7, 2: 4}  # number of ranks -> updates; the second rank has no seventh batch
-TIMEOUT = 300
 
 TINY_MODEL = [
     "common.cpu=true",
@@ -116,107 +108,6 @@ def data(make_data, made_once, modality):
     """A folder with train.tsv, valid.tsv and their clips; sounds are 0.3 to 1.2 s long."""
     lengths = np.random.default_rng(0).integers(4800, 19200, TRAIN_CLIPS).tolist()
     return made_once(f"{modality}-data", lambda folder: make_data(folder, train=lengths, valid=[5000, 12000, 8000]))
-
-
-class Job:
-    """A running command, in one process or in several ranks."""
-
-    def __init__(self, forker, pids, log):
-        self.forker, self.pids, self.log_path, self.codes = forker, pids, log, {}
-
-    def running(self):
-        for pid in set(self.pids) - set(self.codes):
-            code = self.forker.ask({"poll": pid})
-            if code is not None:
-                self.codes[pid] = code
-        return len(self.codes) < len(self.pids)
-
-    def wait(self):
-        """Wait for the end; return the exit codes of all ranks."""
-        deadline = time.monotonic() + TIMEOUT
-        while self.running():
-            if time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"still running after {TIMEOUT} s:\n{self.log()[-3000:]}")
-            time.sleep(0.1)
-        return [self.codes[pid] for pid in self.pids]
-
-    def kill(self):
-        """Send SIGKILL to all ranks."""
-        for pid in set(self.pids) - set(self.codes):
-            os.kill(pid, signal.SIGKILL)
-            self.codes[pid] = self.forker.ask({"wait": pid})
-
-    def log(self):
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-
-
-class Forker:
-    """The process of forker.py, which starts commands on request."""
-
-    def __init__(self):
-        environment = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "forker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=HERE,
-        )
-
-        self.lock = threading.Lock()
-
-    def ask(self, request):
-        """Send a request; return the answer."""
-        with self.lock:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-            return json.loads(self.process.stdout.readline())
-
-    def start(self, argv, folder, ranks=1, env=None, before=None):
-        """Start a command in a folder. Several ranks get the environment that torchrun sets."""
-        folder.mkdir(parents=True, exist_ok=True)
-        log, pids = folder / "log", []
-        port = free_port() if ranks > 1 else None
-        for rank in range(ranks):
-            variables = {}
-            if ranks > 1:
-                variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
-                variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            variables = {**(env or {}), **{key: str(value) for key, value in variables.items()}}
-            request = {"argv": [str(a) for a in argv], "cwd": str(folder), "log": str(log)}
-            request |= {"env": variables, "before": before and str(before)}
-            pids.append(self.ask({"run": request}))
-        return Job(self, pids, log)
-
-    @contextlib.contextmanager
-    def relay(self):
-        """The port at which relay.py asks for commands, in the meantime."""
-        ask = self.ask
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self):
-                pid = ask({"run": json.loads(self.rfile.readline())})
-                while (code := ask({"poll": pid})) is None:
-                    time.sleep(0.05)
-                self.wfile.write(f"{code}\n".encode())
-
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield server.server_address[1]
-            server.shutdown()
-
-
-def free_port():
-    """A free port below the ephemeral range.
-
-    An ephemeral port could be assigned to a parallel test before rank 0 listens on it, and the other ranks would hang.
-    """
-    for port in random.SystemRandom().sample(range(15000, 32000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("none of 100 ports is free")
 
 
 class Run:
