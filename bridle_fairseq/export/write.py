@@ -16,7 +16,7 @@ from bridle_fairseq.export.model_card import model_card
 from bridle_fairseq.export.onnx import ONNX, write_onnx
 from bridle_fairseq.models.checkpoints import Checkpoint
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import file_sha256, temporary_folder
+from bridle_fairseq.utils.files import file_sha256, temporary_folder, usual_permissions
 from bridle_fairseq.utils.json_files import read_json
 
 CARD = "README.md"
@@ -87,9 +87,6 @@ def check_folder(folder: Path) -> None:
 
 def replace_folder(new: Path, folder: Path) -> None:
     """Move a finished folder to its place; readers see either the old one or the new one."""
-    umask = os.umask(0)
-    os.umask(umask)
-    new.chmod(0o777 & ~umask)
     if folder.exists():
         with temporary_folder(folder) as old:
             try:
@@ -140,7 +137,8 @@ def _contents(checkpoint: Checkpoint, parts: tuple[str, ...]) -> tuple[dict[str,
 def _write_weights(weights: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file({name: value.clone() for name, value in weights.items()}, path, metadata={"format": "pt"})
+    with usual_permissions(path):  # safetensors gives 0600
+        save_file({name: value.clone() for name, value in weights.items()}, path, metadata={"format": "pt"})
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

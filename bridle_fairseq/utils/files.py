@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
     A failed write raises an OSError that names ``path``, whatever library wrote.
     """
-    with _temporary(path, tempfile.mkdtemp) as temporary:
+    with _temporary(path, os.mkdir) as temporary:
         yield Path(temporary)
 
 
@@ -89,26 +90,31 @@ def _replacing(path: Path, mode: str, encoding: str | None = None, newline: str 
     with _temporary(path, _make_file) as temporary:
         with open(temporary, mode, encoding=encoding, newline=newline) as file:
             yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives 0600
         os.replace(temporary, path)
 
 
-def _make_file(**options: Any) -> str:
-    handle, temporary = tempfile.mkstemp(**options)
-    os.close(handle)
-    return temporary
+@contextmanager
+def usual_permissions(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give a new file the permissions that open() gives, whatever a library gives it in this block."""
+    with open(path, "xb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    yield
+    os.chmod(path, mode)
+
+
+def _make_file(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # tempfile would not follow the umask
 
 
 @contextmanager
-def _temporary(path: Path, make: Callable[..., str]) -> Iterator[str]:
+def _temporary(path: Path, make: Callable[[str], None]) -> Iterator[str]:
     """A temporary file or folder beside ``path``, locked until it has its name; then what is left of it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path)
     while True:
+        temporary = os.fspath(path.parent / f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
         with _naming_failures(path):
-            temporary = make(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+            make(temporary)
         try:
             lock = os.open(temporary, os.O_RDONLY)
         except FileNotFoundError:

@@ -105,10 +105,10 @@ def test_other_errors_pass(tmp_path, error):
 
 
 def test_folder_that_cannot_be_written_gives_the_files_own_name(tmp_path, monkeypatch):
-    def refuse(dir, prefix, suffix):
-        raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/{prefix}abc")
+    def refuse(path, *options):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     with pytest.raises(PermissionError) as failed, atomic_binary(tmp_path / "a"):
         pass
     assert failed.value.filename == f"{tmp_path}/a"
