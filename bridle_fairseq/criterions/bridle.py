@@ -14,6 +14,7 @@ from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.models.bridle import unwrapped
 from bridle_fairseq.nn.bridle import StepOutput
 from bridle_fairseq.nn.schedule import Stage
+from bridle_fairseq.quantization.statistics import dead_codes
 
 # Logged metrics by stage, and whether larger is better. Names ending with "_" have one value per level.
 OF_EVERY_STAGE = {"loss": False, "used_": True, "perplexity_": True}
@@ -40,7 +41,7 @@ class BridleCriterion(FairseqCriterion):
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "batches": 1,
-            "stage": module.stage_index,
+            "stage": module.stage_index + 1,
         }
         if out.encoder is not None:
             log["masked"] = out.encoder.num_patches
@@ -77,11 +78,13 @@ class BridleCriterion(FairseqCriterion):
             "dead_": "batches",
             "revived_": "batches",
         }
-        weights |= {"cosine": "patches", "codebook_loss": "patches", "commitment_loss": "patches", "stage": "batches"}
+        weights |= {"cosine": "patches", "codebook_loss": "patches", "commitment_loss": "patches"}
         for key in keys:
             by = weights.get(key) or weights.get(key.rstrip("0123456789"))
             if by and totals[by]:
                 metrics.log_scalar(key, totals[key] / totals[by], totals[by], round=4)
+        # Without a weight the meter keeps the last value, as of the number of updates: a stage is no average.
+        metrics.log_scalar("stage", totals["stage"] / totals["batches"], weight=0, round=0)
         metrics.log_speed("clips_per_second", totals["nsentences"], priority=850, round=1)
 
     @staticmethod
@@ -105,11 +108,8 @@ def comparable(stages: Sequence[Stage], num_codebooks: int) -> dict[str, bool]:
 
 
 def _codebook_use(usage: Tensor, dead_share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Used codes, perplexity and dead codes of each level, K each, from running frequencies K x C, on their device.
-
-    A code is dead below ``dead_share`` of the even share.
-    """
+    """Used codes, perplexity and dead codes of each level, K each, from running frequencies K x C, on their device."""
     share = usage / usage.sum(1, keepdim=True).clamp(min=1e-12)
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum(1))
-    # A code is used above a hundredth of the even share.
-    return (share > 0.01 / usage.shape[1]).sum(1), perplexity, (share < dead_share / usage.shape[1]).sum(1)
+    dead = dead_codes(usage, dead_share)
+    return (~dead).sum(1), perplexity, dead.sum(1)

@@ -97,7 +97,7 @@ def train_with_bar(run: TrainingRun, log_path: Path, total_updates: int) -> list
 def _progress(record: Record) -> str:
     shown = {"loss": "loss", "acc_1": "accuracy", "cosine": "cosine"}
     values = [f"{text} {record.values[name]:.3g}" for name, text in shown.items() if name in record.values]
-    return ", ".join([f"stage {int(record.values.get('stage', 0)) + 1}", *values])
+    return ", ".join([f"stage {record.values.get('stage', 1):.0f}", *values])
 
 
 def newest_checkpoint(folder: Path) -> str:

@@ -15,11 +15,22 @@ class LevelStatistics:
 
     level: int  # from 1
     codebook_size: int
-    used_codes: int  # number of codes with a count above 0
+    used_codes: int  # number of codes that are not dead
     used_share: float  # used_codes / codebook_size
     entropy_bits: float  # of the code frequencies; 0 if nothing was counted
     perplexity: float  # 2 ** entropy_bits: as many codes, used uniformly, have this entropy
-    dead_codes: int  # number of codes below the threshold, see level_statistics; 0 if nothing was counted
+    dead_codes: int  # number of codes below the threshold, see dead_codes
+
+
+def dead_codes(counts: Tensor, threshold: float = 0.0) -> Tensor:
+    """Which codes are dead, K x C bool; all others are used. The one definition for logs, reports and statistics.
+
+    Args:
+        counts: K x C, counts or frequencies of the codes, any real dtype.
+        threshold: a code is dead if its count is 0, or below this fraction of the mean count of its level.
+    """
+    counts = counts.float()  # one precision, so that logs and reports agree
+    return (counts <= 0) | (counts * counts.shape[1] < threshold * counts.sum(1, keepdim=True))
 
 
 def level_statistics(counts: Tensor, dead_threshold: float = 0.0) -> list[LevelStatistics]:
@@ -27,24 +38,23 @@ def level_statistics(counts: Tensor, dead_threshold: float = 0.0) -> list[LevelS
 
     Args:
         counts: K x C, counts or frequencies of the codes, any real dtype.
-        dead_threshold: a code is dead if its count is 0, or below this fraction of the mean count of its level.
+        dead_threshold: as :func:`dead_codes` takes it.
 
     Raises:
         ValueError: ``counts`` has another number of dimensions.
     """
     if counts.dim() != 2:
         raise ValueError(f"counts must be K x C (levels x codes), got shape {tuple(counts.shape)}")
+    dead_counts = dead_codes(counts.detach(), dead_threshold).sum(dim=1).tolist()
     counts = counts.detach().double().cpu()
     size = counts.shape[1]
     totals = counts.sum(dim=1)
     frequencies = counts / totals.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(1)
     entropies = -torch.xlogy(frequencies, frequencies).sum(dim=1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
     result = []
-    rows = zip(counts, frequencies, entropies.tolist(), strict=True)
-    for level, (row, frequency, entropy) in enumerate(rows, start=1):
-        used = int((row > 0).sum())
-        dead = int(((row <= 0) | (frequency < dead_threshold / size)).sum())
-        result.append(LevelStatistics(level, size, used, used / size, entropy, 2.0**entropy, dead if used else 0))
+    for level, (dead, entropy) in enumerate(zip(dead_counts, entropies.tolist(), strict=True), start=1):
+        used = size - dead
+        result.append(LevelStatistics(level, size, used, used / size, entropy, 2.0**entropy, dead))
     return result
 
 

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from bridle_fairseq.quantization.statistics import dead_codes
 from bridle_fairseq.report import charts
 from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map
 from bridle_fairseq.report.images import png_uri
@@ -38,7 +40,7 @@ def usage_histogram(usage: np.ndarray, level: int, dead_share: float) -> str:
         elements.append(f'<line class="grid" x1="{charts.LEFT}" x2="{charts.WIDTH - charts.RIGHT}" ')
         elements.append(f'y1="{at_y(value)}" y2="{at_y(value)}"/>')
         elements.append(f'<text x="{charts.LEFT - 6}" y="{at_y(value) + 4}" text-anchor="end">{value:g}x</text>')
-    alive = int((share >= max(dead_share, 1e-9)).sum())
+    alive = len(share) - int(dead_codes(torch.from_numpy(usage)[None], dead_share).sum())
     for first, last, kind in ((0, alive, "alive"), (alive, len(share), "dead")):
         if first < last:
             steps = " ".join(f"V{at_y(share[i])} H{charts.LEFT + wide * (i + 1):.1f}" for i in range(first, last))

@@ -126,6 +126,14 @@ def curves(records: Sequence[Record], bands: Sequence[Band], more: Sequence[str]
     return f'<h2>Training, stage by stage</h2><div class="grid2">{"".join([*cards, *more])}</div>'
 
 
+def used_codes(records: Sequence[Record], size: int) -> list[Line]:
+    """Used codes of each level: those that are not dead. Logs of earlier versions counted ``used`` in another way."""
+    dead = by_level(records, "dead")
+    if not any(line.points for line in dead):
+        return by_level(records, "used")
+    return [line._replace(points=[(update, size - count) for update, count in line.points]) for line in dead]
+
+
 def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more: Sequence[str] = ()) -> str:
     """Charts of the use of codes, and ``more`` cards; each level has ``size`` codes."""
     cards = [
@@ -133,7 +141,7 @@ def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more:
             "Perplexity of each level", f"{size} would be even use of all codes", by_level(records, "perplexity"), bands
         ),
         chart_card(
-            "Codes in use", f"of {size} a level, moving average", by_level(records, "used"), bands, top=size * 1.04
+            "Codes in use", f"of {size} a level, moving average", used_codes(records, size), bands, top=size * 1.04
         ),
     ]
     energy = by_level(records, "residual_energy")

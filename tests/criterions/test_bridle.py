@@ -61,7 +61,7 @@ def test_stage_logs_its_losses(criterion, model):
         assert kind == "joint" or not absent & values.keys()
         assert comparable(model.schedule.stages, 2).keys() <= values.keys()
         assert values["loss"] == pytest.approx(float(loss.detach() / sample_size), abs=1e-4)
-        assert values["stage"] == 0 and values["used_1"] == int(values["used_1"]) <= 8
+        assert values["stage"] == 1 and values["used_1"] == int(values["used_1"]) <= 8
 
 
 def test_losses_of_the_quantizer_are_averages_over_patches(criterion, model):
@@ -80,7 +80,7 @@ def test_dead_codes_are_below_the_restart_threshold(criterion, model):
     model.quantizer.usage[:] = torch.tensor([0.3, 0.03, 0.0, 0.0313, 0.2, 0.2, 0.2, 0.0387])  # 0.25 / 8 = 0.03125
     model.quantizer.codebooks.restarted[:] = torch.tensor([3.0, 1.0])
     values = reduced([criterion(model, batch(1, [8000]))[2]])
-    assert (values["dead_1"], values["dead_2"], values["used_1"]) == (2, 2, 7)
+    assert (values["dead_1"], values["dead_2"], values["used_1"]) == (2, 2, 6)
     assert (values["revived_1"], values["revived_2"]) == (3, 1)
 
 
@@ -98,6 +98,17 @@ def test_logs_of_micro_batches_reduce_to_those_of_the_batch(criterion, model):
     summed = {key: sum(log[key] for log in parts) for key in parts[0]}  # as ranks add them up
     assert {name: reduced([summed])[name] for name in names} == pytest.approx(expected, abs=2e-4)
     assert parts[0]["patches"] > 2 * parts[1]["patches"]
+
+
+def test_stage_is_that_of_the_last_update(criterion, model):
+    """Also in the mean over an interval in which a stage ends."""
+    model.schedule = type(model.schedule)([{"kind": "tokenizer", "updates": 5}, {"kind": "encoder", "updates": 5}])
+    with metrics.aggregate(new_root=True) as found:
+        for update in (3, 4, 5):
+            begin_update(model, update)
+            BridleCriterion.reduce_metrics([criterion(model, batch(1, [8000]))[2]] * 2)
+            model.discard()
+    assert found.get_smoothed_values()["stage"] == 2
 
 
 def test_accuracy_is_the_fraction_of_predicted_codes(criterion, model):

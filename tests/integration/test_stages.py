@@ -39,7 +39,7 @@ def test_updates_log_the_metrics_of_their_stage(run, stages):
     assert sorted(records) == list(range(1, 41))
     for update, record in records.items():
         stage, keys = logged_in(stages, update - 1, joint=False)
-        assert record["stage"] == stage
+        assert record["stage"] == stage + 1
         assert ALWAYS | keys <= record.keys()
         assert not (ENCODER | TOKENIZER) - keys & record.keys()
         assert all(math.isfinite(value) for value in record.values())
@@ -51,7 +51,7 @@ def test_validations_log_the_metrics_of_their_stage(run, stages):
     assert sorted(records) == list(range(1, 41))
     for update, record in records.items():
         stage, keys = logged_in(stages, update - 1)
-        assert record["stage"] == stage
+        assert record["stage"] == stage + 1
         assert (ALWAYS - {"lr", "gnorm"}) | keys <= record.keys()
         assert not (ENCODER | TOKENIZER) - keys & record.keys()
 
@@ -63,7 +63,8 @@ def test_metrics_are_consistent(full_run, stages):
             if update in (1, 14, 33):  # codebooks have just been initialized
                 assert record[f"used_{level}"] == 0 and record[f"perplexity_{level}"] == 1
             else:
-                assert 1 <= record[f"perplexity_{level}"] <= record[f"used_{level}"] <= 12
+                assert 1 <= record[f"perplexity_{level}"] <= 12 and record[f"used_{level}"] >= 1
+            assert record[f"used_{level}"] + record[f"dead_{level}"] == 12
             assert 0 <= record.get(f"acc_{level}", 0) <= 1
         if "residual_energy_1" in record:
             assert 1 > record["residual_energy_1"] > record["residual_energy_2"] > 0

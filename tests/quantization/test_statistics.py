@@ -25,7 +25,11 @@ def test_levels_are_independent_and_frequencies_give_the_same_as_counts():
 
 def test_dead_codes_are_below_the_threshold():
     (use,) = level_statistics(torch.tensor([[100, 100, 9, 0]]), dead_threshold=0.2)
-    assert (use.used_codes, use.dead_codes) == (3, 2)  # the mean count is 52.25, a fifth of it 10.45
+    assert (use.used_codes, use.used_share, use.dead_codes) == (
+        2,
+        0.5,
+        2,
+    )  # a fifth of the mean is 10.45
 
 
 def test_a_code_that_was_counted_once_is_not_dead():
@@ -35,7 +39,7 @@ def test_a_code_that_was_counted_once_is_not_dead():
 
 def test_zero_counts():
     (use,) = level_statistics(torch.zeros(1, 4))
-    assert (use.used_codes, use.entropy_bits, use.perplexity, use.dead_codes) == (0, 0.0, 1.0, 0)
+    assert (use.used_codes, use.entropy_bits, use.perplexity, use.dead_codes) == (0, 0.0, 1.0, 4)
 
 
 def test_wrong_shape_of_counts_raises():

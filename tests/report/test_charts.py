@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from bridle_fairseq.report import charts
+from bridle_fairseq.report import charts, sections
 from bridle_fairseq.report.charts import Band, Line
+from bridle_fairseq.training.log import Record
 
 
 def test_ticks_are_round_and_within_the_range() -> None:
@@ -32,3 +33,11 @@ def test_line_is_interrupted_at_its_cuts_and_single_points_are_visible() -> None
     text = charts.line_chart([line], label="x", last=30)
     assert text.count("<polyline") == 1 and text.count("<circle") == 1
     assert '"last": 30' in text.replace("&quot;", '"')
+
+
+def test_used_codes_are_those_that_are_not_dead() -> None:
+    """Logs of earlier versions counted them in another way."""
+    record = Record("train", 2, {"used_1": 256.0, "dead_1": 44.0, "perplexity_1": 200.0})
+    points = [line.points for line in sections.used_codes([record], 256)]
+    assert points == [[(2, 212.0)]]
+    assert sections.used_codes([Record("train", 2, {"used_1": 9.0})], 256)[0].points == [(2, 9.0)]

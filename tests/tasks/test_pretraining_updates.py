@@ -109,7 +109,7 @@ def test_dummy_batch_counts_as_zero(configure):
             run.batch(range(4)), run.model, run.criterion, run.optimizer, run.updates, ignore
         )
         assert (sample_size > 0) == (not ignore)
-        assert (log["nsentences"], log["batches"], log["stage"]) == ((0, 0, 0) if ignore else (4, 1, 0))
+        assert (log["nsentences"], log["batches"], log["stage"]) == ((0, 0, 0) if ignore else (4, 1, 1))
         assert {key for key, value in log.items() if value} <= (set() if ignore else set(log))
         assert torch.is_tensor(log["loss_1"]) and log["masked"] == sample_size
 
