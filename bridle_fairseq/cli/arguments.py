@@ -39,7 +39,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="abort if more than this fraction of the clips is unusable (0.01)",
+        help="abort if more than this fraction of the clips, and more than 10, is unusable (0.01)",
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
 

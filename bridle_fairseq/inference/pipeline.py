@@ -40,7 +40,7 @@ class BatchOptions:
         batch_size: clips of a batch.
         max_tokens: sound: samples of a padded batch, clips x longest length.
         workers: threads that read files.
-        max_skipped: abort if more than this fraction of the clips is unusable.
+        max_skipped: abort if more than this fraction of the clips, and more than 10, is unusable.
         device: device of the model.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.data.manifests.skipped import SkipLog, above_limit
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.nn.fbank import LogMel
 from bridle_fairseq.nn.frontend import unit_range
@@ -92,7 +92,7 @@ def measure_overrides(
     Args:
         path: path of the manifest.
         options: what is measured.
-        max_skipped: abort if more than this fraction of the clips cannot be read.
+        max_skipped: abort if more than this fraction of the clips, and more than a few, cannot be read.
         say: called with lines about the clips that were read and skipped.
 
     Raises:
@@ -102,11 +102,9 @@ def measure_overrides(
     for skipped_path, reason in statistics.skipped:
         say(f"left out: {skipped_path}: {reason}")
     skipped, clips = len(statistics.skipped), statistics.clips
-    if skipped > max_skipped * (clips + skipped):
-        raise InputError(
-            f"{path}: {skipped} of {clips + skipped} clips cannot be read, see above; expected at most a "
-            f"share of {max_skipped:g} (--max-skipped)"
-        )
+    above = above_limit(skipped, clips + skipped, max_skipped)
+    if above:
+        raise InputError(f"{path}: {skipped} of {clips + skipped} clips cannot be read, {above}; see above")
     many = "images" if options.modality == "image" else "clips"
     values = f"{statistics.num_values} pixels"
     if options.modality == "audio":

@@ -104,7 +104,8 @@ class DataOptions(FairseqDataclass):
         default=16, metadata={"help": "number of buckets of similar length from which batches are made"}
     )
     max_skipped: float = field(
-        default=0.01, metadata={"help": "abort if more than this fraction of the clips is unreadable"}
+        default=0.01,
+        metadata={"help": "abort if more than this fraction of the clips, and more than 10, is unreadable"},
     )
     seed: int = II("common.seed")
 

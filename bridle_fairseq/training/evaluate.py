@@ -33,7 +33,7 @@ class EvaluateOptions:
         labels: path of the labels or transcripts; None: beside the manifest.
         batch_size: clips of a batch.
         workers: processes that read files.
-        max_skipped: abort if more than this fraction of the clips is unreadable.
+        max_skipped: abort if more than this fraction of the clips, and more than 10, is unreadable.
         views: classifiers of video: views that are averaged.
         decoding: transcribers: how transcripts are decoded.
 

@@ -72,11 +72,12 @@ def test_unreadable_clips_are_reported(manifest, capsys, value):
         and "4 clips" in said.err
         and np.isfinite(numbers(said.out)).all()
     )
+    soundfile.write(manifest.parent / "2.wav", np.full(5000, value), 16000, subtype="FLOAT")
     assert main(["stats", str(manifest), "--workers", "2"]) == 2
     said = capsys.readouterr()
     assert (
         f"1.wav: sample 0 is {value:g}; expected" in said.err
-        and "1 of 5 clips cannot be read" in said.err
+        and "2 of 5 clips cannot be read" in said.err
         and said.out == ""
     )
 

@@ -101,7 +101,7 @@ def compute_blocks(
         job: a job over a manifest; its skipped rows are listed in ``{prefix}.skipped.tsv``.
         numbers: numbers of the blocks.
         compute: (rows, callback that is given numbers of finished rows) -> result of a block.
-        max_skipped: abort if more than this fraction of the clips is unusable.
+        max_skipped: abort if more than this fraction of the clips, and more than 10, is unusable.
         name: label of the progress bar.
 
     Raises:

@@ -122,13 +122,19 @@ class AudioDataset(MediaDataset):
     def _load(self, row: int, random: np.random.Generator) -> LoadedRow | None:
         size = int(self.manifest.sizes[row])
         with open_audio(self.manifest.path(row), size) as file:
-            num_samples = resampled_length(size, file.samplerate, self.sample_rate)
+            num_samples = resampled_length(file.num_frames or size, file.samplerate, self.sample_rate)
             if num_samples < self.min_sample_size:
                 return None
             if self.whole and self.max_sample_size is not None and num_samples > self.max_sample_size:
                 raise DecodeError(f"{num_samples} samples, more than max_sample_size {self.max_sample_size}")
             start, segment = self._crop(num_samples, random)
             samples = read_open_crop(file, self.sample_rate, start, self.max_sample_size)
+            found = resampled_length(file.num_frames or size, file.samplerate, self.sample_rate)
+            if found < num_samples:  # an estimate: the crop is partly or all behind the end
+                if found < self.min_sample_size:
+                    return None
+                start, segment = self._moved(start, segment, found)
+                samples = read_open_crop(file, self.sample_rate, start, self.max_sample_size)
         codes = self._cached(row, segment)
         if self.augment is not None:
             samples, codes = self._augmented(self.augment, samples, codes, random)
@@ -142,6 +148,16 @@ class AudioDataset(MediaDataset):
         layout = self.codes.info.grid
         patch_samples = layout["patch_frames"] * int(self.sample_rate * FRAME_SHIFT_MS / 1000)
         return augment.with_codes(samples, codes, layout["frequency_patches"], patch_samples, random)
+
+    def _moved(self, start: int, segment: int, num_samples: int) -> tuple[int, int]:
+        """A crop of :meth:`_crop` in a clip that turned out to be shorter."""
+        size = self.max_sample_size
+        if size is None or not self.training:
+            return start, segment
+        if self.segment_crops:
+            segment = min(segment, segment_count(num_samples, size, self.min_sample_size) - 1)
+            return segment * size, segment
+        return min(start, max(0, num_samples - size)), segment
 
     def _crop(self, num_samples: int, random: np.random.Generator) -> tuple[int, int]:
         """First sample of the crop, and the number of its segment (0 if crops are not bound to segments)."""
@@ -171,7 +187,7 @@ class AudioReader:
         self.sample_rate = sample_rate
 
     def length(self, path: str, size: int | None = None) -> int:
-        """Length of a clip in samples, from its header.
+        """Length of a clip in samples, from its header; of an MP3 whose header is wrong, by decoding.
 
         Args:
             path: path of the file.
@@ -180,7 +196,7 @@ class AudioReader:
         Raises:
             DecodeError: the file is unusable, or of another size.
         """
-        header = read_info(path, size)
+        header = read_info(path, size, decoded=True)
         return resampled_length(header.num_frames, header.sample_rate, self.sample_rate)
 
     def read(self, path: str, start: int, length: int) -> torch.Tensor:

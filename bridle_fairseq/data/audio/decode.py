@@ -4,6 +4,10 @@ Reads whatever soundfile reads: wav, flac, ogg (Vorbis, Opus), mp3 and more, 8 t
 channels (mixed down by their mean). Opus files report, and decode at, the rate they were recorded with.
 
 A header can claim any length, or none (FLAC from a pipe, some MP3). No claim is allocated: files are read in blocks.
+
+Lengths of lossy files (MP3, Vorbis, Opus) are estimates: programs count an encoder's delay and padding or do not, and
+libsndfile guesses the length of an MP3 without a frame count. What is decoded counts, up to :func:`tolerance`. A file
+that ends earlier is damaged. Lengths of lossless files are exact.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ RESAMPLER_MARGIN_SECONDS = 0.1  # several times the one-sided support of soxr's 
 VALUES_AT_ONCE = 1 << 20  # of all channels: what is read at a time
 MAX_RATE = 1 << 21  # Hz, above any converter's rate; ten seconds are 84 MB
 MAX_COUNTED = 1 << 30  # frames that are decoded to count them: 6 hours at 48 kHz
+LOSSY = frozenset({"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})  # libsndfile's subtypes
+CODEC_FRAMES = 3  # delay and padding of an encoder together are shorter
 MAX_FRAMES_PER_BYTE = 8192  # in the densest coding, FLAC's of silence, 65535 frames take 13 bytes
 
 
@@ -49,7 +55,16 @@ class AudioFile(soundfile.SoundFile):
     """
 
     num_frames: int | None = None
-    guessed = False  # whether ``frames`` is
+    guess: int | None = None  # libsndfile's, of an MP3 that does not state its frames
+
+    @property
+    def lossy(self) -> bool:
+        """Whether lengths are estimates."""
+        return self.subtype in LOSSY
+
+    def is_close(self, num_frames: int, other: int) -> bool:
+        """Whether two lengths of this file do not contradict each other."""
+        return abs(num_frames - other) <= (tolerance(max(num_frames, other), self.samplerate) if self.lossy else 0)
 
     def seekable(self) -> bool:
         """False: see the class."""
@@ -62,6 +77,7 @@ def open_audio(path: str, size: int | None = None) -> AudioFile:
     Args:
         path: the file.
         size: the manifest's number of frames: checked, and taken if the header does not state it. None: not known.
+            ``num_frames`` is not larger.
 
     Raises:
         DecodeError: missing, empty, not an audio file, corrupt, or of another size.
@@ -90,10 +106,20 @@ def _recounted(file: AudioFile, name: str, offsets: tuple[int, int] | None) -> A
     if not lacks_frame_count(source):
         source.close()
         return file
+    guess = file.frames
     file.close()
     file = AudioFile(EnlargedFile(source))
-    file.guessed = True
+    file.guess = guess
     return file
+
+
+def tolerance(num_frames: int, rate: int) -> int:
+    """By how many frames two lengths of a lossy file may differ: :data:`CODEC_FRAMES` frames of MP3, and 1 %.
+
+    The first is for an encoder's delay and padding (at most 2,304 samples of LAME at 44.1 kHz). The second is for a bit
+    rate that is not a whole number of bytes a frame, from which a length was guessed (0.6 % at 32 kbit/s).
+    """
+    return CODEC_FRAMES * (1152 if rate > 24000 else 576) + num_frames // 100
 
 
 def _check_header(file: AudioFile, num_bytes: int, size: int | None) -> None:
@@ -101,10 +127,10 @@ def _check_header(file: AudioFile, num_bytes: int, size: int | None) -> None:
     if file.samplerate > MAX_RATE:
         raise DecodeError(f"sample rate {file.samplerate} Hz; expected at most {MAX_RATE}")
     most = num_bytes * MAX_FRAMES_PER_BYTE
-    if file.frames <= most and not file.guessed:
-        if size is not None and file.frames != size:
+    if file.frames <= most and file.guess is None:
+        if size is not None and not file.is_close(file.frames, size):
             raise DecodeError(f"{file.frames} samples, the manifest says {size}")
-        file.num_frames = file.frames
+        file.num_frames = file.frames if size is None else min(size, file.frames)
     elif size is not None and size > most:
         raise DecodeError(f"the manifest says {size} samples; expected at most {most} in {num_bytes} bytes")
     else:
@@ -121,20 +147,54 @@ def read_rate(path: str) -> int:
         return file.samplerate
 
 
-def read_info(path: str, size: int | None = None) -> AudioInfo:
+def read_info(path: str, size: int | None = None, decoded: bool = False) -> AudioInfo:
     """Frames and rate from the header. A file that does not state its frames is decoded once to count them.
 
     Args:
         path, size: see :func:`open_audio`.
+        decoded: the number of frames must be that of a decoder, not the manifest's or an MP3 header's.
 
     Raises:
         DecodeError: as :func:`open_audio`, or no samples.
     """
     with open_audio(path, size) as file:
-        num_frames = _count_frames(file) if file.num_frames is None else file.num_frames
-        if num_frames <= 0:
+        if file.num_frames is None or (decoded and file.num_frames > 0 and not _ends_as_stated(file)):
+            file.num_frames = _count_checked(file)
+        if file.num_frames <= 0:
             raise DecodeError("no samples")
-        return AudioInfo(num_frames, file.samplerate)
+        return AudioInfo(file.num_frames, file.samplerate)
+
+
+def _ends_as_stated(file: AudioFile) -> bool:
+    """Whether the last frame of an MP3 is there; other formats state what they have."""
+    if file.format != "MP3":
+        return True
+    assert file.num_frames is not None
+    try:
+        file.seek(file.num_frames - 1)
+        return len(file.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
+def _count_checked(file: AudioFile) -> int:
+    """Number of frames by decoding, at most the stated ones.
+
+    Raises:
+        DecodeError: fewer than stated, by more than an estimate may be wrong.
+    """
+    stated = file.num_frames
+    with _corrupt():
+        file.seek(0)
+    found = _count_frames(file)
+    with _corrupt():
+        file.seek(0)
+    if stated is None:
+        return found
+    # A guess depends on the file's bytes: if it still is the manifest's, the file is the one that was listed.
+    if found < stated and stated != file.guess and not file.is_close(found, stated):
+        raise DecodeError(f"ends after {found} of its {stated} samples")
+    return min(found, stated)
 
 
 def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
@@ -171,8 +231,9 @@ def read_open_crop(file: AudioFile, sample_rate: int, start: int = 0, length: in
     assert stop is not None
     stop = max(start, stop)
     last = math.ceil(stop * rate / sample_rate) + margin
+    stated = file.num_frames
     samples = _read_frames(file, first, last - first)
-    if file.num_frames is None and len(samples) < last - first:  # the end was found
+    if (stated is None and len(samples) < last - first) or stated != file.num_frames:  # the end was found
         stop = max(start, min(stop, resampled_length(first + len(samples), rate, sample_rate)))
     crop = resample(samples, rate, sample_rate)[start - steps * to_step : stop - steps * to_step]
     missing = stop - start - len(crop)  # soxr may round off the last sample of a clip
@@ -186,13 +247,22 @@ def _read_frames(file: AudioFile, start: int, count: int) -> np.ndarray:
     """
     if file.num_frames is not None:
         count = min(count, file.num_frames - start)
-    if start > 0 and count > 0:
-        with _corrupt():
-            file.seek(start)
-    blocks = list(_mono_blocks(file, start, max(0, count)))
+    try:
+        if start > 0 and count > 0:
+            with _corrupt():
+                file.seek(start)
+        blocks = list(_mono_blocks(file, start, max(0, count)))
+    except DecodeError:
+        if not file.lossy or start == 0:
+            raise
+        blocks = [np.zeros(0, np.float32)]  # perhaps the end is before the start
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     if file.num_frames is not None and len(samples) < count:
-        raise DecodeError(f"ends before its {file.num_frames} samples")
+        if not file.lossy:
+            raise DecodeError(f"ends before its {file.num_frames} samples")
+        file.num_frames = _count_checked(file)
+        if len(samples) < min(count, file.num_frames - start):
+            raise DecodeError(f"ends after {start + len(samples)} of its {file.num_frames} samples")
     return samples
 
 

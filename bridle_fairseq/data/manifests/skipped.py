@@ -1,4 +1,4 @@
-"""The log of unusable clips, shared by all worker processes and ranks."""
+"""The log of unusable clips, shared by all worker processes and ranks, and how many clips may be unusable."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ import torch
 
 from bridle_fairseq.data.manifests.manifest import MAX_DIGITS, Manifest
 from bridle_fairseq.utils.errors import InputError
+
+FEW = 10  # unusable clips stop no run: a person can look at them, and in small sets one is above any share
+FEW_SHARE = 4  # but a quarter of the clips is never few
+
+
+def allowed(total: int, max_ratio: float) -> int:
+    """How many of ``total`` clips may be unusable: a share of them, or a few of a small set; none for a share of 0."""
+    return max(int(max_ratio * total), min(FEW, total // FEW_SHARE) if max_ratio > 0 else 0)
+
+
+def above_limit(count: int, total: int, max_ratio: float) -> str | None:
+    """The end of a sentence ``... clips are unusable``, if these are too many; else None."""
+    limit = allowed(total, max_ratio)
+    if count <= limit:
+        return None
+    return f"more than the {limit} allowed (a share of {max_ratio:.3g}; in small sets {FEW}, but not above a quarter)"
 
 
 class SkipLog:
@@ -60,18 +76,19 @@ class SkipLog:
         """Stop if too many rows were skipped, including those that other ranks listed in this run.
 
         Raises:
-            InputError: more than ``max_ratio`` of the manifest's rows were skipped; the message has the list's path and
-                the first few rows with their reasons.
+            InputError: more of the manifest's rows were skipped than are :func:`allowed`; the message has the list's
+                path and the first few rows with their reasons.
         """
         self._count_other_ranks()
-        if self.count <= max_ratio * len(self.manifest):
+        above = above_limit(self.count, len(self.manifest), max_ratio)
+        if above is None:
             return
         skipped = (entry for entry in self._read_entries(0) if self._is_ours(*entry[:2]) and entry[0] in self)
         examples = "; ".join(f"{path} ({reason})" for _, path, reason in islice(skipped, 3))
         where = f"; all of them: {self.list_path}" if self.list_path else ""
         raise InputError(
-            f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, more than the "
-            f"{max_ratio:.3g} allowed{', such as ' + examples if examples else ''}{where}"
+            f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, {above}"
+            f"{', such as ' + examples if examples else ''}{where}"
         )
 
     def _add(self, row: int, reason: str, start: int) -> None:

@@ -73,8 +73,8 @@ def test_last_shard_joins_the_result(job) -> None:
 
 def test_too_many_skipped_rows_stop_the_job_even_if_started_again(job) -> None:
     for _ in range(2):
-        with pytest.raises(InputError, match="2 of 10 clips had to be skipped"):
-            run_shard(job, Shard(0, 1), store(job, skipped=(0, 4)))
+        with pytest.raises(InputError, match="3 of 10 clips had to be skipped"):
+            run_shard(job, Shard(0, 1), store(job, skipped=(0, 4, 6)))
     assert not job.finished()
 
 

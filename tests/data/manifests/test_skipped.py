@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.data.manifests.skipped import SkipLog, above_limit, allowed
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -36,18 +36,28 @@ def test_counts_without_a_list(manifest):
         skips.check(0)
 
 
-def test_check_fails_above_the_ratio(manifest, tmp_path):
+@pytest.mark.parametrize(
+    ("total", "ratio", "limit"),
+    [(73, 0.01, 10), (5000, 0.01, 50), (40, 0.01, 10), (20, 0.01, 5), (3, 0.01, 0), (20, 0.5, 10), (73, 0.0, 0)],
+)
+def test_limit_is_a_share_and_a_count(total, ratio, limit):
+    assert allowed(total, ratio) == limit
+    assert above_limit(limit, total, ratio) is None
+    assert f"more than the {limit} allowed (a share of {ratio:g}; " in above_limit(limit + 1, total, ratio)
+
+
+def test_check_fails_above_the_limit(manifest, tmp_path):
     skips = SkipLog(manifest, tmp_path / "skipped.tsv")
-    for row in (5, 6):
+    for row in range(5, 15):
         skips.add(row, "corrupt")
         skips.check(0.01)
-    skips.add(7, "empty")
-    skips.check(0.02)
+    skips.add(15, "empty")
+    skips.check(0.06)
     with pytest.raises(InputError) as error:
         skips.check(0.01)
     said = str(error.value)
-    assert "3 of 200 clips" in said and "/r/5.wav (corrupt)" in said and "/r/7.wav (empty)" in said
-    assert skips.list_path in said and "\n" not in said
+    assert "11 of 200 clips had to be skipped, more than the 10 allowed (a share of 0.01; " in said
+    assert "/r/5.wav (corrupt)" in said and skips.list_path in said and "\n" not in said
 
 
 def test_other_ranks_count_earlier_runs_do_not(manifest, tmp_path):
@@ -61,7 +71,7 @@ def test_other_ranks_count_earlier_runs_do_not(manifest, tmp_path):
     second.add(5, "corrupt")
     second.add(6, "corrupt")
     with pytest.raises(InputError, match="3 of 200"):
-        first.check(0.01)
+        first.check(0)
     assert first.count == 3
     listed = path.read_text().splitlines()
     assert len(listed) == 6 and len(set(listed)) == 5  # row 1 of the earlier run is listed again for this run
@@ -77,7 +87,7 @@ def test_ranks_share_rows_after_a_restart(manifest, tmp_path):
             rank.add(0, "corrupt")  # all ranks read the first batch
         for rank in ranks:
             with pytest.raises(InputError, match=r"3 of 200 .* such as /r/0.wav \(corrupt\); /r/1.wav"):
-                rank.check(0.01)
+                rank.check(0)
     assert len(path.read_text().splitlines()) == 6
     assert [row for row, *_ in ranks[0].entries()] == [0, 1, 2]
 
