@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    *("common.cpu=true", "dataset.num_workers=0", "dataset.batch_size=4", "common.log_interval=1"),
+    *("dataset.num_workers=0", "dataset.batch_size=4", "common.log_interval=1"),
     "optimization.max_update=6",
 ]
 SMALL_MEDIA = {
