@@ -34,7 +34,7 @@ def main(args):
         for table in tables:
             entries.update({segment: Entry(labels, split) for segment, labels in read_segments(table).items()})
     classes = Classes.read(args.classes)
-    scan = scan_source(args.source, args.dest)
+    scan = scan_source(args.source, args.dest, max_skipped=args.max_skipped)
     labelled_corpus(scan, match(scan, entries, file_names), classes=classes).write(args.dest)
 
 

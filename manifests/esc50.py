@@ -20,7 +20,7 @@ from bridle_fairseq.utils.process import run_script
 def main(args):
     table = os.path.join(args.source, "meta", "esc50.csv")
     entries = read_table(table, {"name": "filename", "label": "category", "fold": "fold"})
-    scan = scan_source(os.path.join(args.source, "audio"), args.dest)
+    scan = scan_source(os.path.join(args.source, "audio"), args.dest, max_skipped=args.max_skipped)
     labelled_corpus(scan, match(scan, entries), args.valid_percent, args.seed).write(args.dest)
 
 

@@ -23,7 +23,7 @@ def main(args):
     if args.names:
         pairs = [line.partition(" ")[::2] for line in read_names(args.names)]
         classes = Classes([folder for folder, _ in pairs], [name for _, name in pairs], args.names)
-    scan = scan_source(args.source, args.dest, modality="image")
+    scan = scan_source(args.source, args.dest, modality="image", max_skipped=args.max_skipped)
     entries = folder_entries(scan, args.valid_percent, args.seed)
     labelled_corpus(scan, entries, args.valid_percent, args.seed, classes).write(args.dest)
 

@@ -22,7 +22,7 @@ from bridle_fairseq.utils.process import run_script
 def main(args):
     lists = {"train": args.train, "valid": args.valid, "test": args.test}
     listed = read_lists(lists)
-    scan = scan_source(args.source, args.dest, modality="video")
+    scan = scan_source(args.source, args.dest, modality="video", max_skipped=args.max_skipped)
     entries = match(scan, listed, clip_names) if listed else folder_entries(scan, args.valid_percent, args.seed)
     labelled_corpus(scan, entries, args.valid_percent, args.seed).write(args.dest)
 

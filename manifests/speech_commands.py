@@ -22,7 +22,7 @@ def main(args):
         split: set(read_names(os.path.join(args.source, f"{name}_list.txt")))
         for split, name in (("valid", "validation"), ("test", "testing"))
     }
-    scan = scan_source(args.source, args.dest)
+    scan = scan_source(args.source, args.dest, max_skipped=args.max_skipped)
     entries = []
     for name in (file.name for file in scan.files):
         split = next((split for split, names in listed.items() if name in names), "train")

@@ -42,7 +42,7 @@ MODEL = "spm.model"
 def main(args):
     if args.table and args.split:
         raise InputError("--split with a csv; expected splits in its column split")
-    scan = scan_source(args.source, args.dest)
+    scan = scan_source(args.source, args.dest, max_skipped=args.max_skipped)
     if args.table:
         texts = table_texts(args.table, scan, args.name_column, args.text_column)
     else:

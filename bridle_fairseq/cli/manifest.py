@@ -6,12 +6,14 @@ import argparse
 
 from bridle_fairseq.cli.arguments import add_modality_argument
 
-HELP = "list the sound files, images or videos of a folder (or a stored .zip) in train.tsv and valid.tsv"
+HELP = "list the sound files, images or videos of a folder (or a stored .zip or .tar) in train.tsv and valid.tsv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle manifest``."""
-    parser.add_argument("source", metavar="DIR_OR_ZIP", help="folder, searched with its subfolders, or stored archive")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="folder, searched with its subfolders and .tar shards, or stored .zip or .tar"
+    )
     parser.add_argument("--dest", required=True, metavar="DIR", help="folder for the manifests; created if missing")
     add_modality_argument(parser)
     parser.add_argument("--ext", nargs="+", metavar="EXT", help="extensions (default: the usual ones of the modality)")
@@ -20,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
     parser.add_argument("--path-must-contain", metavar="TEXT", help="only files with this text in their path")
+    parser.add_argument(
+        "--max-skipped",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="abort if more than this fraction of the files, and more than 10, is unusable (0.01)",
+    )
     parser.add_argument("--workers", type=int, default=8, help="threads that read headers (8)")
     labels = parser.add_argument_group(
         "labels", "write {split}.lbl and labels.csv as well; files without a label are skipped"
@@ -53,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         extensions=args.ext,
         path_must_contain=args.path_must_contain,
         workers=args.workers,
+        max_skipped=args.max_skipped,
         valid_percent=args.valid_percent,
         seed=args.seed,
         labels=args.labels or (),

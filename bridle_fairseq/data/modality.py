@@ -37,12 +37,14 @@ class Modality(ABC):
     Attributes:
         name: value of ``task.modality`` and ``model.modality``.
         files: name of such files in messages, plural.
-        extensions: extensions of such files, in lower case.
+        extensions: extensions of such files that are read, in lower case.
+        other_extensions: extensions of files of this kind that are not read, or only if asked for.
     """
 
     name: str
     files: str
     extensions: tuple[str, ...]
+    other_extensions: tuple[str, ...] = ()
 
     @abstractmethod
     def measure(self, path: str) -> int:

@@ -15,8 +15,10 @@ import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import above_limit
 from bridle_fairseq.data.modalities import modality_named
-from bridle_fairseq.prepare.scan import Scan, find_files, read_sizes
+from bridle_fairseq.data.modality import Modality
+from bridle_fairseq.prepare.scan import Scan, choose_files, count_endings, list_source, read_sizes
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
@@ -67,48 +69,65 @@ def scan_source(
     path_must_contain: str | None = None,
     workers: int = 8,
     modality: str = "audio",
+    max_skipped: float = 0.01,
 ) -> Scan:
-    """:func:`scan_files` with the extensions and sizes of a modality."""
-    kind = modality_named(modality)
-    return scan_files(source, dest, extensions or kind.extensions, kind.measure, path_must_contain, workers)
+    """Find files and read their sizes, with a progress bar.
 
-
-def scan_files(
-    source: str | os.PathLike[str],
-    dest: str | os.PathLike[str],
-    extensions: Collection[str],
-    measure: Callable[[str], int],
-    path_must_contain: str | None = None,
-    workers: int = 8,
-) -> Scan:
-    """Find files and read their sizes, with a progress bar. Unreadable files go to ``skipped.tsv`` and stderr.
+    Files that cannot be read, and files of this modality whose extension is not among ``extensions``, are counted on
+    stderr and listed in ``skipped.tsv``.
 
     Args:
-        source: folder or stored zip archive.
+        source: folder, or stored zip or tar archive.
         dest: folder of ``skipped.tsv``.
-        extensions: extensions of the files.
-        measure: path -> the size.
+        extensions: extensions of the files; None: those that the modality reads.
         path_must_contain: a text that the path below the source must contain.
         workers: threads that read headers.
+        modality: modality of the files.
+        max_skipped: share of the files that may be unreadable (:func:`~bridle_fairseq.data.manifests.skipped.allowed`).
 
     Raises:
-        InputError: no file, or no readable file.
+        InputError: no file, or too many that cannot be read.
     """
     from tqdm import tqdm
 
-    root, files = find_files(source, extensions, path_must_contain)
+    kind = modality_named(modality)
+    listed = list_source(source)
+    files, others = choose_files(source, listed.files, extensions or kind.extensions, path_must_contain)
     with tqdm(total=len(files), unit=" files", desc="reading headers", disable=not sys.stderr.isatty()) as bar:
-        scan = read_sizes(root, files, measure, workers, bar.update)
+        scan = read_sizes(listed.root, files, kind.measure, workers, bar.update)
+    scan = scan._replace(failures=scan.failures + listed.failures, others=others)
+    _report(scan, len(files) + len(listed.failures), kind, Path(dest) / "skipped.tsv")
+    if not scan.files:
+        raise InputError(f"{scan.root}: none of {len(files)} files can be read, such as {' '.join(scan.failures[0])}")
+    above = above_limit(len(scan.failures), len(files) + len(listed.failures), max_skipped)
+    if above:
+        raise InputError(
+            f"{scan.root}: {len(scan.failures)} files cannot be read, {above}; see above, or --max-skipped"
+        )
+    return scan
+
+
+def _report(scan: Scan, num_files: int, kind: Modality, skip_list: Path) -> None:
+    """Say on stderr which files are left out, and list those that are of this modality."""
     for path, reason in scan.failures[:FAILURES_SHOWN]:
         print(f"left out: {path}: {reason}", file=sys.stderr)
-    if scan.failures:
-        skip_list = Path(dest) / "skipped.tsv"
+    known = {f".{extension}" for extension in (*kind.extensions, *kind.other_extensions)}
+    media = [file for file in scan.others if file.ending in known]
+    if scan.failures or media:
+        reason = f"other extension; name it with --ext to read it as one of the {kind.files}"
+        unread = [(os.path.join(scan.root, file.path), reason) for file in media]
         with atomic_text(skip_list) as file:
-            file.writelines(f"{path!r}\t{reason}\n" for path, reason in scan.failures)
-        print(f"{len(scan.failures)} of {len(files)} files cannot be read; all of them: {skip_list}", file=sys.stderr)
-    if not scan.files:
-        raise InputError(f"{root}: none of {len(files)} files can be read, such as {' '.join(scan.failures[0])}")
-    return scan
+            file.writelines(f"{path!r}\t{reason}\n" for path, reason in [*scan.failures, *unread])
+    if scan.failures:
+        print(f"{len(scan.failures)} of {num_files} files cannot be read; all of them: {skip_list}", file=sys.stderr)
+    if media:
+        print(
+            f"not read: {count_endings(media)}; all of them: {skip_list}",
+            file=sys.stderr,
+        )
+    rest = [file for file in scan.others if file.ending not in known]
+    if rest:
+        print(f"no {kind.files} by their endings: {count_endings(rest)}", file=sys.stderr)
 
 
 def random_split(num_rows: int, valid_percent: float, seed: int) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ class ListingOptions:
         extensions: extensions of the files; None: the usual ones of the modality.
         path_must_contain: list only files with this text in their path.
         workers: threads that read headers.
+        max_skipped: fraction of the files, and of the rows of tables, that may be unusable.
         valid_percent: fraction of the files for validation, if no table says it.
         seed: seed of that random split.
         labels: tables that name files and their classes.
@@ -40,6 +41,7 @@ class ListingOptions:
     extensions: Sequence[str] | None = None
     path_must_contain: str | None = None
     workers: int = 8
+    max_skipped: float = 0.01
     valid_percent: float = 0.05
     seed: int = 42
     labels: Sequence[str] = ()
@@ -70,6 +72,7 @@ def list_corpus(options: ListingOptions) -> Corpus:
         options.path_must_contain,
         options.workers,
         options.modality,
+        options.max_skipped,
     )
     share = options.valid_percent, options.seed
     if entries:

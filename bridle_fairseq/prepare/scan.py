@@ -1,15 +1,16 @@
-"""Find the files of a modality in a folder or a stored zip archive, and read their sizes from their headers."""
+"""Find the files of a modality in a folder or a stored archive, and read their sizes from their headers."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
-from bridle_fairseq.data.manifests.archive import members
+from bridle_fairseq.data.manifests.archive import ARCHIVES, COMPRESSED, archive_members
 from bridle_fairseq.data.manifests.manifest import is_writable
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
@@ -25,42 +26,110 @@ class FoundFile(NamedTuple):
     name: str  # path below the folder or in the archive, as label tables have it
     path: str  # as manifests have it: the same for a folder, x.zip:offset:length for an archive
 
+    @property
+    def ending(self) -> str:
+        """In lower case, with the dot; "" if there is none."""
+        return os.path.splitext(self.name)[1].lower()
+
 
 class Scan(NamedTuple):
-    """Readable files of a source, their sizes as in manifests, and (path, reason) of unreadable files."""
+    """Readable files of a source and their sizes as in manifests; other files, and what is no plain file."""
 
     root: str
     files: list[FoundFile]
     sizes: list[int]
-    failures: list[tuple[str, str]]
+    failures: list[tuple[str, str]]  # (path, reason) of unreadable files
+    others: Sequence[FoundFile] = ()  # files of other extensions
+
+
+class Source(NamedTuple):
+    """What a folder or an archive contains, sorted by name."""
+
+    root: str
+    files: list[FoundFile]
+    failures: list[tuple[str, str]]  # (path, reason) of what is no plain file
+
+
+def list_source(source: str | os.PathLike[str]) -> Source:
+    """All files of a folder (including subfolders, links, and .tar archives) or of a .zip or .tar archive.
+
+    A file in an archive of a folder is named ``folder/x.tar/name``.
+
+    Raises:
+        InputError: no such source, or a compressed or damaged archive.
+    """
+    source = os.path.abspath(os.fspath(source))
+    files: list[FoundFile] = []
+    failures: list[tuple[str, str]] = []
+
+    def add_archive(archive: str, path: str, prefix: str) -> None:
+        for name, *place in archive_members(archive):
+            if len(place) == 1:
+                failures.append((f"{archive}/{name}", str(place[0])))
+            else:
+                files.append(FoundFile(prefix + name, f"{path}:{place[0]}:{place[1]}"))
+
+    if os.path.isdir(source):
+        root = source
+        for name in _walk(source):
+            if name.lower().endswith(".tar"):
+                add_archive(os.path.join(source, name), name, f"{name}/")
+            else:
+                files.append(FoundFile(name, name))
+    elif os.path.isfile(source) and source.lower().endswith(ARCHIVES + COMPRESSED):
+        root, archive = os.path.split(source)
+        add_archive(source, archive, "")
+    else:
+        raise InputError(f"{source}: no such folder or .zip or .tar archive")
+    return Source(root, sorted(files), failures)
 
 
 def find_files(
     source: str | os.PathLike[str], extensions: Collection[str], path_must_contain: str | None = None
 ) -> tuple[str, list[FoundFile]]:
-    """Root folder and files of a folder (including subfolders and links) or a zip archive, sorted by name.
+    """Root folder and files of a source (:func:`list_source`), sorted by name.
 
     Raises:
-        InputError: no such source, a compressed archive, or no file with one of the extensions.
+        InputError: as :func:`list_source`, or no file with one of the extensions.
     """
-    source = os.path.abspath(os.fspath(source))
+    listed = list_source(source)
+    return listed.root, choose_files(source, listed.files, extensions, path_must_contain)[0]
+
+
+def choose_files(
+    source: str | os.PathLike[str],
+    files: Sequence[FoundFile],
+    extensions: Collection[str],
+    path_must_contain: str | None = None,
+) -> tuple[list[FoundFile], list[FoundFile]]:
+    """The files with one of the extensions and with a text in their path, and the files with another extension.
+
+    Raises:
+        InputError: none.
+    """
     endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
-    if os.path.isdir(source):
-        root, candidates = source, [FoundFile(name, name) for name in _walk(source)]
-    elif os.path.isfile(source) and source.lower().endswith(".zip"):
-        root, archive = os.path.split(source)
-        candidates = [FoundFile(name, f"{archive}:{offset}:{size}") for name, offset, size in members(source)]
-    else:
-        raise InputError(f"{source}: no such folder or .zip archive")
-    files = sorted(
-        file
-        for file in candidates
-        if file.name.lower().endswith(endings) and (path_must_contain is None or path_must_contain in file.name)
-    )
-    if not files:
+    chosen: list[FoundFile] = []
+    others: list[FoundFile] = []
+    for file in files:
+        if not file.name.lower().endswith(endings):
+            others.append(file)
+        elif path_must_contain is None or path_must_contain in file.name:
+            chosen.append(file)
+    if not chosen:
         condition = f" and {path_must_contain!r} in the path" if path_must_contain else ""
-        raise InputError(f"{source}: no file found with extension {', '.join(endings)}{condition}")
-    return root, files
+        there = f"; it has {count_endings(others)}" if others else ""
+        raise InputError(
+            f"{os.path.abspath(os.fspath(source))}: no file found with extension {', '.join(endings)}{condition}{there}"
+        )
+    return chosen, others
+
+
+def count_endings(files: Sequence[FoundFile], shown: int = 8) -> str:
+    """How many files have which ending, the most frequent first: ``3 .txt, 1 .csv``."""
+    counts = Counter(file.ending[:20] or "without an ending" for file in files).most_common()
+    text = ", ".join(f"{count} {ending}" for ending, count in counts[:shown])
+    rest = sum(count for _, count in counts[shown:])
+    return f"{text}, {rest} others" if rest else text
 
 
 def _walk(folder: str) -> Iterator[str]:

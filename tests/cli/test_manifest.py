@@ -81,7 +81,7 @@ def test_label_separator(sounds, tmp_path):
 @pytest.mark.parametrize(
     "arguments,said",
     [
-        (["{in}/none"], "none: no such folder or .zip archive"),
+        (["{in}/none"], "none: no such folder or .zip or .tar archive"),
         (["{in}/more", "--ext", "mp3"], "no file found with extension .mp3"),
         (["{in}", "--valid-percent", "1.5"], "share for validation 1.5"),
         (["{in}", "--labels", "{in}/none.csv"], "none.csv: cannot read this csv file: No such file"),
@@ -121,3 +121,29 @@ def test_class_folders_of_images(tmp_path, capsys):
     assert "--class-folders and --labels" in capsys.readouterr().err
     assert main([*command, "--labels", str(tmp_path / "t.csv"), "--valid-percent", "0"]) == 0
     assert (tmp_path / "out" / "train.lbl").read_text() == "dog\n"
+
+
+def test_files_that_are_not_read_are_counted_and_listed(sounds, tmp_path, capsys):
+    """Media by their endings are listed, everything else is counted."""
+    for name in ("x.ape", "y.MP4", "notes.txt", "more/cover.jpg"):
+        (sounds / name).write_bytes(b"content")
+    soundfile.write(sounds / "z.aiff", np.zeros(700), 16000)
+    assert main(["manifest", str(sounds), "--dest", str(tmp_path / "out"), "--valid-percent", "0"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "not read: 1 .ape, 1 .mp4; all of them: " in said and "no sound files by their endings: 1 .jpg, 1 .txt" in said
+    )
+    listed = (tmp_path / "out" / "skipped.tsv").read_text()
+    assert f"{str(sounds / 'x.ape')!r}\tother extension; name it with --ext" in listed and "y.MP4" in listed
+    assert "z.aiff\t700" in (tmp_path / "out" / "train.tsv").read_text()
+
+
+def test_too_many_unreadable_files_are_a_mistake(sounds, tmp_path, capsys):
+    for number in range(4):
+        (sounds / f"clip {number}.wav").unlink()
+        (sounds / f"bad {number}.wav").write_bytes(b"RIFF")
+    command = ["manifest", str(sounds), "--dest", str(tmp_path / "out")]
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "5 files cannot be read, more than the 3 allowed" in said and "--max-skipped" in said
+    assert main([*command, "--max-skipped", "0.5"]) == 0

@@ -86,7 +86,7 @@ def test_split_in_some_rows_only():
 def test_unreadable_files_are_listed(tmp_path, write_sound, capsys):
     write_sound("in/a.wav")
     (tmp_path / "in" / "b.wav").write_bytes(b"junk")
-    scan = scan_source(tmp_path / "in", tmp_path / "out")
+    scan = scan_source(tmp_path / "in", tmp_path / "out", max_skipped=0.5)
     assert len(scan.files) == 1
     assert "b.wav'\tnot readable" in (tmp_path / "out" / "skipped.tsv").read_text()
     said = capsys.readouterr().err

@@ -1,12 +1,13 @@
 """Finding media files and reading their sizes."""
 
 import os
+import tarfile
 import zipfile
 
 import pytest
 
 from bridle_fairseq.data.audio.modality import AudioModality
-from bridle_fairseq.prepare.scan import find_files, read_sizes
+from bridle_fairseq.prepare.scan import find_files, list_source, read_sizes
 from bridle_fairseq.utils.errors import InputError
 
 MODALITY = AudioModality()
@@ -39,12 +40,12 @@ def test_archive(tmp_path, write_sound):
 
 def test_no_files(tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(InputError, match=r"no file found with extension \.wav, \.flac, \.ogg, \.opus, \.mp3$"):
+    with pytest.raises(InputError, match=r"no file found with extension \.wav, .*\.tta; it has 1 \.txt$"):
         find_files(tmp_path, MODALITY.extensions)
     with pytest.raises(InputError, match=r"extension \.txt and 'dog' in the path"):
         find_files(tmp_path, ["txt"], "dog")
     for nowhere in ("none", "a.txt"):
-        with pytest.raises(InputError, match=rf"{nowhere}: no such folder or \.zip archive"):
+        with pytest.raises(InputError, match=rf"{nowhere}: no such folder or \.zip or \.tar archive"):
             find_files(tmp_path / nowhere, MODALITY.extensions)
 
 
@@ -69,3 +70,25 @@ def test_name_that_is_not_utf8(tmp_path):
         pytest.skip("this file system has no such names")
     scan = read_sizes(*find_files(tmp_path, MODALITY.extensions), MODALITY.measure)
     assert scan.files == [] and "UTF-8" in scan.failures[0][1]
+
+
+def test_shards_of_a_folder(tmp_path, write_sound):
+    """In the layout of WebDataset; members that are no plain files are failures."""
+    (tmp_path / "in").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / "in" / f"{shard}.tar", "w") as archive:
+            for name in ("a.wav", "b.wav"):
+                write_sound("t.wav", 100 * (1 + shard) + ord(name[0]))
+                archive.add(tmp_path / "t.wav", name)
+            link = tarfile.TarInfo("c.wav")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    write_sound("in/d.wav", 10)
+    listed = list_source(tmp_path / "in")
+    assert names(listed.files) == ["0.tar/a.wav", "0.tar/b.wav", "1.tar/a.wav", "1.tar/b.wav", "d.wav"]
+    assert [path.rpartition("/")[2] for path, reason in listed.failures if "a link" in reason] == ["c.wav", "c.wav"]
+    scan = read_sizes(listed.root, listed.files, MODALITY.measure)
+    assert scan.sizes == [197, 198, 297, 298, 10] and not scan.failures
+    assert scan.files[0].path.startswith("0.tar:") and scan.files[0].path.endswith(":438")
+    alone = list_source(tmp_path / "in" / "1.tar")
+    assert names(alone.files) == ["a.wav", "b.wav"] and alone.root == str(tmp_path / "in")

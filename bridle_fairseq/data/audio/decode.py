@@ -1,13 +1,12 @@
 """From an audio file to mono float32 samples at the model's rate; only the requested crop is read.
 
 Reads whatever soundfile reads: wav, flac, ogg (Vorbis, Opus), mp3 and more, 8 to 32 bit, any rate, any number of
-channels (mixed down by their mean). Opus files report, and decode at, the rate they were recorded with.
+channels (mixed down by their mean). Opus files report, and decode at, the rate they were recorded with. What soundfile
+does not read (m4a, aac, wma, amr and more) is read by PyAV if it is installed (:mod:`.foreign`).
 
 A header can claim any length, or none (FLAC from a pipe, some MP3). No claim is allocated: files are read in blocks.
 
-Lengths of lossy files (MP3, Vorbis, Opus) are estimates: programs count an encoder's delay and padding or do not, and
-libsndfile guesses the length of an MP3 without a frame count. What is decoded counts, up to :func:`tolerance`. A file
-that ends earlier is damaged. Lengths of lossless files are exact.
+Lengths of lossy files are estimates (:mod:`.lengths`): what is decoded counts.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from bridle_fairseq.data.audio.container import MAX_RATE
+from bridle_fairseq.data.audio.foreign import ForeignFile, is_foreign
+from bridle_fairseq.data.audio.lengths import LOSSY, is_close
 from bridle_fairseq.data.audio.mp3 import EnlargedFile, lacks_frame_count
 from bridle_fairseq.data.audio.resample import resample, resampled_length
 from bridle_fairseq.data.audio.samples import unusable_sample
@@ -29,10 +31,7 @@ from bridle_fairseq.utils.errors import DecodeError
 
 RESAMPLER_MARGIN_SECONDS = 0.1  # several times the one-sided support of soxr's HQ filter
 VALUES_AT_ONCE = 1 << 20  # of all channels: what is read at a time
-MAX_RATE = 1 << 21  # Hz, above any converter's rate; ten seconds are 84 MB
 MAX_COUNTED = 1 << 30  # frames that are decoded to count them: 6 hours at 48 kHz
-LOSSY = frozenset({"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})  # libsndfile's subtypes
-CODEC_FRAMES = 3  # delay and padding of an encoder together are shorter
 MAX_FRAMES_PER_BYTE = 8192  # in the densest coding, FLAC's of silence, 65535 frames take 13 bytes
 
 
@@ -62,16 +61,15 @@ class AudioFile(soundfile.SoundFile):
         """Whether lengths are estimates."""
         return self.subtype in LOSSY
 
-    def is_close(self, num_frames: int, other: int) -> bool:
-        """Whether two lengths of this file do not contradict each other."""
-        return abs(num_frames - other) <= (tolerance(max(num_frames, other), self.samplerate) if self.lossy else 0)
-
     def seekable(self) -> bool:
         """False: see the class."""
         return False
 
 
-def open_audio(path: str, size: int | None = None) -> AudioFile:
+Sound = AudioFile | ForeignFile
+
+
+def open_audio(path: str, size: int | None = None) -> Sound:
     """Open an audio file or a slice of a stored zip archive.
 
     Args:
@@ -85,9 +83,7 @@ def open_audio(path: str, size: int | None = None) -> AudioFile:
     try:
         name, offsets = split_slice(path)
         num_bytes = check_regular(name)
-        file = AudioFile(path if offsets is None else Slice(name, *offsets))
-        if file.format == "MP3":
-            file = _recounted(file, name, offsets)
+        file = _opened(path, name, offsets)
     except soundfile.LibsndfileError as error:
         raise DecodeError(f"not readable as sound: {error.error_string}") from None
     except (OSError, ValueError) as error:
@@ -98,6 +94,17 @@ def open_audio(path: str, size: int | None = None) -> AudioFile:
         file.close()
         raise
     return file
+
+
+def _opened(path: str, name: str, offsets: tuple[int, int] | None) -> Sound:
+    """The file by libsndfile, or else by PyAV if it has one of its formats."""
+    try:
+        file = AudioFile(path if offsets is None else Slice(name, *offsets))
+    except soundfile.LibsndfileError:
+        if is_foreign(path):
+            return ForeignFile(path)
+        raise
+    return _recounted(file, name, offsets) if file.format == "MP3" else file
 
 
 def _recounted(file: AudioFile, name: str, offsets: tuple[int, int] | None) -> AudioFile:
@@ -113,22 +120,13 @@ def _recounted(file: AudioFile, name: str, offsets: tuple[int, int] | None) -> A
     return file
 
 
-def tolerance(num_frames: int, rate: int) -> int:
-    """By how many frames two lengths of a lossy file may differ: :data:`CODEC_FRAMES` frames of MP3, and 1 %.
-
-    The first is for an encoder's delay and padding (at most 2,304 samples of LAME at 44.1 kHz). The second is for a bit
-    rate that is not a whole number of bytes a frame, from which a length was guessed (0.6 % at 32 kbit/s).
-    """
-    return CODEC_FRAMES * (1152 if rate > 24000 else 576) + num_frames // 100
-
-
-def _check_header(file: AudioFile, num_bytes: int, size: int | None) -> None:
+def _check_header(file: Sound, num_bytes: int, size: int | None) -> None:
     """Set ``num_frames``, unless neither the header nor a manifest states it."""
     if file.samplerate > MAX_RATE:
         raise DecodeError(f"sample rate {file.samplerate} Hz; expected at most {MAX_RATE}")
     most = num_bytes * MAX_FRAMES_PER_BYTE
     if file.frames <= most and file.guess is None:
-        if size is not None and not file.is_close(file.frames, size):
+        if size is not None and not is_close(file.frames, size, file.samplerate, file.lossy):
             raise DecodeError(f"{file.frames} samples, the manifest says {size}")
         file.num_frames = file.frames if size is None else min(size, file.frames)
     elif size is not None and size > most:
@@ -165,9 +163,9 @@ def read_info(path: str, size: int | None = None, decoded: bool = False) -> Audi
         return AudioInfo(file.num_frames, file.samplerate)
 
 
-def _ends_as_stated(file: AudioFile) -> bool:
-    """Whether the last frame of an MP3 is there; other formats state what they have."""
-    if file.format != "MP3":
+def _ends_as_stated(file: Sound) -> bool:
+    """Whether the last frame of an MP3, or of a file by PyAV, is there; other formats state what they have."""
+    if file.format not in ("MP3", ForeignFile.format):
         return True
     assert file.num_frames is not None
     try:
@@ -177,7 +175,7 @@ def _ends_as_stated(file: AudioFile) -> bool:
         return False
 
 
-def _count_checked(file: AudioFile) -> int:
+def _count_checked(file: Sound) -> int:
     """Number of frames by decoding, at most the stated ones.
 
     Raises:
@@ -192,7 +190,7 @@ def _count_checked(file: AudioFile) -> int:
     if stated is None:
         return found
     # A guess depends on the file's bytes: if it still is the manifest's, the file is the one that was listed.
-    if found < stated and stated != file.guess and not file.is_close(found, stated):
+    if found < stated and stated != file.guess and not is_close(found, stated, file.samplerate, file.lossy):
         raise DecodeError(f"ends after {found} of its {stated} samples")
     return min(found, stated)
 
@@ -212,7 +210,7 @@ def read_crop(path: str, sample_rate: int, start: int = 0, length: int | None = 
         return read_open_crop(file, sample_rate, start, length)
 
 
-def read_open_crop(file: AudioFile, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
+def read_open_crop(file: Sound, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
     """:func:`read_crop` of an open file."""
     if file.num_frames is None and length is None:
         file.num_frames = _count_frames(file)
@@ -240,7 +238,7 @@ def read_open_crop(file: AudioFile, sample_rate: int, start: int = 0, length: in
     return np.pad(crop, (0, missing)) if missing else crop
 
 
-def _read_frames(file: AudioFile, start: int, count: int) -> np.ndarray:
+def _read_frames(file: Sound, start: int, count: int) -> np.ndarray:
     """Mono frames ``start:start + count``, or up to the end.
 
     In the last page of a Vorbis file they may be some 50 frames late.
@@ -266,7 +264,7 @@ def _read_frames(file: AudioFile, start: int, count: int) -> np.ndarray:
     return samples
 
 
-def _mono_blocks(file: AudioFile, start: int, count: int) -> Iterator[np.ndarray]:
+def _mono_blocks(file: Sound, start: int, count: int) -> Iterator[np.ndarray]:
     """The next ``count`` frames, which begin at frame ``start``, in at least one block; fewer if the file ends."""
     at_once, done = max(1, VALUES_AT_ONCE // file.channels), 0
     integers = file.subtype.startswith("PCM_")  # read as -1 to 1
@@ -292,7 +290,7 @@ def _corrupt() -> Iterator[None]:
         raise DecodeError(f"corrupt: {error.error_string or 'cannot seek'}") from None
 
 
-def _count_frames(file: AudioFile) -> int:
+def _count_frames(file: Sound) -> int:
     """Number of frames from the present position to the end, by decoding."""
     num_frames = sum(map(len, _mono_blocks(file, 0, MAX_COUNTED + 1)))
     if num_frames > MAX_COUNTED:

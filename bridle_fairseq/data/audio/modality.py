@@ -21,7 +21,14 @@ class AudioModality(Modality):
 
     name = "audio"
     files = "sound files"
-    extensions = ("wav", "flac", "ogg", "opus", "mp3")
+    extensions = (
+        *("wav", "flac", "ogg", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "rf64", "oga", "snd"),
+        *("m4a", "m4b", "aac", "wma", "amr", "mka", "wv", "tta"),  # by PyAV
+    )
+    other_extensions = (
+        *("ac3", "aax", "ape", "dff", "dsf", "dts", "m4p", "mid", "mp2", "mpc", "ra", "shn", "spx"),
+        *("mp4", "mov", "mkv", "webm", "avi", "3gp", "flv", "mpg", "wmv"),  # video with sound
+    )
 
     def measure(self, path: str) -> int:
         """Number of samples at the file's own rate."""

@@ -22,6 +22,10 @@ class ImageModality(Modality):
     name = "image"
     files = "images"
     extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff")
+    other_extensions: tuple[str, ...] = (
+        *("avif", "cr2", "cr3", "arw", "dng", "nef", "orf", "raf", "rw2", "exr", "hdr", "heic", "heif", "ico"),
+        *("jp2", "jxl", "pcx", "pdf", "psd", "svg", "tga", "dcm"),
+    )
 
     def measure(self, path: str) -> int:
         """1, after a check of the header."""

@@ -1,4 +1,4 @@
-"""Files inside stored (uncompressed) zip archives, addressed as in fairseq: ``x.zip:offset:length``."""
+"""Files inside stored (uncompressed) archives, zip or tar, addressed as in fairseq: ``x.zip:offset:length``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,7 +16,7 @@ from bridle_fairseq.utils.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-SLICE = re.compile(r"^(.*\.zip):([0-9]{1,18}):([0-9]{1,18})$", re.IGNORECASE | re.DOTALL)
+SLICE = re.compile(r"^(.*\.(?:zip|tar)):([0-9]{1,18}):([0-9]{1,18})$", re.IGNORECASE | re.DOTALL)
 
 READ_WHOLE = 1 << 20  # members up to this many bytes are read at once
 READ_AHEAD = 1 << 18  # bytes per read of longer members
@@ -86,6 +87,51 @@ class Slice(io.RawIOBase):
         if not self.closed:
             os.close(self._handle)
         super().close()
+
+
+ARCHIVES = (".zip", ".tar")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+
+
+def archive_members(archive: str | os.PathLike[str]) -> Iterator[tuple[str, int, int] | tuple[str, str]]:
+    """:func:`members` or :func:`tar_members`, by the ending of the name.
+
+    Raises:
+        InputError: see there, or a compressed tar archive.
+    """
+    archive = os.fspath(archive)
+    if archive.lower().endswith(COMPRESSED):
+        raise InputError(f"{archive}: a compressed archive; expected .tar or a stored .zip, whose files have offsets")
+    return tar_members(archive) if archive.lower().endswith(".tar") else members(archive)
+
+
+def tar_members(archive: str | os.PathLike[str]) -> Iterator[tuple[str, int, int] | tuple[str, str]]:
+    """(name, offset, length) of every file in a tar archive; (name, reason) of what is no plain file, but no folder.
+
+    Names are never opened or written, so they may be anything.
+
+    Raises:
+        InputError: not a tar archive, or damaged.
+    """
+    archive, end = os.fspath(archive), -1
+    try:
+        with tarfile.open(archive, "r:") as file:
+            for member in file:
+                if member.offset <= end or member.size < 0 or member.offset_data <= member.offset:
+                    raise InputError(f"{archive}: damaged: {member.name!r} begins before the end of another file")
+                end = member.offset
+                file.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                if member.issparse() or not (member.isreg() or member.isdir()):
+                    link = member.islnk() or member.issym()
+                    kind = "a sparse file" if member.issparse() else "a link" if link else "a device"
+                    yield member.name, f"{kind} in an archive; expected a plain file"
+                elif not member.isdir():
+                    yield member.name, member.offset_data, member.size
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise any exception
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"{archive}: cannot read this archive: {reason}") from None
 
 
 def members(archive: str | os.PathLike[str]) -> Iterator[tuple[str, int, int]]:

@@ -19,6 +19,7 @@ class VideoModality(ImageModality):
     name = "video"
     files = "videos"
     extensions = EXTENSIONS
+    other_extensions = ("3g2", "asf", "divx", "f4v", "m2ts", "mts", "m2v", "mxf", "rm", "rmvb", "vob", "wtv")
 
     def measure(self, path: str) -> int:
         """Number of frames."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +68,22 @@ class VideoReader:
             DecodeError: as :meth:`clips`.
         """
         return self._ask("info", (path,))
+
+    def sound_rate(self, path: str) -> int:
+        """Sample rate of a file with sound, in Hz.
+
+        Raises:
+            DecodeError: as :meth:`clips`.
+        """
+        return self._ask("sound_rate", (path,))
+
+    def sound(self, path: str, start: int, count: int) -> np.ndarray:
+        """Samples ``start`` to ``start + count`` of a file, at its own rate: float32, mono; fewer at the end.
+
+        Raises:
+            DecodeError: as :meth:`clips`.
+        """
+        return self._ask("sound", (path, start, count)).copy()
 
     def _ask(self, what: str, arguments: Sequence[Any]) -> Any:
         ended = None

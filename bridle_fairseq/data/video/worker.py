@@ -1,8 +1,9 @@
-"""A process that decodes video for another one: both ends, and their protocol.
+"""A process that decodes video, and sound that needs FFmpeg, for another one: both ends, and their protocol.
 
 The parent writes requests to the child's stdin and reads answers from its stdout, each a length and a text in JSON.
-Frames are passed in an anonymous file that both map into memory. The child is a new interpreter, not a fork, so it
-inherits no threads, locks or memory. It ends when its stdin is closed, which happens whenever the parent ends.
+Frames and samples are passed in an anonymous file that both map into memory. The child is a new interpreter, not a
+fork, so it inherits no threads, locks or memory. It ends when its stdin is closed, which happens whenever the parent
+ends.
 
 A file may take control of the decoder, so the parent believes nothing: an answer is short, has the form that was asked
 for, and describes no more than the anonymous file holds, which the child can only enlarge.
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from bridle_fairseq.data.audio.container import MAX_RATE, SoundCache
 from bridle_fairseq.data.video.container import MAX_ASPECT, MAX_PIXELS, OutOfMemory
 from bridle_fairseq.data.video.frames import INFO_KINDS, VideoInfo, read_clips, read_video_info
 from bridle_fairseq.utils.errors import DecodeError
@@ -78,9 +80,10 @@ class DecodingProcess:
         return self._owner == os.getpid()
 
     def ask(self, what: str, arguments: Sequence[Any], seconds: float) -> Any:
-        """Send a request, ``"info"`` or ``"clips"``, with the arguments of the function of that name below.
+        """Send a request, ``"info"``, ``"clips"``, ``"sound_rate"`` or ``"sound"``, with its arguments.
 
-        Clips are an array in shared memory that the next request overwrites.
+        They are those of :func:`info`, :func:`clips`, :meth:`SoundCache.rate` and :meth:`SoundCache.read`. Clips and
+        samples are an array in shared memory that the next request overwrites.
 
         Raises:
             DecodeError: the file is unusable.
@@ -103,6 +106,11 @@ class DecodingProcess:
                 raise DecodeError(str(answer["error"]))
             if what == "info":
                 return _info_of(answer.get("value"))
+            if what == "sound_rate":
+                return _whole(answer.get("value"), 1, MAX_RATE)
+            if what == "sound":
+                count = _whole(answer.get("value"), 0, arguments[2])
+                return self._frames.array((4 * count,)).view(np.float32)
             return self._frames.array(_shape_of(answer.get("value"), *arguments[1:5]))
         except (BrokenPipeError, EOFError):
             code = self._process.wait()
@@ -149,6 +157,12 @@ def _parsed(data: bytes) -> dict[str, Any]:
     return answer
 
 
+def _whole(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise _Invalid
+    return value
+
+
 def _info_of(value: object) -> VideoInfo:
     if not isinstance(value, list) or len(value) != len(VideoInfo._fields):
         raise _Invalid
@@ -183,6 +197,8 @@ class _SharedFrames:
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
         """The beginning of the file as uint8 of this shape."""
         size = math.prod(shape)
+        if not size:
+            return np.zeros(shape, np.uint8)
         if self._map is None or len(self._map) < size:
             if os.fstat(self._handle).st_size < size:
                 if not self._grows:
@@ -213,7 +229,7 @@ def serve(handle: int, memory_limit: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of libraries must not mix with answers
-    frames, full = _SharedFrames(handle, grows=True), False
+    frames, sounds, full = _SharedFrames(handle, grows=True), SoundCache(), False
     _limit_memory()
     while not full:
         head = sys.stdin.buffer.read(LENGTH.size)
@@ -223,7 +239,7 @@ def serve(handle: int, memory_limit: int) -> None:
         path = os.fsdecode(path.encode("latin-1"))  # a name in any encoding
         answer: dict[str, Any]
         try:
-            answer = {"value": info(path) if what == "info" else clips(frames, path, *others)}
+            answer = {"value": _answer(what, frames, sounds, path, others)}
         except (OutOfMemory, MemoryError):
             answer = {"out_of_memory": True}
         except DecodeError as error:
@@ -234,6 +250,19 @@ def serve(handle: int, memory_limit: int) -> None:
         data = json.dumps(answer).encode()
         answers.write(LENGTH.pack(len(data)) + data)
         answers.flush()
+
+
+def _answer(what: str, frames: _SharedFrames, sounds: SoundCache, path: str, others: list[Any]) -> Any:
+    if what == "info":
+        return info(path)
+    if what == "clips":
+        return clips(frames, path, *others)
+    if what == "sound_rate":
+        return sounds.rate(path)
+    samples = sounds.read(path, *others)
+    if len(samples):
+        frames.array((samples.nbytes,))[:] = samples.view(np.uint8)
+    return len(samples)
 
 
 def _text(message: str) -> str:

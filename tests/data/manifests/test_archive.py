@@ -1,6 +1,9 @@
-"""Stored zip archives: members, slices, and agreement with fairseq."""
+"""Stored archives, zip and tar: members, slices, and agreement with fairseq."""
 
+import gzip
+import io
 import os
+import tarfile
 import zipfile
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 
 from bridle_fairseq.data.audio.decode import DecodeError, read_crop, read_info
 from bridle_fairseq.data.manifests import archive as archive_module
-from bridle_fairseq.data.manifests.archive import Slice, members, split_slice
+from bridle_fairseq.data.manifests.archive import Slice, archive_members, members, split_slice
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -122,3 +125,48 @@ def test_slice_beyond_the_end(tmp_path, write_sound):
     for offset, length in ((0, 10**18 - 1), (10**18 - 1, 1)):  # neither allocated nor beyond what a system call takes
         with pytest.raises(ValueError, match="not in the archive"):
             Slice(str(archive), offset, length)
+
+
+def tar_of(path, contents):
+    with tarfile.open(path, "w") as archive:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                (info.type,), info.linkname = content, "../../elsewhere"
+                archive.addfile(info)
+
+
+def test_members_of_a_tar_archive(tmp_path):
+    types = {"link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "device": tarfile.CHRTYPE, "folder": tarfile.DIRTYPE}
+    kinds = {name: (kind,) for name, kind in types.items()}
+    tar_of(tmp_path / "x.tar", {"a.wav": b"one", "../b.wav": b"three", **kinds, "c" * 300: b""})
+    found = list(archive_members(tmp_path / "x.tar"))
+    plain = {name: place for name, *place in found if len(place) == 2}
+    assert list(plain) == ["a.wav", "../b.wav", "c" * 300]
+    with open(tmp_path / "x.tar", "rb") as file:
+        offset, length = plain["../b.wav"]
+        assert file.read()[offset : offset + length] == b"three"
+    assert {name: reason[0].split(" in ")[0] for name, *reason in found if len(reason) == 1} == {
+        "link": "a link",
+        "hard": "a link",
+        "device": "a device",
+    }
+
+
+def test_tar_archives_that_cannot_be_used(tmp_path):
+    tar_of(tmp_path / "x.tar", {"a": b"one"})
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
+    with pytest.raises(InputError, match=r"x\.tar\.gz: a compressed archive; expected \.tar"):
+        list(archive_members(tmp_path / "x.tar.gz"))
+    (tmp_path / "y.tar").write_bytes((tmp_path / "x.tar.gz").read_bytes())
+    (tmp_path / "z.tar").write_bytes(b"no archive" * 100)
+    for name in "yz":
+        with pytest.raises(InputError, match=rf"{name}\.tar: cannot read this archive"):
+            list(archive_members(tmp_path / f"{name}.tar"))
+
+
+def test_slice_of_a_tar_archive():
+    assert split_slice("/d/x.TAR:12:3") == ("/d/x.TAR", (12, 3)) and split_slice("/d/x.tar") == ("/d/x.tar", None)
