@@ -1,9 +1,9 @@
 """Lets stock fairseq 0.12.2 (with its hydra-core 1.0.7) run on Python 3.10-3.13, NumPy >= 1.24 and torch >= 2.6.
 
 ``fairseq_compat.pth`` in site-packages imports this package at every interpreter start, also in spawned and
-``torchrun`` workers. This file therefore only puts one lazy finder on ``sys.meta_path``. It applies no patch and does
-not import :mod:`fairseq_compat.patches` until a module in ``WATCHED`` is imported. The package is independent of
-BRIDLE.
+``torchrun`` workers. This file therefore only puts one lazy finder on ``sys.meta_path``. It imports nothing else until
+a module in ``WATCHED`` is imported, and patches none unless fairseq 0.12 or hydra-core 1.0 is installed
+(:mod:`fairseq_compat.versions`). The package is independent of BRIDLE.
 """
 
 import sys
@@ -60,6 +60,10 @@ class PatchingFinder:
     def find_spec(cls, name, path=None, target=None):
         """The spec of a watched module, with a loader that applies its patches; None for all others."""
         if name not in WATCHED:
+            return None
+        from fairseq_compat import versions
+
+        if not versions.is_patched(name):
             return None
         for finder in sys.meta_path:
             if finder is cls or not hasattr(finder, "find_spec"):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import fairseq_compat
-from fairseq_compat import patches
+from fairseq_compat import patches, versions
 
 
 def test_interpreter_start_installs_only_the_finder():
@@ -37,6 +37,7 @@ def test_patches_run_around_the_module_and_restore_its_loader(tmp_path, monkeypa
     (tmp_path / "watched_sample.py").write_text("order.append('code')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(fairseq_compat, "WATCHED", {"watched_sample"})
+    monkeypatch.setitem(versions.NEEDED_BY, "watched_sample", "fairseq")
 
     def before(module):
         module.order = ["before"]
@@ -58,4 +59,5 @@ def test_patches_run_around_the_module_and_restore_its_loader(tmp_path, monkeypa
 
 def test_missing_module_is_not_found(monkeypatch):
     monkeypatch.setattr(fairseq_compat, "WATCHED", {"no_such_module_here"})
+    monkeypatch.setitem(versions.NEEDED_BY, "no_such_module_here", "fairseq")
     assert importlib.util.find_spec("no_such_module_here") is None
