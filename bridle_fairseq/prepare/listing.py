@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
+from bridle_fairseq.prepare.table_paths import report_missing
 from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
 
@@ -76,7 +77,9 @@ def list_corpus(options: ListingOptions) -> Corpus:
     )
     share = options.valid_percent, options.seed
     if entries:
-        return labelled_corpus(scan, match(scan, entries), *share, classes)
+        matched = match(scan, entries)
+        report_missing(entries, matched, scan, options.dest, options.max_skipped)
+        return labelled_corpus(scan, matched, *share, classes)
     if options.class_folders:
         return labelled_corpus(scan, folder_entries(scan, *share), *share, classes)
     return Corpus(scan, random_split(len(scan.files), *share))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bridle_fairseq.data.manifests.labels import read_csv
+from bridle_fairseq.prepare.csv_files import read_exported
 from bridle_fairseq.prepare.scan import Scan
+from bridle_fairseq.prepare.table_paths import below_source
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.names import checked_name
 from bridle_fairseq.utils.text_files import read_lines
@@ -36,7 +38,7 @@ class Entry:
 def read_table(
     path: str | os.PathLike[str], columns: Mapping[str, str | None] | None = None, separator: str | None = None
 ) -> dict[str, Entry]:
-    """Read a csv file with a header and a row for each media file.
+    """Read a csv file with a header and a row for each media file: see :func:`.csv_files.read_exported`.
 
     Args:
         path: path of the csv file.
@@ -49,7 +51,7 @@ def read_table(
             or fold cannot be the name of a file.
     """
     path = os.fspath(path)
-    rows = read_csv(path)
+    rows = read_exported(path, column_names(columns or {}))
     if len(rows) < 2:
         raise InputError(f"{path}: no rows; expected a header and a line for each file")
     header = [cell.strip() for cell in rows[0]]
@@ -67,6 +69,13 @@ def read_table(
         if entries.setdefault(name, entry) != entry:
             raise InputError(f"{path}, row {number}: {name!r} is listed twice with different contents")
     return entries
+
+
+def column_names(wanted: Mapping[str, str | None]) -> list[str]:
+    """The names that columns of a table may have."""
+    return [
+        name for what, usual in USUAL_COLUMNS.items() for name in ([wanted[what] or ""] if wanted.get(what) else usual)
+    ]
 
 
 def column_of(path: str, header: list[str], what: str, wanted: str | None) -> int | None:
@@ -113,7 +122,8 @@ def match(
     """The table's entry of each file of a scan, or None.
 
     A file matches its path below the source and its bare name, each with or without extension. A name that matches two
-    files is not used.
+    files is not used. Absolute paths, also of Windows, match below the folder that makes most of them match
+    (:func:`~.table_paths.below_source`).
 
     Args:
         scan: the files.
@@ -124,9 +134,10 @@ def match(
         InputError: no file has an entry.
     """
     rows = _rows_by_name(scan)
+    below = {} if candidates else below_source(list(map(str, entries)), rows, scan.root)
     matched: list[Value | None] = [None] * len(scan.files)
     for key, entry in entries.items():
-        names = candidates(key) if candidates else [str(key).removeprefix("./")]
+        names = candidates(key) if candidates else [below.get(str(key), str(key).removeprefix("./"))]
         row = next((rows[name] for name in names if rows.get(name, -1) >= 0), None)
         if row is not None:
             matched[row] = entry

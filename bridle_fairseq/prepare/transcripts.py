@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bridle_fairseq.data.manifests.labels import read_csv
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, WORD_MARKS, Vocabulary
+from bridle_fairseq.prepare.csv_files import read_exported
 from bridle_fairseq.prepare.scan import Scan
-from bridle_fairseq.prepare.tables import column_of, match, read_table
+from bridle_fairseq.prepare.tables import column_names, column_of, match, read_table
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.text_files import read_lines
@@ -45,7 +45,8 @@ def table_texts(
     Raises:
         InputError: as :func:`read_table`, or no column of transcripts.
     """
-    header, *rows = [[cell.strip() for cell in row] for row in read_csv(path)] or [[]]
+    names = [*column_names({"name": name_column}), *([text_column] if text_column else TEXT_COLUMNS)]
+    header, *rows = [[cell.strip() for cell in row] for row in read_exported(path, names)] or [[]]
     column = text_column or next((name for name in TEXT_COLUMNS if name in header), None)
     if column is None:
         raise InputError(
