@@ -16,15 +16,21 @@ from torch import Tensor
 
 from bridle_fairseq.data.collate import pad_items
 from bridle_fairseq.data.manifests.transcripts import Vocabulary
-from bridle_fairseq.export.format import ExportedBridle, ExportedModule, read_config, read_module
-from bridle_fairseq.export.graph import EncoderCore, export_graph
-from bridle_fairseq.export.validate_inputs import Inputs, Lengths, clips, images, waveforms
+from bridle_fairseq.exported.format import (
+    WITH_ENCODER,
+    ExportedBridle,
+    ExportedModule,
+    check_parts,
+    read_config,
+    read_module,
+)
+from bridle_fairseq.exported.graph import EncoderCore, export_graph
+from bridle_fairseq.exported.source import find_export
+from bridle_fairseq.exported.validate_inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
 from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.utils.errors import InputError
-
-WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts with an encoder
 
 
 class Features(NamedTuple):
@@ -47,10 +53,15 @@ class Codes(NamedTuple):
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
     """Load an exported model in float32.
 
+    Args:
+        folder: folder of the export, or its name on the Hugging Face Hub, ``owner/name`` or ``owner/name@revision``
+            (needs huggingface_hub).
+        device: of the model.
+
     Raises:
         InputError: a file is missing or damaged, or the export is of another version.
     """
-    folder = Path(folder)
+    folder = Path(folder) if os.path.isdir(folder) else find_export(folder) or Path(folder)
     config = read_config(folder)
     return Pretrained(config, read_module(folder, config).to(device).eval().requires_grad_(False))
 
@@ -228,8 +239,7 @@ class Pretrained:
     # -- input -------------------------------------------------------------------------------------------------------
 
     def _need(self, *parts: str) -> None:
-        if not set(parts) & set(self.parts):
-            raise InputError(f"this export holds {' and '.join(self.parts)}; expected one with {' or '.join(parts)}")
+        check_parts(self.config, parts)
 
     def _grid(self, source: Tensor) -> tuple[int, ...]:
         return self.module.front_end.grid(source.shape[1 if source.dim() == 2 else 2 :])

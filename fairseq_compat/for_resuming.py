@@ -58,9 +58,7 @@ def check_restored_file(checkpoint: Any) -> None:
     elif getattr(checkpoint, "continue_once", None):
         _check_named(checkpoint.continue_once, "checkpoint.continue_once")
     elif checkpoint.finetune_from_model:
-        _check_named(checkpoint.finetune_from_model, "checkpoint.finetune_from_model")
-        if not os.path.exists(checkpoint.finetune_from_model):
-            raise RunError(f"checkpoint.finetune_from_model is {checkpoint.finetune_from_model}, which does not exist")
+        _check_pretrained(checkpoint.finetune_from_model)
     else:
         _warn_of_others(last, suffix)
 
@@ -70,6 +68,14 @@ def _check_named(path: str, setting: str) -> None:
         reason = _damage(path)
         if reason is not None:
             raise RunError(f"{setting} is {path}: {reason}; expected a whole checkpoint")
+
+
+def _check_pretrained(path: str) -> None:
+    """Check a checkpoint; a folder, or a name ``owner/name`` of a model elsewhere, is left to the task."""
+    if os.path.lexists(path) and not os.path.isdir(path):
+        _check_named(path, "checkpoint.finetune_from_model")
+    elif not os.path.isdir(path) and (path.count("/") != 1 or path.endswith(".pt")):
+        raise RunError(f"checkpoint.finetune_from_model is {path}, which does not exist")
 
 
 def _damage(path: str) -> str | None:

@@ -1,8 +1,10 @@
-"""Shared fixtures: generated media. Each process uses one thread, for parallel and reproducible tests."""
+"""Shared fixtures: generated media, small models, their exports. One thread a process, so tests are reproducible."""
 
+import dataclasses
 import html.parser
 import os
 from fractions import Fraction
+from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; subprocesses inherit it
 
@@ -133,3 +135,102 @@ def sentencepiece_model():
         return sentencepiece.SentencePieceProcessor(model_proto=train_on_units(lines, vocab_size, codes))
 
     return make
+
+
+SMALL = dict(encoder_width=32, encoder_depth=2, encoder_heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
+SMALL |= dict(tokenizer_depth=1, estimator_depth=1, codebook_dim=8, codebook_size=16, num_codebooks=3, fbank_mean=-5.0)
+SMALL |= {"stages": [{"kind": "tokenizer", "updates": 4}], "num_mel_bins": 64, "patch_size": [8, 16]}
+CLASS_NAMES = ["dog", "rain, heavy", "sea"]
+
+
+def _write_state(path: Path, model: dict, task: dict, weights: dict, **more) -> None:
+    from fairseq.dataclass.configs import CommonConfig
+    from omegaconf import OmegaConf
+
+    common = OmegaConf.to_container(OmegaConf.structured(CommonConfig), enum_to_str=True)
+    history = [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 3}]
+    meters = {"valid": [(10, "loss", "AverageMeter", {"val": 1.0, "sum": 25.0, "count": 10, "round": 4})]}
+    extra = {"metrics": meters, "previous_training_time": 7200.0}
+    state = {
+        "cfg": {"model": model, "task": task, "common": common, "dataset": {"train_subset": "train"}},
+        "args": None,
+    }
+    torch.save({**state, "extra_state": extra, "optimizer_history": history, "model": weights, **more}, path)
+
+
+@pytest.fixture(scope="session")
+def write_state():
+    """``write_state(path, model, task, weights, **more)`` writes a checkpoint; see :func:`_write_state`."""
+    return _write_state
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Settings of a small model for sound."""
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Folder with a checkpoint of each model, and the models: (folder, bridle, classifier)."""
+    import bridle_fairseq
+    from bridle_fairseq.data.manifests.manifest import Manifest
+    from bridle_fairseq.nn.classifier import Classifier
+    from bridle_fairseq.nn.ctc import Transcriber
+    from bridle_fairseq.nn.settings import BridleSettings
+
+    bridle_fairseq.register()
+    from bridle_fairseq.models.bridle import BridleModel
+    from bridle_fairseq.tasks.stages import begin_update
+
+    folder = tmp_path_factory.mktemp("made")
+    torch.manual_seed(0)
+    model = BridleModel(BridleSettings(**SMALL)).train()
+    begin_update(model, 0)
+    model(torch.randn(4, 16000).cumsum(1).sin() * 0.3)
+    model.commit()
+    soundfile.write(folder / "a.wav", np.zeros(800), 16000)
+    Manifest(str(folder), ["a.wav"], [800]).write(folder / "train.tsv")
+    task = {
+        "_name": "bridle_pretraining",
+        "data": str(folder),
+        "sample_rate": 16000,
+        "max_sample_size": 8000,
+        "seed": 1,
+    }
+    settings = dataclasses.asdict(model.settings)
+    _write_state(folder / "bridle.pt", {"_name": "bridle", **settings}, task, model.state_dict())
+    half = {name: value.half() if name.startswith("encoder.") else value for name, value in model.state_dict().items()}
+    _write_state(folder / "half.pt", {"_name": "bridle", **settings, "precision": "bfloat16"}, task, half)
+    classifier = Classifier(model.settings, 3, "frequency").eval()
+    config = {"_name": "bridle_classifier", "settings": settings, "pooling": "frequency"}
+    classes = {"classes": {"ids": ["/m/1", "/m/2", "/m/3"], "names": CLASS_NAMES}}
+    task |= {"_name": "bridle_classification", "multi_label": False}
+    _write_state(folder / "classifier.pt", config, task, classifier.state_dict(), task_state=classes)
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "|"]
+    config = {"_name": "bridle_ctc", "settings": settings, "pooling": "frequency", "upsample": 4}
+    task |= {"_name": "bridle_ctc", "labels": "ltr"}
+    transcriber = Transcriber(model.settings, len(symbols))
+    torch.nn.init.normal_(transcriber.frame_head.weight)  # so that transcripts are not empty
+    _write_state(folder / "ctc.pt", config, task, transcriber.state_dict(), task_state={"symbols": symbols})
+    return folder, model.eval(), classifier
+
+
+@pytest.fixture(scope="session")
+def exported(made):
+    """Folders of exports by name; none may be changed."""
+    from bridle_fairseq.cli import main as bridle
+
+    folder = made[0]
+    for name, options in (("all", []), ("encoder", ["--part", "encoder"]), ("tokenizer", ["--part", "tokenizer"])):
+        assert bridle.main(["export", str(folder / "bridle.pt"), str(folder / name), *options]) == 0
+    for name in ("half", "classifier", "ctc"):
+        assert bridle.main(["export", str(folder / f"{name}.pt"), str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sound():
+    """A batch of two clips, the second one shorter: B x S, lengths, padding mask."""
+    source = torch.randn(2, 9000, generator=torch.Generator().manual_seed(1)).cumsum(1).sin() * 0.3
+    return source, [9000, 5000], torch.arange(9000) >= torch.tensor([9000, 5000])[:, None]

@@ -28,17 +28,22 @@ ROWS = (
     ("data.audio", "data.image", "data.video"),
     ("data.modalities", "data.clips", "data.pixels"),  # the table of modalities, and two shims for old model cards
     ("prepare",),
+    ("exported",),
     ("units",),
     ("inference",),
     ("evaluation",),
     ("models", "tasks", "criterions", "optim"),
-    ("pretrained", "export"),
+    ("pretrained", "export", "open_model"),
     ("training",),
     ("report", "demo"),
     ("cli",),
 )
 WITH_FAIRSEQ = ("models", "tasks", "criterions", "optim", "training", "report", "demo", "cli")
-WITH_FAIRSEQ += ("export.write", "export.model_card")  # they read checkpoints; what loads an export does not
+WITH_FAIRSEQ += (
+    "export.write",
+    "export.model_card",
+    "open_model",
+)  # they read checkpoints; what loads an export does not
 # The method serves all modalities: what depends on one is its front end and the axes of its patches (nn/settings).
 METHOD = ("quantization", "nn", "models", "criterions", "optim")
 MODALITIES = ("audio", "image", "video")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bridle_fairseq.cli.arguments import (
+    MODEL,
     add_decoding_arguments,
     add_device_argument,
     add_view_arguments,
@@ -18,7 +18,6 @@ from bridle_fairseq.cli.arguments import (
 )
 
 if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
-    from bridle_fairseq.data.collate import Batch
     from bridle_fairseq.training.evaluate import ClassifierReport, TranscriberReport
 
 HELP = "metrics of a classifier or a transcriber on a labelled manifest, and tables of its predictions"
@@ -26,7 +25,7 @@ HELP = "metrics of a classifier or a transcriber on a labelled manifest, and tab
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle evaluate``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier' or 'bridle_ctc'")
+    parser.add_argument("checkpoint", help=f"the model 'bridle_classifier' or 'bridle_ctc': {MODEL}")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument(
         "--labels", metavar="FILE", help="class ids or symbols of each row (default: {split}.lbl, .ltr ...)"
@@ -49,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the tables, print the metrics."""
-    from bridle_fairseq.models.checkpoints import load_model
-    from bridle_fairseq.nn.ctc import Transcriber
+    from bridle_fairseq.open_model import folder_beside, open_model
     from bridle_fairseq.training.evaluate import EvaluateOptions, evaluate_classifier, evaluate_transcriber
     from bridle_fairseq.utils.device import choose_device
+    from bridle_fairseq.utils.progress import with_progress
 
     options = EvaluateOptions(
         manifest=args.manifest,
-        out=args.out or os.path.join(os.path.dirname(os.path.abspath(args.checkpoint)), "evaluation"),
+        out=args.out or os.path.join(folder_beside(args.checkpoint), "evaluation"),
         labels=args.labels,
         batch_size=args.batch_size,
         workers=args.workers,
@@ -65,20 +64,15 @@ def run(args: argparse.Namespace) -> int:
         decoding=decoding_options(args),
     )
     manifest = read_manifest(args.manifest)
-    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
-    if isinstance(model, Transcriber):
-        errors = evaluate_transcriber(model, task, manifest, options, args.checkpoint, _progress)
+    opened = open_model(args.checkpoint, "outputs", choose_device(args.device))
+    progress = partial(with_progress, name="evaluate", unit="batches")
+    if opened.vocabulary is not None:
+        errors = evaluate_transcriber(opened, manifest, options, progress)
         _print_errors(errors, options.split)
     else:
-        metrics = evaluate_classifier(model, task, manifest, options, args.checkpoint, _progress)
+        metrics = evaluate_classifier(opened, manifest, options, progress)
         _print_metrics(metrics, options.split)
     return 0
-
-
-def _progress(batches: Iterable[Batch]) -> Iterable[Batch]:
-    from tqdm import tqdm
-
-    return tqdm(batches, desc="evaluate", unit=" batches", disable=not sys.stderr.isatty())
 
 
 def _print_metrics(report: ClassifierReport, split: str) -> None:

@@ -7,6 +7,7 @@ import os
 from functools import partial
 
 from bridle_fairseq.cli.arguments import (
+    MODEL,
     add_batch_arguments,
     add_chunk_arguments,
     add_layers_argument,
@@ -25,7 +26,7 @@ DTYPES = ("float16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle features``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle', 'bridle_classifier' or 'bridle_ctc'")
+    parser.add_argument("checkpoint", help=f"the model 'bridle', 'bridle_classifier' or 'bridle_ctc': {MODEL}")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.features.json and .npy files")
     add_layers_argument(parser, "last")
@@ -50,19 +51,18 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.inference.chunking import choose_chunking
     from bridle_fairseq.inference.extractors import EncoderFeatures, choose_layers
     from bridle_fairseq.inference.features import summary_text, write_features
-    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
-    from bridle_fairseq.utils.files import file_sha256
+    from bridle_fairseq.open_model import open_model
 
     shard, options = parse_shard(args.shard), batch_options(args)
     manifest = read_manifest(args.manifest)
-    model, task = load_model(args.checkpoint, options.device, MODELS_WITH_ENCODER)
-    layers = choose_layers(args.layers, model.encoder.depth)
-    extractor = EncoderFeatures(model, layers, list(dict.fromkeys(args.pooling)))
-    chunking = choose_chunking(chunk_options(args), model.front_end, task.cfg)
-    split, sha256 = split_of(args.manifest), file_sha256(args.checkpoint)
+    opened = open_model(args.checkpoint, "features", options.device)
+    layers = choose_layers(args.layers, opened.model.encoder.depth)
+    extractor = EncoderFeatures(opened.model, layers, list(dict.fromkeys(args.pooling)))
+    chunking = choose_chunking(chunk_options(args), opened.model.front_end, opened.inputs)
+    split = split_of(args.manifest)
     prefix = os.path.join(args.out, f"{split}.features")
     outcome = write_features(
-        extractor, chunking, manifest, prefix, sha256, options, args.dtype, shard, args.overwrite, split
+        extractor, chunking, manifest, prefix, opened.sha256, options, args.dtype, shard, args.overwrite, split
     )
     complete = f"{prefix}.json is complete already: features of this checkpoint and manifest"
     text = partial(summary_text, prefix=prefix, info=outcome.job.info)

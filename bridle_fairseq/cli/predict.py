@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bridle_fairseq.cli.arguments import (
+    MODEL,
     add_decoding_arguments,
     add_device_argument,
     add_view_arguments,
@@ -18,7 +19,7 @@ HELP = "the most likely classes of files by a classifier, or their transcripts"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle predict``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle_classifier' or 'bridle_ctc'")
+    parser.add_argument("checkpoint", help=f"the model 'bridle_classifier' or 'bridle_ctc': {MODEL}")
     parser.add_argument(
         "files",
         nargs="+",
@@ -45,24 +46,24 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.data.modalities import modality_of
     from bridle_fairseq.inference.classify import classify_files, measure_files, reader_of_views
     from bridle_fairseq.inference.transcribe import transcribe_files
-    from bridle_fairseq.models.checkpoints import load_model
-    from bridle_fairseq.nn.ctc import Transcriber
+    from bridle_fairseq.open_model import open_model
     from bridle_fairseq.utils.device import choose_device
 
-    model, task = load_model(args.checkpoint, choose_device(args.device), ("bridle_classifier", "bridle_ctc"))
-    modality, decoding = modality_of(task.cfg), decoding_options(args)
-    reader = reader_of_views(view_options(args), modality, task.cfg)
-    segment = modality.segment(task.cfg, args.segment_seconds)
+    opened = open_model(args.checkpoint, "outputs", choose_device(args.device))
+    model, modality, decoding = opened.model, modality_of(opened.inputs), decoding_options(args)
+    reader = reader_of_views(view_options(args), modality, opened.inputs)
+    segment = modality.segment(opened.inputs, args.segment_seconds)
     if segment < 1:
         raise InputError(f"--segment-seconds is {args.segment_seconds}; expected more than 0")
     measure_files(args.files, reader, modality.files)  # before the first one is answered
-    if isinstance(model, Transcriber):
-        for path, text in transcribe_files(model, reader, args.files, segment, task.vocabulary, decoding):
+    if opened.vocabulary is not None:
+        for path, text in transcribe_files(model, reader, args.files, segment, opened.vocabulary, decoding):
             print(f"{path}\n  {text}")
         return 0
+    assert opened.classes is not None
     decoding.refuse()
-    for path, scores in classify_files(model, reader, args.files, segment, task.cfg.multi_label, modality.files):
+    for path, scores in classify_files(model, reader, args.files, segment, opened.multi_label, modality.files):
         print(path)
         for number in (-scores).argsort(kind="stable")[: args.top]:
-            print(f"  {scores[number]:.4f}  {task.classes.names[number]}")
+            print(f"  {scores[number]:.4f}  {opened.classes.names[number]}")
     return 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridle_fairseq.cli.arguments import (
+    MODEL,
     add_batch_arguments,
     add_chunk_arguments,
     add_layers_argument,
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle probe``."""
     parser.add_argument(
         "checkpoint",
-        help="checkpoint of the model 'bridle', 'bridle_classifier' or 'bridle_ctc', or a folder into which bridle "
+        help=f"the model 'bridle', 'bridle_classifier' or 'bridle_ctc': {MODEL}; or a folder into which bridle "
         "features wrote features of all splits",
     )
     parser.add_argument("data", help="folder with labels.csv and, for each split, {split}.tsv and {split}.lbl")
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute or read the features, probe them, print the table."""
-    from bridle_fairseq.evaluation.probe_data import probe_data, read_labelled_splits, read_stored_splits
+    from bridle_fairseq.evaluation.probe_data import is_features, probe_data, read_labelled_splits, read_stored_splits
     from bridle_fairseq.evaluation.probe_table import compare, table, write
 
     options = batch_options(args)
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--resamples is {args.resamples}; expected 0 or more")
     names = [getattr(args, split) for split in SPLITS]
     splits = read_labelled_splits(args.data, names)
-    if os.path.isdir(args.checkpoint):
+    if is_features(args.checkpoint):
         features, sha256 = read_stored_splits(args.checkpoint, splits)
         about = {"features": args.checkpoint, "checkpoint_sha256": sha256}
     else:
@@ -98,15 +98,15 @@ def _extract(
     from bridle_fairseq.evaluation.probe_data import extract_splits, probe_extractors
     from bridle_fairseq.inference.chunking import choose_chunking
     from bridle_fairseq.inference.extractors import choose_layers, default_poolings
-    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
-    from bridle_fairseq.utils.files import file_sha256
+    from bridle_fairseq.open_model import open_model
 
     for split in splits.values():
         split.manifest.check_files()
-    model, task = load_model(args.checkpoint, options.device, MODELS_WITH_ENCODER)
+    opened = open_model(args.checkpoint, "features", options.device)
+    model = opened.model
     layers = choose_layers(args.layers, model.encoder.depth)
     poolings = list(dict.fromkeys(args.pooling or default_poolings(model)))
     extractors = probe_extractors(model, layers, poolings, args.seed, not args.no_baselines)
-    chunking = choose_chunking(chunk_options(args), model.front_end, task.cfg)
+    chunking = choose_chunking(chunk_options(args), model.front_end, opened.inputs)
     features = extract_splits(extractors, chunking, splits, options, args.out)
-    return features, file_sha256(args.checkpoint)
+    return features, opened.sha256

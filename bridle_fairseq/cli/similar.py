@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifest", metavar="TSV", help="of the index: gives the paths of its clips, so that they are recognized"
     )
-    parser.add_argument("--checkpoint", metavar="PT", help="that made the index, for files that are not in it")
+    parser.add_argument("--checkpoint", metavar="MODEL", help="that made the index, for files that are not in it")
     parser.add_argument("--array", metavar="NAME", help="of several features, such as mean.layer4 (default: the first)")
     parser.add_argument("--exact", action="store_true", help="compare all clips, even if faiss is installed")
     add_batch_arguments(parser)
@@ -58,13 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _embed(files: list[str], bank: Bank, checkpoint: str | None, options: BatchOptions) -> Sequence[np.ndarray]:
-    from bridle_fairseq.data.artifacts.provenance import check_checkpoint
     from bridle_fairseq.evaluation.similar import embed_files
-    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
+    from bridle_fairseq.exported.source import check_checkpoint
+    from bridle_fairseq.open_model import open_model
 
     if not checkpoint:
         raise InputError(f"{files[0]}: not a row of the index; expected --checkpoint, the one that made it")
     check_checkpoint(f"{bank.prefix}.json", bank.what, bank.info.checkpoint_sha256, checkpoint)
-    names = MODELS_WITH_ENCODER if bank.what == "features" else ("bridle",)
-    model, task = load_model(checkpoint, options.device, names)
-    return embed_files(files, bank, model, task.cfg, options)
+    opened = open_model(checkpoint, "features" if bank.what == "features" else "codes", options.device)
+    return embed_files(files, bank, opened.model, opened.inputs, options)

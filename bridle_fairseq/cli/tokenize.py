@@ -7,6 +7,7 @@ import os
 from functools import partial
 
 from bridle_fairseq.cli.arguments import (
+    MODEL,
     add_batch_arguments,
     add_shard_argument,
     batch_options,
@@ -20,7 +21,7 @@ HELP = "write the codes of a manifest's clips, as a memory-mapped dataset of fai
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridle tokenize``."""
-    parser.add_argument("checkpoint", help="checkpoint of the model 'bridle'")
+    parser.add_argument("checkpoint", help=f"the model 'bridle': {MODEL}")
     parser.add_argument("manifest", help="{split}.tsv: root folder, then path<TAB>size")
     parser.add_argument("--out", required=True, metavar="DIR", help="gets {split}.codes.{bin,idx,json}")
     add_batch_arguments(parser)
@@ -38,15 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Tokenize a shard; the process that finishes the last one writes the files."""
     from bridle_fairseq.data.artifacts.shard_run import parse_shard
     from bridle_fairseq.inference.codes import describe_codes, summary_text, tokenize_corpus
-    from bridle_fairseq.models.checkpoints import load_model
+    from bridle_fairseq.open_model import open_model
 
     shard, options = parse_shard(args.shard), batch_options(args)
     manifest = read_manifest(args.manifest)
-    model, task = load_model(args.checkpoint, options.device)
+    opened = open_model(args.checkpoint, "codes", options.device)
     split = split_of(args.manifest)
     prefix = os.path.join(args.out, f"{split}.codes")
-    info = describe_codes(model, task.cfg, manifest, args.checkpoint, args.segment_seconds)
-    outcome = tokenize_corpus(model, task.cfg, manifest, prefix, info, options, shard, args.overwrite)
+    info = describe_codes(opened.model, opened.inputs, manifest, args.checkpoint, args.segment_seconds)
+    outcome = tokenize_corpus(opened.model, opened.inputs, manifest, prefix, info, options, shard, args.overwrite)
     complete = f"{prefix}.bin is complete already: codes of this checkpoint and manifest"
     print_outcome(outcome, split, complete, partial(summary_text, prefix=prefix), options.device)
     return 0

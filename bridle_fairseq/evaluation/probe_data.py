@@ -13,6 +13,7 @@ from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
 from bridle_fairseq.evaluation.probe_table import finite_rows
+from bridle_fairseq.exported.format import CONFIG
 from bridle_fairseq.inference.baselines import baseline_of
 from bridle_fairseq.inference.chunking import Chunking, WholeClip
 from bridle_fairseq.inference.extractors import EncoderFeatures, EncoderModel, Extractor, random_init_copy
@@ -100,6 +101,11 @@ def extract_splits(
         features[name] = extract_corpus(extractors, chunking, split.manifest, options, name, path)
         on_split(name, int(finite_rows(features[name]).sum()))
     return features
+
+
+def is_features(path: str) -> bool:
+    """Whether this is a folder into which ``bridle features`` wrote: one, but not that of an exported model."""
+    return os.path.isdir(path) and not os.path.exists(os.path.join(path, CONFIG))
 
 
 def read_stored_splits(

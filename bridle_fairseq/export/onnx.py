@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridle_fairseq.export.graph import EncoderCore
+from bridle_fairseq.exported.graph import EncoderCore
 from bridle_fairseq.pretrained import load
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.optional import optional_import

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from bridle_fairseq import __version__
-from bridle_fairseq.export.format import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
 from bridle_fairseq.export.model_card import model_card
 from bridle_fairseq.export.onnx import ONNX, write_onnx
+from bridle_fairseq.exported.format import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
+from bridle_fairseq.exported.inputs import stored_inputs
 from bridle_fairseq.models.checkpoints import Checkpoint
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256, temporary_folder, usual_permissions
@@ -107,9 +108,7 @@ def _contents(checkpoint: Checkpoint, parts: tuple[str, ...]) -> tuple[dict[str,
     config |= {"model": checkpoint.model, "modality": settings.modality}
     if settings.modality == "audio":
         config["sample_rate"] = settings.sample_rate
-    else:
-        shown = ("image_size", "valid_crop", *(("num_frames", "frame_stride") if config["modality"] == "video" else ()))
-        config |= {name: checkpoint.option("task", name) for name in shown}
+    config |= stored_inputs(checkpoint.cfg.get("task", {}), settings.modality)
     weights = checkpoint.weights
     if checkpoint.model == "bridle_classifier":
         config |= {"parts": ["classifier"], "pooling": checkpoint.option("model", "pooling")}

@@ -15,11 +15,11 @@ from bridle_fairseq.data.artifacts.shard_run import WHOLE_JOB, Shard, ShardOutco
 from bridle_fairseq.data.artifacts.sharding import BlockResult
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
+from bridle_fairseq.exported.source import model_sha256
 from bridle_fairseq.inference.pipeline import BatchLimits, BatchOptions, Segment, SegmentReader, process
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.quantization.statistics import level_statistics
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import file_sha256
 
 
 def tokenize_corpus(
@@ -69,7 +69,7 @@ def describe_codes(
 
     Args:
         model, task_cfg, manifest: as :func:`tokenize_corpus` takes them.
-        checkpoint: path of the model's file.
+        checkpoint: the model, as :func:`.source.model_sha256` takes it.
         segment_seconds: sound: longer clips are divided into segments of this length; None: the crop length of
             training.
 
@@ -84,7 +84,7 @@ def describe_codes(
         num_codebooks=model.settings.num_codebooks,
         codebook_size=model.settings.codebook_size,
         grid=modality.layout_of_codes(task_cfg, model.front_end, segment),
-        checkpoint_sha256=file_sha256(checkpoint),
+        checkpoint_sha256=model_sha256(checkpoint),
         manifest_sha256=manifest.fingerprint(),
     )
 

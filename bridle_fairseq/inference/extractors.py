@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.artifacts.features import PATCHES, FeatureArray
+from bridle_fairseq.exported.format import ExportedBridle
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
 from bridle_fairseq.nn.pooling import POOLINGS, log_mel_deviation, log_mel_segments, pool_patches, pooled_width
 from bridle_fairseq.nn.pretrained_encoder import PretrainedEncoder
+from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
-EncoderModel = Bridle | PretrainedEncoder  # the models whose features can be extracted
+EncoderModel = Bridle | PretrainedEncoder | ExportedBridle  # the models whose features can be extracted
 
 
 class SegmentBatch(NamedTuple):
@@ -65,6 +67,7 @@ class EncoderFeatures:
     def __init__(
         self, model: EncoderModel, layers: Sequence[int], poolings: Sequence[str], source: str = "encoder"
     ) -> None:
+        assert model.encoder is not None, "an export without an encoder"
         self.encoder, width = model.encoder, model.settings.encoder_width
         self.arrays = tuple(
             FeatureArray(source, pooling, layer, pooled_width(model.front_end, width, pooling))
@@ -157,6 +160,7 @@ def encoder_features(
     Returns:
         (pooling, layer from 1) -> B x d; the last layer's are normalized.
     """
+    assert model.encoder is not None, "an export without an encoder"
     patches = model.front_end(source, padding_mask)
     out = model.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
     return {
@@ -168,10 +172,14 @@ def encoder_features(
 
 def random_init_copy(model: EncoderModel, seed: int) -> Bridle:
     """A model of the same settings with random weights, in eval mode on the same device."""
+    return random_init(model.settings, seed).to(next(model.parameters()).device).eval()
+
+
+def random_init(settings: BridleSettings, seed: int) -> Bridle:
+    """A model with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        copy = Bridle(model.settings)
-    return copy.to(next(model.parameters()).device).eval()
+        return Bridle(settings)
 
 
 def choose_layers(texts: Sequence[str], num_layers: int) -> list[int]:

@@ -17,7 +17,6 @@ from bridle_fairseq.data.artifacts.shard_run import (
     Shard,
     ShardOutcome,
     compute_blocks,
-    progress_bar,
     run_shard,
 )
 from bridle_fairseq.data.artifacts.sharding import BlockResult, plan_blocks
@@ -27,6 +26,7 @@ from bridle_fairseq.inference.chunking import Chunking, WholeClip
 from bridle_fairseq.inference.extractors import Extractor, SegmentBatch
 from bridle_fairseq.inference.pipeline import BatchLimits, BatchOptions, Segment, SegmentReader, process
 from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd
+from bridle_fairseq.utils.progress import progress_bar
 
 
 def write_features(

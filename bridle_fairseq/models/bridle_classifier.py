@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class BridleClassifierConfig(ClassifierRegularization, FairseqDataclass):
     """The checkpoint, the head, whether the encoder is fine-tuned, and regularization."""
 
-    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
+    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint or export of the model 'bridle'"})
     pooling: str = field(
         default="mean",
         metadata={

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class BridleCtcConfig(EncoderRegularization, FairseqDataclass):
     """The checkpoint, the head, whether the encoder is fine-tuned, and regularization."""
 
-    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle' for audio"})
+    checkpoint: Optional[str] = field(
+        default=None, metadata={"help": "checkpoint or export of the model 'bridle' for audio"}
+    )
     pooling: str = field(
         default="frequency",
         metadata={"help": "pooling of the patches of a time step: frequency (concatenate the rows) or mean"},

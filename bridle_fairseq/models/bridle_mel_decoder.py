@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Optional
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 
+from bridle_fairseq.exported.source import model_sha256
 from bridle_fairseq.models.bridle import settings_from
 from bridle_fairseq.models.checkpoints import load_tokenizer, read_bridle
 from bridle_fairseq.nn.mel_decoder import MelDecoder
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import file_sha256
 
 if TYPE_CHECKING:
     from bridle_fairseq.tasks.bridle_reconstruction import BridleReconstructionTask
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class BridleMelDecoderConfig(FairseqDataclass):
     """The checkpoint of the tokenizer, and the size of the decoder."""
 
-    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
+    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint or export of the model 'bridle'"})
     decoder_width: int = field(default=192, metadata={"help": "width of the decoder"})
     decoder_depth: int = field(default=2, metadata={"help": "number of attention blocks of the decoder"})
     decoder_heads: int = field(default=4, metadata={"help": "attention heads of the decoder"})
@@ -51,12 +51,12 @@ class BridleMelDecoderModel(MelDecoder, BaseFairseqModel):
         """
         if getattr(cfg, "settings", None) is not None:
             return cls(cfg, settings_from(cfg.settings))
-        settings, weights = read_bridle(cfg.checkpoint)
+        settings, weights = read_bridle(cfg.checkpoint, "tokenizer")
         if settings.sample_rate != task.cfg.sample_rate:
             raise InputError(
                 f"task.sample_rate is {task.cfg.sample_rate}; expected {settings.sample_rate}, that of {cfg.checkpoint}"
             )
         model = cls(cfg, settings)
         load_tokenizer(model.tokenizer, weights, str(cfg.checkpoint))
-        model.checkpoint_sha256 = file_sha256(str(cfg.checkpoint))
+        model.checkpoint_sha256 = model_sha256(str(cfg.checkpoint))
         return model

@@ -19,7 +19,7 @@ from bridle_fairseq.utils.errors import InputError
 class BridleTokenizerConfig(FairseqDataclass):
     """All other settings are in the checkpoint."""
 
-    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint of the model 'bridle'"})
+    checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint or export of the model 'bridle'"})
 
 
 @register_model("bridle_tokenizer", dataclass=BridleTokenizerConfig)
@@ -48,7 +48,7 @@ class BridleTokenizerModel(BaseFairseqModel):
         Raises:
             InputError: the file is missing, no checkpoint, of another model, or its codebooks are not initialized.
         """
-        settings, weights = read_bridle(path)
+        settings, weights = read_bridle(path, "tokenizer")
         model = cls(settings)
         load_tokenizer(model.bridle, weights, str(path))
         return model

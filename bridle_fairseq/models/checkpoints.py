@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from fairseq.tasks import setup_task
 from torch import Tensor, nn
 
 from bridle_fairseq.data.modalities import modality_of
+from bridle_fairseq.exported.format import read_pretrained
+from bridle_fairseq.exported.source import EXPECTED, find_export
 from bridle_fairseq.models.bridle import plain, run_config, settings_from
 from bridle_fairseq.models.checkpoint_config import TASKS, checked_name, checked_outputs, other_model, rebuilt_config
 from bridle_fairseq.models.checkpoint_file import not_a_checkpoint, read_state, reason
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from bridle_fairseq.tasks.base import MediaTask
 
 MODELS_WITH_ENCODER = ("bridle", "bridle_classifier", "bridle_ctc")  # their features can be extracted
-FAIRSEQ_FILE = "a file that fairseq-hydra-train wrote"
 SLACK, SPARE, MAX_MISSING = 4, 1 << 24, 64  # a model may be larger than the weights in the file: parts may be missing
 
 
@@ -131,7 +132,7 @@ class Checkpoint:
         return value if isinstance(value, kind) else None
 
 
-def read_checkpoint(path: str, names: Sequence[str] = MODELS_WITH_ENCODER, expected: str = FAIRSEQ_FILE) -> Checkpoint:
+def read_checkpoint(path: str, names: Sequence[str] = MODELS_WITH_ENCODER, expected: str = EXPECTED) -> Checkpoint:
     """Read a checkpoint file without building its model.
 
     Args:
@@ -199,15 +200,22 @@ def build_model(
     return model.to(device).eval(), task
 
 
-def read_bridle(path: str | None) -> tuple[BridleSettings, dict[str, Tensor]]:
-    """Settings and weights in a checkpoint of the model ``bridle``.
+def read_bridle(path: str | None, part: str = "encoder") -> tuple[BridleSettings, dict[str, Tensor]]:
+    """Settings and weights in a checkpoint or an export of the model ``bridle``.
+
+    Args:
+        path: path of the file or folder, or a Hub name.
+        part: what an export must hold, ``encoder`` or ``tokenizer``.
 
     Raises:
-        InputError: no path, no such file, not a checkpoint, or one of another model.
+        InputError: no path, no such file, not a checkpoint, one of another model, or an export without this part.
     """
     if not path:
         raise InputError("model.checkpoint is not set; expected the path of a checkpoint of the model 'bridle'")
-    checkpoint = read_checkpoint(path, ("bridle",), "one of the model 'bridle'")
+    folder = find_export(path)
+    if folder is not None:
+        return read_pretrained(folder, part)
+    checkpoint = read_checkpoint(path, ("bridle",), f"{EXPECTED}, of the model 'bridle'")
     return checkpoint.settings, checkpoint.weights
 
 
@@ -230,7 +238,9 @@ def load_tokenizer(module: CodeTokenizer, weights: Mapping[str, Tensor], path: s
         InputError: as :func:`load_weights`, or the codebooks are not initialized yet.
     """
     ignored = ("encoder.", "decoder.", *(("estimator.",) if module.estimator is None else ()))
-    load_weights(module, {name: value for name, value in weights.items() if not name.startswith(ignored)}, path)
+    own = {name: value for name, value in weights.items() if not name.startswith(ignored)}
+    only_training = {name: value for name, value in module.state_dict().items() if name.startswith("teacher_norm.")}
+    load_weights(module, only_training | own, path)  # which an export lacks
     if not module.quantizer.initialized:
         raise InputError(f"{path}: its codebooks have not been started; expected a checkpoint with some updates")
 
@@ -301,13 +311,17 @@ def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) ->
 
     An existing file is kept.
     """
-    from bridle_fairseq.inference.extractors import random_init_copy
+    from bridle_fairseq.inference.extractors import random_init
 
     if not os.path.exists(path):
-        read = read_checkpoint(checkpoint, ("bridle",))
-        weights = random_init_copy(build_model(read)[0], seed).state_dict()
+        if find_export(checkpoint) is None:
+            read = read_checkpoint(checkpoint, ("bridle",))
+            settings, state = build_model(read)[0].settings, {"cfg": read.cfg, **read.state}
+        else:
+            settings = read_bridle(checkpoint)[0]
+            state = {"cfg": {"model": {"_name": "bridle", **asdict(settings)}, "task": {"_name": TASKS["bridle"]}}}
         with atomic_binary(path) as file:
-            torch.save({"args": None, "cfg": read.cfg, "model": weights, **read.state}, file)
+            torch.save({"args": None, "model": random_init(settings, seed).state_dict(), **state}, file)
     return os.fspath(path)
 
 

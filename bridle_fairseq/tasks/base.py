@@ -22,6 +22,7 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog, list_size
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.models.bridle import run_config
+from bridle_fairseq.models.exports import start_from_export
 from bridle_fairseq.tasks.datasets import FairseqMedia
 from bridle_fairseq.tasks.memory import log_memory
 from bridle_fairseq.utils.distributed import decorrelate_rng
@@ -161,7 +162,11 @@ class MediaTask(FairseqTask):
                     )
             if not torch.cuda.is_available():
                 keep_freed_memory()
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        if not from_checkpoint:
+            with exit_on_input_error():
+                start_from_export(model, run_config(self.cfg))
+        return model
 
     @staticmethod
     def data_folder(cfg: DataOptions) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
+from bridle_fairseq.exported.source import model_sha256
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
 from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
 from bridle_fairseq.prepare.tables import read_table
@@ -85,8 +85,7 @@ def cross_validate(options: CrossvalOptions, say: Callable[[str], object]) -> st
     run, out = options.run, options.run.out
     corpus, labels, folds = prepare_folds(options)
     for path in dict.fromkeys(run.checkpoint_of(fold) for fold in folds if run.checkpoint):
-        if not os.path.isfile(path):
-            raise InputError(f"{path}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
+        model_sha256(path)  # is there
     settings = _settings(options, corpus)
     _check_settings(settings, out, options.overwrite)
     check_folds(run, folds, options.overwrite)
@@ -145,7 +144,7 @@ def _settings(options: CrossvalOptions, corpus: Corpus) -> dict[str, Any]:
         settings["stratification"] = "iterative"
     if run.mode != "logmel":
         own = "{fold}" in run.checkpoint  # each fold's files then name its checkpoint
-        settings["checkpoint_sha256"] = "of each fold" if own else file_sha256(run.checkpoint)
+        settings["checkpoint_sha256"] = "of each fold" if own else model_sha256(run.checkpoint)
         settings["untrained"] = run.untrained
     if run.mode == "finetune":
         settings |= {"config_dir": run.config_dir, "config_name": run.config_name, "overrides": list(run.overrides)}

@@ -15,10 +15,7 @@ from bridle_fairseq.evaluation.classification import Evaluation, evaluate, write
 from bridle_fairseq.evaluation.wer import EditCounts, character_errors, load_jiwer, word_errors, write_transcripts
 from bridle_fairseq.inference.classify import Progress, ViewOptions, reader_of_views, score_dataset, score_views
 from bridle_fairseq.inference.transcribe import DecodingOptions, decoder_of, transcribe_dataset
-from bridle_fairseq.nn.classifier import Classifier
-from bridle_fairseq.nn.ctc import Transcriber
-from bridle_fairseq.tasks.bridle_classification import BridleClassificationTask
-from bridle_fairseq.tasks.bridle_ctc import BridleCtcTask
+from bridle_fairseq.open_model import OpenedModel
 from bridle_fairseq.tasks.datasets import LabelledMedia, TranscribedMedia
 from bridle_fairseq.utils.errors import InputError
 
@@ -89,37 +86,30 @@ class TranscriberReport(NamedTuple):
 
 
 def evaluate_classifier(
-    model: Classifier,
-    task: BridleClassificationTask,
-    manifest: Manifest,
-    options: EvaluateOptions,
-    checkpoint: str,
-    progress: Progress = iter,
+    opened: OpenedModel, manifest: Manifest, options: EvaluateOptions, progress: Progress = iter
 ) -> ClassifierReport:
     """Score a manifest's clips; write ``{split}.predictions.csv``, ``.classes.csv`` and ``.confusion.csv``.
 
     Args:
-        model: in eval mode, on its device.
-        task: the task of its checkpoint.
+        opened: the model, with classes.
         manifest: the clips.
         options: see :class:`EvaluateOptions`.
-        checkpoint: path of the model, for messages.
         progress: wraps the iterable of batches.
 
     Raises:
         InputError: decoding options, labels that cannot be used, or too many unreadable clips.
     """
-    multi_label, modality = task.cfg.multi_label, modality_of(task.cfg)
-    reader = reader_of_views(options.views, modality, task.cfg)
+    model, classes, multi_label, modality = opened.model, opened.classes, opened.multi_label, modality_of(opened.inputs)
+    assert classes is not None
+    reader = reader_of_views(options.views, modality, opened.inputs)
     options.decoding.refuse()
     path = options.labels_path("lbl")
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such labels; expected the class ids of each row of {options.manifest}")
-    classes = task.classes
-    classes.source = checkpoint
+    classes.source = opened.source
     labels = Labels.read(path, manifest, classes, multi_label)
     skips = options.skip_log(manifest)
-    media = modality.dataset(manifest, task.cfg, skips=skips)
+    media = modality.dataset(manifest, opened.inputs, skips=skips)
     dataset = LabelledMedia(media, labels=labels, multi_label=multi_label)
     if options.views.single:
         rows, scores = score_dataset(model, dataset, multi_label, options.batch_size, options.workers, progress)
@@ -138,12 +128,7 @@ def evaluate_classifier(
 
 
 def evaluate_transcriber(
-    model: Transcriber,
-    task: BridleCtcTask,
-    manifest: Manifest,
-    options: EvaluateOptions,
-    checkpoint: str,
-    progress: Progress = iter,
+    opened: OpenedModel, manifest: Manifest, options: EvaluateOptions, progress: Progress = iter
 ) -> TranscriberReport:
     """Transcribe a manifest's clips; write ``{split}.transcripts.csv``.
 
@@ -154,17 +139,17 @@ def evaluate_transcriber(
     Raises:
         InputError: several views, jiwer is missing, transcripts that cannot be used, or too many unreadable clips.
     """
-    modality = modality_of(task.cfg)
-    reader_of_views(options.views, modality, task.cfg)
+    vocabulary, modality = opened.vocabulary, modality_of(opened.inputs)
+    assert vocabulary is not None
+    reader_of_views(options.views, modality, opened.inputs)
     load_jiwer()  # fail before the model runs
-    vocabulary = task.vocabulary
-    vocabulary.source = checkpoint
+    vocabulary.source = opened.source
     decode = decoder_of(options.decoding, vocabulary)
     transcripts = Transcripts.read(options.labels_path(vocabulary.kind), manifest, vocabulary)
     skips = options.skip_log(manifest)
-    media = modality.dataset(manifest, task.cfg, skips=skips, whole=True)
+    media = modality.dataset(manifest, opened.inputs, skips=skips, whole=True)
     dataset = TranscribedMedia(media, transcripts=transcripts)
-    hypotheses = transcribe_dataset(model, dataset, options.batch_size, options.workers, decode, progress)
+    hypotheses = transcribe_dataset(opened.model, dataset, options.batch_size, options.workers, decode, progress)
     skips.check(options.max_skipped)
     if not hypotheses:
         raise InputError(f"{options.manifest}: no clip could be read; expected one at least")

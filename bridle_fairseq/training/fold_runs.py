@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from bridle_fairseq.data.artifacts.features import CachedFeatures, FeatureArray
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
 from bridle_fairseq.evaluation.probe_table import ProbeRow, aligned, compare, finite_rows, write
+from bridle_fairseq.exported.source import find_export, model_sha256
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
 from bridle_fairseq.inference.extractors import (
     EncoderFeatures,
@@ -35,9 +37,10 @@ from bridle_fairseq.inference.features import write_features
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.open_model import open_model
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import atomic_text, file_sha256, locked
+from bridle_fairseq.utils.files import atomic_text, locked
 from bridle_fairseq.utils.json_files import read_json
 from bridle_fairseq.utils.schema import Anything, Mapped, check, shown
 from bridle_fairseq.utils.spreadsheet import write_table
@@ -150,7 +153,7 @@ def remove_folds(folders: Iterable[Path]) -> None:
 
 def _about(options: FoldOptions, fold: Fold) -> dict[str, str]:
     checkpoint = options.checkpoint_of(fold)
-    return {"fold": fold.name, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
+    return {"fold": fold.name, "checkpoint_sha256": model_sha256(checkpoint) if checkpoint else ""}
 
 
 def run_folds(
@@ -243,19 +246,18 @@ def _probe(fold: Fold, features: Mapping[FeatureArray, np.ndarray], labels: np.n
 
 def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray]:
     """Features of all clips by the fold's checkpoint; folds that share a checkpoint share them."""
-    from bridle_fairseq.models.checkpoints import MODELS_WITH_ENCODER, load_model
-
     task_cfg, sha256, checkpoint = None, "", options.checkpoint_of(fold)
     if options.mode == "logmel":
         log_mel = LogMelFeatures(AudioFrontEnd(BridleSettings()).to(options.batch.device))
         extractor: Extractor = log_mel
         front_end: FrontEnd = log_mel.front_end
     else:
-        model, task = load_model(checkpoint, options.batch.device, MODELS_WITH_ENCODER)
+        opened = open_model(checkpoint, "features", options.batch.device)
+        model = opened.model
         layers = choose_layers(options.layers, model.encoder.depth)
         model = random_init_copy(model, options.seed) if options.untrained else model
         extractor = EncoderFeatures(model, layers, POOLINGS, "untrained" if options.untrained else "encoder")
-        front_end, sha256, task_cfg = model.front_end, file_sha256(checkpoint), task.cfg
+        front_end, sha256, task_cfg = model.front_end, opened.sha256, opened.inputs
     chunking = choose_chunking(options.chunks, front_end, task_cfg)
     manifest = Manifest.read(options.out / "all.tsv")
     shared = checkpoint == options.checkpoint
@@ -267,12 +269,13 @@ def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray
 
 
 def _finetune(options: FoldOptions, fold: Fold, multi_label: bool, say: Callable[[str], object]) -> ProbeRow:
-    from bridle_fairseq.models.checkpoints import load_model, write_untrained
+    from bridle_fairseq.models.checkpoints import load_model, read_bridle, write_untrained
     from bridle_fairseq.training.finetuning import FINETUNING_CONFIGS, MULTI_LABEL, FineTuningRun, score_split
 
     folder, checkpoint = options.folder(fold), options.checkpoint_of(fold)
-    load_model(checkpoint)  # fail before training if it cannot be used
-    checkpoint = str(Path(checkpoint).absolute())
+    read = load_model if find_export(checkpoint) is None else read_bridle
+    read(checkpoint)  # fail before training if it cannot be used
+    checkpoint = os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint
     if options.untrained:
         checkpoint = write_untrained(checkpoint, folder / "untrained.pt", options.seed)
     configs = Path(options.config_dir).absolute() if options.config_dir else FINETUNING_CONFIGS

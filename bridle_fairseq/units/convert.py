@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes, CodesInfo
-from bridle_fairseq.data.artifacts.provenance import check_checkpoint, check_manifest
+from bridle_fairseq.data.artifacts.provenance import check_manifest
 from bridle_fairseq.data.artifacts.shard_run import WHOLE_JOB, Shard, ShardOutcome, run_shard
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.exported.source import check_checkpoint
 from bridle_fairseq.units.files import write_codes
 from bridle_fairseq.units.info import UnitsInfo, check_same_units, read_units_info
 from bridle_fairseq.units.sharding import UnitsJob, make_units

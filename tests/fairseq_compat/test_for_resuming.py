@@ -117,6 +117,8 @@ def test_damaged_file_that_the_user_named_is_not_replaced(folder, setting):
 def test_missing_model_to_fine_tune_is_an_error(tmp_path):
     with pytest.raises(RunError, match="finetune_from_model is none.pt, which does not exist"):
         check(tmp_path, finetune_from_model="none.pt")
+    for elsewhere in (tmp_path, "owner/name", "owner/name@v1"):  # of an export, which the task reads
+        check(tmp_path, finetune_from_model=str(elsewhere))
 
 
 def test_new_run_starts(tmp_path, caplog):

@@ -24,7 +24,7 @@ from bridle_fairseq.data.manifests.transcripts import Transcripts, Vocabulary
 from bridle_fairseq.demo.run import _listed, _stored, duration_text
 from bridle_fairseq.evaluation.classification import evaluate, write_tables
 from bridle_fairseq.evaluation.probe_table import ProbeRow, write
-from bridle_fairseq.export.format import ExportedBridle
+from bridle_fairseq.exported.format import ExportedBridle
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.settings import BridleSettings

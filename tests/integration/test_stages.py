@@ -1,6 +1,7 @@
 """Stages of a run: their logged metrics, and runs that start a stage from a checkpoint."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -136,6 +137,19 @@ def test_new_tokenizer_stage_from_a_checkpoint(fairseq, full_run, compare, tmp_p
         fairseq.train(tmp_path / "b", *command, "optimization.max_update=2", **options)
         resumed = fairseq.train(tmp_path / "b", *command, **options)
         assert compare(resumed.state(3), run.state(3)) == []
+
+
+def test_new_run_from_an_export_goes_on_without_it(fairseq, full_run, compare, tmp_path):
+    fairseq.run(tmp_path, "bridle", "export", full_run.path(40), tmp_path / "export")
+    command = [f"checkpoint.finetune_from_model={tmp_path / 'export'}", "checkpoint.save_interval_updates=1"]
+    options = {"stages": [{"kind": "tokenizer", "updates": 2, "lr": 1e-30}]}
+    run = fairseq.train(tmp_path / "a", *command, **options)
+    fairseq.train(tmp_path / "b", *command, "optimization.max_update=1", **options)
+    shutil.rmtree(tmp_path / "export")
+    resumed = fairseq.train(tmp_path / "b", *command, **options)
+    before, after = full_run.state(40)["model"], run.state(2)["model"]
+    assert [name for name in before if name.startswith("encoder.") and not torch.equal(after[name], before[name])] == []
+    assert after["tokenizer_ready"] and compare(resumed.state(2), run.state(2)) == []
 
 
 def test_new_encoder_stage_uses_the_trained_tokenizer(fairseq, full_run, tmp_path):

@@ -1,14 +1,12 @@
-"""Checks of what an artifact was made from: manifest, checkpoint, settings."""
+"""Checks of what an artifact was made from: manifest, settings."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import file_sha256
 
 SHA256_LENGTH = 64
 
@@ -30,28 +28,6 @@ def check_manifest(prefix: str, what: str, sha256: str, manifest: Manifest) -> N
         raise InputError(
             f"{prefix}.json: {what} of another manifest (sha256 {sha256[:12]}); expected "
             f"those of {manifest.name} ({expected[:12]}), the same rows and sizes"
-        )
-
-
-def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None:
-    """Check that an artifact was made by this checkpoint.
-
-    Args:
-        path: path of the file that describes the artifact.
-        what: name of the artifact in messages.
-        sha256: SHA-256 of the checkpoint that made it.
-        checkpoint: path of the expected one.
-
-    Raises:
-        InputError: it was made by another checkpoint, or there is no such checkpoint.
-    """
-    if not os.path.isfile(checkpoint):
-        raise InputError(f"{checkpoint}: no such checkpoint; expected a file that fairseq-hydra-train wrote")
-    expected = file_sha256(checkpoint)
-    if sha256 != expected:
-        raise InputError(
-            f"{path}: {what} of another checkpoint (sha256 {sha256[:12]}); expected those of {checkpoint} "
-            f"({expected[:12]})"
         )
 
 

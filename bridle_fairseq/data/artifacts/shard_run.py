@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from bridle_fairseq.data.artifacts.sharding import BlockResult, ShardedJob
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,3 @@ def compute_blocks(
                 skips.add(row, reason)
             job.write(number, result)
             skips.check(max_skipped)
-
-
-def progress_bar(total: int, name: str) -> Any:
-    """A progress bar over clips; disabled if there is nothing to do."""
-    from tqdm import tqdm
-
-    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file needs no line five times a second
-    return tqdm(total=total, desc=name, unit=" clips", mininterval=interval, disable=total == 0)

@@ -17,18 +17,20 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS
+from bridle_fairseq.exported.inputs import KINDS
 from bridle_fairseq.nn.classifier import POOLINGS, Classifier
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.ctc import STEP_POOLINGS, Transcriber
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.settings import BridleSettings, checked_settings
-from bridle_fairseq.utils.bounds import GRID, HASH, LARGEST_IMAGE
+from bridle_fairseq.utils.bounds import HASH
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.json_files import read_json
 from bridle_fairseq.utils.schema import Anything, Flag, Kind, ListOf, Mapped, OneOf, String, Whole, check, shown
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts with an encoder
 PARTS = {  # of the model `bridle`: modules of each part
     "encoder": ("encoder",),
     "tokenizer": ("tokenizer", "quantizer", "estimator", "projection", "latent_norm"),
@@ -54,8 +56,7 @@ OPTIONAL: dict[str, Kind] = {
     "model": String(),
     "bridle_fairseq": String(),
     "checkpoint_sha256": HASH,
-    "image_size": Whole(0, LARGEST_IMAGE),
-    **{name: GRID[name] for name in ("valid_crop", "num_frames", "frame_stride")},
+    **KINDS,
 }
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64", torch.int32: "I32"}
 WEIGHTS_PER_BLOCK = 12
@@ -110,6 +111,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     required = next((kinds for part, kinds in FINE_TUNED.items() if config.get("parts") == [part]), BRIDLE)
     check(Mapped(required, OPTIONAL, Anything()), "", config, str(path))
     return config
+
+
+def check_parts(config: Mapping[str, Any], parts: Collection[str], what: str = "this export") -> None:
+    """Check that an export has one of these parts.
+
+    Raises:
+        InputError: it has not.
+    """
+    if not set(parts) & set(config["parts"]):
+        raise InputError(f"{what} holds {' and '.join(config['parts'])}; expected one with {' or '.join(parts)}")
+
+
+def read_pretrained(folder: Path, part: str) -> tuple[BridleSettings, dict[str, Tensor]]:
+    """Settings and weights of an export of the model ``bridle``, to fine-tune it or to make codes.
+
+    Args:
+        folder: of the export.
+        part: that it must have, a key of :data:`PARTS`.
+
+    Raises:
+        InputError: a file is missing or damaged, or the export has no such part.
+    """
+    config = read_config(folder)
+    check_parts(config, (part,), f"{folder}: this export")
+    weights = read_module(folder, config).state_dict()
+    return checked_settings(config["settings"], str(folder / CONFIG)), weights
 
 
 def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bridle_fairseq import pretrained
-from bridle_fairseq.export.validate_inputs import clips, images, waveforms
+from bridle_fairseq.exported.validate_inputs import clips, images, waveforms
 from bridle_fairseq.utils.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)

@@ -7,7 +7,7 @@ import torch
 
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli import main as bridle
-from bridle_fairseq.export.graph import EncoderCore, export_graph
+from bridle_fairseq.exported.graph import EncoderCore, export_graph
 from bridle_fairseq.nn import position
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.settings import BridleSettings

@@ -1,0 +1,1 @@
+"""Exports without fairseq: which there are, their format, their models and inputs."""

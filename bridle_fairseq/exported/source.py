@@ -1,0 +1,89 @@
+"""Which export a name stands for: a folder that ``bridle export`` wrote, or a model of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from bridle_fairseq.exported.format import CONFIG, WEIGHTS, read_config
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import file_sha256
+from bridle_fairseq.utils.optional import optional_import
+
+EXPECTED = "a checkpoint of fairseq-hydra-train, a folder of bridle export, or owner/name of the Hugging Face Hub"
+HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def find_export(source: str | os.PathLike[str]) -> Path | None:
+    """The folder of the export that a name stands for. None: it names a file, or nothing that is there.
+
+    Args:
+        source: path of a folder or a file; else ``owner/name`` or ``owner/name@revision`` on the Hub, which is
+            downloaded.
+
+    Raises:
+        InputError: a folder that is no export, or a name that the Hub does not know.
+    """
+    source = os.fspath(source)
+    if os.path.isdir(source):
+        if not os.path.isfile(os.path.join(source, CONFIG)):
+            raise InputError(f"{source}: no such checkpoint, but a folder without {CONFIG}; expected {EXPECTED}")
+        return Path(source)
+    name = None if os.path.lexists(source) or source.endswith(".pt") else HUB_NAME.fullmatch(source)
+    return None if name is None else _download(name["repo"], name["revision"])
+
+
+def model_sha256(source: str) -> str:
+    """The identity of a model in files of codes and features: the sha256 of its checkpoint.
+
+    An export has that of the checkpoint it was made from: its codes and features are the same.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    folder = find_export(source)
+    if folder is not None:
+        return read_config(folder).get("checkpoint_sha256") or file_sha256(str(folder / WEIGHTS))
+    if not os.path.isfile(source):
+        raise InputError(f"{source}: no such checkpoint; expected {EXPECTED}")
+    return file_sha256(source)
+
+
+def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None:
+    """Check that an artifact was made by this model.
+
+    Args:
+        path: path of the file that describes the artifact.
+        what: name of the artifact in messages.
+        sha256: identity of the model that made it.
+        checkpoint: the expected one, see :func:`model_sha256`.
+
+    Raises:
+        InputError: it was made by another model, or there is no such model.
+    """
+    expected = model_sha256(checkpoint)
+    if sha256 != expected:
+        raise InputError(
+            f"{path}: {what} of another checkpoint (sha256 {sha256[:12]}); expected those of {checkpoint} "
+            f"({expected[:12]})"
+        )
+
+
+@lru_cache
+def _download(repo: str, revision: str | None) -> Path:
+    """Folder of a model of the Hub, in the cache of huggingface_hub."""
+    name = repo if revision is None else f"{repo}@{revision}"
+    with optional_import(f"{name}: no such path, and a name on the Hub needs huggingface_hub", "'bridle_fairseq[hub]'"):
+        import huggingface_hub
+    try:
+        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
+    except Exception as error:  # of the network, the Hub or the cache, of many kinds
+        reason = (str(error).strip().splitlines() or [""])[0][:160] or type(error).__name__
+        raise InputError(
+            f"{name}: no such path, and not to be had from the Hugging Face Hub ({reason}); expected {EXPECTED}"
+        ) from None
+    if not os.path.isfile(os.path.join(folder, CONFIG)):
+        raise InputError(f"{name}: a model of the Hugging Face Hub without {CONFIG}; expected one of bridle export")
+    return Path(folder)

@@ -1,0 +1,41 @@
+"""Progress bars where tqdm is installed; without it, silence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+class _Silent:
+    """A bar that shows nothing."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, count: int = 1) -> None:
+        """Ignore the finished items."""
+
+
+def progress_bar(total: int, name: str, unit: str = "clips") -> Any:
+    """A bar to use as a context, with ``update(count)``; it shows nothing if there is nothing to do."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _Silent()
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file needs no line five times a second
+    return tqdm(total=total, desc=name, unit=f" {unit}", mininterval=interval, disable=total == 0)
+
+
+def with_progress(items: Iterable[Item], name: str, unit: str) -> Iterable[Item]:
+    """The same items, with a bar on a terminal."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    return tqdm(items, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
