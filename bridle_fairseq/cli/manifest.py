@@ -20,7 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--valid-percent", type=float, default=0.05, metavar="SHARE", help="validation share, 0 to 1 (0.05)"
     )
-    parser.add_argument("--seed", type=int, default=42, help="of the random split (42)")
+    parser.add_argument("--test-percent", type=float, default=0.0, metavar="SHARE", help="test share, 0 to 1 (0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=42,
+        help="of the random split; with labels it is stratified (42)",
+    )
     parser.add_argument("--path-must-contain", metavar="TEXT", help="only files with this text in their path")
     parser.add_argument(
         "--max-skipped",
@@ -64,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         max_skipped=args.max_skipped,
         valid_percent=args.valid_percent,
+        test_percent=args.test_percent,
         seed=args.seed,
         labels=args.labels or (),
         columns={name: getattr(args, f"{name}_column") for name in ("name", "label", "split", "fold")},

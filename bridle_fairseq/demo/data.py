@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, random_split, scan_source
+from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
+from bridle_fairseq.prepare.splits import random_split
 from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, temporary_folder

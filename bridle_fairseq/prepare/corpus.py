@@ -19,6 +19,7 @@ from bridle_fairseq.data.manifests.skipped import above_limit
 from bridle_fairseq.data.modalities import modality_named
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.prepare.scan import Scan, choose_files, count_endings, list_source, read_sizes
+from bridle_fairseq.prepare.splits import random_split, stratified_split
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
@@ -52,14 +53,29 @@ class Corpus:
             Manifest(self.scan.root, (self.scan.files[row].path for row in rows), sizes).write(path)
             classes = ""
             if self.classes is not None:
+                present, total = len(set().union(*(self.labels[row] for row in rows))), len(self.classes)
+                classes = f", {total} classes" if present == total else f", {present} of {total} classes"
                 Labels((self.labels[row] for row in rows), self.classes).write(path.with_suffix(".lbl"))
                 self.classes.write(path.with_name("labels.csv"))
-                classes = f", {len(self.classes)} classes"
             say(f"{path}: {len(rows)} clips{classes}")
+        self._warn_of_untrained_classes()
         unused = len(self.scan.files) - len(set().union(*(rows.tolist() for rows in self.splits.values())))
         if unused:
             files = "1 file" if unused == 1 else f"{unused} files"
             print(f"skipped {files} without a {self.annotation}", file=sys.stderr)
+
+    def _warn_of_untrained_classes(self) -> None:
+        """Warn of classes with clips, but none for training."""
+        if self.classes is None or "train" not in self.splits:
+            return
+        trained = set().union(*(self.labels[row] for row in self.splits["train"]))
+        used = set().union(*(self.labels[row] for rows in self.splits.values() for row in rows))
+        lost = [self.classes.names[number] for number in sorted(used - trained)]
+        if lost:
+            shown = ", ".join(map(repr, lost[:5])) + (" ..." if len(lost) > 5 else "")
+            print(
+                f"warning: {len(lost)} of {len(self.classes)} classes are in no training part: {shown}", file=sys.stderr
+            )
 
 
 def scan_source(
@@ -130,44 +146,22 @@ def _report(scan: Scan, num_files: int, kind: Modality, skip_list: Path) -> None
         print(f"no {kind.files} by their endings: {count_endings(rest)}", file=sys.stderr)
 
 
-def random_split(num_rows: int, valid_percent: float, seed: int) -> dict[str, np.ndarray]:
-    """Row numbers of ``train`` and ``valid``, each sorted and not empty; no ``valid`` for a share of 0.
-
-    Args:
-        num_rows: number of rows.
-        valid_percent: share of ``valid``, from 0 to below 1 (fairseq's name for it).
-        seed: seed of the draw.
-
-    Raises:
-        InputError: a share out of range, or a single row.
-    """
-    if not 0 <= valid_percent < 1:
-        raise InputError(f"share for validation {valid_percent}; expected 0 to under 1, such as 0.05")
-    if valid_percent == 0:
-        return {"train": np.arange(num_rows)}
-    if num_rows < 2:
-        raise InputError(f"{num_rows} usable file; expected at least 2, one to train and one to validate")
-    num_valid = min(max(1, round(num_rows * valid_percent)), num_rows - 1)
-    valid = np.zeros(num_rows, dtype=bool)
-    valid[np.random.default_rng(seed).permutation(num_rows)[:num_valid]] = True
-    return {"train": np.flatnonzero(~valid), "valid": np.flatnonzero(valid)}
-
-
 def labelled_corpus(
     scan: Scan,
     entries: Sequence[Entry | None],
     valid_percent: float = 0.05,
     seed: int = 42,
     classes: Classes | None = None,
+    test_percent: float = 0.0,
 ) -> Corpus:
-    """Labels and splits of the files with an entry. If entries have no split, the split is random.
+    """Labels and splits of the files with an entry. If entries have no split, it is drawn from each class at random.
 
     If entries have folds, there are also ``fold{f}/train`` and ``fold{f}/valid`` for every fold f.
 
     Args:
         scan: the files.
         entries: entry of each file; None: the file is not used.
-        valid_percent, seed: see :func:`random_split`.
+        valid_percent, seed, test_percent: see :func:`stratified_split`.
         classes: default: those of the entries.
 
     Raises:
@@ -176,7 +170,8 @@ def labelled_corpus(
     kept = [entry for entry in entries if entry is not None]
     classes = classes or Classes.from_names(label for entry in kept for label in entry.labels)
     labels = [[] if entry is None else _numbers(entry, classes) for entry in entries]
-    used, splits = splits_of(scan, [None if entry is None else entry.split for entry in entries], valid_percent, seed)
+    file_splits = [None if entry is None else entry.split for entry in entries]
+    used, splits = splits_of(scan, file_splits, valid_percent, seed, labels, test_percent)
     folds = np.array([entry.fold for entry in kept])
     for fold in sorted(set(folds.tolist()) - {""}):
         splits[f"fold{fold}/train"], splits[f"fold{fold}/valid"] = used[folds != fold], used[folds == fold]
@@ -184,14 +179,20 @@ def labelled_corpus(
 
 
 def splits_of(
-    scan: Scan, file_splits: Sequence[str | None], valid_percent: float, seed: int
+    scan: Scan,
+    file_splits: Sequence[str | None],
+    valid_percent: float,
+    seed: int,
+    labels: Sequence[Sequence[int]] | None = None,
+    test_percent: float = 0.0,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The rows of a scan that are used, and the rows of each split.
 
     Args:
         scan: the files.
         file_splits: split of each file; None: the file is not used; "" for all used files: random splits.
-        valid_percent, seed: see :func:`random_split`.
+        valid_percent, seed, test_percent: see :func:`random_split`.
+        labels: class numbers of each file; the random splits are stratified by them.
 
     Raises:
         InputError: only some files have a split.
@@ -200,27 +201,38 @@ def splits_of(
     column = np.array([split for split in file_splits if split is not None])
     names = sorted(set(column.tolist()))
     if names == [""]:
-        return used, {name: used[rows] for name, rows in random_split(len(used), valid_percent, seed).items()}
+        if labels is None:
+            drawn = random_split(len(used), valid_percent, seed, test_percent)
+        else:
+            drawn = stratified_split([labels[row] for row in used], valid_percent, seed, test_percent)
+        return used, {name: used[rows] for name, rows in drawn.items()}
     if "" in names:
         row = used[column == ""][0]
         raise InputError(f"{scan.files[row].name}: no split in the label table; expected one for every file or none")
     return used, {name: used[column == name] for name in names}
 
 
-def folder_entries(scan: Scan, valid_percent: float = 0.05, seed: int = 42) -> list[Entry | None]:
+def folder_entries(
+    scan: Scan, valid_percent: float = 0.05, seed: int = 42, test_percent: float = 0.0
+) -> list[Entry | None]:
     """Entries by folder: ``class/file``, or ``split/class/file`` as in ImageNet.
 
-    The first folder is a split if that holds for all files and one of the splits is ``train``. Without a validation
-    split, a random share of ``train`` is used. Deeper folders are ignored. A file outside a class folder has no entry.
+    The first folder is a split if that holds for all files and one of the splits is ``train``. Without a validation or
+    test split, a random share of each class of ``train`` is used. Deeper folders are ignored. A file outside a class
+    folder has no entry.
     """
     paths = [file.name.split("/") for file in scan.files]
     splits = [SPLIT_NAMES.get(folders[0], folders[0]) if len(folders) > 2 else "" for folders in paths]
     if not (set(splits) <= {"train", "valid", "test"} and "train" in splits):
         return [Entry([folders[0]]) if len(folders) > 1 else None for folders in paths]
-    if "valid" not in splits and valid_percent:
+    shares = [0.0 if name in splits else share for name, share in (("valid", valid_percent), ("test", test_percent))]
+    if any(shares):
         train = np.flatnonzero(np.array(splits) == "train")
-        for row in train[random_split(len(train), valid_percent, seed)["valid"]]:
-            splits[row] = "valid"
+        numbers = {name: number for number, name in enumerate(sorted({paths[row][1] for row in train}))}
+        drawn = stratified_split([[numbers[paths[row][1]]] for row in train], shares[0], seed, shares[1])
+        for name, rows in drawn.items():
+            for row in train[rows]:
+                splits[row] = name
     return [Entry([folders[1]], split) for folders, split in zip(paths, splits, strict=True)]
 
 

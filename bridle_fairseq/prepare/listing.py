@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bridle_fairseq.data.manifests.labels import Classes
-from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
+from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, scan_source
+from bridle_fairseq.prepare.splits import random_split
 from bridle_fairseq.prepare.table_paths import report_missing
 from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
@@ -25,6 +26,7 @@ class ListingOptions:
         workers: threads that read headers.
         max_skipped: fraction of the files, and of the rows of tables, that may be unusable.
         valid_percent: fraction of the files for validation, if no table says it.
+        test_percent: fraction of the files for a test, likewise.
         seed: seed of that random split.
         labels: tables that name files and their classes.
         columns: names of the tables' columns ``name``, ``label``, ``split`` and ``fold``; None: the usual ones.
@@ -44,6 +46,7 @@ class ListingOptions:
     workers: int = 8
     max_skipped: float = 0.01
     valid_percent: float = 0.05
+    test_percent: float = 0.0
     seed: int = 42
     labels: Sequence[str] = ()
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -79,7 +82,8 @@ def list_corpus(options: ListingOptions) -> Corpus:
     if entries:
         matched = match(scan, entries)
         report_missing(entries, matched, scan, options.dest, options.max_skipped)
-        return labelled_corpus(scan, matched, *share, classes)
+        return labelled_corpus(scan, matched, *share, classes, options.test_percent)
     if options.class_folders:
-        return labelled_corpus(scan, folder_entries(scan, *share), *share, classes)
-    return Corpus(scan, random_split(len(scan.files), *share))
+        entries_of_folders = folder_entries(scan, *share, options.test_percent)
+        return labelled_corpus(scan, entries_of_folders, *share, classes, options.test_percent)
+    return Corpus(scan, random_split(len(scan.files), *share, options.test_percent))

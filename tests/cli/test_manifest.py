@@ -112,7 +112,7 @@ def test_class_folders_of_images(tmp_path, capsys):
     command = ["manifest", str(tmp_path / "in"), "--dest", str(tmp_path / "out"), "--modality", "image"]
     assert main([*command, "--class-folders", "--valid-percent", "0.25"]) == 0
     said = capsys.readouterr()
-    assert "train.tsv: 3 clips, 2 classes" in said.out and "test.tsv: 1 clips" in said.out
+    assert "train.tsv: 2 clips, 2 classes" in said.out and "test.tsv: 1 clips, 1 of 2 classes" in said.out
     assert (tmp_path / "out" / "test.tsv").read_text() == f"{tmp_path / 'in'}\ntest/dog/e.JPG\t1\n"
     assert (tmp_path / "out" / "test.lbl").read_text() == "dog\n"
     assert "f.jpg: empty file" in said.err and "1 of 6 files cannot be read" in said.err

@@ -5,8 +5,9 @@ import pytest
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, random_split, scan_source
+from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, scan_source
 from bridle_fairseq.prepare.scan import FoundFile, Scan
+from bridle_fairseq.prepare.splits import random_split, stratified_split
 from bridle_fairseq.prepare.tables import Entry
 from bridle_fairseq.utils.errors import InputError
 
@@ -51,7 +52,9 @@ def test_written_files_are_line_aligned(tmp_path, capsys):
         read = Labels.read(tmp_path / f"{split}.lbl", manifest, classes)
         assert [read[row] for row in range(len(read))] == labels
     said = capsys.readouterr()
-    assert "train.tsv: 2 clips, 2 classes" in said.out and "skipped 2 files without a label" in said.err
+    assert "train.tsv: 2 clips, 1 of 2 classes" in said.out and "valid.tsv: 1 clips, 2 classes" in said.out
+    assert "warning: 1 of 2 classes are in no training part: 'cat'" in said.err
+    assert "skipped 2 files without a label" in said.err
 
 
 def test_without_labels(tmp_path):
@@ -114,3 +117,42 @@ def test_folder_entries_draw_validation_from_train(scan_of):
     assert splits == [entry.split for entry in folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=3)]
     assert splits != [entry.split for entry in folder_entries(scan_of(*names, "test/a/1.jpg"), 0.25, seed=4)]
     assert {entry.split for entry in folder_entries(scan_of(*names), 0.0)} == {"train"}
+
+
+def test_split_of_three_parts():
+    two, three = random_split(100, 0.1, 7), random_split(100, 0.1, 7, 0.2)
+    assert {name: len(rows) for name, rows in three.items()} == {"train": 70, "valid": 10, "test": 20}
+    assert np.array_equal(two["valid"], three["valid"])
+    assert sorted(np.concatenate(list(three.values()))) == list(range(100))
+    assert {name: len(rows) for name, rows in random_split(3, 0.9, 1, 0.05).items()} == dict.fromkeys(
+        ("train", "valid", "test"), 1
+    )
+    with pytest.raises(InputError, match="2 usable files; expected at least 3"):
+        random_split(2, 0.1, 1, 0.1)
+    with pytest.raises(InputError, match="expected a sum under 1"):
+        random_split(10, 0.5, 1, 0.5)
+
+
+def test_split_of_two_parts_is_that_of_earlier_versions():
+    rows = np.zeros(40, dtype=bool)
+    rows[np.random.default_rng(42).permutation(40)[:2]] = True
+    assert np.array_equal(random_split(40, 0.05, 42)["valid"], np.flatnonzero(rows))
+
+
+def test_every_class_is_in_every_part():
+    labels = [[number % 7] for number in range(80)] + [[7]] * 3 + [[8]] * 2 + [[9]] + [[]] * 4
+    splits = stratified_split(labels, 0.1, 3, 0.2)
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(90))
+    counts = {
+        name: np.bincount([labels[row][0] for row in rows if labels[row]], minlength=10).tolist()
+        for name, rows in splits.items()
+    }
+    assert counts["valid"] == [1] * 9 + [0] and counts["test"] == [2] * 7 + [1, 0, 0]
+    assert counts["train"] == [9, 9, 9, 8, 8, 8, 8, 1, 1, 1]
+    again, other = stratified_split(labels, 0.1, 3, 0.2), stratified_split(labels, 0.1, 4, 0.2)
+    assert np.array_equal(splits["test"], again["test"]) and not np.array_equal(splits["test"], other["test"])
+
+
+def test_single_row_of_each_class():
+    splits = stratified_split([[0], [1], [2]], 0.1, 1)
+    assert len(splits["train"]) == 2 and len(splits["valid"]) == 1
