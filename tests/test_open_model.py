@@ -67,6 +67,7 @@ FEATURES = ["--layers", "all", "--pooling", "mean", "class_token", "patches"]
         ("half", "half", ["features", "{model}", "{tsv}", "--out", "{out}"]),
         ("classifier", "classifier", ["features", "{model}", "{tsv}", "--out", "{out}", *FEATURES]),
         ("bridle", "tokenizer", ["tokenize", "{model}", "{tsv}", "--out", "{out}"]),
+        ("ctc", "ctc", ["embed", "{clip}", "{long}", "--model", "{model}", "--out", "{out}/x.csv"]),
         ("classifier", "classifier", ["predict", "{model}", "{clip}", "{long}"]),
         ("ctc", "ctc", ["predict", "{model}", "{clip}", "{long}"]),
         ("classifier", "classifier", ["evaluate", "{model}", "{tsv}", "--out", "{out}", "--workers", "0"]),
@@ -120,7 +121,7 @@ def pixel_models(tmp_path_factory, write_state, small) -> Path:
 
 
 @pytest.mark.parametrize("modality", PIXELS)
-@pytest.mark.parametrize("command", ["features", "tokenize"])
+@pytest.mark.parametrize("command", ["features", "tokenize", "embed"])
 def test_pixels_give_the_same_as_from_the_checkpoint(pixel_models, tmp_path, write_video, capsys, modality, command):
     if modality == "image":
         from PIL import Image
@@ -132,6 +133,8 @@ def test_pixels_give_the_same_as_from_the_checkpoint(pixel_models, tmp_path, wri
         manifest = Manifest(str(tmp_path), ["a.mp4"], [20])
     manifest.write(tmp_path / "split.tsv")
     argv = [command, "{model}", str(tmp_path / "split.tsv"), "--out", "{out}"]
+    if command == "embed":
+        argv = [command, str(tmp_path), "--model", "{model}", "--out", "{out}/x.npy"]
     both(argv, pixel_models / f"{modality}.pt", pixel_models / modality, tmp_path / "out", capsys)
 
 

@@ -23,8 +23,14 @@ def add_modality_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=list(CLASSES), default="audio", help="what the files are (%(default)s)")
 
 
-def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
-    """How clips are read and batched, and where the model runs: :func:`batch_options`."""
+def add_batch_arguments(
+    parser: argparse.ArgumentParser,
+    max_skipped: str = "abort if more than this fraction of the clips, and more than 10, is unusable",
+) -> None:
+    """How clips are read and batched, and where the model runs: :func:`batch_options`.
+
+    ``max_skipped``: what happens above the limit.
+    """
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="clips of a batch (default: %(default)s)"
     )
@@ -41,7 +47,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="abort if more than this fraction of the clips, and more than 10, is unusable (0.01)",
+        help=f"{max_skipped} (0.01)",
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "tokenize",
     "units",
     "features",
+    "embed",
     "similar",
     "probe",
     "crossval",

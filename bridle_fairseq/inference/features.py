@@ -90,6 +90,7 @@ def extract_corpus(
     options: BatchOptions,
     name: str = "features",
     skipped_list: str | os.PathLike[str] | None = None,
+    on_skipped: Callable[[int, str], object] = lambda row, reason: None,
 ) -> dict[FeatureArray, np.ndarray]:
     """Pooled features of a manifest's rows in memory.
 
@@ -97,6 +98,7 @@ def extract_corpus(
         extractors: compute the features; of one front end.
         chunking, manifest, options, name: as :func:`write_features` takes them.
         skipped_list: file that lists the rows that cannot be read; None: they are only counted.
+        on_skipped: called with each of them, and the reason.
 
     Returns:
         array -> n x d float32, NaN where a row cannot be read.
@@ -115,6 +117,7 @@ def extract_corpus(
             results.append(maker.make(rows, bar.update))
             for row, reason in results[-1].skipped:
                 skips.add(row, reason)
+                on_skipped(row, reason)
             skips.check(options.max_skipped)
     return {array: np.concatenate([result.arrays[array.name] for result in results]) for array in maker.arrays}
 

@@ -48,6 +48,8 @@ def test_commands_on_exports_need_the_light_install_only(exported, corpus, tmp_p
         ["tokenize", str(exported / "all"), tsv, "--out", str(tmp_path / "codes")],
         ["similar", str(tmp_path / "features"), clip, "--checkpoint", str(exported / "encoder")],
         ["similar", str(tmp_path / "codes"), clip, "--checkpoint", str(exported / "all")],
+        ["embed", str(corpus), "--model", str(exported / "encoder"), "--out", str(tmp_path / "x.npy")],
+        ["embed", clip, "--model", str(exported / "classifier"), "--out", str(tmp_path / "x.csv")],
         ["predict", str(exported / "classifier"), clip],
         ["predict", str(exported / "ctc"), clip],
     ]

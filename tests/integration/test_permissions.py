@@ -28,6 +28,8 @@ def commands(sounds: Path, checkpoint: Path, out: Path) -> list[list[str]]:
         ["tokenize", str(checkpoint), tsv, *to],
         ["units", str(out / "train.codes"), *to],
         ["features", str(checkpoint), tsv, *to, *layers],
+        ["embed", tsv, "--model", str(checkpoint), "--out", str(out / "x.npy")],
+        ["embed", tsv, "--model", str(checkpoint), "--out", str(out / "x.parquet")],
         ["probe", str(checkpoint), str(out), *to, *probe],
         ["export", str(checkpoint), str(out / "model")],
         ["export", str(checkpoint), str(out / "model")],  # replaces the former

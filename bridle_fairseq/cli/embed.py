@@ -1,0 +1,81 @@
+"""``bridle embed``: a vector for each file, for people who just want vectors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bridle_fairseq.cli.arguments import (
+    MODEL,
+    add_batch_arguments,
+    add_chunk_arguments,
+    add_layers_argument,
+    batch_options,
+    chunk_options,
+)
+
+HELP = "write a vector for each file as .npy, .csv or .parquet"
+POOLINGS = ("mean", "frequency", "class_token")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bridle embed``."""
+    parser.epilog = (
+        "A file that cannot be used is reported and has no row. The exit code is 1 if more files than --max-skipped "
+        "allows have none (the others are written nevertheless), and 2 if all have none."
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="files, folders (searched, sorted), or one manifest .tsv"
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help=f"with an encoder: {MODEL}")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="x.npy (files x D float32; x.files.txt names the file of each row), x.csv (a line for each file), or "
+        "x.parquet (columns file and embedding; needs the extra 'parquet'); replaced if it is there",
+    )
+    add_layers_argument(parser, "last")
+    parser.add_argument(
+        "--pooling",
+        nargs="+",
+        choices=POOLINGS,
+        default=["mean"],
+        help="mean of all patches (default), frequency (mean over time, frequency rows kept apart), or class_token; "
+        "several poolings and layers are put beside one another",
+    )
+    add_chunk_arguments(parser)
+    add_batch_arguments(
+        parser, "exit with code 1 if more than this fraction of the files, and more than 10, is unusable"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Embed the files, write the vectors, report what has none."""
+    from bridle_fairseq.data.manifests.skipped import above_limit
+    from bridle_fairseq.data.modalities import modality_of
+    from bridle_fairseq.inference.chunking import choose_chunking
+    from bridle_fairseq.inference.embed import check_output, embed_files, list_files, write_vectors
+    from bridle_fairseq.inference.extractors import EncoderFeatures, choose_layers
+    from bridle_fairseq.open_model import open_model
+
+    options = batch_options(args)
+    check_output(args.out)
+    opened = open_model(args.model, "features", options.device)
+    layers = choose_layers(args.layers, opened.model.encoder.depth)
+    extractor = EncoderFeatures(opened.model, layers, list(dict.fromkeys(args.pooling)))
+    chunking = choose_chunking(chunk_options(args), opened.model.front_end, opened.inputs)
+    modality = modality_of(opened.inputs)
+    files = list_files(args.files, modality, options.workers)
+    if files.others:
+        print(f"no {modality.files} by their endings: {files.others}", file=sys.stderr)
+    vectors = embed_files(extractor, chunking, files, options)
+    paths = write_vectors(vectors, args.out)
+    for name, reason in vectors.skipped:
+        print(f"skipped: {name}: {reason}", file=sys.stderr)
+    used, skipped = len(vectors.names), len(vectors.skipped)
+    print(f"{', '.join(paths)}: {used} files x {vectors.values.shape[1]} float32, {skipped} files skipped")
+    too_many = above_limit(skipped, used + skipped, args.max_skipped)
+    if too_many:
+        print(f"bridle: error: {skipped} of {used + skipped} files are unusable, {too_many}", file=sys.stderr)
+    return 1 if too_many else 0
