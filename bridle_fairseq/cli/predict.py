@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.cli.arguments import (
     MODEL,
@@ -13,6 +16,9 @@ from bridle_fairseq.cli.arguments import (
     view_options,
 )
 from bridle_fairseq.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HELP = "the most likely classes of files by a classifier, or their transcripts"
 
@@ -40,11 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each file's name, and under it its most likely classes with their scores, or its transcript."""
+    """Print each file's name, and under it its most likely classes with their scores, or its transcript.
+
+    A file that cannot be used is reported, and the others are still answered; the exit code is then 2.
+    """
     if args.top < 1:
         raise InputError(f"--top is {args.top}; expected at least 1")
     from bridle_fairseq.data.modalities import modality_of
-    from bridle_fairseq.inference.classify import classify_files, measure_files, reader_of_views
+    from bridle_fairseq.inference.classify import classify_files, reader_of_views
     from bridle_fairseq.inference.transcribe import transcribe_files
     from bridle_fairseq.open_model import open_model
     from bridle_fairseq.utils.device import choose_device
@@ -55,15 +64,31 @@ def run(args: argparse.Namespace) -> int:
     segment = modality.segment(opened.inputs, args.segment_seconds)
     if segment < 1:
         raise InputError(f"--segment-seconds is {args.segment_seconds}; expected more than 0")
-    measure_files(args.files, reader, modality.files)  # before the first one is answered
     if opened.vocabulary is not None:
-        for path, text in transcribe_files(model, reader, args.files, segment, opened.vocabulary, decoding):
-            print(f"{path}\n  {text}")
-        return 0
+        found = transcribe_files(model, reader, args.files, segment, opened.vocabulary, decoding)
+        return _report(found, lambda text: [text])
     assert opened.classes is not None
     decoding.refuse()
-    for path, scores in classify_files(model, reader, args.files, segment, opened.multi_label, modality.files):
-        print(path)
-        for number in (-scores).argsort(kind="stable")[: args.top]:
-            print(f"  {scores[number]:.4f}  {opened.classes.names[number]}")
-    return 0
+    names = opened.classes.names
+
+    def lines(scores: np.ndarray) -> list[str]:
+        best = (-scores).argsort(kind="stable")[: args.top]
+        return [f"{scores[number]:.4f}  {names[number]}" for number in best]
+
+    scored = classify_files(model, reader, args.files, segment, opened.multi_label, modality.files)
+    return _report(scored, lines)
+
+
+def _report(results: Iterable[tuple[str, Any]], lines: Callable[[Any], list[str]]) -> int:
+    """Print results in order, those of bad files on stderr; the exit code, 2 if there was one."""
+    files = bad = 0
+    for path, result in results:
+        files += 1
+        if isinstance(result, InputError):
+            bad += 1
+            print(f"bridle: error: {result}", file=sys.stderr, flush=True)
+        else:
+            print("\n  ".join([path, *lines(result)]), flush=True)
+    if bad and files > 1:
+        print(f"bridle: error: {bad} of {files} files cannot be used; see above", file=sys.stderr)
+    return 2 if bad else 0

@@ -168,39 +168,22 @@ def score_file(model: Classifier, reader: Reader, path: str, multi_label: bool, 
 
 def classify_files(
     model: Classifier, reader: Reader, paths: Sequence[str], segment: int, multi_label: bool, expected: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(path, class scores) of files, one after the other.
+) -> Iterator[tuple[str, np.ndarray | InputError]]:
+    """(path, class scores) of files, one after the other; in place of scores, why a file cannot be used.
 
     Args:
         model, reader, segment, multi_label: see :func:`score_file`.
         paths: paths of the files.
         expected: what the files should be, for messages.
-
-    Raises:
-        InputError: a file cannot be used.
     """
     for path in paths:
-        with unusable_file(path, f"one of {expected}"):
-            scores = score_file(model, reader, path, multi_label, segment)
-        yield path, scores
-
-
-def measure_files(paths: Sequence[str], reader: Reader, expected: str) -> list[int]:
-    """Lengths of files, from their headers, in the reader's units.
-
-    Args:
-        paths: paths of the files.
-        reader: reader of these files.
-        expected: what the files should be, for messages.
-
-    Raises:
-        InputError: a file cannot be used.
-    """
-    lengths = []
-    for path in paths:
-        with unusable_file(path, f"one of {expected}"):
-            lengths.append(reader.length(path))
-    return lengths
+        result: np.ndarray | InputError
+        try:
+            with unusable_file(path, f"one of {expected}"):
+                result = score_file(model, reader, path, multi_label, segment)
+        except InputError as error:
+            result = error
+        yield path, result
 
 
 @contextmanager

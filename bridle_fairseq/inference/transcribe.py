@@ -113,8 +113,8 @@ def transcribe_files(
     segment: int,
     vocabulary: Vocabulary,
     options: DecodingOptions,
-) -> Iterator[tuple[str, str]]:
-    """(path, text) of files, one after the other.
+) -> Iterator[tuple[str, str | InputError]]:
+    """(path, text) of files, one after the other; in place of a text, why a file cannot be used.
 
     Args:
         model, reader, segment: see :func:`transcribe_file`.
@@ -123,10 +123,14 @@ def transcribe_files(
         options: how transcripts are decoded.
 
     Raises:
-        InputError: a file cannot be used, or as :func:`decoder_of`.
+        InputError: as :func:`decoder_of`.
     """
     decode = decoder_of(options, vocabulary)
     for path in paths:
-        with unusable_file(path, "a sound file"):
-            symbols = transcribe_file(model, reader, path, segment, decode)
-        yield path, vocabulary.text(symbols)
+        result: str | InputError
+        try:
+            with unusable_file(path, "a sound file"):
+                result = vocabulary.text(transcribe_file(model, reader, path, segment, decode))
+        except InputError as error:
+            result = error
+        yield path, result

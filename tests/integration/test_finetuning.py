@@ -234,6 +234,7 @@ def test_user_errors_of_evaluate_and_predict_end_with_one_sentence(fairseq, fold
         (["evaluate", good, manifest, "--labels", "loud.lbl"], "loud.lbl, line 1: unknown class 'loud'; expected one"),
         (["evaluate", good, manifest, "--labels", "two.lbl"], "two.lbl, line 1: 2 classes; expected exactly 1"),
         (["predict", good, "text.wav"], "text.wav: not readable as sound"),
+        (["predict", good, "gone.wav", folder / "valid 1.wav", "text.wav"], "2 of 3 files cannot be used; see above"),
         (["predict", good, "gone.wav"], "gone.wav: No such file"),
         (
             ["predict", folder / "pretrained.pt", folder / "valid 1.wav"],
@@ -243,6 +244,15 @@ def test_user_errors_of_evaluate_and_predict_end_with_one_sentence(fairseq, fold
         printed = fairseq.run(tmp_path, "bridle", *arguments, code=2)
         lines = [line for line in printed.splitlines() if line.startswith("bridle: error: ")]
         assert sentence in lines[-1] and "Traceback" not in printed, printed[-2000:]
+
+
+def test_predict_goes_on_after_a_bad_file(fairseq, folder, single, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    files = [folder / "valid 1.wav", "text.wav", folder / "valid 2.wav"]
+    printed = fairseq.run(tmp_path, "bridle", "predict", single.path(), *files, "--top", "1", code=2).splitlines()
+    at = [next(n for n, line in enumerate(printed) if str(file) in line) for file in files]
+    assert at == sorted(at) and printed[at[1]].startswith("bridle: error: text.wav: not readable as sound")
+    assert re.match(r"  [01]\.\d{4}  ", printed[at[2] + 1])
 
 
 def test_undefined_metric_ends_with_one_sentence(fairseq, folder, tmp_path):
