@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the model 'bridle', 'bridle_classifier' or 'bridle_ctc': {MODEL}; or a folder into which bridle "
         "features wrote features of all splits",
     )
-    parser.add_argument("data", help="folder with labels.csv and, for each split, {split}.tsv and {split}.lbl")
+    parser.add_argument(
+        "data",
+        help="folder with labels.csv and, for each split, {split}.tsv and {split}.lbl; without test.tsv, folds of "
+        "train are tested",
+    )
     parser.add_argument("--out", metavar="DIR", help="gets probe.json and probe.csv")
     for split, text in zip(SPLITS, ("is fitted", "is chosen", "is tested, once"), strict=True):
         parser.add_argument(f"--{split}", default=split, metavar="SPLIT", help=f"split on which it {text} ({split})")
@@ -64,12 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compute or read the features, probe them, print the table."""
     from bridle_fairseq.evaluation.probe_data import is_features, probe_data, read_labelled_splits, read_stored_splits
+    from bridle_fairseq.evaluation.probe_folds import cross_validate
     from bridle_fairseq.evaluation.probe_table import compare, table, write
 
     options = batch_options(args)
     if args.resamples < 0:
         raise InputError(f"--resamples is {args.resamples}; expected 0 or more")
-    names = [getattr(args, split) for split in SPLITS]
+    names, folds = _split_names(args)
     splits = read_labelled_splits(args.data, names)
     if is_features(args.checkpoint):
         features, sha256 = read_stored_splits(args.checkpoint, splits)
@@ -78,17 +85,32 @@ def run(args: argparse.Namespace) -> int:
         features, sha256 = _extract(args, splits, options)
         about = {"checkpoint": args.checkpoint, "checkpoint_sha256": sha256}
     data = probe_data(features, splits, names, args.data)
-    random = {"resamples": args.resamples, "seed": args.seed}
-    rows = compare(data.features, data.labels, args.probes, say=lambda text: print(text, flush=True), **random)
+    say = partial(print, flush=True)
+    if folds:
+        rows, number = cross_validate(data, args.probes, names[1] != names[0], args.seed, say)
+    else:
+        rows = compare(data.features, data.labels, args.probes, say, resamples=args.resamples, seed=args.seed)
     metric = "mAP" if data.multi_label else "accuracy"
     clips = {name: len(labels) for name, labels in zip(names, data.labels, strict=True)}
     majority = "" if data.multi_label else f", always the most frequent class: {data.majority_accuracy():.3f}"
     counts = ", ".join(f"{count} {name}" for name, count in clips.items())
+    if folds:
+        about["cross_validation"] = {"split": names[0], "folds": number}
+        counts += f"; no {args.test}.tsv, so test is the mean of a cross-validation over {number} folds of {names[0]}"
     print(f"\n{table(rows, f'{metric} ({counts} clips{majority})')}")
     if args.out:
         write(rows, {**about, "data": args.data, "metric": metric, "clips": clips, "seed": args.seed}, args.out)
         print(f"\n{Path(args.out, 'probe.json')}, {Path(args.out, 'probe.csv')}")
     return 0
+
+
+def _split_names(args: argparse.Namespace) -> tuple[list[str], bool]:
+    """Names of the three splits, and whether folds of the first one are tested, for lack of a test split."""
+    names = [getattr(args, split) for split in SPLITS]
+    there = [os.path.exists(os.path.join(args.data, f"{name}.tsv")) for name in names]
+    if there[2] or not there[0] or args.test != SPLITS[2]:
+        return names, False
+    return [names[0], names[1] if there[1] else names[0], names[0]], True
 
 
 def _extract(

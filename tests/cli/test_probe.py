@@ -72,6 +72,20 @@ def test_table_with_baselines(checkpoint, data, tmp_path, capsys) -> None:
         assert any(all(line[key] in text for key in ("features", "pooling", "chosen")) for text in printed.splitlines())
 
 
+@pytest.mark.parametrize("missing", [("test",), ("test", "valid")])
+def test_without_a_test_split_folds_of_train_are_tested(checkpoint, data, tmp_path, capsys, missing) -> None:
+    for split in missing:
+        (data / f"{split}.tsv").unlink()
+    assert probe(checkpoint, data, "--out", tmp_path / "out", "--no-baselines", "--pooling", "mean") == 0
+    found = json.loads((tmp_path / "out" / "probe.json").read_text())
+    assert found["cross_validation"] == {"split": "train", "folds": 5}
+    assert len(found["rows"]) == 2 and all(0 <= row["test"] <= 1 and row["interval"] is None for row in found["rows"])
+    said = "no test.tsv, so test is the mean of a cross-validation over 5 folds of train"
+    assert said in capsys.readouterr().out
+    (data / "train.tsv").unlink()
+    assert probe(checkpoint, data) == 2 and "train.tsv" in capsys.readouterr().err
+
+
 def test_probed_features_are_those_of_each_encoder(checkpoint, data, tmp_path, monkeypatch) -> None:
     """What goes into the probes is what `encoder_features` gives for each clip."""
     import torch
@@ -135,15 +149,15 @@ def spoil(data: Path, name: str) -> None:
         (data / "test.lbl").write_text("yak\n" * 12)
     elif name == "one class":
         (data / "train.lbl").write_text("low\n" * 24)
-    elif name == "no test split":
-        (data / "test.tsv").unlink()
+    elif name == "no training split":
+        (data / "train.tsv").unlink()
 
 
 MISTAKES = {
     "no labels": "valid.lbl: cannot read these labels",
     "unknown class": "unknown class 'yak'",
     "one class": "1 class ('low'); expected 2 at least",
-    "no test split": "test.tsv",
+    "no training split": "train.tsv",
 }
 
 
