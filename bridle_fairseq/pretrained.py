@@ -6,9 +6,9 @@ A folder that ``bridle export`` wrote holds weights and settings, but no code. L
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,29 +25,13 @@ from bridle_fairseq.exported.format import (
     read_module,
 )
 from bridle_fairseq.exported.graph import EncoderCore, export_graph
+from bridle_fairseq.exported.results import Codes, Features
 from bridle_fairseq.exported.source import find_export
 from bridle_fairseq.exported.validate_inputs import Inputs, Lengths, clips, images, waveforms
 from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
 from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.utils.errors import InputError
-
-
-class Features(NamedTuple):
-    """Features of the patches of a batch."""
-
-    x: Tensor  # B x N x D, patches in row-major order of the grid
-    class_token: Tensor | None  # B x D; None for layers below the last one
-    padding_mask: Tensor | None  # B x N bool; None without padding
-    grid: tuple[int, ...]  # patches along each axis: sound (T, F), images (rows, columns), video (T, rows, columns)
-
-
-class Codes(NamedTuple):
-    """Codes of the patches of a batch."""
-
-    codes: Tensor  # B x N x K long, patches in row-major order of the grid
-    padding_mask: Tensor | None  # B x N bool; None without padding
-    grid: tuple[int, ...]  # patches along each axis: sound (T, F), images (rows, columns), video (T, rows, columns)
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
@@ -113,6 +97,8 @@ class Pretrained:
         sample_rate: int | None = None,
         lengths: Lengths = None,
         layer: int | None = None,
+        layers: str | Sequence[int] | None = None,
+        frame_rate: float | None = None,
     ) -> Features:
         """Features of all patches.
 
@@ -121,22 +107,33 @@ class Pretrained:
             sample_rate: sample rate of waveforms, in Hz.
             lengths: B, samples of each waveform.
             layer: None for the normalized last layer, else the output of block 1 .. encoder_depth.
+            layers: blocks whose outputs are returned as well, in ``Features.layers``: numbers from 1, or "all".
+            frame_rate: frames of a video clip per second, for ``Features.times``: the rate of the file divided by the
+                distance between frames.
 
         Raises:
             InputError: unusable inputs, no such layer, or an export without an encoder.
         """
         self._need(*WITH_ENCODER)
+        wanted = self._wanted(layer, layers)
+        if frame_rate is not None and (self.settings.modality != "video" or not frame_rate > 0):
+            raise InputError(
+                f"frame_rate is {frame_rate} with {self.settings.modality}; expected more than 0, of video"
+            )
         source, mask = self._batch(inputs, sample_rate, lengths)
-        if layer is None:
+        front_end, sizes = self.module.front_end, source.shape[1 if source.dim() == 2 else 2 :]
+        places = front_end.times(sizes, frame_rate), front_end.bands(sizes)
+        times, bands = (None if place is None else place.to(self.device) for place in places)
+        if not wanted:
             x, class_token, padding = self.core(source, mask)
-            return Features(x, class_token, padding, self._grid(source))
-        depth = self.settings.encoder_depth
-        if not 1 <= layer <= depth:
-            raise InputError(f"layer is {layer}; expected 1 to {depth}, or None for the normalized last one")
-        patches = self.module.front_end(source, mask)
+            return Features(x, class_token, padding, front_end.grid(sizes), (), times, bands)
+        patches = front_end(source, mask)
         assert self.module.encoder is not None
         out = self.module.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True)
-        return Features(out.layers[layer - 1], None, patches.padding_mask, patches.grid)
+        blocks = tuple(out.layers[number - 1] for number in wanted)
+        if layer is not None:
+            return Features(blocks[0], None, patches.padding_mask, patches.grid, (), times, bands)
+        return Features(out.x, out.class_token, patches.padding_mask, patches.grid, blocks, times, bands)
 
     @torch.no_grad()
     def embed(
@@ -241,8 +238,21 @@ class Pretrained:
     def _need(self, *parts: str) -> None:
         check_parts(self.config, parts)
 
-    def _grid(self, source: Tensor) -> tuple[int, ...]:
-        return self.module.front_end.grid(source.shape[1 if source.dim() == 2 else 2 :])
+    def _wanted(self, layer: int | None, layers: str | Sequence[int] | None) -> list[int]:
+        """Numbers of the blocks whose outputs are asked for."""
+        depth = self.settings.encoder_depth
+        if layer is not None and layers is not None:
+            raise InputError(f"layer is {layer} and layers {layers!r}; expected one of the two")
+        if isinstance(layers, str):
+            if layers != "all":
+                raise InputError(f"layers is {layers!r}; expected 'all', or numbers from 1 to {depth}")
+            return list(range(1, depth + 1))
+        for number in layers or ():
+            if not 1 <= number <= depth:
+                raise InputError(f"layers has {number}; expected numbers from 1 to {depth}, or 'all'")
+        if layer is not None and not 1 <= layer <= depth:
+            raise InputError(f"layer is {layer}; expected 1 to {depth}, or None for the normalized last one")
+        return list(layers or ()) if layer is None else [layer]
 
     def _batch(self, inputs: Inputs, sample_rate: int | None, lengths: Lengths) -> tuple[Tensor, Tensor | None]:
         """The batch and its padding mask as the model takes them, on its device."""

@@ -34,17 +34,30 @@ def frame_count(num_samples: Count, frame_length: int = 400, frame_shift: int = 
     return 1 if num_samples <= frame_length else 1 + (num_samples - frame_length) // frame_shift
 
 
-def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
-    """Triangular filters, equally spaced in mel from 20 Hz to Nyquist: num_mel_bins x (fft_length / 2 + 1).
-
-    The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has weight 0.
-    """
+def _mel_steps(num_mel_bins: int, sample_rate: int) -> tuple[float, float]:
+    """Lower edge of the first filter, and the distance between the edges of neighbouring filters, in mel."""
 
     def mel(hz: float) -> float:
         return 1127.0 * math.log(1.0 + hz / 700.0)
 
     low = mel(LOW_HZ)
-    step = (mel(sample_rate / 2) - low) / (num_mel_bins + 1)
+    return low, (mel(sample_rate / 2) - low) / (num_mel_bins + 1)
+
+
+def mel_edges(num_mel_bins: int, sample_rate: int) -> Tensor:
+    """Lower and upper edge of each filter in Hz, between which it is above 0: num_mel_bins x 2 float64."""
+    low, step = _mel_steps(num_mel_bins, sample_rate)
+    filters = torch.arange(num_mel_bins, dtype=torch.float64, device="cpu")[:, None]
+    edges = low + (filters + torch.tensor([0.0, 2.0], dtype=torch.float64, device="cpu")) * step
+    return 700.0 * ((edges / 1127.0).exp() - 1.0)
+
+
+def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
+    """Triangular filters, equally spaced in mel from 20 Hz to Nyquist: num_mel_bins x (fft_length / 2 + 1).
+
+    The triangles are linear in mel, not in Hz (Kaldi, ``feat/mel-computations.cc``), and the Nyquist bin has weight 0.
+    """
+    low, step = _mel_steps(num_mel_bins, sample_rate)
     # float32 in torchaudio's order of operations: where a slope starts, the last bits change a log energy by 1e-4.
     # On the CPU even if the model is built on torch's "meta" device: filters are not in the file that fills the model.
     bins = torch.arange(fft_length // 2, device="cpu") * (sample_rate / fft_length)

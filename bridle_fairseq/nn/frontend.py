@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.fbank import LogMel
+from bridle_fairseq.nn.fbank import LogMel, mel_edges
 from bridle_fairseq.nn.patch import grid_size, patch_padding, patchify
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.precision import KeepsDtype
@@ -27,6 +27,12 @@ class Patches(NamedTuple):
         """The batch repeated: clips 1 to B, then 1 to B again; (times * B) x N x patch_dim."""
         padding = self.padding_mask
         return Patches(self.x.repeat(times, 1, 1), self.grid, None if padding is None else padding.repeat(times, 1))
+
+
+def _first_and_last(size: int, patch_size: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the first and the last value of each patch along an axis; the last patch may be incomplete."""
+    first = torch.arange(0, size, patch_size)
+    return first, (first + patch_size - 1).clamp(max=size - 1)
 
 
 class FrontEnd(nn.Module):
@@ -73,6 +79,19 @@ class FrontEnd(nn.Module):
         """Patches along each axis for an item of these sizes."""
         return grid_size(self.value_sizes(source_sizes), self.patch_size)
 
+    def times(self, source_sizes: Sequence[int], frame_rate: float | None = None) -> Tensor | None:
+        """Start and end of each patch in seconds, N x 2 float32 on the CPU; None where patches have no time.
+
+        Args:
+            source_sizes: as :meth:`grid` takes them.
+            frame_rate: video: frames of the clip per second; without it, patches have no time.
+        """
+        return None
+
+    def bands(self, source_sizes: Sequence[int]) -> Tensor | None:
+        """Lowest and highest frequency of each patch in Hz, N x 2 float32 on the CPU; None without frequencies."""
+        return None
+
     @property
     def patch_dim(self) -> int:
         """Number of values of a patch, over all channels."""
@@ -108,6 +127,22 @@ class AudioFrontEnd(FrontEnd):
         fbank, frame_padding = self.fbank(source, padding_mask)
         return fbank.unsqueeze(1), frame_padding
 
+    def times(self, source_sizes: Sequence[int], frame_rate: float | None = None) -> Tensor:
+        """From the first sample of a patch's first frame to the last of its last frame, within the clip."""
+        (samples,) = source_sizes
+        log_mel, (frames, _) = self.log_mel, self.value_sizes(source_sizes)
+        first, last = _first_and_last(frames, self.patch_size[0])  # T
+        ends = (last * log_mel.frame_shift + log_mel.frame_length).clamp(max=samples)
+        seconds = torch.stack([first * log_mel.frame_shift, ends], 1).double() / log_mel.sample_rate  # T x 2
+        return seconds.float().repeat_interleave(self.grid(source_sizes)[1], dim=0)
+
+    def bands(self, source_sizes: Sequence[int]) -> Tensor:
+        """From the lower edge of a patch's first mel filter to the upper edge of its last one."""
+        first, last = _first_and_last(self.log_mel.num_mel_bins, self.patch_size[1])  # F
+        edges = mel_edges(self.log_mel.num_mel_bins, self.log_mel.sample_rate)
+        hertz = torch.stack([edges[first, 0], edges[last, 1]], 1)  # F x 2
+        return hertz.float().repeat(self.grid(source_sizes)[0], 1)
+
     def value_sizes(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
         """Number of frames and of mel bins."""
         (samples,) = source_sizes
@@ -135,6 +170,15 @@ class PixelFrontEnd(FrontEnd, KeepsDtype):
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.unsqueeze(1), 0.0)
         return x, padding_mask
+
+    def times(self, source_sizes: Sequence[int], frame_rate: float | None = None) -> Tensor | None:
+        """From the start of a patch's first frame to the end of its last one, if there are frames."""
+        if frame_rate is None or len(self.patch_size) < 3:
+            return None
+        first, last = _first_and_last(source_sizes[0], self.patch_size[0])  # T
+        seconds = torch.stack([first, last + 1], 1).double() / frame_rate  # T x 2
+        rows, columns = self.grid(source_sizes)[1:]
+        return seconds.float().repeat_interleave(rows * columns, dim=0)
 
     def value_sizes(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
         """The same: values are pixels."""

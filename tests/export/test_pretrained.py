@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -175,3 +176,43 @@ def test_missing_parts_are_reported(exported) -> None:
         pretrained.load(exported / "encoder").codes(torch.zeros(400), 16000)
     with pytest.raises(InputError, match="holds tokenizer; expected one with encoder or classifier"):
         pretrained.load(exported / "tokenizer").embed(torch.zeros(400), 16000)
+
+
+def test_all_layers_come_with_the_last_one(exported, sound) -> None:
+    source, lengths, _ = sound
+    loaded = pretrained.load(exported / "encoder")
+    plain = loaded.features(source, 16000, lengths)
+    found = loaded.features(source, 16000, lengths, layers="all")
+    assert torch.equal(found.x, plain.x) and torch.equal(found.class_token, plain.class_token)
+    assert torch.stack(found.layers).shape == (2, *plain.x.shape) and plain.layers == ()
+    for number, layer in enumerate(found.layers, 1):
+        assert torch.equal(layer, loaded.features(source, 16000, lengths, layer=number).x)
+    (second,) = loaded.features(source, 16000, lengths, layers=[2]).layers
+    assert torch.equal(second, found.layers[1])
+
+
+def test_features_are_unpacked_pickled_and_placed(exported, sound) -> None:
+    source, lengths, _ = sound
+    features = pretrained.load(exported / "encoder").features(source, 16000, lengths, layers=[1])
+    x, class_token, padding_mask, grid = features
+    assert features[0] is x and features.class_token is class_token and features.padding_mask is padding_mask
+    assert features.times.shape == features.bands.shape == (x.shape[1], 2) and grid == features.grid
+    end = (np.diff(features.times[:, 1].unflatten(0, grid)[:, 0]) > 0).all() and features.times.max()
+    assert 8840 / 16000 <= end <= 9000 / 16000
+    again = pickle.loads(pickle.dumps(features))
+    assert torch.equal(again.times, features.times) and torch.equal(again.layers[0], features.layers[0])
+    assert torch.equal(again.x, x)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"layers": "last"}, "layers is 'last'; expected 'all', or numbers from 1 to 2"),
+        ({"layers": [1, 3]}, "layers has 3; expected numbers from 1 to 2, or 'all'"),
+        ({"layers": "all", "layer": 1}, "layer is 1 and layers 'all'; expected one of the two"),
+        ({"frame_rate": 25.0}, "frame_rate is 25.0 with audio; expected a positive one, of video"),
+    ],
+)
+def test_wrong_layers_and_rates_are_reported(exported, sound, options, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        pretrained.load(exported / "encoder").features(sound[0], 16000, **options)

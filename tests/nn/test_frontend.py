@@ -141,3 +141,45 @@ def test_impossible_video_settings_are_errors(settings, sentence):
         check_settings(BridleSettings(modality="video", **settings))
     with pytest.raises(InputError, match="expected two positive numbers, height and width"):
         check_settings(BridleSettings(modality="image", patch_size=[2, 16, 16]))
+
+
+@pytest.mark.parametrize("rate", [16000, 11025])
+@pytest.mark.parametrize("samples", [100, 400, 5000, 16000, 16123])
+def test_times_and_bands_follow_the_frames_and_the_filters(rate: int, samples: int) -> None:
+    front_end = AudioFrontEnd(BridleSettings(sample_rate=rate, num_mel_bins=40, patch_size=[8, 12]))
+    log_mel, (steps, rows) = front_end.log_mel, front_end.grid((samples,))
+    times, bands = front_end.times((samples,)), front_end.bands((samples,))
+    assert times.shape == bands.shape == (steps * rows, 2) and times.dtype == bands.dtype == torch.float32
+    frames = [range(start, start + log_mel.frame_length) for start in range(0, samples, log_mel.frame_shift)]
+    frames = [f for f in frames if f.stop <= samples] or [range(samples)]
+    used = log_mel.filters.T > 0  # mel bins x bins of the spectrum
+    hertz = rate / log_mel.fft_length
+    for patch in range(steps * rows):
+        of_patch = frames[patch // rows * 8 :][:8]
+        expected = torch.tensor([of_patch[0].start / rate, of_patch[-1].stop / rate])
+        torch.testing.assert_close(times[patch], expected)
+        low, high = bands[patch].tolist()
+        bins = used[patch % rows * 12 :][:12].any(0).nonzero().flatten()
+        assert low < bins[0] * hertz <= low + hertz and high - hertz <= bins[-1] * hertz < high
+    assert bands[0, 0] == pytest.approx(20) and bands[-1, 1] == pytest.approx(rate / 2)
+
+
+def test_a_click_changes_the_patches_whose_times_hold_it() -> None:
+    front_end, samples = AudioFrontEnd(BridleSettings(num_mel_bins=40, patch_size=[8, 12])), 16000
+    times = front_end.times((samples,))
+    silence = front_end(torch.zeros(1, samples)).x
+    for place in (203, 1357, 1379, 9001, 15905, 15950):  # in one patch, in the overlap of two, after the last frame
+        click = torch.zeros(1, samples)
+        click[0, place] = 0.5
+        changed = (front_end(click).x != silence)[0].any(1)
+        assert changed.tolist() == [start <= place / 16000 < end for start, end in times.tolist()], place
+
+
+def test_times_of_tubelets_need_the_frame_rate() -> None:
+    front_end = PixelFrontEnd(BridleSettings(modality="video", patch_size=[2, 8, 8], decoder_window=[]))
+    sizes = (5, 16, 24)
+    assert front_end.times(sizes) is None and front_end.bands(sizes) is None
+    times = front_end.times(sizes, 12.5).unflatten(0, (3, 2, 3))
+    assert times[:, 1, 2].tolist() == [pytest.approx(pair) for pair in ([0, 0.16], [0.16, 0.32], [0.32, 0.4])]
+    image = PixelFrontEnd(BridleSettings(modality="image", patch_size=[8, 8]))
+    assert image.times((16, 24), 12.5) is None and image.bands((16, 24)) is None
