@@ -32,13 +32,13 @@ def test_classes_are_dealt_out_evenly():
 
 def test_every_clip_is_tested_by_a_probe_that_has_not_seen_it():
     rows, folds = cross_validate(data_of(60), ["linear", "knn"], False, 1)
-    assert folds == 5 and [row.probe for row in rows] == ["linear", "knn"] and min(row.test for row in rows) > 0.95
+    assert folds == 5 and [row.probe for row in rows] == ["linear", "knn"] and min(row.test for row in rows) > 0.8
     rows, _ = cross_validate(data_of(60, separable=False), ["knn"], False, 1)
     assert rows[0].test < 0.7  # a clip among its own neighbours would be found
 
 
 def test_too_few_clips():
-    with pytest.raises(InputError, match="5 training clips; expected 6 at least, or a test split"):
+    with pytest.raises(InputError, match="5 training clips and no test split; expected 6 at least, or a test split"):
         cross_validate(data_of(5), ["knn"], False, 1)
     with pytest.raises(InputError, match="leaves a single class to fit to"):
         cross_validate(data_of(10, classes=1), ["knn"], False, 1)
