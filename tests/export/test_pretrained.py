@@ -210,7 +210,7 @@ def test_features_are_unpacked_pickled_and_placed(exported, sound) -> None:
         ({"layers": "last"}, "layers is 'last'; expected 'all', or numbers from 1 to 2"),
         ({"layers": [1, 3]}, "layers has 3; expected numbers from 1 to 2, or 'all'"),
         ({"layers": "all", "layer": 1}, "layer is 1 and layers 'all'; expected one of the two"),
-        ({"frame_rate": 25.0}, "frame_rate is 25.0 with audio; expected a positive one, of video"),
+        ({"frame_rate": 25.0}, "frame_rate is 25.0 with audio; expected more than 0, of video"),
     ],
 )
 def test_wrong_layers_and_rates_are_reported(exported, sound, options, sentence) -> None:
