@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", nargs="+", metavar="CSV", help="tables with a header that name a file and its class"
     )
     labels.add_argument(
+        "--label-member",
+        metavar="ENDING",
+        help="a file beside each file has its class, as in WebDataset's shards: cls, txt, or json:KEY",
+    )
+    labels.add_argument(
         "--name-column", metavar="NAME", help="default: path, filename, slice_file_name, file, name or fname"
     )
     labels.add_argument("--label-column", metavar="NAME", help="default: label, labels, category, class or keyword")
@@ -76,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         columns={name: getattr(args, f"{name}_column") for name in ("name", "label", "split", "fold")},
         label_separator=args.label_separator,
         class_folders=args.class_folders,
+        label_member=args.label_member,
         classes=args.classes,
     )
     list_corpus(options).write(args.dest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, scan_source
+from bridle_fairseq.prepare.siblings import sibling_entries
 from bridle_fairseq.prepare.splits import random_split
 from bridle_fairseq.prepare.table_paths import report_missing
 from bridle_fairseq.prepare.tables import Entry, match, read_table
@@ -32,10 +33,11 @@ class ListingOptions:
         columns: names of the tables' columns ``name``, ``label``, ``split`` and ``fold``; None: the usual ones.
         label_separator: between several classes in one cell; None: one class.
         class_folders: files lie in folders of their classes.
+        label_member: files of labels beside the media files: see :func:`.siblings.sibling_entries`.
         classes: path of an existing ``labels.csv`` to keep to.
 
     Raises:
-        InputError: both tables and folders of classes.
+        InputError: labels from several sources.
     """
 
     source: str
@@ -52,11 +54,13 @@ class ListingOptions:
     columns: Mapping[str, str | None] = field(default_factory=dict)
     label_separator: str | None = None
     class_folders: bool = False
+    label_member: str | None = None
     classes: str | None = None
 
     def __post_init__(self) -> None:
-        if self.labels and self.class_folders:
-            raise InputError("--class-folders and --labels; expected one of them")
+        given = {"--class-folders": self.class_folders, "--labels": self.labels, "--label-member": self.label_member}
+        if sum(map(bool, given.values())) > 1:
+            raise InputError(f"{' and '.join(name for name in given if given[name])}; expected one of them")
 
 
 def list_corpus(options: ListingOptions) -> Corpus:
@@ -83,6 +87,9 @@ def list_corpus(options: ListingOptions) -> Corpus:
         matched = match(scan, entries)
         report_missing(entries, matched, scan, options.dest, options.max_skipped)
         return labelled_corpus(scan, matched, *share, classes, options.test_percent)
+    if options.label_member:
+        beside = sibling_entries(scan, options.label_member)
+        return labelled_corpus(scan, beside, *share, classes, options.test_percent)
     if options.class_folders:
         entries_of_folders = folder_entries(scan, *share, options.test_percent)
         return labelled_corpus(scan, entries_of_folders, *share, classes, options.test_percent)

@@ -1,5 +1,6 @@
 """``bridle manifest``: folders and archives, labels, splits, invalid input."""
 
+import tarfile
 import zipfile
 
 import numpy as np
@@ -147,3 +148,19 @@ def test_too_many_unreadable_files_are_a_mistake(sounds, tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()[-1]
     assert "5 files cannot be read, more than the 3 allowed" in said and "--max-skipped" in said
     assert main([*command, "--max-skipped", "0.5"]) == 0
+
+
+def test_shards_with_classes(sounds, tmp_path):
+    """A folder of WebDataset shards to the rows that training reads."""
+    (tmp_path / "shards").mkdir()
+    for number in range(3):
+        with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as archive:
+            for clip in range(3):
+                archive.add(sounds / f"clip {3 * number + clip}.wav", f"{clip}.wav")
+                (tmp_path / "label").write_text(str(clip))
+                archive.add(tmp_path / "label", f"{clip}.cls")
+    command = ["manifest", str(tmp_path / "shards"), "--dest", str(tmp_path / "out"), "--label-member", "cls"]
+    assert main([*command, "--valid-percent", "0.3"]) == 0
+    train = Manifest.read(tmp_path / "out" / "train.tsv")
+    assert sorted((tmp_path / "out" / "valid.lbl").read_text().split()) == ["0", "1", "2"] and len(train) == 6
+    assert all(item["source"] is not None for item in AudioDataset(train, sample_rate=8000))
