@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 USES = {
     "encoder": "vectors = model.embed({inputs})  # B x D, pooling='mean'\n"
-    "features = model.features({inputs})  # .x B x N x D, .class_token, .padding_mask, .grid",
+    "features = model.features({inputs})  # .x B x N x D, .class_token, .grid, .times ...",
     "tokenizer": "codes = model.codes({inputs})  # .codes B x N x K, .padding_mask, .grid",
     "classifier": "model.classify({inputs}, top=5)  # [[(class, probability), ...], ...]",
     "transcriber": "model.transcribe({inputs})  # [text, ...]",
@@ -83,6 +83,8 @@ def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str |
         "```",
         "",
     ]
+    if config["parts"] != ["tokenizer"]:
+        lines += ["A vector for each file: `bridle embed FILES --model this/folder --out vectors.npy`", ""]
     for title, rows in (
         ("Model", _model(checkpoint, config)),
         ("Data", _data(checkpoint)),
