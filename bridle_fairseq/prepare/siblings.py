@@ -49,7 +49,5 @@ def _labels(root: str, file: FoundFile, key: str) -> list[str]:
         raise InputError(f"{os.path.join(root, file.name)}: no label in it ({reason}); see --label-member") from None
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str | int) and str(item).strip() for item in values):
-        raise InputError(
-            f"{os.path.join(root, file.name)}: {str(value)[:60]!r} as a label; expected a name or a number"
-        )
+        raise InputError(f"{os.path.join(root, file.name)}: {str(value)[:60]!r} as a label; expected a name or number")
     return [str(item).strip() for item in values]
