@@ -21,7 +21,7 @@ from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.prepare.scan import Scan, choose_files, count_endings, list_source, read_sizes
 from bridle_fairseq.prepare.splits import random_split, stratified_split
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, printable
 from bridle_fairseq.utils.files import atomic_text
 
 FAILURES_SHOWN = 20
@@ -126,7 +126,7 @@ def scan_source(
 def _report(scan: Scan, num_files: int, kind: Modality, skip_list: Path) -> None:
     """Say on stderr which files are left out, and list those that are of this modality."""
     for path, reason in scan.failures[:FAILURES_SHOWN]:
-        print(f"left out: {path}: {reason}", file=sys.stderr)
+        print(f"left out: {printable(path)}: {printable(reason)}", file=sys.stderr)
     known = {f".{extension}" for extension in (*kind.extensions, *kind.other_extensions)}
     media = [file for file in scan.others if file.ending in known]
     if scan.failures or media:

@@ -89,13 +89,19 @@ def test_split_in_some_rows_only():
 def test_unreadable_files_are_listed(tmp_path, write_sound, capsys):
     write_sound("in/a.wav")
     (tmp_path / "in" / "b.wav").write_bytes(b"junk")
-    scan = scan_source(tmp_path / "in", tmp_path / "out", max_skipped=0.5)
+    (tmp_path / "in" / "c\n.wav").write_bytes(b"junk")
+    scan = scan_source(tmp_path / "in", tmp_path / "out", max_skipped=0.9)
     assert len(scan.files) == 1
     assert "b.wav'\tnot readable" in (tmp_path / "out" / "skipped.tsv").read_text()
     said = capsys.readouterr().err
-    assert "left out:" in said and "1 of 2 files cannot be read" in said and "skipped.tsv" in said
+    assert (
+        "in/c\\n.wav: name with a tab" in said
+        and "left out:" in said
+        and "2 of 3 files cannot be read" in said
+        and "skipped.tsv" in said
+    )
     (tmp_path / "in" / "a.wav").write_bytes(b"")
-    with pytest.raises(InputError, match="none of 2 files can be read"):
+    with pytest.raises(InputError, match="none of 3 files can be read"):
         scan_source(tmp_path / "in", tmp_path / "out")
 
 
