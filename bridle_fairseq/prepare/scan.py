@@ -179,7 +179,8 @@ def read_sizes(
                     scan.files.append(file)
                     scan.sizes.append(result)
                 else:
-                    scan.failures.append((os.path.join(root, file.path), result))
+                    member = "" if file.path == file.name else f" ({file.name})"
+                    scan.failures.append((os.path.join(root, file.path) + member, result))
             if progress is not None:
                 progress(len(some))
     return scan

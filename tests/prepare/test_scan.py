@@ -80,15 +80,17 @@ def test_shards_of_a_folder(tmp_path, write_sound):
             for name in ("a.wav", "b.wav"):
                 write_sound("t.wav", 100 * (1 + shard) + ord(name[0]))
                 archive.add(tmp_path / "t.wav", name)
+            archive.add(__file__, "text.wav")
             link = tarfile.TarInfo("c.wav")
             link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
             archive.addfile(link)
     write_sound("in/d.wav", 10)
     listed = list_source(tmp_path / "in")
-    assert names(listed.files) == ["0.tar/a.wav", "0.tar/b.wav", "1.tar/a.wav", "1.tar/b.wav", "d.wav"]
+    assert names(listed.files) == [f"{n}.tar/{name}.wav" for n in range(2) for name in ("a", "b", "text")] + ["d.wav"]
     assert [path.rpartition("/")[2] for path, reason in listed.failures if "a link" in reason] == ["c.wav", "c.wav"]
     scan = read_sizes(listed.root, listed.files, MODALITY.measure)
-    assert scan.sizes == [197, 198, 297, 298, 10] and not scan.failures
+    assert scan.sizes == [197, 198, 297, 298, 10]
+    assert [path.endswith(f" ({n}.tar/text.wav)") for n, (path, _) in enumerate(scan.failures)] == [True, True]
     assert scan.files[0].path.startswith("0.tar:") and scan.files[0].path.endswith(":438")
     alone = list_source(tmp_path / "in" / "1.tar")
-    assert names(alone.files) == ["a.wav", "b.wav"] and alone.root == str(tmp_path / "in")
+    assert names(alone.files) == ["a.wav", "b.wav", "text.wav"] and alone.root == str(tmp_path / "in")
