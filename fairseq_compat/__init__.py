@@ -42,6 +42,7 @@ WATCHED = frozenset(
         "fairseq.trainer",
         "fairseq.utils",
         "fairseq_cli",
+        "fairseq_cli.hydra_train",
         "fairseq_cli.train",
         "hydra",
         "hydra._internal.utils",

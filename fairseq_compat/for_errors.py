@@ -103,7 +103,10 @@ def explain(error: BaseException) -> tuple[str, int]:
         return f"too little shared memory for data loader workers: {_shared_memory()}", USER_ERROR
     if _is_of_collective(error) and _LOST.search(text):
         return _lost_rank(text), LOST_RANK
-    return "", 0
+    from fairseq_compat.for_hydra import explain_mistake
+
+    mistake = explain_mistake(error)
+    return mistake, USER_ERROR if mistake else 0
 
 
 def _is_full_shared_memory(error: BaseException) -> bool:
@@ -142,6 +145,11 @@ def _lost_rank(text: str) -> str:
         f"{mine} lost its connection to {others} ({reason}); the output of that rank has the cause. "
         "The same command goes on from the last checkpoint"
     )
+
+
+def print_and_exit(sentence: str) -> NoReturn:
+    """End the process with a user's mistake in one sentence."""
+    _end(f"error: {sentence}", USER_ERROR)
 
 
 def _end(sentence: str, code: int) -> NoReturn:

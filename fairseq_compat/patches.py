@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fairseq_compat import (
     for_checkpoints,
     for_errors,
+    for_hydra,
     for_numpy,
     for_omegaconf,
     for_pytest,
@@ -67,6 +68,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("fairseq", "after", for_checkpoints.allow_checkpoint_types),
     Patch("fairseq.checkpoint_utils", "after", for_checkpoints.name_refused_checkpoints),
     Patch("fairseq.checkpoint_utils", "after", for_saving.save_atomically),
+    Patch("fairseq_cli.hydra_train", "after", for_hydra.explain_mistakes),
     Patch("fairseq_cli.train", "after", for_saving.guard_save_dir),
     Patch("fairseq_cli.train", "after", for_resuming.skip_finished_runs),
     Patch("fairseq.data.iterators", "after", for_training.join_reader_threads_at_exit),

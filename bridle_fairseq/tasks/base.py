@@ -118,6 +118,9 @@ class MediaConfig(AudioOptions, ImageOptions, VideoOptions, DataOptions):
     modality: str = field(default="audio", metadata={"help": "type of the files: audio, image or video"})
 
 
+SMALLEST = {"batch_size": 1, "batch_size_valid": 1, "max_tokens": 1, "max_tokens_valid": 1, "num_workers": 0}
+
+
 class MediaTask(FairseqTask):
     """Reads manifests and limits skipped clips; exits with code 2 and one sentence for a user's mistake."""
 
@@ -142,6 +145,11 @@ class MediaTask(FairseqTask):
                 "model bridle_tokenizer is taken from a checkpoint and not trained by itself; "
                 "expected model bridle with a stage of kind tokenizer"
             )
+        limits = root.dataset if "dataset" in root else {}
+        for name, least in SMALLEST.items():
+            value = limits.get(name)
+            if value is not None and value < least:  # fairseq takes a batch of 0 for one without a limit
+                raise InputError(f"dataset.{name} is {value}; expected at least {least}")
         if "common" in root and root.common.fp16:
             # In one flat copy, parameters could not be frozen or have different weight decay.
             root.common.fp16_no_flatten_grads = True
@@ -157,8 +165,9 @@ class MediaTask(FairseqTask):
             with exit_on_input_error():
                 folder = self.data_folder(self.cfg)
                 if not os.path.isdir(folder):
+                    here = "" if os.path.isabs(folder) else f" in {os.getcwd()} (hydra changes the working directory)"
                     raise InputError(
-                        f"task.data is {folder}, which is no folder; expected one with {{split}}.tsv manifests"
+                        f"task.data is {folder}, which is no folder{here}; expected one with {{split}}.tsv manifests"
                     )
             if not torch.cuda.is_available():
                 keep_freed_memory()
