@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in vectors.skipped:
         print(f"skipped: {name}: {reason}", file=sys.stderr)
     used, skipped = len(vectors.names), len(vectors.skipped)
-    print(f"{', '.join(paths)}: {used} files x {vectors.values.shape[1]} float32, {skipped} files skipped")
+    missing = f"{skipped} file{'s' * (skipped != 1)} skipped"
+    print(f"{', '.join(paths)}: {used} files x {vectors.values.shape[1]} float32, {missing}")
     too_many = above_limit(skipped, used + skipped, args.max_skipped)
     if too_many:
         print(f"bridle: error: {skipped} of {used + skipped} files are unusable, {too_many}", file=sys.stderr)
