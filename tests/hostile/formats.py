@@ -4,7 +4,9 @@
 and the reader has to succeed or raise InputError, quickly and without memory. The soak and the tests use both.
 """
 
+import io
 import json
+import tarfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +30,10 @@ from bridle_fairseq.exported.format import ExportedBridle
 from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.ctc import Transcriber
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.prepare.scan import FoundFile, Scan, list_source
+from bridle_fairseq.prepare.siblings import sibling_entries
+from bridle_fairseq.prepare.table_paths import report_missing
+from bridle_fairseq.prepare.tables import match, read_table
 from bridle_fairseq.report import run
 from bridle_fairseq.report.compare import comparison
 from bridle_fairseq.report.finetuning import finetuning_page
@@ -285,7 +291,38 @@ def _read_demo(folder):
     duration_text(sum(seconds.values()))
 
 
+def _write_shard(folder, _):
+    with tarfile.open(folder / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("clip 0.wav", "a" * 200 + ".wav", "clip 0.cls"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"cat"))
+        link = tarfile.TarInfo("link.wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+
+
+def _read_shard(folder):
+    listed = list_source(folder)
+    files = [file for file in listed.files if file.ending == ".wav"]
+    sibling_entries(Scan(listed.root, files, [1] * len(files), [], listed.files), "cls")
+
+
+def _write_table(folder, _):
+    (folder / "t.csv").write_text("file;label;split\nC:\\x\\clip 0.wav;cat;train\nC:\\x\\clip 1.wav;dog;valid\n")
+
+
+def _read_table(folder):
+    files = [FoundFile(f"clip {row}.wav", f"clip {row}.wav") for row in range(2)]
+    entries = read_table(folder / "t.csv")
+    scan = Scan(str(folder), files, [1, 1], [])
+    matched = match(scan, entries)
+    report_missing(entries, matched, scan, folder, 1.0)
+
+
 READERS = {
+    "tar shard": _read_shard,
+    "table of labels": _read_table,
     "run of training": _read_run,
     "results of folds": _read_folds,
     "demo": _read_demo,
@@ -304,3 +341,4 @@ READERS = {
     "skipped rows": _read_skipped,
     "blocks of codes": _join_blocks,
 }
+WRITERS |= {"tar shard": _write_shard, "table of labels": _write_table}
