@@ -6,3 +6,6 @@ from bridle_fairseq.tasks import (  # noqa: F401
     bridle_pretraining,
     bridle_reconstruction,
 )
+from bridle_fairseq.tasks.console import shorten_console
+
+shorten_console()
