@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from bridle_fairseq.cli.arguments import (
+    MODEL,
     add_batch_arguments,
     add_chunk_arguments,
     add_layers_argument,
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="CKPT",
-        help="of the model 'bridle' (probe and finetune); with {fold} in its path each fold has its own, pretrained "
-        "without the clips that test it",
+        help=f"of the model 'bridle' (probe and finetune): {MODEL}; with {{fold}} in its path each fold has its own, "
+        "pretrained without the clips that test it",
     )
     parser.add_argument(
         "--untrained", action="store_true", help="use random weights instead of the checkpoint's: from scratch"
