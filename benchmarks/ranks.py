@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.configs import EXAMPLES
+from bridle_fairseq.training.launch import TrainingRun
 from bridle_fairseq.training.log import parse_line
 
 CONFIG = EXAMPLES / "audio/config/pretraining"

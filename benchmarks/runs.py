@@ -14,7 +14,8 @@ from pathlib import Path
 
 import soundfile
 
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.configs import EXAMPLES
+from bridle_fairseq.training.launch import TrainingRun
 from bridle_fairseq.training.log import read_log
 
 ROOT = EXAMPLES.parent

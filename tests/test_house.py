@@ -37,8 +37,9 @@ ROWS = (
     ("training",),
     ("report", "demo"),
     ("cli",),
+    ("__main__",),
 )
-WITH_FAIRSEQ = ("models", "tasks", "criterions", "optim", "training", "report", "demo", "cli")
+WITH_FAIRSEQ = ("models", "tasks", "criterions", "optim", "training", "report", "demo", "cli", "__main__")
 WITH_FAIRSEQ += (
     "export.write",
     "export.model_card",

@@ -15,6 +15,7 @@ def _end(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-_is_command = os.path.basename(sys.argv[0]) == "bridle" and "multiprocessing" not in sys.modules  # no child of one
+_is_command = os.path.basename(sys.argv[0]) == "bridle" or sys.argv[0] == "-m"  # also as python -m bridle_fairseq
+_is_command = _is_command and "multiprocessing" not in sys.modules  # no child of one
 if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end)

@@ -12,10 +12,12 @@ from bridle_fairseq import __version__
 from bridle_fairseq.utils.process import run_command
 
 # A module has HELP: str, add_arguments(parser) and run(args) -> int. Slow imports are inside run(), so --help is fast.
-# With TAKES_OVERRIDES = True, what follows "--" on the command line is in args.overrides.
+# With TAKES_OVERRIDES = True, what follows "--" on the command line is in args.overrides. With TAKES_SETTINGS = True,
+# so are arguments key=value anywhere, which argparse does not take after an option.
 COMMANDS = (
     "manifest",
     "stats",
+    "train",
     "tokenize",
     "units",
     "features",
@@ -30,6 +32,7 @@ COMMANDS = (
     "bench-loader",
     "scaling",
     "demo",
+    "completion",
 )
 
 
@@ -37,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; ``args.run`` is the function of the chosen one."""
     parser = argparse.ArgumentParser(
         prog="bridle",
-        description="Prepare data, evaluate and export BRIDLE models. Train with fairseq-hydra-train (see README.md).",
+        description="Pretrain BRIDLE models, prepare data, evaluate, embed and export.",
     )
     parser.add_argument("--version", action="version", version=f"bridle {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -58,8 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv, overrides = _split_overrides(list(sys.argv[1:] if argv is None else argv))
 
     def command() -> int:
-        args = build_parser().parse_args(argv)
-        args.overrides = overrides
+        if not argv:
+            build_parser().print_help()
+            return 0
+        parser = build_parser()
+        args, rest = parser.parse_known_args(argv)
+        takes_settings = getattr(_module(argv[0]), "TAKES_SETTINGS", False) if rest else False
+        unknown = [text for text in rest if text.startswith("-") or not takes_settings]
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        args.overrides = [*getattr(args, "overrides", ()), *rest, *overrides]
         return args.run(args)
 
     return run_command("bridle", command)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridle_fairseq.demo import motion, shapes, synthesize
-from bridle_fairseq.training.launch import EXAMPLES
+from bridle_fairseq.training.configs import EXAMPLES
 
 CROP_SECONDS = 3.0
 IMAGE_SIZE = 64

@@ -20,6 +20,7 @@ from bridle_fairseq.demo.media import MEDIA
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.training.launch import TrainingRun, find_script, override
 from bridle_fairseq.training.log import Record
+from bridle_fairseq.training.progress import train_with_bar
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.json_files import parse_json
@@ -167,7 +168,7 @@ class Demo:
             self.media.configs,
         )
         say(f"  {shlex.join(run.command())}")
-        return training.train_with_bar(run, self.folder / "train.log", sum(stage.updates for stage in plan))
+        return train_with_bar(run, self.folder / "train.log", sum(stage.updates for stage in plan))
 
     def _tokenize(self, checkpoint: str, model: Bridle, task: MediaTask, device: str, splits: Sequence[str]) -> None:
         from bridle_fairseq.data.manifests.manifest import Manifest

@@ -1,14 +1,12 @@
-"""The demo's pretraining: its stages, its configuration, and a progress bar."""
+"""The demo's pretraining: its stages, its and its configuration."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.training.launch import TrainingRun, override
-from bridle_fairseq.training.log import Record, read_log
 from bridle_fairseq.utils.errors import InputError
 
 # share of the updates of each stage: mostly a good teacher, then one iteration of tokenizer and encoder
@@ -72,32 +70,6 @@ def pretraining(
         ],
         name="pretraining",
     )
-
-
-def train_with_bar(run: TrainingRun, log_path: Path, total_updates: int) -> list[Record]:
-    """Train to the end with a progress bar; all records of the log, those of earlier runs included.
-
-    Raises:
-        InputError: training failed; gives its last error and the log.
-    """
-    from tqdm import tqdm
-
-    interval = 0.2 if sys.stderr.isatty() else 20.0
-    with tqdm(total=total_updates, unit=" updates", desc="pretraining", mininterval=interval) as bar:
-
-        def show(record: Record) -> None:
-            if record.split == "train":
-                bar.set_postfix_str(_progress(record), refresh=False)
-                bar.update(record.update - bar.n)
-
-        run.run(log_path, show)
-    return read_log(log_path)
-
-
-def _progress(record: Record) -> str:
-    shown = {"loss": "loss", "acc_1": "accuracy", "cosine": "cosine"}
-    values = [f"{text} {record.values[name]:.3g}" for name, text in shown.items() if name in record.values]
-    return ", ".join([f"stage {record.values.get('stage', 1):.0f}", *values])
 
 
 def newest_checkpoint(folder: Path) -> str:

@@ -23,6 +23,7 @@ from bridle_fairseq.prepare.splits import random_split, stratified_split
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
 from bridle_fairseq.utils.errors import InputError, printable
 from bridle_fairseq.utils.files import atomic_text
+from bridle_fairseq.utils.progress import progress_bar
 
 FAILURES_SHOWN = 20
 
@@ -104,12 +105,10 @@ def scan_source(
     Raises:
         InputError: no file, or too many that cannot be read.
     """
-    from tqdm import tqdm
-
     kind = modality_named(modality)
     listed = list_source(source)
     files, others = choose_files(source, listed.files, extensions or kind.extensions, path_must_contain)
-    with tqdm(total=len(files), unit=" files", desc="reading headers", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(len(files), "reading headers", "files", in_files=False) as bar:
         scan = read_sizes(listed.root, files, kind.measure, workers, bar.update)
     scan = scan._replace(failures=scan.failures + listed.failures, others=others)
     _report(scan, len(files) + len(listed.failures), kind, Path(dest) / "skipped.tsv")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +19,16 @@ from bridle_fairseq.data.manifests.skipped import SkipLog, above_limit
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.nn.fbank import LogMel
 from bridle_fairseq.nn.frontend import unit_range
+from bridle_fairseq.prepare.statistics_cache import (
+    MODEL_SETTINGS,
+    KeptStatistics,
+    cache_path,
+    read_statistics,
+    write_statistics,
+)
 from bridle_fairseq.utils.bounds import BINS, GRID, LENGTH, MOST_WORKERS, RATE, RATE_TIMES_BINS
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.progress import with_progress
 from bridle_fairseq.utils.schema import Real, Whole, check, check_product, described, kinds_of
 
 # A batch and its padding -> values (B x channels x sizes), and their padding (B x the first sizes) or None.
@@ -66,6 +73,10 @@ class StatisticsOptions:
                 check(kind, f"--{name.replace('_', '-')}", value)
         check_product(RATE_TIMES_BINS, {"--sample-rate": self.sample_rate, "--num-mel-bins": self.num_mel_bins})
 
+    def model_input(self) -> dict[str, Any]:
+        """The modality, and the settings of a model on which the statistics depend."""
+        return {name: getattr(self, name) for name in ("modality", *MODEL_SETTINGS[self.modality])}
+
 
 class InputStatistics(NamedTuple):
     """Statistics of each channel: one of sound, three of images and video."""
@@ -76,18 +87,11 @@ class InputStatistics(NamedTuple):
     clips: int
     skipped: list[tuple[str, str]]  # (path, reason) of the clips that cannot be read
 
-    def overrides(self) -> list[str]:
-        """The statistics as overrides of a training run."""
-        if len(self.mean) == 1:
-            return [f"model.fbank_mean={self.mean[0]:.4f}", f"model.fbank_std={self.deviation[0]:.4f}"]
-        mean, deviation = (",".join(f"{value:.4f}" for value in values) for values in (self.mean, self.deviation))
-        return [f"model.pixel_mean=[{mean}]", f"model.pixel_std=[{deviation}]"]
-
 
 def measure_overrides(
     path: str, options: StatisticsOptions, max_skipped: float = 0.01, say: Callable[[str], object] = lambda line: None
 ) -> list[str]:
-    """Measure the manifest at a path; the statistics as overrides of a training run.
+    """Measure the manifest at a path and keep the statistics beside it; as overrides of a training run.
 
     Args:
         path: path of the manifest.
@@ -98,7 +102,8 @@ def measure_overrides(
     Raises:
         InputError: too many clips, or all of them, cannot be read.
     """
-    statistics = input_statistics(Manifest.read(path), options)
+    manifest = Manifest.read(path)
+    statistics = input_statistics(manifest, options)
     for skipped_path, reason in statistics.skipped:
         say(f"left out: {skipped_path}: {reason}")
     skipped, clips = len(statistics.skipped), statistics.clips
@@ -110,7 +115,39 @@ def measure_overrides(
     if options.modality == "audio":
         values = f"{statistics.num_values // options.num_mel_bins} frames"
     say(f"{clips} {many}, {values}; {skipped} skipped")
-    return statistics.overrides()
+    kept = KeptStatistics(
+        input=options.model_input(),
+        manifest_sha256=manifest.fingerprint(),
+        mean=statistics.mean,
+        deviation=statistics.deviation,
+        clips=clips,
+        skipped=skipped,
+        sample={"max_clips": options.max_clips, "max_seconds": options.max_seconds, "seed": options.seed},
+    )
+    try:
+        write_statistics(path, kept)
+    except OSError as error:  # such as a folder that others own: the statistics are worth printing
+        say(f"{cache_path(path)}: not written ({error.strerror}); a training run will measure again")
+    return kept.overrides()
+
+
+def kept_or_measured(
+    path: str, options: StatisticsOptions, max_skipped: float, say: Callable[[str], object]
+) -> list[str]:
+    """The statistics that are kept beside the manifest at a path, else those that :func:`measure_overrides` measures.
+
+    Raises:
+        InputError: as :func:`measure_overrides`.
+    """
+    try:
+        kept = read_statistics(path, Manifest.read(path), options.model_input())
+    except InputError as error:
+        say(f"{error}; measuring again")
+        kept = None
+    if kept is None:
+        return measure_overrides(path, options, max_skipped, say)
+    say(f"statistics of {kept.clips} clips, {kept.skipped} skipped: {cache_path(path)}")
+    return kept.overrides()
 
 
 def input_statistics(manifest: Manifest, options: StatisticsOptions) -> InputStatistics:
@@ -174,15 +211,13 @@ def value_statistics(
     Raises:
         InputError: not a single clip can be read.
     """
-    from tqdm import tqdm
-
     order = dataset.ordered_indices()
     batches = [rows.tolist() for rows in np.split(order, range(batch_size, len(order), batch_size))]
     loader = torch.utils.data.DataLoader(
         dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=workers
     )
     total, squares, count = torch.zeros(1), torch.zeros(1), 0
-    for batch in tqdm(loader, desc="stats", unit=" batches", disable=not sys.stderr.isatty()):
+    for batch in with_progress(loader, "stats", "batches"):
         if not batch:
             continue
         x, padding = values(batch["net_input"]["source"], batch["net_input"]["padding_mask"])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun, override
+from bridle_fairseq.training.configs import EXAMPLES
+from bridle_fairseq.training.launch import TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
 FINETUNING_CONFIGS = EXAMPLES / "audio" / "config" / "finetuning"

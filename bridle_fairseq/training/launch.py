@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridle_fairseq.training.configs import PACKAGE
 from bridle_fairseq.training.log import Record, last_error, parse_line
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.process import ending_with_parent
 
-PACKAGE = Path(__file__).resolve().parent.parent
-EXAMPLES = PACKAGE.parent / "examples"
 _UNQUOTED = re.compile(r"[A-Za-z0-9_/.+%@-]+")
 
 
@@ -29,9 +30,22 @@ def find_script() -> str:
     script = str(beside) if beside.exists() else shutil.which("fairseq-hydra-train")
     if script is None:
         raise InputError(
-            "fairseq-hydra-train was not found; expected it beside this Python: install bridle_fairseq there"
+            "fairseq-hydra-train was not found beside this Python; training needs the extra 'train' and Python 3.10 to "
+            "3.13: uv pip install 'bridle_fairseq[train]'"
         )
     return script
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command line for a shell: its options on the first line, and each override on a line of its own."""
+    first = next((at for at, text in enumerate(command) if "=" in text), len(command))
+    return " \\\n  ".join([" ".join(map(_quoted, command[:first])), *map(_quoted, command[first:])])
+
+
+def _quoted(text: str) -> str:
+    if "'" in text and not any(character in text for character in '"$`\\!'):
+        return f'"{text}"'
+    return shlex.quote(text)
 
 
 def override(name: str, value: object) -> str:
@@ -59,7 +73,7 @@ class TrainingRun:
         hydra_dir: folder of hydra's log and of its copy of the configuration.
         overrides: overrides of the configuration, such as ``optimization.max_update=100``; last on the command line.
         name: name of the run in error messages.
-        cpu: train on the CPU; None: only without a GPU.
+        cpu: train on the CPU, even if there is a GPU.
         threads: OMP_NUM_THREADS of the process; None: inherited.
     """
 
@@ -69,7 +83,7 @@ class TrainingRun:
     hydra_dir: Path
     overrides: Sequence[str] = ()
     name: str = "training"
-    cpu: bool | None = None
+    cpu: bool = False
     threads: int | None = None
 
     def command(self) -> list[str]:
@@ -80,25 +94,29 @@ class TrainingRun:
         """
         script = find_script()
         if not self.config_dir.is_dir():
-            raise InputError(
-                f"{self.config_dir}: no such folder; expected the configurations of a checkout (pip install -e .)"
-            )
+            raise InputError(f"{self.config_dir}: no such folder; expected one with configurations")
         return [
             script,
             *("--config-dir", str(self.config_dir), "--config-name", self.config_name),
             override("common.user_dir", PACKAGE),
-            *(["common.cpu=true"] if self._on_cpu() else []),
+            *(["common.cpu=true"] if self.cpu else []),
             override("checkpoint.save_dir", self.save_dir),
             override("hydra.run.dir", self.hydra_dir),
             *self.overrides,
         ]
 
-    def run(self, log: Path, on_record: Callable[[Record], object] | None = None) -> None:
+    def run(
+        self,
+        log: Path,
+        on_record: Callable[[Record], object] = lambda record: None,
+        on_line: Callable[[str], object] = lambda line: None,
+    ) -> None:
         """Train to the end.
 
         Args:
             log: the output of the process is appended to this file.
             on_record: called with each record as soon as it is logged.
+            on_line: called with each line of the output that is no record.
 
         Raises:
             InputError: training failed; gives its last error and the log.
@@ -107,12 +125,8 @@ class TrainingRun:
         environment = None if self.threads is None else {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(log, "a", encoding="utf-8") as file:
-                if on_record is None:
-                    done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-                    code = done.returncode
-                else:
-                    code = _run_and_listen(command, environment, file.write, on_record)
+            with open(log, "a", encoding="utf-8", buffering=1) as file:  # a killed process leaves a whole log
+                code = _run_and_listen(command, environment, file.write, on_record, on_line)
         except OSError as error:
             error.filename = error.filename or os.fspath(log)  # a failed write has no name
             raise
@@ -120,30 +134,32 @@ class TrainingRun:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
             raise InputError(f"{self.name} failed: {last_error(lines)} (full log: {log})")
 
-    def _on_cpu(self) -> bool:
-        if self.cpu is not None:
-            return self.cpu
-        import torch
-
-        return not torch.cuda.is_available()
-
 
 def _run_and_listen(
     command: Sequence[str],
     environment: dict[str, str] | None,
     write: Callable[[str], object],
     on_record: Callable[[Record], object],
+    on_line: Callable[[str], object],
 ) -> int:
     """Run a command and read its output line by line; its exit code."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        errors="replace",
+        preexec_fn=ending_with_parent(),
     )
     assert process.stdout is not None
     try:
         for line in process.stdout:
             write(line)
             record = parse_line(line)
-            if record is not None:
+            if record is None:
+                on_line(line)
+            else:
                 on_record(record)
         return process.wait()
     finally:

@@ -66,6 +66,19 @@ def run_script(function: Callable[[Any], None], args: Any) -> int:
     return run_command(os.path.basename(sys.argv[0]), lambda: function(args))
 
 
+def ending_with_parent() -> Callable[[], None] | None:
+    """What a child calls before it executes its program: it then gets SIGTERM when this process is killed.
+
+    None where the system cannot do that; a child of a killed process goes on there.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    prctl, set_death_signal = ctypes.CDLL(None).prctl, 1
+    return lambda: prctl(set_death_signal, signal.SIGTERM)
+
+
 def _interrupted(name: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process at once
     return _failed(name, "interrupted", INTERRUPTED)

@@ -22,14 +22,21 @@ class _Silent:
         """Ignore the finished items."""
 
 
-def progress_bar(total: int, name: str, unit: str = "clips") -> Any:
-    """A bar to use as a context, with ``update(count)``; it shows nothing if there is nothing to do."""
+def progress_bar(total: int, name: str, unit: str = "clips", in_files: bool = True) -> Any:
+    """A bar to use as a context, with ``update(count)``; it shows nothing if there is nothing to do.
+
+    Args:
+        total: number of items.
+        name, unit: shown beside the bar.
+        in_files: show it even if stderr is no terminal.
+    """
     try:
         from tqdm import tqdm
     except ImportError:
         return _Silent()
     interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file needs no line five times a second
-    return tqdm(total=total, desc=name, unit=f" {unit}", mininterval=interval, disable=total == 0)
+    disable = total == 0 or not (in_files or sys.stderr.isatty())
+    return tqdm(total=total, desc=name, unit=f" {unit}", mininterval=interval, disable=disable)
 
 
 def with_progress(items: Iterable[Item], name: str, unit: str) -> Iterable[Item]:

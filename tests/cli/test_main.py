@@ -74,7 +74,7 @@ def test_interrupt_is_exit_code_130(sample, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [[], ["no-such-command"], ["sample", "--count", "many"]])
+@pytest.mark.parametrize("argv", [["no-such-command"], ["sample", "--count", "many"]])
 def test_invalid_command_line_is_exit_code_2(sample, argv):
     with pytest.raises(SystemExit) as end:
         main.main(argv)

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from bridle_fairseq.demo import training
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun
+from bridle_fairseq.training.configs import EXAMPLES
+from bridle_fairseq.training.launch import TrainingRun
+from bridle_fairseq.training.progress import train_with_bar
 from bridle_fairseq.utils.errors import InputError
 
 LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
@@ -39,7 +41,7 @@ def test_command_has_absolute_paths_and_the_settings_of_the_demo(tmp_path) -> No
 def test_records_are_read_from_the_log(tmp_path, monkeypatch) -> None:
     code = f"print({LINE!r} % 10); print('hello'); print({LINE!r} % 20)"
     monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
-    records = training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
+    records = train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
     assert [record.update for record in records] == [10, 20]
     assert "hello" in (tmp_path / "log").read_text()
 
@@ -48,7 +50,7 @@ def test_resumed_run_keeps_earlier_records(tmp_path, monkeypatch) -> None:
     for update in (10, 20):
         command = [sys.executable, "-c", f"print({LINE!r} % {update})"]
         monkeypatch.setattr(TrainingRun, "command", lambda self, command=command: command)
-        records = training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
+        records = train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
     assert [record.update for record in records] == [10, 20]
 
 
@@ -56,7 +58,7 @@ def test_failure_is_reported_with_its_last_error_and_the_log(tmp_path, monkeypat
     code = "print('working'); raise ValueError('the disk is full')"
     monkeypatch.setattr(TrainingRun, "command", lambda self: [sys.executable, "-c", code])
     with pytest.raises(InputError, match=r"pretraining failed: the disk is full .*log\)"):
-        training.train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
+        train_with_bar(make_run(tmp_path), tmp_path / "log", 20)
 
 
 def test_run_without_a_checkpoint_is_reported(tmp_path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridle_fairseq.training import launch
-from bridle_fairseq.training.launch import EXAMPLES, TrainingRun, override
+from bridle_fairseq.training.configs import EXAMPLES
+from bridle_fairseq.training.launch import TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
 LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
@@ -41,11 +42,11 @@ def test_command_names_the_configuration_and_ends_with_the_overrides(tmp_path) -
 
 
 def test_missing_script_and_configurations_are_reported(tmp_path, monkeypatch) -> None:
-    with pytest.raises(InputError, match="none: no such folder; expected the configurations of a checkout"):
+    with pytest.raises(InputError, match="none: no such folder; expected one with configurations"):
         TrainingRun(tmp_path / "none", "tiny", tmp_path, tmp_path).command()
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(launch.shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match="fairseq-hydra-train was not found"):
+    with pytest.raises(InputError, match="fairseq-hydra-train was not found .* needs the extra 'train'"):
         run_in(tmp_path).command()
 
 
