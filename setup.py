@@ -1,4 +1,4 @@
-"""Package of bridle_fairseq and fairseq_compat; the one thing pyproject.toml cannot say is where the .pth file goes."""
+"""Package of bridle_fairseq and fairseq_compat. pyproject.toml cannot say where the .pth file and configurations go."""
 
 import os
 import re
@@ -12,7 +12,10 @@ PTH = "fairseq_compat.pth"
 
 
 class build_py(_build_py):
-    """Puts fairseq_compat.pth at the top of the wheel, so into site-packages, for normal and for editable installs."""
+    """Puts fairseq_compat.pth at the top of the wheel, so into site-packages, and the configurations into the package.
+
+    An editable install has the .pth file, too; it finds the configurations in the checkout.
+    """
 
     def _pth_folder(self):
         if getattr(self, "editable_mode", False):
@@ -25,6 +28,12 @@ class build_py(_build_py):
         if folder:
             self.mkpath(folder)
             self.copy_file(str(Path("fairseq_compat") / PTH), os.path.join(folder, PTH), preserve_mode=0)
+        if getattr(self, "editable_mode", False):
+            return
+        for path in sorted(Path("examples").glob("*/config/**/*.yaml")):
+            target = Path(self.build_lib, "bridle_fairseq", path)
+            self.mkpath(str(target.parent))
+            self.copy_file(str(path), str(target), preserve_mode=0)
 
 
 def version():
@@ -37,12 +46,23 @@ def readme():
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
-ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
-VIDEO = ["av>=17.1"]
-IMAGES = ["torchvision>=0.21"]
-UNITS = ["sentencepiece>=0.2", "torchaudio>=2.6", "matplotlib>=3.7"]
+TRAIN = [
+    # Python 3.14 has no use for it: fairseq runs on 3.10 to 3.13 here
+    "fairseq==0.12.2; python_version < '3.14'",
+    "pillow>=10.1",
+    "scikit-learn>=1.3",
+    "tensorboardX>=2.6",
+    "tqdm>=4.64",
+]
+IMAGES = ["pillow>=10.1", "torchvision>=0.21"]
+VIDEO = ["av>=17.1", "pillow>=10.1"]
 SPEECH = ["jiwer>=3.0", "sentencepiece>=0.2"]
+UNITS = ["sentencepiece>=0.2", "torchaudio>=2.6", "matplotlib>=3.7"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
+PARQUET = ["pyarrow>=15"]
+HUB = ["huggingface_hub>=0.23"]
+COMPLETION = ["shtab>=1.7"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
 
 setup(
@@ -52,32 +72,32 @@ setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.10,<3.15",
     # package_dir makes an editable install a plain path entry, which type checkers and editors follow.
     package_dir={"": "."},
     packages=find_packages(include=["bridle_fairseq", "bridle_fairseq.*", "fairseq_compat"]),
+    # The light install: exported models and the commands that use them. Training needs the extra "train".
     install_requires=[
-        "fairseq==0.12.2",
         "torch>=2.6,<2.15",
         "numpy>=1.24",
-        "pillow>=10.1",
-        "soundfile>=0.12.1",
-        "soxr>=0.3.7",
         "safetensors>=0.4.3",
-        "scikit-learn>=1.3",
-        "tensorboardX>=2.6",
-        "tqdm>=4.64",
+        "soundfile>=0.12.1",
+        "soxr>=0.3.7",  # resamples as in training
     ],
     extras_require={
-        "onnx": ONNX,
+        "train": TRAIN,
         "images": IMAGES,
         "video": VIDEO,
-        "units": UNITS,
         "speech": SPEECH,
+        "units": UNITS,
+        "onnx": ONNX,
+        "parquet": PARQUET,
+        "hub": HUB,
         "similar": ["faiss-cpu>=1.8"],
+        "completion": COMPLETION,
         "test": TEST,
         "lint": LINT,
-        "dev": TEST + LINT + ONNX + IMAGES + VIDEO + UNITS + SPEECH,
+        "dev": TRAIN + IMAGES + VIDEO + SPEECH + UNITS + ONNX + PARQUET + HUB + COMPLETION + TEST + LINT,
     },
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},

@@ -16,6 +16,20 @@ except ImportError:  # Windows
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+EXTRAS = {  # module of a package that the light install leaves out -> the extra that installs it
+    "PIL": "images",
+    "av": "video",
+    "fairseq": "train",
+    "fairseq_cli": "train",
+    "hydra": "train",
+    "huggingface_hub": "hub",
+    "omegaconf": "train",
+    "pyarrow": "parquet",
+    "shtab": "completion",
+    "sklearn": "train",
+    "tensorboardX": "train",
+    "tqdm": "train",
+}
 
 
 class InputError(Exception):
@@ -41,13 +55,15 @@ class DecodeError(Exception):
 def sentence_of(error: BaseException) -> str | None:
     """The sentence for a user, or None for an error that no user can fix.
 
-    A user can fix an :class:`InputError`, an OSError that names its file, a full disk, a limit of open files, and a
-    lack of memory.
+    A user can fix an :class:`InputError`, an OSError that names its file, a full disk, a limit of open files, a lack of
+    memory, and a package of an extra that is not installed.
     """
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         return f"{error.object!a}: no name for a file in {error.encoding}; expected a UTF-8 locale, or PYTHONUTF8=1"
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_package(error)
     if isinstance(error, MemoryError):
         return "not enough memory" + (f": {error}" if str(error) else "")
     if not isinstance(error, OSError) or error.errno is None:
@@ -60,6 +76,15 @@ def sentence_of(error: BaseException) -> str | None:
     elif error.filename is None:
         return None
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def _missing_package(error: ModuleNotFoundError) -> str | None:
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    extra = EXTRAS[package]
+    only = " (on Python 3.10 to 3.13)" if extra == "train" and sys.version_info >= (3, 14) else ""
+    return f"{package} is not installed; this needs the extra '{extra}': uv pip install 'bridle_fairseq[{extra}]'{only}"
 
 
 def _room_for(error: OSError) -> str:
