@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     labels = os.path.abspath(args.labels) if args.labels else None
     if media and not os.path.exists(media):
         raise InputError(f"{media}: no such folder; expected one with files of modality {modality}")
+    from bridle_fairseq.training.launch import find_script
+
+    find_script()  # before what other packages lack
     from bridle_fairseq.demo.run import Demo, DemoSettings
 
     Demo(args.dir, DemoSettings(modality, media, labels, args.updates, args.clips_per_class, args.seed)).run()

@@ -34,7 +34,7 @@ def train_with_bar(run: TrainingRun, log_path: Path, total_updates: int | None) 
 
     interval = 0.2 if sys.stderr.isatty() else 20.0
     shown: set[str] = set()
-    with tqdm(total=total_updates, unit=" updates", desc=run.name, mininterval=interval) as bar:
+    with tqdm(total=total_updates, unit=" updates", desc=run.name, mininterval=interval, leave=False) as bar:
 
         def show(record: Record) -> None:
             if record.split != "train":
