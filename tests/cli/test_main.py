@@ -81,6 +81,23 @@ def test_invalid_command_line_is_exit_code_2(sample, argv):
     assert end.value.code == 2
 
 
+def test_no_arguments_print_the_help(capsys):
+    assert main.main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: bridle ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["stats", "none.tsv"]])
+def test_the_package_is_the_command(arguments, tmp_path):
+    code = "import sys; from bridle_fairseq.cli.main import main; sys.exit(main())"
+    runs = [
+        subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        for start in (["-m", "bridle_fairseq"], ["-c", code])
+    ]
+    assert [(run.returncode, run.stdout, run.stderr) for run in runs[:1]] == [
+        (run.returncode, run.stdout, run.stderr) for run in runs[1:]
+    ]
+
+
 def test_help_lists_all_commands_without_slow_imports():
     code = (
         "import sys\n"
