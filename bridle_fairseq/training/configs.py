@@ -65,7 +65,7 @@ def _suggestions(name: str) -> str:
 
 
 def compose(config: Config, overrides: Sequence[str]) -> DictConfig:
-    """The configuration with its overrides, over fairseq's defaults.
+    """The configuration with its overrides, over the defaults of fairseq, of its task and of its model.
 
     Raises:
         Exception: of hydra and omegaconf, for mistakes in files and overrides.
@@ -83,7 +83,20 @@ def compose(config: Config, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(config.folder)):
-            return hydra_compose(config.name, overrides=list(overrides))
+            return _with_defaults(hydra_compose(config.name, overrides=list(overrides)))
     finally:  # fairseq's schema of this configuration must not be merged into the next one's defaults
         GlobalHydra.instance().clear()
         del ConfigStore.instance().repo[f"{config.name}.yaml"]
+
+
+def _with_defaults(cfg: DictConfig) -> DictConfig:
+    """Task and model as fairseq completes them when it builds them: a model's modality is that of its task."""
+    from fairseq.dataclass.utils import merge_with_parent
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+    for part, known in (("task", TASK_DATACLASS_REGISTRY), ("model", MODEL_DATACLASS_REGISTRY)):
+        defaults = known.get((cfg.get(part) or {}).get("_name"))
+        if defaults is not None:
+            cfg[part] = merge_with_parent(defaults(), cfg[part])
+    return cfg

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -56,6 +57,30 @@ def test_statistics_are_measured_once_and_kept_beside_the_manifest(data: Path) -
     assert overrides(data)[2] == [
         f"statistics of 4 clips, 0 skipped: {cache_path(data / 'train.tsv')}"
     ]  # both are kept
+
+
+@pytest.mark.parametrize(
+    ("config", "frames", "line"),
+    [("images/tiny", 1, "1 images, 4096 pixels"), ("video/tiny", 4, "1 clips, 32768 pixels")],
+)
+def test_statistics_of_images_and_videos(tmp_path: Path, config: str, frames: int, line: str) -> None:
+    if config.startswith("video"):
+        pytest.importorskip("av")
+    data = tmp_path / "data"
+    data.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 100, (frames, 24, 24, 3)).astype(np.uint8)
+    first, *others = map(Image.fromarray, pixels)
+    first.save(data / "x.gif", save_all=True, append_images=others)
+    Manifest(data, ["x.gif"], [frames]).write(data / "train.tsv")
+    values, _, said = overrides(data, config=config)
+    assert said == [f"{line}; 0 skipped"]
+    assert 0 < json.loads(values["model.pixel_mean"])[0] < 0.3 and "model.fbank_mean" not in values
+
+
+def test_statistics_are_of_the_sample_rate_of_the_task(data: Path) -> None:
+    overrides(data, "task.sample_rate=8000")
+    entry = json.loads(cache_path(data / "train.tsv").read_text())["entries"][0]
+    assert entry["input"]["sample_rate"] == 8000
 
 
 def test_statistics_of_other_rows_or_in_a_damaged_file_are_measured_anew(data: Path) -> None:
