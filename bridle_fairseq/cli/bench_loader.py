@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bridle_fairseq.cli.arguments import add_modality_argument
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, printable
 
 HELP = "clips a second from the data loader alone, and how many cores a GPU needs for it"
 TAKES_OVERRIDES = True
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         skips = SkipLog(manifest, Path(folder, "skipped.tsv"))
         speed = measure_loader(options, manifest, skips)
         for _, path, reason in skips.entries():
-            print(f"skipped: {path}: {reason}", file=sys.stderr)
+            print(f"skipped: {printable(path)}: {printable(reason)}", file=sys.stderr)
     if not speed.clips:
         raise InputError(f"{args.manifest}: not one file could be read; expected some")
     rate, cpu = speed.clips / speed.seconds, speed.cpu_seconds / speed.clips

@@ -13,6 +13,7 @@ from bridle_fairseq.cli.arguments import (
     batch_options,
     chunk_options,
 )
+from bridle_fairseq.utils.errors import printable
 
 HELP = "write a vector for each file as .npy, .csv or .parquet"
 POOLINGS = ("mean", "frequency", "class_token")
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     vectors = embed_files(extractor, chunking, files, options)
     paths = write_vectors(vectors, args.out)
     for name, reason in vectors.skipped:
-        print(f"skipped: {name}: {reason}", file=sys.stderr)
+        print(f"skipped: {printable(name)}: {printable(reason)}", file=sys.stderr)
     used, skipped = len(vectors.names), len(vectors.skipped)
     missing = f"{skipped} file{'s' * (skipped != 1)} skipped"
     print(f"{', '.join(paths)}: {used} files x {vectors.values.shape[1]} float32, {missing}")

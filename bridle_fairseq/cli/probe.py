@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
         rows = compare(data.features, data.labels, args.probes, say, resamples=args.resamples, seed=args.seed)
     metric = "mAP" if data.multi_label else "accuracy"
     clips = {name: len(labels) for name, labels in zip(names, data.labels, strict=True)}
+    for name, usable in clips.items():
+        listed = len(splits[name].manifest)
+        if usable < listed:
+            print(f"{name}: {listed - usable} of {listed} clips cannot be read", file=sys.stderr)
     majority = "" if data.multi_label else f", always the most frequent class: {data.majority_accuracy():.3f}"
     counts = ", ".join(f"{count} {name}" for name, count in clips.items())
     if folds:

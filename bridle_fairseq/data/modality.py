@@ -39,12 +39,14 @@ class Modality(ABC):
         files: name of such files in messages, plural.
         extensions: extensions of such files that are read, in lower case.
         other_extensions: extensions of files of this kind that are not read, or only if asked for.
+        advice: what to do with files of these extensions, if asking for them is of no use.
     """
 
     name: str
     files: str
     extensions: tuple[str, ...]
     other_extensions: tuple[str, ...] = ()
+    advice: str = ""
 
     @abstractmethod
     def measure(self, path: str) -> int:

@@ -74,11 +74,11 @@ def list_files(sources: Sequence[str], modality: Modality, workers: int = 4) -> 
         chosen, rest = choose_files(source, listed.files, modality.extensions)
         files += [FoundFile(os.path.join(source, f.name), os.path.join(listed.root, f.path)) for f in chosen]
         unread = [file for file in rest if file.ending[1:] in modality.other_extensions]
-        reason = f"not read as one of the {modality.files} because of its ending; name the file itself to try it"
+        reason = f"other extension; {modality.advice or 'name the file itself to try it'}"
         skipped += [(os.path.join(source, file.name), reason) for file in unread]
         others += [file for file in rest if file.ending[1:] not in modality.other_extensions]
     scan = read_sizes("", files, modality.measure, workers)
-    names = {file.path: file.name for file in files}
+    names = {file.location(""): file.name for file in files}
     skipped += [(names[path], reason) for path, reason in scan.failures]
     manifest = Manifest("", [file.path for file in scan.files], scan.sizes)
     return FileList(manifest, [file.name for file in scan.files], skipped, count_endings(others) if others else "")

@@ -129,7 +129,7 @@ def _report(scan: Scan, num_files: int, kind: Modality, skip_list: Path) -> None
     known = {f".{extension}" for extension in (*kind.extensions, *kind.other_extensions)}
     media = [file for file in scan.others if file.ending in known]
     if scan.failures or media:
-        reason = f"other extension; name it with --ext to read it as one of the {kind.files}"
+        reason = f"other extension; {kind.advice or f'name it with --ext to read it as one of the {kind.files}'}"
         unread = [(os.path.join(scan.root, file.name), reason) for file in media]
         with atomic_text(skip_list) as file:
             file.writelines(f"{path!r}\t{reason}\n" for path, reason in [*scan.failures, *unread])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bridle_fairseq.data.manifests.labels import Classes
 from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, scan_source
 from bridle_fairseq.prepare.siblings import sibling_entries
-from bridle_fairseq.prepare.splits import random_split
+from bridle_fairseq.prepare.splits import check_shares, random_split
 from bridle_fairseq.prepare.table_paths import report_missing
 from bridle_fairseq.prepare.tables import Entry, match, read_table
 from bridle_fairseq.utils.errors import InputError
@@ -37,7 +37,7 @@ class ListingOptions:
         classes: path of an existing ``labels.csv`` to keep to.
 
     Raises:
-        InputError: labels from several sources.
+        InputError: labels from several sources, or shares out of range.
     """
 
     source: str
@@ -61,6 +61,7 @@ class ListingOptions:
         given = {"--class-folders": self.class_folders, "--labels": self.labels, "--label-member": self.label_member}
         if sum(map(bool, given.values())) > 1:
             raise InputError(f"{' and '.join(name for name in given if given[name])}; expected one of them")
+        check_shares(self.valid_percent, self.test_percent)
 
 
 def list_corpus(options: ListingOptions) -> Corpus:

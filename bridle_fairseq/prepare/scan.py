@@ -28,8 +28,13 @@ class FoundFile(NamedTuple):
 
     @property
     def ending(self) -> str:
-        """In lower case, with the dot; "" if there is none."""
-        return os.path.splitext(self.name)[1].lower()
+        """In lower case, with the dot; "" if there is none; ``._*`` for what macOS puts beside a file of that name."""
+        name = os.path.basename(self.name)
+        return "._*" if name.startswith("._") else os.path.splitext(name)[1].lower()
+
+    def location(self, root: str) -> str:
+        """Where the file is, and in an archive its name."""
+        return os.path.join(root, self.path) + ("" if self.path == self.name else f" ({self.name})")
 
 
 class Scan(NamedTuple):
@@ -111,7 +116,7 @@ def choose_files(
     chosen: list[FoundFile] = []
     others: list[FoundFile] = []
     for file in files:
-        if not file.name.lower().endswith(endings):
+        if not file.name.lower().endswith(endings) or file.ending == "._*":
             others.append(file)
         elif path_must_contain is None or path_must_contain in file.name:
             chosen.append(file)
@@ -179,8 +184,7 @@ def read_sizes(
                     scan.files.append(file)
                     scan.sizes.append(result)
                 else:
-                    member = "" if file.path == file.name else f" ({file.name})"
-                    scan.failures.append((os.path.join(root, file.path) + member, result))
+                    scan.failures.append((file.location(root), result))
             if progress is not None:
                 progress(len(some))
     return scan

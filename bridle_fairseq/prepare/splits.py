@@ -21,7 +21,7 @@ def random_split(num_rows: int, valid_percent: float, seed: int, test_percent: f
     Raises:
         InputError: a share out of range, or too few rows.
     """
-    parts = _shares(num_rows, valid_percent, test_percent)
+    parts = _parts(num_rows, valid_percent, test_percent)
     order, free = np.random.default_rng(seed).permutation(num_rows), num_rows - 1  # one row is left for training
     splits, drawn = {}, 0
     for place, (name, share) in enumerate(parts.items()):
@@ -46,7 +46,7 @@ def stratified_split(
     Raises:
         InputError: as :func:`random_split`.
     """
-    parts = _shares(len(labels), valid_percent, test_percent)
+    parts = _parts(len(labels), valid_percent, test_percent)
     first = np.array([min(row, default=-1) for row in labels], dtype=np.int64)
     rng = np.random.default_rng(seed)
     part_of = np.zeros(len(labels), dtype=np.int64)  # 0: training
@@ -65,13 +65,18 @@ def stratified_split(
     return random_split(len(labels), valid_percent, seed, test_percent)  # a single row of each class
 
 
-def _shares(num_rows: int, valid_percent: float, test_percent: float) -> dict[str, float]:
-    """The parts beside training with their shares, checked."""
+def check_shares(valid_percent: float, test_percent: float) -> None:
+    """Raise :class:`InputError` for shares that are out of range."""
     for share, what in ((valid_percent, "validation"), (test_percent, "the test")):
         if not 0 <= share < 1:
             raise InputError(f"share for {what} {share}; expected 0 to under 1, such as 0.05")
     if valid_percent + test_percent >= 1:
         raise InputError(f"shares {valid_percent} and {test_percent}; expected a sum under 1: the rest is for training")
+
+
+def _parts(num_rows: int, valid_percent: float, test_percent: float) -> dict[str, float]:
+    """The parts beside training with their shares, checked."""
+    check_shares(valid_percent, test_percent)
     parts = {name: share for name, share in (("valid", valid_percent), ("test", test_percent)) if share}
     if num_rows < 1 + len(parts):
         files = f"{num_rows} usable file{'s' * (num_rows != 1)}"

@@ -23,6 +23,7 @@ def folder(tmp_path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         wave = 0.3 * np.sin(np.arange(6000 + 9000 * number) * (0.05 + 0.03 * number))
         soundfile.write(path, wave, 16000)
+    (tmp_path / "sounds/two\nlines.wav").write_bytes(b"RIFF no sound")
     (tmp_path / "sounds/damaged.wav").write_bytes(b"RIFF no sound")
     (tmp_path / "sounds/x.spx").write_bytes(b"OggS")
     (tmp_path / "sounds/notes.txt").write_text("x")
@@ -40,10 +41,21 @@ def test_a_folder_is_searched_and_bad_files_are_reported(checkpoint, folder, tmp
     assert (tmp_path / "x.files.txt").read_text().splitlines() == names
     vectors = np.load(tmp_path / "x.npy")
     assert vectors.shape == (3, 32) and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-    assert "3 files x 32 float32, 2 files skipped" in printed.out
+    assert "3 files x 32 float32, 3 files skipped" in printed.out
     skipped = [line for line in printed.err.splitlines() if line.startswith("skipped: ")]
-    assert [line.split(": ")[1] for line in skipped] == [f"{folder}/x.spx", f"{folder}/damaged.wav"]
+    assert [line.split(": ")[1] for line in skipped] == [
+        f"{folder}/x.spx",
+        f"{folder}/damaged.wav",
+        f"{folder}/two\\nlines.wav",
+    ]
     assert "no sound files by their endings: 1 .txt" in printed.err
+
+
+def test_a_bad_file_of_a_relative_folder_is_named(checkpoint, folder, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert embed("sounds", "--model", checkpoint, "--out", "x.npy", "--max-skipped", "0.5") == 0
+    assert "skipped: sounds/damaged.wav: " in capsys.readouterr().err
+    assert (tmp_path / "x.files.txt").read_text().startswith("sounds/a.wav\nsounds/b.wav\n")
 
 
 def test_formats_hold_the_same_vectors_as_features(checkpoint, folder, tmp_path) -> None:

@@ -85,6 +85,7 @@ def test_label_separator(sounds, tmp_path):
         (["{in}/none"], "none: no such folder or .zip or .tar archive"),
         (["{in}/more", "--ext", "mp3"], "no file found with extension .mp3"),
         (["{in}", "--valid-percent", "1.5"], "share for validation 1.5"),
+        (["{in}/none", "--test-percent", "15"], "share for the test 15.0"),  # before the files are looked at
         (["{in}", "--labels", "{in}/none.csv"], "none.csv: cannot read this csv file: No such file"),
         (["{in}", "--classes", "{in}/none.csv"], "none.csv: cannot read"),
     ],
@@ -137,6 +138,21 @@ def test_files_that_are_not_read_are_counted_and_listed(sounds, tmp_path, capsys
     listed = (tmp_path / "out" / "skipped.tsv").read_text()
     assert f"{str(sounds / 'x.ape')!r}\tother extension; name it with --ext" in listed and "y.MP4" in listed
     assert "z.aiff\t700" in (tmp_path / "out" / "train.tsv").read_text()
+
+
+def test_images_that_are_not_read_and_what_macos_adds(tmp_path, capsys):
+    """Formats that no option makes readable come with other advice; ._x.jpg is no image, and no damaged one."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jfif", "._a.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / name, format="JPEG")
+    (tmp_path / "in" / "c.heic").write_bytes(b"content")
+    command = ["manifest", "--modality", "image", str(tmp_path / "in"), "--dest", str(tmp_path / "out")]
+    assert main([*command, "--valid-percent", "0"]) == 0
+    assert [name for name, _ in Manifest.read(tmp_path / "out" / "train.tsv")] == ["a.jpg", "b.jfif"]
+    said = capsys.readouterr().err
+    assert "not read: 1 .heic" in said and "no images by their endings: 1 ._*" in said and "left out" not in said
+    listed = (tmp_path / "out" / "skipped.tsv").read_text()
+    assert listed.endswith("c.heic'\tother extension; no format that is read; convert it, such as to .png\n")
 
 
 def test_too_many_unreadable_files_are_a_mistake(sounds, tmp_path, capsys):

@@ -137,6 +137,7 @@ def test_unreadable_clips_are_left_out(checkpoint, data, tmp_path, capsys) -> No
     assert probe(checkpoint, data, *out, "--max-skipped", "0") == 2
     assert "train 0.wav" in capsys.readouterr().err
     assert probe(checkpoint, data, *out) == 0
+    assert "train: 1 of 24 clips cannot be read\n" in capsys.readouterr().err
     found = json.loads((tmp_path / "out/probe.json").read_text())
     assert found["clips"]["train"] == 23 and found["rows"][-2]["test"] == 1.0
     assert "train 0.wav" in (tmp_path / "out/train.skipped.tsv").read_text()

@@ -21,11 +21,25 @@ class ImageModality(Modality):
 
     name = "image"
     files = "images"
-    extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff")
+    extensions: tuple[str, ...] = (
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "bmp",
+        "gif",
+        "ppm",
+        "pgm",
+        "tif",
+        "tiff",
+        "jfif",
+        "pbm",
+    )
     other_extensions: tuple[str, ...] = (
         *("avif", "cr2", "cr3", "arw", "dng", "nef", "orf", "raf", "rw2", "exr", "hdr", "heic", "heif", "ico"),
         *("jp2", "jxl", "pcx", "pdf", "psd", "svg", "tga", "dcm"),
     )
+    advice = "no format that is read; convert it, such as to .png"
 
     def measure(self, path: str) -> int:
         """1, after a check of the header."""
