@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from bridle_fairseq.training.configs import PACKAGE
@@ -24,14 +25,16 @@ def find_script() -> str:
     """Path of fairseq-hydra-train: beside this Python, else on the PATH.
 
     Raises:
-        InputError: it is not installed.
+        InputError: there is none.
+        ModuleNotFoundError: fairseq is not installed.
     """
+    if find_spec("fairseq") is None:  # a script on the PATH would be that of another environment
+        raise ModuleNotFoundError("No module named 'fairseq'", name="fairseq")
     beside = Path(sys.executable).with_name("fairseq-hydra-train")
     script = str(beside) if beside.exists() else shutil.which("fairseq-hydra-train")
     if script is None:
         raise InputError(
-            "fairseq-hydra-train was not found beside this Python; training needs the extra 'train' and Python 3.10 to "
-            "3.13: uv pip install 'bridle_fairseq[train]'"
+            "fairseq-hydra-train was not found beside this Python, nor on the PATH; expected that of fairseq"
         )
     return script
 

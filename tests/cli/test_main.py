@@ -86,7 +86,7 @@ def test_no_arguments_print_the_help(capsys):
     assert capsys.readouterr().out.startswith("usage: bridle ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--version"], ["stats", "none.tsv"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "small"]])
 def test_the_package_is_the_command(arguments, tmp_path):
     code = "import sys; from bridle_fairseq.cli.main import main; sys.exit(main())"
     runs = [

@@ -22,7 +22,7 @@ from bridle_fairseq import pretrained
 ROOT = Path(__file__).resolve().parents[2]
 UNREACHABLE = ("dns error", "error sending request", "Failed to fetch", "Could not connect", "tcp connect")
 LOCKED = re.compile(r"^([a-z][^ =]*==[^ ]+)( ; .*?)? \\$", re.MULTILINE)
-STAGES = "model.stages=[{kind:encoder,updates:40,warmup_updates:2},{kind:tokenizer,updates:10,warmup_updates:2}]"
+STAGES = "model.stages=[{kind:encoder,updates:12,warmup_updates:2},{kind:tokenizer,updates:4,warmup_updates:2}]"
 
 
 class Environment:
@@ -156,7 +156,7 @@ def test_training_from_the_sdist_is_killed_and_goes_on(light, sdist_path, sounds
     folder = light.folder
     assert light.run("bridle", "manifest", sounds, "--dest", "data").returncode == 0
     settings = [STAGES, "dataset.batch_size=4", "task.max_sample_size=16000", "dataset.num_workers=0"]
-    settings += ["common.log_interval=1", "checkpoint.save_interval_updates=5"]
+    settings += ["common.log_interval=1", "checkpoint.save_interval_updates=4"]
     command = light.command("bridle", "train", "audio/tiny", "data", "--run", "run", *settings)
     with open(folder / "first.err", "w") as stderr:
         first = subprocess.Popen(command, cwd=folder, env=outside(), stdout=subprocess.DEVNULL, stderr=stderr)
@@ -168,6 +168,6 @@ def test_training_from_the_sdist_is_killed_and_goes_on(light, sdist_path, sounds
     assert last.exists(), (folder / "first.err").read_text()
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
-    assert f"site-packages{os.sep}bridle_fairseq" in done.stdout and "run/checkpoint_last.pt: 50 updates" in done.stdout
+    assert f"site-packages{os.sep}bridle_fairseq" in done.stdout and "run/checkpoint_last.pt: 16 updates" in done.stdout
     log = (folder / "run" / "train.log").read_text()
-    assert "Loaded checkpoint" in log and "50/50" in done.stderr
+    assert "Loaded checkpoint" in log and "16/16" in done.stderr

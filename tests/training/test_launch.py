@@ -10,7 +10,7 @@ import pytest
 from bridle_fairseq.training import launch
 from bridle_fairseq.training.configs import EXAMPLES
 from bridle_fairseq.training.launch import TrainingRun, override
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, sentence_of
 
 LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5", "num_updates": "%d"}'
 
@@ -46,8 +46,12 @@ def test_missing_script_and_configurations_are_reported(tmp_path, monkeypatch) -
         TrainingRun(tmp_path / "none", "tiny", tmp_path, tmp_path).command()
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(launch.shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match="fairseq-hydra-train was not found .* needs the extra 'train'"):
+    with pytest.raises(InputError, match="fairseq-hydra-train was not found"):
         run_in(tmp_path).command()
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError) as missing:
+        run_in(tmp_path).command()
+    assert "this needs the extra 'train': uv pip install 'bridle_fairseq[train]'" in sentence_of(missing.value)
 
 
 @pytest.mark.parametrize("listening", [True, False])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ from bridle_fairseq.utils.errors import DecodeError
 RESAMPLER_MARGIN_SECONDS = 0.1  # several times the one-sided support of soxr's HQ filter
 VALUES_AT_ONCE = 1 << 20  # of all channels: what is read at a time
 MAX_COUNTED = 1 << 30  # frames that are decoded to count them: 6 hours at 48 kHz
+SEEK_FROM_SECONDS = 12  # shorter files are decoded to their end: libmpg123 warns on stderr after a seek
 MAX_FRAMES_PER_BYTE = 8192  # in the densest coding, FLAC's of silence, 65535 frames take 13 bytes
 
 
@@ -168,6 +169,11 @@ def _ends_as_stated(file: Sound) -> bool:
     if file.format not in ("MP3", ForeignFile.format):
         return True
     assert file.num_frames is not None
+    if file.num_frames < SEEK_FROM_SECONDS * file.samplerate:
+        stated = file.num_frames
+        with suppress(DecodeError):
+            return sum(map(len, _mono_blocks(file, 0, stated))) == stated
+        return False
     try:
         file.seek(file.num_frames - 1)
         return len(file.read(1)) == 1
