@@ -29,7 +29,7 @@ PATHS = (
 )
 STATISTICS = ("fbank_mean", "fbank_std", "pixel_mean", "pixel_std")  # settings of a model
 MAX_CLIPS = 5000  # of a corpus, that are measured for its statistics
-_OVERRIDE = re.compile(r"[+~]{0,2}[^\s=]+=.*", re.DOTALL)
+_OVERRIDE = re.compile(r"\+{0,2}[^\s=]+=.*|~[^\s=]+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,8 @@ def _statistics_of_run(run: Path) -> list[str]:
         model = read_state(str(path))["cfg"]["model"]
         names = [name for name in STATISTICS if name.startswith("fbank") == (model.get("modality", "audio") == "audio")]
         return [f"model.{name}={model[name]}".replace(" ", "") for name in names]
-    except (
-        InputError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # damaged: the run says which older checkpoint takes its place
-        return []
+    except (InputError, KeyError, TypeError, AttributeError):
+        return []  # damaged: the run says which older checkpoint takes its place
 
 
 def _kept_or_measured(data: str, cfg: DictConfig, settings: BridleSettings, say: Callable[[str], object]) -> list[str]:

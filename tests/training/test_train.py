@@ -135,12 +135,12 @@ def test_paths_are_absolute_and_other_values_as_they_are(data: Path, monkeypatch
     (data.parent / "a b.pt").touch()
     said: list[str] = []
     options = TrainOptions(
-        "audio/finetuning/tiny", "data", "run", ["model.checkpoint=a b.pt", "+x=1", "model.pooling=data"]
+        "audio/finetuning/tiny", "data", "run", ["model.checkpoint=a b.pt", "+x=1", "~y", "model.pooling=data"]
     )
     command = prepare(options, said.append).training.command()
     assert f"model.checkpoint='{data.parent}/a b.pt'" in command and f"task.data={data}" in command
     assert f"checkpoint.save_dir={data.parent}/run" in command and f"hydra.run.dir={data.parent}/run" in command
-    assert command[-2:] == ["+x=1", "model.pooling=data"] and said == []
+    assert command[-3:] == ["+x=1", "~y", "model.pooling=data"] and said == []
     hub = TrainOptions("audio/finetuning/tiny", "data", "run", ["model.checkpoint=owner/name"])
     assert prepare(hub, said.append).training.command()[-1] == "model.checkpoint=owner/name"
 
