@@ -6,7 +6,8 @@ A folder that ``bridle export`` wrote holds weights and settings, but no code. L
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from bridle_fairseq.exported.validate_inputs import Inputs, Lengths, clips, imag
 from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
 from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import DecodeError, InputError
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
@@ -270,7 +271,8 @@ def read_image(path: str, size: int = 0, middle: float = 1.0) -> np.ndarray:
     """Read an image as validation does: see :func:`bridle_fairseq.data.image.decode.read_image` (needs Pillow)."""
     from bridle_fairseq.data.image import decode
 
-    return decode.read_image(path, size, middle)
+    with _named(path):
+        return decode.read_image(path, size, middle)
 
 
 def read_clip(
@@ -279,4 +281,14 @@ def read_clip(
     """Read the middle clip of a video: see :func:`bridle_fairseq.data.video.dataset.read_clip` (needs PyAV)."""
     from bridle_fairseq.data.video import dataset
 
-    return dataset.read_clip(path, num_frames, frame_stride, image_size, middle)
+    with _named(path):
+        return dataset.read_clip(path, num_frames, frame_stride, image_size, middle)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """A :class:`DecodeError` inside names the file."""
+    try:
+        yield
+    except DecodeError as error:
+        raise DecodeError(f"{path}: {error}") from None

@@ -29,12 +29,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--onnx with --part tokenizer; expected --part encoder or all, as it is the encoder's graph")
     from bridle_fairseq.export.write import write_export
     from bridle_fairseq.models.checkpoints import read_checkpoint
+    from bridle_fairseq.utils.files import size_text
 
     checkpoint = read_checkpoint(args.checkpoint)
     if checkpoint.model != "bridle" and args.part is not None:
         raise InputError(f"--part {args.part} with a checkpoint of the model {checkpoint.model!r}; expected none")
     folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)
     for path in sorted(folder.iterdir()):
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        print(f"{path}: {size_text(path.stat().st_size)}")
     print(f'use it: bridle_fairseq.pretrained.load("{folder}")')
     return 0

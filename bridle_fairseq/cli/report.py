@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 0:
             raise InputError(f"--{name} is {getattr(args, name)}; expected 0 or more")
     from bridle_fairseq.report.write import write_report
+    from bridle_fairseq.utils.files import size_text
 
     path, size = write_report(args.runs, args.out, args.manifest, args.clips, args.points)
-    print(f"{path}: {size / 1e6:.1f} MB")
+    print(f"{path}: {size_text(size)}")
     return 0

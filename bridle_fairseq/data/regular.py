@@ -18,6 +18,8 @@ def check_regular(path: str) -> int:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         raise DecodeError(str(getattr(error, "strerror", None) or error)) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DecodeError("a folder")
     if not stat.S_ISREG(status.st_mode):
         raise DecodeError("not a regular file")
     if status.st_size == 0:

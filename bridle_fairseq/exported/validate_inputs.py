@@ -17,6 +17,7 @@ from bridle_fairseq.utils.errors import InputError
 
 Inputs = Tensor | np.ndarray | Sequence[Tensor] | Sequence[np.ndarray]
 Lengths = Sequence[int] | Tensor | None
+READERS = {"image": "pretrained.read_image", "clip": "pretrained.read_clip", "waveform": "soundfile.read"}
 
 
 def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_rate: int) -> list[Tensor]:
@@ -77,10 +78,7 @@ def clips(inputs: Inputs) -> list[Tensor]:
 def _pixels(inputs: Inputs, what: str, shape: str, channel_axis: int) -> list[Tensor]:
     """Items of this shape, with red, green and blue along the channel axis."""
     axes = shape.count(" x ") + 1
-    rows: Any = [inputs] if getattr(inputs, "ndim", 0) == axes else inputs
-    items = [torch.as_tensor(row).detach().cpu() for row in rows]
-    if not items:
-        raise InputError(f"no {what}s; expected at least one")
+    items = _tensors(inputs, what, axes)
     for number, item in enumerate(items):
         if item.dim() != axes or item.shape[channel_axis] != 3 or not item.numel():
             sizes = " x ".join(map(str, item.shape)) or "a single number"
@@ -94,6 +92,26 @@ def _pixels(inputs: Inputs, what: str, shape: str, channel_axis: int) -> list[Te
     return [item.to(torch.uint8) for item in items]
 
 
+def _tensors(inputs: Any, what: str, axes: int) -> list[Tensor]:
+    """The items as tensors, at least one; an array of ``axes`` axes is one item."""
+    single = getattr(inputs, "ndim", 0) == axes or isinstance(inputs, str) or not hasattr(inputs, "__iter__")
+    items = [
+        _tensor(row, f"{what} {number}", READERS[what]) for number, row in enumerate([inputs] if single else inputs)
+    ]
+    if not items:
+        raise InputError(f"no {what}s; expected at least one")
+    return items
+
+
+def _tensor(row: Any, what: str, reader: str) -> Tensor:
+    if isinstance(row, np.ndarray) and (not row.flags.writeable or min(row.strides, default=0) < 0):
+        row = row.copy()  # torch warns of the first and refuses the second
+    try:
+        return torch.as_tensor(row).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{what} is of type {type(row).__name__}; expected an array: {reader} reads files") from None
+
+
 def _resampled(clip: Tensor, sample_rate: int, model_rate: int) -> Tensor:
     if sample_rate == model_rate:
         return clip
@@ -104,8 +122,7 @@ def _resampled(clip: Tensor, sample_rate: int, model_rate: int) -> Tensor:
 
 def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
     """Clips without padding, S float32 each."""
-    rows = [inputs] if getattr(inputs, "ndim", 0) == 1 else inputs
-    clips = [torch.as_tensor(row).detach().cpu() for row in rows]
+    clips = _tensors(inputs, "waveform", 1)
     if lengths is not None:
         sizes = [int(length) for length in lengths]
         if len(sizes) != len(clips):
@@ -114,8 +131,6 @@ def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
             if not 1 <= size <= len(clip):
                 raise InputError(f"lengths[{number}] is {size}; expected 1 to its {len(clip)} samples")
         clips = [clip[:size] for clip, size in zip(clips, sizes, strict=True)]
-    if not clips:
-        raise InputError("no waveforms; expected at least one")
     for number, clip in enumerate(clips):
         if clip.dim() != 1 or not clip.is_floating_point():
             shape = f"{clip.dim()} axes of {clip.dtype}"

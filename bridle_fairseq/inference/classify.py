@@ -174,12 +174,12 @@ def classify_files(
     Args:
         model, reader, segment, multi_label: see :func:`score_file`.
         paths: paths of the files.
-        expected: what the files should be, for messages.
+        expected: what a file should be, for messages: ``an image``.
     """
     for path in paths:
         result: np.ndarray | InputError
         try:
-            with unusable_file(path, f"one of {expected}"):
+            with unusable_file(path, expected):
                 result = score_file(model, reader, path, multi_label, segment)
         except InputError as error:
             result = error

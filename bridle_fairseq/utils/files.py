@@ -206,3 +206,8 @@ def file_sha256(path: str) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def size_text(num_bytes: int) -> str:
+    """A size for people: ``7.3 MB``, ``2.5 kB``."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,9 @@ def test_missing_or_unpooled_stored_features_are_refused(checkpoint, data, tmp_p
         bridle.main(["features", checkpoint, str(data / f"{split}.tsv"), "--out", stored, "--pooling", "patches"])
     assert probe(stored, data) == 2
     assert "patches only" in capsys.readouterr().err
+
+
+def test_missing_sklearn_is_said_before_features_are_computed(data, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert probe("none.pt", data) == 2
+    assert "sklearn is not installed; this needs the extra 'train'" in capsys.readouterr().err

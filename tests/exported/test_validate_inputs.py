@@ -1,8 +1,12 @@
 """Checks of the inputs of exported models."""
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bridle_fairseq import pretrained
 from bridle_fairseq.exported.validate_inputs import clips, images, waveforms
@@ -18,6 +22,15 @@ def test_accepts_one_image_a_batch_and_a_list_of_any_sizes():
     assert [tuple(image.shape) for image in found] == [(3, 5, 7), (3, 2, 7)]
     assert all(image.dtype == torch.uint8 for image in found)
     assert images(PIXELS.astype(np.int64))[0].dtype == torch.uint8
+
+
+def test_read_only_and_flipped_arrays_are_taken_as_they_are():
+    fixed = PIXELS.copy()
+    fixed.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given in (fixed, PIXELS[:, ::-1]):
+            assert np.array_equal(images([given])[0].numpy(), given)
 
 
 def test_mixed_dtypes_become_float():
@@ -37,6 +50,10 @@ def test_mixed_dtypes_become_float():
         (np.full((3, 2, 2), 300), "torch.int64 out of range"),
         (np.full((3, 2, 2), np.nan), "out of range"),
         (np.zeros((3, 2, 2), bool), "torch.bool out of range"),
+        (["a.png"], "image 0 is of type str; expected an array: pretrained.read_image reads files"),
+        ("a.png", "image 0 is of type str; expected an array"),
+        ([PIXELS, Path("a.png")], "image 1 is of type PosixPath; expected an array"),
+        (Image.new("RGB", (4, 4)), "image 0 is of type Image; expected an array"),
     ],
 )
 def test_invalid_images_are_reported(given, sentence):

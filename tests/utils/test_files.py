@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from bridle_fairseq.utils import files
 from bridle_fairseq.utils.errors import InputError, sentence_of
-from bridle_fairseq.utils.files import atomic_binary, atomic_text, locked, temporary_folder
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, locked, size_text, temporary_folder
 
 
 @pytest.fixture
@@ -165,3 +165,10 @@ def test_lock_of_a_folder_is_of_one_process_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(files.fcntl, "flock", refuse)
     with locked(tmp_path) as held:
         assert held
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(7_300_000, "7.3 MB"), (2_543, "2.5 kB"), (1_000_000, "1.0 MB"), (0, "0.0 kB")]
+)
+def test_sizes_for_people(size, text):
+    assert size_text(size) == text

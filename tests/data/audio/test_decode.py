@@ -123,7 +123,7 @@ def test_unreadable_files(tmp_path, write_sound):
         "missing.wav": "No such file",
         "empty.wav": "empty file",
         "junk.wav": "not readable as sound",
-        "folder.wav": "not a regular file",
+        "folder.wav": "a folder",
         "none.wav": "no samples",
     }.items():
         with pytest.raises(DecodeError, match=reason):
