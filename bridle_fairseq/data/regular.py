@@ -12,7 +12,7 @@ def check_regular(path: str) -> int:
     """Size of a file in bytes. Reading a pipe or a device may block, or never end.
 
     Raises:
-        DecodeError: missing, not a regular file, or empty.
+        DecodeError: missing, a folder, not a regular file, or empty.
     """
     try:
         status = os.stat(path)

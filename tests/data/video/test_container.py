@@ -77,7 +77,7 @@ def unreadable(tmp_path, write_video):
         "empty.mp4": "^empty file$",
         "junk.mp4": "^not readable as video: invalid data",
         "page.mp4": "^not readable as video: invalid data",
-        "folder.mp4": "^not a regular file$",
+        "folder.mp4": "^a folder$",
         "sound.wav": "^not a video container that is read here$",
         "header.mp4": "^no video stream$",
         "no_frames.mp4": "^no frames$",
