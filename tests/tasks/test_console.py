@@ -26,6 +26,9 @@ def root(monkeypatch):
     logger = logging.getLogger(TRAINING)
     monkeypatch.setattr(logger, "filters", [])
     monkeypatch.setattr(logger, "level", logging.INFO)
+    monkeypatch.setattr(logger, "disabled", False)  # as a configuration of logging in another test leaves it
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "_cache", {})
     shorten_console()
     return logger
 
