@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from bridle_fairseq.cli.arguments import (
@@ -59,10 +60,12 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.inference.embed import check_output, embed_files, list_files, write_vectors
     from bridle_fairseq.inference.extractors import EncoderFeatures, choose_layers
     from bridle_fairseq.open_model import open_model
+    from bridle_fairseq.utils.files import check_folder
 
     options = batch_options(args)
     check_output(args.out)
     opened = open_model(args.model, "features", options.device)
+    check_folder(os.path.dirname(os.path.abspath(args.out)))
     layers = choose_layers(args.layers, opened.model.encoder.depth)
     extractor = EncoderFeatures(opened.model, layers, list(dict.fromkeys(args.pooling)))
     chunking = choose_chunking(chunk_options(args), opened.model.front_end, opened.inputs)
@@ -79,5 +82,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{', '.join(paths)}: {used} files x {vectors.values.shape[1]} float32, {missing}")
     too_many = above_limit(skipped, used + skipped, args.max_skipped)
     if too_many:
-        print(f"bridle: error: {skipped} of {used + skipped} files are unusable, {too_many}", file=sys.stderr)
+        print(
+            f"bridle: error: {skipped} of {used + skipped} files are unusable, {too_many}; the others are written, see "
+            "--max-skipped",
+            file=sys.stderr,
+        )
     return 1 if too_many else 0

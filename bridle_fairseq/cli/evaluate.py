@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.open_model import folder_beside, open_model
     from bridle_fairseq.training.evaluate import EvaluateOptions, evaluate_classifier, evaluate_transcriber
     from bridle_fairseq.utils.device import choose_device
+    from bridle_fairseq.utils.files import check_folder
     from bridle_fairseq.utils.progress import with_progress
 
     options = EvaluateOptions(
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     )
     manifest = read_manifest(args.manifest)
     opened = open_model(args.checkpoint, "outputs", choose_device(args.device))
+    check_folder(options.out)
     progress = partial(with_progress, name="evaluate", unit="batches")
     if opened.vocabulary is not None:
         errors = evaluate_transcriber(opened, manifest, options, progress)

@@ -15,7 +15,7 @@ from bridle_fairseq.cli.arguments import (
     decoding_options,
     view_options,
 )
-from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.errors import InputError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +88,7 @@ def _report(results: Iterable[tuple[str, Any]], lines: Callable[[Any], list[str]
             bad += 1
             print(f"bridle: error: {result}", file=sys.stderr, flush=True)
         else:
-            print("\n  ".join([path, *lines(result)]), flush=True)
+            print("\n  ".join([printable(path), *lines(result)]), flush=True)
     if bad and files > 1:
         print(f"bridle: error: {bad} of {files} files cannot be used; see above", file=sys.stderr)
     return 2 if bad else 0

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the command of fairseq-hydra-train, run it, and show its progress."""
+    from bridle_fairseq.data.manifests.skipped import listed_paths
     from bridle_fairseq.training.launch import shown
     from bridle_fairseq.training.progress import train_with_bar
     from bridle_fairseq.training.train import TrainOptions, prepare
@@ -49,5 +50,9 @@ def run(args: argparse.Namespace) -> int:
     records = train_with_bar(prepared.training, log, prepared.updates)
     last = Path(args.folder, "checkpoint_last.pt")
     print(f"{last}: {records[-1].update if records else 0} updates; log: {log}")
+    skip_list = prepared.training.save_dir / "skipped.tsv"
+    skipped = listed_paths(skip_list)
+    if skipped:
+        print(f"{skipped} clip{'s' * (skipped != 1)} could not be read: {skip_list}")
     print(f"next: bridle report {shlex.quote(args.folder)}")
     return 0

@@ -84,10 +84,12 @@ def compare(
 
 def table(rows: Sequence[ProbeRow], heading: str) -> str:
     """The rows as text below a heading, then the validation score of each layer."""
-    lines = [["features", "pooling", "probe", "chosen on validation", "valid", "test", "95 % interval"]]
+    with_interval = any(row.interval for row in rows)
+    header = ["features", "pooling", "probe", "chosen on validation", "valid", "test"]
+    lines = [header + ["95 % interval"] * with_interval]
     for row in rows:
         interval = "" if row.interval is None else "{:.3f} - {:.3f}".format(*row.interval)
-        scores = [f"{row.valid:.3f}", f"{row.test:.3f}", interval]
+        scores = [f"{row.valid:.3f}", f"{row.test:.3f}", *[interval] * with_interval]
         lines.append([row.features, row.pooling, row.probe, row.chosen, *scores])
     text = f"{heading}\n{aligned(lines)}"
     by_layer = [row for row in rows if len(row.valid_of_layers) > 1]

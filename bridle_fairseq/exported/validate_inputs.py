@@ -33,8 +33,8 @@ def waveforms(inputs: Inputs, sample_rate: int | None, lengths: Lengths, model_r
         InputError: samples that are not mono or not floating-point, no rate, lengths that do not fit, or an array of
             clips below a frame without ``lengths``: it is rather samples x channels.
     """
-    if sample_rate is None or sample_rate < 1:
-        raise InputError(f"sample_rate is {sample_rate}; expected the waveforms' samples a second")
+    if sample_rate is None or isinstance(sample_rate, str) or sample_rate < 1:
+        raise InputError(f"sample_rate is {sample_rate!r}; expected the waveforms' samples a second")
     if lengths is None:  # else they say which axis is which
         _check_layout(getattr(inputs, "shape", ()), sample_rate)
     return [_resampled(clip, sample_rate, model_rate) for clip in _clips(inputs, lengths)]
@@ -134,7 +134,9 @@ def _clips(inputs: Inputs, lengths: Lengths) -> list[Tensor]:
     for number, clip in enumerate(clips):
         if clip.dim() != 1 or not clip.is_floating_point():
             shape = f"{clip.dim()} axes of {clip.dtype}"
-            raise InputError(f"waveform {number} has {shape}; expected one axis of floating-point samples, mono")
+            expected = "expected one axis of floats, mono"
+            remedy = "samples.mean(1)" if clip.dim() > 1 else "see soundfile.read"
+            raise InputError(f"waveform {number} has {shape}; {expected}: {remedy}")
         if not len(clip):
             raise InputError(f"waveform {number} has no samples; expected at least one")
         unusable = unusable_sample(clip.float().numpy())

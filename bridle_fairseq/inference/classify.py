@@ -196,7 +196,8 @@ def unusable_file(path: str, expected: str) -> Iterator[None]:
     try:
         yield
     except DecodeError as error:
-        raise InputError(f"{path}: {error}; expected {expected}") from None
+        more = "" if "expected" in str(error) else f"; expected {expected}"
+        raise InputError(f"{path}: {error}{more}") from None
 
 
 def segments_of(

@@ -19,6 +19,7 @@ from bridle_fairseq.prepare.scan import FoundFile, choose_files, count_endings, 
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_binary, atomic_text
 from bridle_fairseq.utils.optional import optional_import
+from bridle_fairseq.utils.progress import progress_bar
 from bridle_fairseq.utils.spreadsheet import write_table
 
 ENDINGS = (".npy", ".csv", ".parquet")
@@ -77,7 +78,8 @@ def list_files(sources: Sequence[str], modality: Modality, workers: int = 4) -> 
         reason = f"other extension; {modality.advice or 'name the file itself to try it'}"
         skipped += [(os.path.join(source, file.name), reason) for file in unread]
         others += [file for file in rest if file.ending[1:] not in modality.other_extensions]
-    scan = read_sizes("", files, modality.measure, workers)
+    with progress_bar(len(files), "reading headers", "files", in_files=False) as bar:
+        scan = read_sizes("", files, modality.measure, workers, bar.update)
     names = {file.location(""): file.name for file in files}
     skipped += [(names[path], reason) for path, reason in scan.failures]
     manifest = Manifest("", [file.path for file in scan.files], scan.sizes)

@@ -18,9 +18,10 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import above_limit
 from bridle_fairseq.data.modalities import modality_named
 from bridle_fairseq.data.modality import Modality
+from bridle_fairseq.prepare.earlier import set_aside_labels, set_aside_splits
 from bridle_fairseq.prepare.scan import Scan, choose_files, count_endings, list_source, read_sizes
 from bridle_fairseq.prepare.splits import random_split, stratified_split
-from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry
+from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry, named_files
 from bridle_fairseq.utils.errors import InputError, printable
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.progress import progress_bar
@@ -48,10 +49,13 @@ class Corpus:
 
     def write(self, dest: str | os.PathLike[str], say: Callable[[str], object] = print) -> None:
         """Write ``{split}.tsv`` and, with labels, ``{split}.lbl`` and ``labels.csv``; ``say`` reports each split."""
+        manifests = {split: self._manifest(rows) for split, rows in self.splits.items()}
+        set_aside_splits(Path(dest), manifests)
         for split, rows in self.splits.items():
             path = Path(dest) / f"{split}.tsv"
-            sizes = [self.scan.sizes[row] for row in rows]
-            Manifest(self.scan.root, (self.scan.files[row].path for row in rows), sizes).write(path)
+            if self.classes is None:
+                set_aside_labels(path, manifests[split])
+            manifests[split].write(path)
             classes = ""
             if self.classes is not None:
                 present, total = len(set().union(*(self.labels[row] for row in rows))), len(self.classes)
@@ -60,10 +64,15 @@ class Corpus:
                 self.classes.write(path.with_name("labels.csv"))
             say(f"{path}: {len(rows)} clips{classes}")
         self._warn_of_untrained_classes()
-        unused = len(self.scan.files) - len(set().union(*(rows.tolist() for rows in self.splits.values())))
+        used = len(set().union(*(rows.tolist() for rows in self.splits.values())))
+        unused = self.scan.unnamed + len(self.scan.files) - used
         if unused:
             files = "1 file" if unused == 1 else f"{unused} files"
             print(f"skipped {files} without a {self.annotation}", file=sys.stderr)
+
+    def _manifest(self, rows: np.ndarray) -> Manifest:
+        sizes = [self.scan.sizes[row] for row in rows]
+        return Manifest(self.scan.root, (self.scan.files[row].path for row in rows), sizes)
 
     def _warn_of_untrained_classes(self) -> None:
         """Warn of classes with clips, but none for training."""
@@ -87,6 +96,7 @@ def scan_source(
     workers: int = 8,
     modality: str = "audio",
     max_skipped: float = 0.01,
+    named: Collection[str] | None = None,
 ) -> Scan:
     """Find files and read their sizes, with a progress bar.
 
@@ -101,6 +111,7 @@ def scan_source(
         workers: threads that read headers.
         modality: modality of the files.
         max_skipped: share of the files that may be unreadable (:func:`~bridle_fairseq.data.manifests.skipped.allowed`).
+        named: names in a table; other files are not read.
 
     Raises:
         InputError: no file, or too many that cannot be read.
@@ -108,9 +119,11 @@ def scan_source(
     kind = modality_named(modality)
     listed = list_source(source)
     files, others = choose_files(source, listed.files, extensions or kind.extensions, path_must_contain)
+    found = len(files)
+    files = files if named is None else named_files(files, named) or files  # none: match() says what there is
     with progress_bar(len(files), "reading headers", "files", in_files=False) as bar:
         scan = read_sizes(listed.root, files, kind.measure, workers, bar.update)
-    scan = scan._replace(failures=scan.failures + listed.failures, others=others)
+    scan = scan._replace(failures=scan.failures + listed.failures, others=others, unnamed=found - len(files))
     _report(scan, len(files) + len(listed.failures), kind, Path(dest) / "skipped.tsv")
     if not scan.files:
         raise InputError(f"{scan.root}: none of {len(files)} files can be read, such as {' '.join(scan.failures[0])}")
@@ -133,6 +146,8 @@ def _report(scan: Scan, num_files: int, kind: Modality, skip_list: Path) -> None
         unread = [(os.path.join(scan.root, file.name), reason) for file in media]
         with atomic_text(skip_list) as file:
             file.writelines(f"{path!r}\t{reason}\n" for path, reason in [*scan.failures, *unread])
+    else:
+        skip_list.unlink(missing_ok=True)  # of an earlier run
     if scan.failures:
         print(f"{len(scan.failures)} of {num_files} files cannot be read; all of them: {skip_list}", file=sys.stderr)
     if media:

@@ -77,7 +77,8 @@ def make_folds(
         wanted: names of the folds to test; default: all.
 
     Raises:
-        InputError: fewer than two folds, a wanted fold without rows, or a fold with a single class.
+        InputError: fewer than two folds, a wanted fold without rows, a fold with a single class, or other folds with
+            too few clips for training and validation.
     """
     if not 0 < valid_share < 1:
         raise InputError(f"share for validation {valid_share}; expected above 0 and under 1, such as 0.1")
@@ -98,6 +99,11 @@ def make_folds(
                 only = " or ".join(repr(classes.ids[number]) for number in present) or "of no class"
                 raise InputError(f"fold {name!r}: all {len(rows)} clips of {where} are {only}; expected 2 classes")
         valid = _stratified(multi_hot, others, valid_share, np.random.default_rng((seed, names.index(name))))
+        if not len(valid):
+            raise InputError(
+                f"fold {name!r}: the {len(others)} clips of the other folds are all needed for training; expected a "
+                "class with 2 of them at least, one for validation"
+            )
         result.append(Fold(name, np.setdiff1d(others, valid), valid, test))
     return result
 

@@ -82,6 +82,7 @@ def list_corpus(options: ListingOptions) -> Corpus:
         options.workers,
         options.modality,
         options.max_skipped,
+        named=entries or None,
     )
     share = options.valid_percent, options.seed
     if entries:

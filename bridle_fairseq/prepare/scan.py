@@ -45,6 +45,7 @@ class Scan(NamedTuple):
     sizes: list[int]
     failures: list[tuple[str, str]]  # (path, reason) of unreadable files
     others: Sequence[FoundFile] = ()  # files of other extensions
+    unnamed: int = 0  # files that no table names, and that were not read
 
 
 class Source(NamedTuple):
@@ -76,7 +77,7 @@ def list_source(source: str | os.PathLike[str]) -> Source:
 
     if os.path.isdir(source):
         root = source
-        for name in _walk(source):
+        for name in _walk(source, failures):
             if name.lower().endswith(".tar"):
                 add_archive(os.path.join(source, name), name, f"{name}/")
             else:
@@ -137,10 +138,17 @@ def count_endings(files: Sequence[FoundFile], shown: int = 8) -> str:
     return f"{text}, {rest} others" if rest else text
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Relative paths of all files; each folder is visited once, even if links make a cycle."""
+def _walk(folder: str, failures: list[tuple[str, str]]) -> Iterator[str]:
+    """Relative paths of all files; each folder is visited once, even if links make a cycle.
+
+    Folders that cannot be listed are added to ``failures``.
+    """
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+
+    def fail(error: OSError) -> None:
+        failures.append((os.fsdecode(error.filename), f"a folder that cannot be listed: {error.strerror}"))
+
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

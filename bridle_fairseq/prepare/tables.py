@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from bridle_fairseq.data.manifests.labels import read_csv
 from bridle_fairseq.prepare.csv_files import read_exported
-from bridle_fairseq.prepare.scan import Scan
+from bridle_fairseq.prepare.scan import FoundFile, Scan
 from bridle_fairseq.prepare.table_paths import below_source
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.names import checked_name
@@ -147,6 +147,12 @@ def match(
             f"folder such as {scan.files[0].name!r}"
         )
     return matched
+
+
+def named_files(files: Sequence[FoundFile], names: Iterable[str]) -> list[FoundFile]:
+    """The files that :func:`match` may take for one of the names of a table; the others need not be read."""
+    bare = {_bare(text) for name in names for text in (name, name.replace("\\", "/"))}
+    return [file for file in files if not bare.isdisjoint((_bare(file.name), _bare_stem(file.name)))]
 
 
 def _rows_by_name(scan: Scan) -> dict[str, int]:

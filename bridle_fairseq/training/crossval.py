@@ -110,7 +110,8 @@ def prepare_folds(options: CrossvalOptions) -> FoldedCorpus:
     columns = {"name": options.name_column, "label": options.label_column, "fold": options.fold_column}
     entries = read_table(options.table, columns, options.label_separator)
     multi_label, seed = options.label_separator is not None, options.run.seed
-    scan = scan_source(options.audio, options.run.out)
+    max_skipped = options.run.batch.max_skipped
+    scan = scan_source(options.audio, options.run.out, max_skipped=max_skipped, named=entries)
     entry_of_file = match_all(scan, entries, options.table, multi_label)
     classes = Classes.read(options.classes) if options.classes else None
     corpus = labelled_corpus(scan, entry_of_file, 0.0, seed, classes)

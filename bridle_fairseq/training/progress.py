@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bridle_fairseq.training.launch import TrainingRun
 from bridle_fairseq.training.log import Record, read_log
+from bridle_fairseq.utils.progress import bar_size
 
 _WARNING = re.compile(r"\[(?:WARNING|ERROR)\] - (.+)$")
 SHOWN = {
@@ -32,9 +33,14 @@ def train_with_bar(run: TrainingRun, log_path: Path, total_updates: int | None) 
     """
     from tqdm import tqdm
 
-    interval = 0.2 if sys.stderr.isatty() else 20.0
+    options = {
+        "unit": " updates",
+        "desc": run.name,
+        "mininterval": 0.2 if sys.stderr.isatty() else 20.0,
+        "leave": False,
+    }
     shown: set[str] = set()
-    with tqdm(total=total_updates, unit=" updates", desc=run.name, mininterval=interval, leave=False) as bar:
+    with tqdm(total=total_updates, **options, **bar_size()) as bar:
 
         def show(record: Record) -> None:
             if record.split != "train":

@@ -40,6 +40,22 @@ def atomic_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder, and check that a file can be written there: before the work, not after it.
+
+    Raises:
+        OSError: it cannot; names the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _temporary(folder / "check", _make_file):
+            pass
+    except OSError as error:
+        error.filename, error.filename2 = os.fspath(folder), None
+        raise
+
+
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """A new folder beside ``path``, to be moved there when it is complete; what is not moved is removed.

@@ -163,6 +163,13 @@ def test_checkpoint_per_fold(save_checkpoint, clips, tmp_path, capsys) -> None:
     assert not (tmp_path / "new/settings.json").exists()
 
 
+def test_bad_files_that_the_table_does_not_name_are_no_matter(clips, tmp_path, capsys) -> None:
+    for number in range(20):
+        Path(clips[1], f"other {number}.wav").write_bytes(b"RIFF")
+    assert crossval(clips, tmp_path / "out", "--mode", "logmel") == 0
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_results_of_other_settings_are_refused(checkpoint, clips, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     crossval(clips, out, "--mode", "logmel")

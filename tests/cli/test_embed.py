@@ -51,6 +51,12 @@ def test_a_folder_is_searched_and_bad_files_are_reported(checkpoint, folder, tmp
     assert "no sound files by their endings: 1 .txt" in printed.err
 
 
+def test_the_folder_of_the_output_is_checked_first(checkpoint, folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("bridle_fairseq.inference.embed.embed_files", None)  # not called
+    assert embed(folder, "--model", checkpoint, "--out", folder / "a.wav" / "x.npy") == 2
+    assert "a.wav: " in capsys.readouterr().err
+
+
 def test_a_bad_file_of_a_relative_folder_is_named(checkpoint, folder, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert embed("sounds", "--model", checkpoint, "--out", "x.npy", "--max-skipped", "0.5") == 0

@@ -227,6 +227,13 @@ MISTAKES = {
 }
 
 
+def test_folder_is_checked_before_the_work(checkpoint, corpus, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("bridle_fairseq.inference.features.compute_blocks", None)  # not called
+    (tmp_path / "file").touch()
+    assert features(checkpoint, corpus, "--out", str(tmp_path / "file" / "out")) == 2
+    assert capsys.readouterr().err.endswith("file/out: Not a directory\n")
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_one_sentence_and_exit_code_2(checkpoint, corpus, tmp_path, capsys, name) -> None:
     arguments, sentence = MISTAKES[name]

@@ -180,3 +180,26 @@ def test_shards_with_classes(sounds, tmp_path):
     train = Manifest.read(tmp_path / "out" / "train.tsv")
     assert sorted((tmp_path / "out" / "valid.lbl").read_text().split()) == ["0", "1", "2"] and len(train) == 6
     assert all(item["source"] is not None for item in AudioDataset(train, sample_rate=8000))
+
+
+def test_only_files_that_a_table_names_are_read(sounds, tmp_path, capsys):
+    for number in range(20):
+        (sounds / f"bad {number}.wav").write_bytes(b"RIFF")
+    rows = [f"clip {number}.wav,a" for number in range(8)] + ["C:\\data\\more\\x.flac,a", "broken,a"]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    command = ["manifest", str(sounds), "--dest", str(tmp_path / "out"), "--labels", str(tmp_path / "t.csv")]
+    assert main([*command, "--valid-percent", "0"]) == 0
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if line.startswith("left out")] == [
+        f"left out: {sounds}/broken.wav: not readable as sound: Format not recognised."
+    ]
+    assert "skipped 22 files without a label" in said  # those that were not read, and two clips
+    assert len(Manifest.read(tmp_path / "out" / "train.tsv")) == 9
+
+
+def test_list_of_an_earlier_run_is_removed(sounds, tmp_path):
+    listed = tmp_path / "out" / "skipped.tsv"
+    command = ["manifest", str(sounds), "--dest", str(tmp_path / "out")]
+    assert main(command) == 0 and listed.exists()
+    (sounds / "broken.wav").unlink()
+    assert main(command) == 0 and not listed.exists()

@@ -102,7 +102,9 @@ def test_batches_of_waveforms_hold_at_least_a_frame():
     ("arguments", "sentence"),
     [
         ([torch.zeros(2, 3, 400), 16000], "2 axes of torch.float32; expected one axis"),
-        ([torch.zeros(400, dtype=torch.int16), 16000], "torch.int16"),
+        ([torch.zeros(400, dtype=torch.int16), 16000], "torch.int16; expected one axis of floats, mono: see"),
+        ([[np.zeros((16000, 2))], 16000], "mono: samples.mean(1)"),
+        ([torch.zeros(400), "16000"], "sample_rate is '16000'"),
         (
             [torch.zeros(16000, 2), 16000],
             "shape is 16000 x 2, clips of less than a frame of 400 samples",

@@ -233,15 +233,23 @@ def test_mistake_has_one_sentence(finished, mistake):
     assert re.fullmatch(pattern_of(MISTAKES[mistake][1]), errors[0].partition("error: ")[2]), errors[0]
 
 
-ONE_AXIS = "expected one axis of floating-point samples, mono"
+ONE_AXIS = "expected one axis of floats, mono"
 CALLS = {  # arguments of embed in Python -> the sentence of its exception
-    "a stereo array": (np.zeros((2, 8000), np.float32), 16000, f"waveform 0 has 2 axes of torch.float32; {ONE_AXIS}"),
-    "an array of three axes": (
+    "a stereo array": (
+        np.zeros((2, 8000), np.float32),
+        16000,
+        f"waveform 0 has 2 axes of torch.float32; {ONE_AXIS}: samples.mean(1)",
+    ),
+    "an array with 3 axes": (
         np.zeros((2, 1, 8000), np.float32),
         16000,
-        f"waveform 0 has 3 axes of torch.float32; {ONE_AXIS}",
+        f"waveform 0 has 3 axes of torch.float32; {ONE_AXIS}: samples.mean(1)",
     ),
-    "integers for samples": (np.full(8000, 70000), 16000, f"waveform 0 has 1 axes of torch.int64; {ONE_AXIS}"),
+    "integers for samples": (
+        np.full(8000, 70000),
+        16000,
+        f"waveform 0 has 1 axes of torch.int64; {ONE_AXIS}: see soundfile.read",
+    ),
     "a sample rate of 0": (np.zeros(8000, np.float32), 0, "sample_rate is 0; expected the waveforms' samples a second"),
 }
 

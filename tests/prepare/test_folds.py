@@ -106,6 +106,12 @@ def test_clips_of_no_class_are_drawn_by_share() -> None:
         (["1"] * 90, LABELS, None, "all 90 clips are in fold '1'; expected at least 2 folds"),
         (FOLDS, np.where(np.array(FOLDS) == "2", 1, LABELS), None, "all 30 clips of the fold are 'bee'"),
         (FOLDS, np.where(np.array(FOLDS) == "2", LABELS, 0), ["2"], "all 60 clips of the other folds are 'ant'"),
+        (
+            ["1", "1", "2", "2"],
+            np.array([0, 1, 0, 1]),
+            None,
+            "2 clips of the other folds are all needed for training",
+        ),
         (FOLDS, np.zeros((90, 3)), None, "all 30 clips of the fold are of no class"),
     ],
 )

@@ -94,3 +94,19 @@ def test_shards_of_a_folder(tmp_path, write_sound):
     assert scan.files[0].path.startswith("0.tar:") and scan.files[0].path.endswith(":438")
     alone = list_source(tmp_path / "in" / "1.tar")
     assert names(alone.files) == ["a.wav", "b.wav", "text.wav"] and alone.root == str(tmp_path / "in")
+
+
+def test_folder_that_cannot_be_listed_is_a_failure(tmp_path, write_sound, monkeypatch):
+    write_sound("a.wav")
+    write_sound("closed/b.wav")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may list all folders
+    listed = list_source(tmp_path)
+    assert names(listed.files) == ["a.wav"]
+    assert listed.failures == [(str(tmp_path / "closed"), "a folder that cannot be listed: Permission denied")]

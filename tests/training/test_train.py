@@ -203,9 +203,12 @@ def test_train_prints_the_command_and_shows_progress(
     assert "dataset.batch_size=2" in printed and "optimization.max_update=20" in printed
     assert not (data.parent / "run").exists()
     monkeypatch.setattr(TrainingRun, "command", command)
+    (data.parent / "run").mkdir()
+    (data.parent / "run" / "skipped.tsv").write_text("3\t/x.wav\tdamaged\n5\t/y.wav\tdamaged\n3\t/x.wav\tdamaged\n")
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "run/checkpoint_last.pt: 20 updates" in said.out and "bridle report run" in said.out
+    assert f"2 clips could not be read: {data.parent}/run/skipped.tsv" in said.out
     assert "stage 1, loss 2.5, accuracy 0.25" in said.err and "20/20" in said.err
     assert said.err.count("training: 2 clips are left out") == 1 and "a module" not in said.err
     assert (data.parent / "run" / "train.log").read_text().count("a module") == 1

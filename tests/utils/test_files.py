@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from bridle_fairseq.utils import files
 from bridle_fairseq.utils.errors import InputError, sentence_of
-from bridle_fairseq.utils.files import atomic_binary, atomic_text, locked, size_text, temporary_folder
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, check_folder, locked, size_text, temporary_folder
 
 
 @pytest.fixture
@@ -172,3 +172,16 @@ def test_lock_of_a_folder_is_of_one_process_at_a_time(tmp_path, monkeypatch):
 )
 def test_sizes_for_people(size, text):
     assert size_text(size) == text
+
+
+def test_folder_is_checked_by_a_file_that_does_not_stay(tmp_path, monkeypatch):
+    check_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(files, "_make_file", refuse)  # root may write everywhere
+    with pytest.raises(PermissionError) as error:
+        check_folder(tmp_path)
+    assert error.value.filename == str(tmp_path)

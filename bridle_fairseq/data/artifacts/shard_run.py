@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bridle_fairseq.data.artifacts.sharding import BlockResult, ShardedJob
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import check_folder
 from bridle_fairseq.utils.progress import progress_bar
 
 
@@ -74,10 +76,14 @@ def run_shard(job: ShardedJob, shard: Shard, compute: Callable[[list[int]], obje
         job: the job.
         shard: shard of this process.
         compute: computes and stores the blocks of these numbers, such as :func:`compute_blocks`.
+
+    Raises:
+        OSError: nothing can be written there.
     """
     if job.finished():
         job.join()  # removes what a killed process, or a second one of a shard, has left
         return ShardOutcome(job, shard, was_complete=True)
+    check_folder(Path(job.prefix).parent)
     numbers = job.missing(shard.index, shard.count)
     begun = time.monotonic()
     compute(numbers)

@@ -86,7 +86,7 @@ def open_audio(path: str, size: int | None = None) -> Sound:
         num_bytes = check_regular(name)
         file = _opened(path, name, offsets)
     except soundfile.LibsndfileError as error:
-        raise DecodeError(f"not readable as sound: {error.error_string}") from None
+        raise DecodeError(f"not readable as sound: {_reason(error)}") from None
     except (OSError, ValueError) as error:
         raise DecodeError(str(getattr(error, "strerror", None) or error)) from None
     try:
@@ -95,6 +95,11 @@ def open_audio(path: str, size: int | None = None) -> Sound:
         file.close()
         raise
     return file
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    """libsndfile's reason. It takes a file whose bytes libmpg123 rejects for one that is not there."""
+    return "no known format" if error.error_string.startswith("File does not exist") else error.error_string
 
 
 def _opened(path: str, name: str, offsets: tuple[int, int] | None) -> Sound:

@@ -150,6 +150,15 @@ def list_size(path: str | os.PathLike[str]) -> int:
         return 0
 
 
+def listed_paths(path: str | os.PathLike[str]) -> int:
+    """Number of different files in a list of skipped rows; 0 if it does not exist."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return len({line.split("\t")[1] for line in file if line.count("\t") >= 2})
+    except FileNotFoundError:
+        return 0
+
+
 @contextmanager
 def _locked(handle: int) -> Iterator[None]:
     """Lock the file; go on unlocked on a file system without locks (a row may then be listed twice)."""

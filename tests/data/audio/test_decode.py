@@ -117,12 +117,14 @@ def test_nan_and_inf_are_refused(tmp_path, write_sound, value):
 def test_unreadable_files(tmp_path, write_sound):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "junk.wav").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "junk.mp3").write_bytes(np.random.default_rng(3).bytes(50000))
     (tmp_path / "folder.wav").mkdir()
     write_sound("none.wav", 0)
     for name, reason in {
         "missing.wav": "No such file",
         "empty.wav": "empty file",
         "junk.wav": "not readable as sound",
+        "junk.mp3": "not readable as sound: no known format",  # not: File does not exist
         "folder.wav": "a folder",
         "none.wav": "no samples",
     }.items():
