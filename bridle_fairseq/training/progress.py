@@ -12,6 +12,8 @@ from bridle_fairseq.training.log import Record, read_log
 from bridle_fairseq.utils.progress import bar_size
 
 _WARNING = re.compile(r"\[(?:WARNING|ERROR)\] - (.+)$")
+# The speed is last: it is what a narrow terminal cuts off.
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}, {rate_fmt}]"
 SHOWN = {
     "loss": "loss",
     "acc_1": "accuracy",
@@ -40,6 +42,8 @@ def train_with_bar(run: TrainingRun, log_path: Path, total_updates: int | None) 
         "leave": False,
     }
     shown: set[str] = set()
+    if total_updates is not None:
+        options["bar_format"] = BAR
     with tqdm(total=total_updates, **options, **bar_size()) as bar:
 
         def show(record: Record) -> None:
