@@ -33,6 +33,7 @@ from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
 from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.utils.errors import DecodeError, InputError
+from bridle_fairseq.utils.optional import optional_import
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
@@ -269,7 +270,8 @@ class Pretrained:
 
 def read_image(path: str, size: int = 0, middle: float = 1.0) -> np.ndarray:
     """Read an image as validation does: see :func:`bridle_fairseq.data.image.decode.read_image` (needs Pillow)."""
-    from bridle_fairseq.data.image import decode
+    with optional_import("read_image needs Pillow", "'bridle_fairseq[images]'"):
+        from bridle_fairseq.data.image import decode
 
     with _named(path):
         return decode.read_image(path, size, middle)
@@ -279,7 +281,8 @@ def read_clip(
     path: str, num_frames: int = 16, frame_stride: int = 4, image_size: int = 0, middle: float = 1.0
 ) -> np.ndarray:
     """Read the middle clip of a video: see :func:`bridle_fairseq.data.video.dataset.read_clip` (needs PyAV)."""
-    from bridle_fairseq.data.video import dataset
+    with optional_import("read_clip needs Pillow and PyAV", "'bridle_fairseq[video]'"):
+        from bridle_fairseq.data.video import dataset
 
     with _named(path):
         return dataset.read_clip(path, num_frames, frame_stride, image_size, middle)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.models.checkpoints import read_checkpoint
     from bridle_fairseq.utils.files import size_text
 
-    checkpoint = read_checkpoint(args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint, expected="a checkpoint of fairseq-hydra-train")
     if checkpoint.model != "bridle" and args.part is not None:
         raise InputError(f"--part {args.part} with a checkpoint of the model {checkpoint.model!r}; expected none")
     folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         best = (-scores).argsort(kind="stable")[: args.top]
         return [f"{scores[number]:.4f}  {names[number]}" for number in best]
 
-    scored = classify_files(model, reader, args.files, segment, opened.multi_label, modality.one)
+    scored = classify_files(model, reader, args.files, segment, opened.multi_label, modality.files)
     return _report(scored, lines)
 
 

@@ -48,12 +48,6 @@ class Modality(ABC):
     other_extensions: tuple[str, ...] = ()
     advice: str = ""
 
-    @property
-    def one(self) -> str:
-        """One such file, in messages: ``an image``."""
-        name = self.files.removesuffix("s")
-        return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
     @abstractmethod
     def measure(self, path: str) -> int:
         """Size of a file for its row in a manifest, from its header.

@@ -126,14 +126,14 @@ def embed_files(
         vectors, skipped = _embed_codes(bank, model, reader, manifest, options)
     if skipped:
         number, reason = skipped[0]
-        raise InputError(f"{files[number]}: {reason}; expected {modality.one}")
+        raise InputError(f"{files[number]}: {reason}; the model takes {modality.files}")
     return vectors
 
 
 def _manifest_of(files: Sequence[str], modality: Modality) -> Manifest:
     sizes = []
     for path in files:
-        with unusable_file(path, modality.one):
+        with unusable_file(path, modality.files):
             sizes.append(modality.measure(path))
     return Manifest("", [os.path.abspath(path) for path in files], sizes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def classify_files(
     Args:
         model, reader, segment, multi_label: see :func:`score_file`.
         paths: paths of the files.
-        expected: what a file should be, for messages: ``an image``.
+        expected: what the files should be, for messages: ``images``.
     """
     for path in paths:
         result: np.ndarray | InputError
@@ -188,7 +189,7 @@ def classify_files(
 
 @contextmanager
 def unusable_file(path: str, expected: str) -> Iterator[None]:
-    """Report a file that cannot be used in this block.
+    """Report a file that cannot be used in this block; one that is there may be of another kind than ``expected``.
 
     Raises:
         InputError: names the file, the reason, and what was expected.
@@ -196,8 +197,8 @@ def unusable_file(path: str, expected: str) -> Iterator[None]:
     try:
         yield
     except DecodeError as error:
-        more = "" if "expected" in str(error) else f"; expected {expected}"
-        raise InputError(f"{path}: {error}{more}") from None
+        known = "expected" not in str(error) and os.path.isfile(path) and os.path.getsize(path)
+        raise InputError(f"{path}: {error}{f'; the model takes {expected}' if known else ''}") from None
 
 
 def segments_of(

@@ -129,7 +129,7 @@ def transcribe_files(
     for path in paths:
         result: str | InputError
         try:
-            with unusable_file(path, "a sound file"):
+            with unusable_file(path, "sound files"):
                 result = vocabulary.text(transcribe_file(model, reader, path, segment, decode))
         except InputError as error:
             result = error

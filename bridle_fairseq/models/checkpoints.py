@@ -328,7 +328,8 @@ def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) ->
 def _check_exists(path: str, expected: str) -> None:
     if not os.path.isfile(path):
         here = "" if os.path.isabs(path) else f" in {os.getcwd()}"  # hydra changes the working directory
-        raise InputError(f"{path}: no such checkpoint{here}; expected {expected}")
+        found = "a folder" if os.path.isdir(path) else f"no such checkpoint{here}"
+        raise InputError(f"{path}: {found}; expected {expected}")
 
 
 @contextmanager

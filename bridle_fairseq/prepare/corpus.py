@@ -126,7 +126,7 @@ def scan_source(
     scan = scan._replace(failures=scan.failures + listed.failures, others=others, unnamed=found - len(files))
     _report(scan, len(files) + len(listed.failures), kind, Path(dest) / "skipped.tsv")
     if not scan.files:
-        raise InputError(f"{scan.root}: none of {len(files)} files can be read, such as {' '.join(scan.failures[0])}")
+        raise InputError(f"{scan.root}: none of {len(files)} files can be read, such as {': '.join(scan.failures[0])}")
     above = above_limit(len(scan.failures), len(files) + len(listed.failures), max_skipped)
     if above:
         raise InputError(
@@ -234,9 +234,16 @@ def folder_entries(
     The first folder is a split if that holds for all files and one of the splits is ``train``. Without a validation or
     test split, a random share of each class of ``train`` is used. Deeper folders are ignored. A file outside a class
     folder has no entry.
+
+    Raises:
+        InputError: no file is in a folder.
     """
     paths = [file.name.split("/") for file in scan.files]
     splits = [SPLIT_NAMES.get(folders[0], folders[0]) if len(folders) > 2 else "" for folders in paths]
+    if all(len(folders) == 1 for folders in paths):
+        raise InputError(
+            f"{scan.root}: none of {len(paths)} files is in a folder of its class; expected class/x below it"
+        )
     if not (set(splits) <= {"train", "valid", "test"} and "train" in splits):
         return [Entry([folders[0]]) if len(folders) > 1 else None for folders in paths]
     shares = [0.0 if name in splits else share for name, share in (("valid", valid_percent), ("test", test_percent))]

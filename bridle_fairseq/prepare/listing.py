@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import mimetypes
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bridle_fairseq.data.manifests.labels import Classes
+from bridle_fairseq.data.modalities import CLASSES
 from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, scan_source
+from bridle_fairseq.prepare.scan import FoundFile, NoFileError
 from bridle_fairseq.prepare.siblings import sibling_entries
 from bridle_fairseq.prepare.splits import check_shares, random_split
 from bridle_fairseq.prepare.table_paths import report_missing
@@ -74,16 +78,19 @@ def list_corpus(options: ListingOptions) -> Corpus:
     for path in options.labels:
         entries.update(read_table(path, options.columns, options.label_separator))
     classes = Classes.read(options.classes) if options.classes else None
-    scan = scan_source(
-        options.source,
-        options.dest,
-        options.extensions,
-        options.path_must_contain,
-        options.workers,
-        options.modality,
-        options.max_skipped,
-        named=entries or None,
-    )
+    try:
+        scan = scan_source(
+            options.source,
+            options.dest,
+            options.extensions,
+            options.path_must_contain,
+            options.workers,
+            options.modality,
+            options.max_skipped,
+        )
+    except NoFileError as error:
+        likely = _likely_modality(error.others)
+        raise InputError(f"{error}; did you mean --modality {likely}?" if likely else str(error)) from None
     share = options.valid_percent, options.seed
     if entries:
         matched = match(scan, entries)
@@ -96,3 +103,10 @@ def list_corpus(options: ListingOptions) -> Corpus:
         entries_of_folders = folder_entries(scan, *share, options.test_percent)
         return labelled_corpus(scan, entries_of_folders, *share, classes, options.test_percent)
     return Corpus(scan, random_split(len(scan.files), *share, options.test_percent))
+
+
+def _likely_modality(files: Sequence[FoundFile]) -> str | None:
+    """The modality of most files, by their endings; None if most are of none."""
+    kinds = Counter((mimetypes.guess_type(file.name)[0] or "").partition("/")[0] for file in files)
+    most = max(kinds, key=kinds.__getitem__, default="")
+    return most if most in CLASSES else None

@@ -56,6 +56,14 @@ class Source(NamedTuple):
     failures: list[tuple[str, str]]  # (path, reason) of what is no plain file
 
 
+class NoFileError(InputError):
+    """No file has one of the extensions; ``others`` are the files that are there."""
+
+    def __init__(self, sentence: str, others: Sequence[FoundFile]) -> None:
+        super().__init__(sentence)
+        self.others = others
+
+
 def list_source(source: str | os.PathLike[str]) -> Source:
     """All files of a folder (including subfolders, links, and .tar archives) or of a .zip or .tar archive.
 
@@ -111,7 +119,7 @@ def choose_files(
     """The files with one of the extensions and with a text in their path, and the files with another extension.
 
     Raises:
-        InputError: none.
+        NoFileError: none.
     """
     endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
     chosen: list[FoundFile] = []
@@ -124,9 +132,8 @@ def choose_files(
     if not chosen:
         condition = f" and {path_must_contain!r} in the path" if path_must_contain else ""
         there = f"; it has {count_endings(others)}" if others else ""
-        raise InputError(
-            f"{os.path.abspath(os.fspath(source))}: no file found with extension {', '.join(endings)}{condition}{there}"
-        )
+        place = os.path.abspath(os.fspath(source))
+        raise NoFileError(f"{place}: no file found with extension {', '.join(endings)}{condition}{there}", others)
     return chosen, others
 
 

@@ -31,6 +31,7 @@ from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.progress import with_progress
 from bridle_fairseq.utils.schema import Real, Whole, check, check_product, described, kinds_of
 
+SKIPPED_SHOWN = 20
 # A batch and its padding -> values (B x channels x sizes), and their padding (B x the first sizes) or None.
 Values = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
@@ -104,9 +105,11 @@ def measure_overrides(
     """
     manifest = Manifest.read(path)
     statistics = input_statistics(manifest, options)
-    for skipped_path, reason in statistics.skipped:
-        say(f"left out: {skipped_path}: {reason}")
     skipped, clips = len(statistics.skipped), statistics.clips
+    for skipped_path, reason in statistics.skipped[:SKIPPED_SHOWN]:
+        say(f"left out: {skipped_path}: {reason}")
+    if skipped > SKIPPED_SHOWN:
+        say(f"left out: {skipped - SKIPPED_SHOWN} more")
     above = above_limit(skipped, clips + skipped, max_skipped)
     if above:
         raise InputError(f"{path}: {skipped} of {clips + skipped} clips cannot be read, {above}; see above")
@@ -227,7 +230,8 @@ def value_statistics(
         squares = squares + channels.square().sum(1)
         count += channels.shape[1]
     if count == 0:
-        raise InputError(f"{dataset.manifest.name}: none of {len(dataset)} clips can be read")
+        example = "".join(f", such as {path} ({reason})" for _, path, reason in dataset.skips.entries()[:1])
+        raise InputError(f"{dataset.manifest.name}: none of {len(dataset)} clips can be read{example}")
     mean = total / count
     if not (mean.isfinite() & squares.isfinite()).all():
         raise InputError(f"{dataset.manifest.name}: the mean of the values is not finite; expected usable clips only")

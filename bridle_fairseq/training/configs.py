@@ -49,7 +49,7 @@ def find_config(name: str) -> Config:
             raise InputError(f"{name}: no such file; expected a configuration, *.yaml")
         return Config(path.parent, path.stem)
     group, *kind, stem = ("", *name.split("/")) if "/" not in name else name.split("/")
-    group = {"image": "images"}.get(group, group)
+    group = {"image": "images", "videos": "video"}.get(group, group)
     for candidate in kind[:1] or KINDS:
         folder = EXAMPLES / group / "config" / candidate
         if len(kind) <= 1 and (folder / f"{stem}.yaml").is_file():

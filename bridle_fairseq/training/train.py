@@ -93,7 +93,8 @@ def _absolute(text: str) -> str:
     if not _OVERRIDE.fullmatch(text):
         raise InputError(f"{text!r}; expected settings as key=value, such as optimization.max_update=1000")
     name, _, value = text.partition("=")
-    if name in PATHS and value and Path(value).exists():
+    checkpoint = name == "model.checkpoint" and value.endswith(".pt") and "$" not in value  # no name on the Hub
+    if name in PATHS and value and (Path(value).exists() or checkpoint):
         return override(name, Path(value).absolute())
     return text
 
@@ -112,7 +113,11 @@ def _composed(config: Config, overrides: Sequence[str]) -> DictConfig | None:
 def _check_data(options: TrainOptions, cfg: DictConfig) -> None:
     task, split = str(cfg.task.get("_name")), str(cfg.dataset.train_subset)
     if task.startswith("bridle_") and not Path(options.data, f"{split}.tsv").is_file():
-        expected = f"a folder that bridle manifest wrote: bridle manifest MEDIA --dest {options.data}"
+        if Path(options.data).is_file():
+            raise InputError(f"{options.data}: a file; expected the folder of {split}.tsv")
+        kind = cfg.task.get("modality", "audio")
+        manifest = "bridle manifest MEDIA --dest FOLDER" + (f" --modality {kind}" if kind != "audio" else "")
+        expected = f"a folder that bridle manifest wrote: {manifest}"
         raise InputError(f"{options.data}: no {split}.tsv; expected {expected}")
 
 

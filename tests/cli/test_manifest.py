@@ -84,6 +84,11 @@ def test_label_separator(sounds, tmp_path):
     [
         (["{in}/none"], "none: no such folder or .zip or .tar archive"),
         (["{in}/more", "--ext", "mp3"], "no file found with extension .mp3"),
+        (["{in}", "--modality", "video"], "11 .wav, 1 .flac; did you mean --modality audio?"),
+        (
+            ["{in}/more", "--class-folders"],
+            "more: none of 1 files is in a folder of its class; expected class/x below it",
+        ),
         (["{in}", "--valid-percent", "1.5"], "share for validation 1.5"),
         (["{in}/none", "--test-percent", "15"], "share for the test 15.0"),  # before the files are looked at
         (["{in}", "--labels", "{in}/none.csv"], "none.csv: cannot read this csv file: No such file"),

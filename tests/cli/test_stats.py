@@ -155,3 +155,18 @@ def test_statistics_of_video_over_all_frames(tmp_path, capsys):
     assert values[0] == pytest.approx([40 / 255, 50 / 255, 51 / 255], abs=2e-4)
     assert values[1] == pytest.approx([np.std([0, 40, 80]) / 255, 50 / 255, 0], abs=2e-4)
     assert "2 clips, 1536 pixels; 0 skipped" in said.err
+
+
+def test_what_is_no_image_is_named_once_and_counted(tmp_path, capsys):
+    names = [f"{number}.png" for number in range(30)]
+    for name in names[1:]:
+        (tmp_path / name).write_bytes(b"no image")
+    Manifest(tmp_path, names[1:], [1] * 29).write(tmp_path / "train.tsv")
+    command = ["stats", str(tmp_path / "train.tsv"), "--workers", "0", "--image-size", "8", "--modality", "image"]
+    assert main(command) == 2
+    assert "none of 29 clips can be read, such as " in capsys.readouterr().err
+    Image.new("RGB", (8, 8)).save(tmp_path / names[0])
+    Manifest(tmp_path, names, [1] * 30).write(tmp_path / "train.tsv")
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count(": not readable as an image\n") == 20 and "left out: 9 more\n" in said

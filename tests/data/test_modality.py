@@ -1,5 +1,6 @@
 """Modalities by name, and what each of them implements."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +33,16 @@ def test_configuration_without_modality_is_audio():
     assert modality_of(SimpleNamespace(modality="image")).name == "image"
     with pytest.raises(InputError, match="modality is 'smell'; expected one of audio, image, video"):
         modality_of(SimpleNamespace(modality="smell"))
+
+
+@pytest.mark.parametrize(("name", "extra"), [("image", "images"), ("video", "video")])
+def test_missing_pillow_names_the_extra_of_the_modality(monkeypatch, name, extra):
+    for module in [module for module in sys.modules if module.startswith("bridle_fairseq.data.")]:
+        if module.split(".")[2] in ("image", "video"):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(InputError, match=rf"need.* Pillow.*install it: pip install 'bridle_fairseq\[{extra}\]'"):
+        modality_named(name)
 
 
 def test_only_audio_has_segments_in_seconds():

@@ -91,6 +91,21 @@ def test_images_without_labels_are_split(tmp_path, run):
     assert reds == set(range(20))
 
 
+@pytest.mark.parametrize(
+    ("share", "sizes"), [("0.25", {"train": 6, "valid": 2, "test": 3}), ("0", {"train": 8, "test": 3})]
+)
+def test_a_missing_split_for_validation_is_drawn_from_train(tmp_path, run, share, sizes):
+    for split, count in (("train", 8), ("test", 3)):
+        labels = [number % 2 for number in range(count)]
+        write(tmp_path / f"in/{split}.parquet", "image", map(picture, range(count)), ["a", "b"], label=labels)
+    done = run(tmp_path / "in", "--dest", tmp_path / "out", "--modality", "image", "--valid-percent", share)
+    assert done.returncode == 0, done.stderr
+    found = {path.stem: len(Manifest.read(path)) for path in (tmp_path / "out").glob("*.tsv")}
+    assert found == sizes
+    if "valid" in sizes:
+        assert sorted(label for *_, label in labelled(tmp_path / "out", "valid")) == ["a", "b"]
+
+
 def test_rows_without_media_are_counted(tmp_path, run):
     write(tmp_path / "in/train.parquet", "audio", [sound(1), None, sound(2), sound(3)], label=["a", "a", "b", "b"])
     done = run(tmp_path / "in", "--dest", tmp_path / "out", "--valid-percent", "0")

@@ -18,6 +18,7 @@ from bridle_fairseq.utils.errors import InputError
         ("audio/finetuning/tiny", "audio/config/finetuning", "tiny"),
         ("audio/esc50", "audio/config/finetuning", "esc50"),
         ("image/tiny", "images/config/pretraining", "tiny"),
+        ("videos/finetuning/tiny", "video/config/finetuning", "tiny"),
         ("speech/tiny", "speech/config/finetuning", "tiny"),
         ("units/mel_decoder", "units/config", "mel_decoder"),
     ],

@@ -144,6 +144,13 @@ def test_paths_are_absolute_and_other_values_as_they_are(data: Path, monkeypatch
     assert command[-3:] == ["+x=1", "~y", "model.pooling=data"] and said == []
     hub = TrainOptions("audio/finetuning/tiny", "data", "run", ["model.checkpoint=owner/name"])
     assert prepare(hub, said.append).training.command()[-1] == "model.checkpoint=owner/name"
+    gone = TrainOptions(
+        "audio/finetuning/tiny", "data", "run", ["model.checkpoint=gone.pt", "checkpoint.restore_file=x.pt"]
+    )
+    assert prepare(gone, said.append).training.command()[-2:] == [
+        f"model.checkpoint={data.parent}/gone.pt",
+        "checkpoint.restore_file=x.pt",  # fairseq looks for it in save_dir
+    ]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +174,10 @@ def test_mistakes_in_settings_are_left_to_the_run(data: Path) -> None:
 def test_a_folder_without_manifests_and_a_file_as_run_are_refused(data: Path) -> None:
     with pytest.raises(InputError, match="no train.tsv; expected a folder that bridle manifest wrote: bridle manifest"):
         overrides(data.parent)
+    with pytest.raises(InputError, match="MEDIA --dest FOLDER --modality image$"):
+        overrides(data.parent, config="images/tiny")
+    with pytest.raises(InputError, match="train.tsv: a file; expected the folder of train.tsv$"):
+        prepare(TrainOptions("audio/tiny", str(data / "train.tsv"), "run"), print)
     (data.parent / "run").touch()
     with pytest.raises(InputError, match="run: a file; expected the folder of the run"):
         overrides(data)

@@ -128,7 +128,7 @@ class ImageReader:
 
 def _check_size(size: int) -> None:
     if size != 1:
-        raise DecodeError(f"an image, the manifest says size {size}; expected 1")
+        raise DecodeError(f"the manifest says size {size}; expected 1, the size of every image")
 
 
 def check_crop(image_size: int, valid_crop: float) -> None:

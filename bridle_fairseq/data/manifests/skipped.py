@@ -16,6 +16,7 @@ from bridle_fairseq.utils.errors import InputError
 
 FEW = 10  # unusable clips stop no run: a person can look at them, and in small sets one is above any share
 FEW_SHARE = 4  # but a quarter of the clips is never few
+EXAMPLES = 3  # unusable clips that an error names
 
 
 def allowed(total: int, max_ratio: float) -> int:
@@ -48,6 +49,7 @@ class SkipLog:
         self.manifest = manifest
         self.list_path = None if list_path is None else os.fspath(list_path)
         self._skipped = torch.zeros(len(manifest), dtype=torch.bool).share_memory_()
+        self._first: list[tuple[int, str, str]] = []  # without a list: entries of this process
         self._start = self._list_size() if start is None else start  # entries before it are of earlier runs
         self._read_up_to = self._start
 
@@ -84,7 +86,8 @@ class SkipLog:
         if above is None:
             return
         skipped = (entry for entry in self._read_entries(0) if self._is_ours(*entry[:2]) and entry[0] in self)
-        examples = "; ".join(f"{path} ({reason})" for _, path, reason in islice(skipped, 3))
+        first = islice(skipped, EXAMPLES) if self.list_path else self._first
+        examples = "; ".join(f"{path} ({reason})" for _, path, reason in first)
         where = f"; all of them: {self.list_path}" if self.list_path else ""
         raise InputError(
             f"{self.manifest.name}: {self.count} of {len(self.manifest)} clips had to be skipped, {above}"
@@ -97,6 +100,8 @@ class SkipLog:
             return
         self._skipped[row] = True
         if self.list_path is None:
+            if len(self._first) < EXAMPLES:
+                self._first.append((row, self.manifest.path(row), reason))
             return
         path = self.manifest.path(row)
         line = f"{row}\t{path}\t{' '.join(reason.split())}\n".encode()

@@ -28,6 +28,14 @@ def test_row_is_counted_and_listed_once(manifest, tmp_path):
     assert skips.entries() == [(7, "/r/7.wav", "two lines of reason"), (3, "/r/3.wav", "corrupt")]
 
 
+def test_examples_without_a_list(manifest):
+    log = SkipLog(manifest)
+    for row in range(4):
+        log.add(row, "corrupt")
+    with pytest.raises(InputError, match=r"such as /r/0.wav \(corrupt\); /r/1.wav \(corrupt\); /r/2.wav \(corrupt\)$"):
+        log.check(0)
+
+
 def test_counts_without_a_list(manifest):
     skips = SkipLog(manifest)
     skips.add(7, "corrupt")
