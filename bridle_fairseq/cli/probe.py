@@ -78,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
     options = batch_options(args)
     if args.resamples < 0:
         raise InputError(f"--resamples is {args.resamples}; expected 0 or more")
-    if "linear" in args.probes:
-        import sklearn  # noqa: F401  (the light install lacks it: said before any features are computed)
     names, folds = _split_names(args)
     splits = read_labelled_splits(args.data, names)
     if args.out:
         check_folder(args.out)
+    if "linear" in args.probes:
+        import sklearn  # noqa: F401  (the light install lacks it: said before any features are computed)
     if is_features(args.checkpoint):
         features, sha256 = read_stored_splits(args.checkpoint, splits)
         about = {"features": args.checkpoint, "checkpoint_sha256": sha256}

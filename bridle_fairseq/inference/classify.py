@@ -197,8 +197,8 @@ def unusable_file(path: str, expected: str) -> Iterator[None]:
     try:
         yield
     except DecodeError as error:
-        known = "expected" not in str(error) and os.path.isfile(path) and os.path.getsize(path)
-        raise InputError(f"{path}: {error}{f'; the model takes {expected}' if known else ''}") from None
+        other_kind = "expected" not in str(error) and os.path.isfile(path) and os.path.getsize(path)
+        raise InputError(f"{path}: {error}{f'; the model takes {expected}' if other_kind else ''}") from None
 
 
 def segments_of(

@@ -87,6 +87,7 @@ def list_corpus(options: ListingOptions) -> Corpus:
             options.workers,
             options.modality,
             options.max_skipped,
+            named=entries or None,
         )
     except NoFileError as error:
         likely = _likely_modality(error.others)

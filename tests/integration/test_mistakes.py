@@ -148,7 +148,7 @@ MISTAKES = {
         f"bridle probe {CHECKPOINT} {{place}}/data --out out",
         "...labels.csv: cannot read this csv file: No such file or directory",
     ),
-    "classes of a model without a head": (
+    "predict without a head": (
         f"bridle predict {CHECKPOINT} x.wav",
         "...a checkpoint of the model 'bridle'; expected one of 'bridle_classifier' ...",
     ),
@@ -159,6 +159,38 @@ MISTAKES = {
     "a length that is no number": (
         RUN.replace("{place}/data", "{place}/words"),
         "...train.tsv, line 3: size 'long'; expected a whole number ...",
+    ),
+    "a class that labels.csv lacks": (
+        f"{TUNE} task.data={{place}}/other_class",
+        "...valid.lbl, line 1: unknown class 'z'; expected one of the 2 ids in ...",
+    ),
+    "an image for an exported model of sounds": (
+        "bridle embed {place}/pictures/a.png --model {place}/exported --out x.npy",
+        "not one of 1 files can be used; ...a.png: not readable as sound...",
+    ),
+    "images without --modality": (
+        "bridle manifest {place}/pictures --dest out",
+        "...pictures: no file found with extension .wav, ...; did you mean --modality image?",
+    ),
+    "class folders that are none": (
+        "bridle manifest {place}/pictures --modality image --class-folders --dest out",
+        "...pictures: none of 1 files is in a folder of its class; expected class/x below it",
+    ),
+    "a share in percent": (
+        "bridle manifest {place}/data --valid-percent 15 --dest out",
+        "share for validation 15.0; expected 0 to under 1, such as 0.05",
+    ),
+    "a class that --classes lacks": (
+        "bridle manifest {place}/data --labels {place}/label.csv --classes {place}/short_labels/labels.csv --dest out",
+        "unknown class 'z' in the label table; expected one of those in ...",
+    ),
+    "bridle train: a name with a typo": (
+        "bridle train images/tny {place}/data --run run",
+        "no configuration 'images/tny'; expected one of images/tiny, ...",
+    ),
+    "media in place of manifests": (
+        "bridle train images/tiny {place}/pictures --run run",
+        "...pictures: no train.tsv; expected a folder that bridle manifest wrote: ...",
     ),
     "an unknown command": ("bridle tokenise x y", "argument COMMAND: invalid choice: 'tokenise' (choose from ...)"),
 }
@@ -173,27 +205,44 @@ def place(fairseq, data, make_data, made_once):
         shutil.copytree(data, folder / "data")
         fairseq.train(folder / "run", "optimization.max_update=1", "checkpoint.save_dir=.", data=data)
         fairseq.run(folder, "bridle", "export", folder / "run" / "checkpoint_last.pt", folder / "exported")
-        for name in ("empty", "spaces", "gone", "short_labels", "other", "locked", "images", "words"):
+        for name in (
+            "empty",
+            "spaces",
+            "gone",
+            "short_labels",
+            "other",
+            "locked",
+            "images",
+            "words",
+            "pictures",
+            "other_class",
+        ):
             (folder / name).mkdir()
-            if name not in ("empty", "locked"):
+            if name not in ("empty", "locked", "pictures"):
                 shutil.copy(folder / "data" / "valid.tsv", folder / name)
         rows = (folder / "data" / "train.tsv").read_text().splitlines()
-        Image.new("RGB", (32, 32)).save(folder / "images" / "a.png")
+        for name in ("images", "pictures"):
+            Image.new("RGB", (32, 32)).save(folder / name / "a.png")
         for name, lines in {
             "spaces": [rows[0], *(row.replace("\t", " ") for row in rows[1:])],
             "gone": [*rows[:2], "gone.wav\t5000", *rows[2:]],
             "words": [*rows[:2], rows[2].partition("\t")[0] + "\tlong", *rows[3:]],
             "images": [str(folder / "images"), *(["a.png\t5000"] * 26)],
             "short_labels": rows,
+            "other_class": rows,
         }.items():
             (folder / name / "train.tsv").write_text("\n".join(lines) + "\n")
-        (folder / "short_labels" / "labels.csv").write_text("index,mid,display_name\n0,a,a\n1,b,b\n")
+        for name in ("short_labels", "other_class"):
+            (folder / name / "labels.csv").write_text("index,mid,display_name\n0,a,a\n1,b,b\n")
         for split in ("train", "valid"):
             (folder / "short_labels" / f"{split}.lbl").write_text("a\n")
+            (folder / "other_class" / f"{split}.lbl").write_text("z\n" * (3 if split == "valid" else len(rows) - 1))
         few = (folder / "data" / "valid.tsv").read_text().splitlines()[:-1]
         (folder / "other" / "valid.tsv").write_text("\n".join(few) + "\n")
         checkpoint = folder / "run" / "checkpoint_last.pt"
         fairseq.run(folder, "bridle", "tokenize", checkpoint, folder / "other" / "valid.tsv", "--out", "other_codes")
+        first = rows[1].partition("\t")[0]
+        (folder / "label.csv").write_text(f"file,label\n{first},z\n")
         (folder / "nolabel.csv").write_text("file,kind\nx.wav,a\n")
 
     return made_once("mistakes", make)
@@ -245,7 +294,7 @@ CALLS = {  # arguments of embed in Python -> the sentence of its exception
         16000,
         f"waveform 0 has 3 axes of torch.float32; {ONE_AXIS}: samples.mean(1)",
     ),
-    "integers for samples": (
+    "integer samples": (
         np.full(8000, 70000),
         16000,
         f"waveform 0 has 1 axes of torch.int64; {ONE_AXIS}: see soundfile.read",
