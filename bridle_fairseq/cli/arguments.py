@@ -23,13 +23,21 @@ def add_modality_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=list(CLASSES), default="audio", help="what the files are (%(default)s)")
 
 
-def add_batch_arguments(
-    parser: argparse.ArgumentParser,
-    max_skipped: str = "abort if more than this fraction of the clips, and more than 10, is unusable",
-) -> None:
+def add_max_skipped_argument(parser: argparse.ArgumentParser, above: str = "abort", what: str = "clips") -> None:
+    """How many files may be unusable; what happens above the limit."""
+    parser.add_argument(
+        "--max-skipped",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help=f"{above} if more than this fraction of the {what}, and more than 10, is unusable (0.01)",
+    )
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser, above: str = "abort", what: str = "clips") -> None:
     """How clips are read and batched, and where the model runs: :func:`batch_options`.
 
-    ``max_skipped``: what happens above the limit.
+    ``above`` and ``what`` are those of :func:`add_max_skipped_argument`.
     """
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="clips of a batch (default: %(default)s)"
@@ -42,13 +50,7 @@ def add_batch_arguments(
         help="sound: samples of a padded batch (default: %(default)s)",
     )
     add_device_argument(parser)
-    parser.add_argument(
-        "--max-skipped",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help=f"{max_skipped} (0.01)",
-    )
+    add_max_skipped_argument(parser, above, what)
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="threads that read files")
 
 

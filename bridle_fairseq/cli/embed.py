@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "several poolings and layers are put beside one another",
     )
     add_chunk_arguments(parser)
-    add_batch_arguments(
-        parser, "exit with code 1 if more than this fraction of the files, and more than 10, is unusable"
-    )
+    add_batch_arguments(parser, "exit with code 1", "files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.inference.embed import check_output, embed_files, list_files, write_vectors
     from bridle_fairseq.inference.extractors import EncoderFeatures, choose_layers
     from bridle_fairseq.open_model import open_model
-    from bridle_fairseq.utils.files import check_folder
+    from bridle_fairseq.utils.files import check_writable
 
     options = batch_options(args)
     check_output(args.out)
     opened = open_model(args.model, "features", options.device)
-    check_folder(os.path.dirname(os.path.abspath(args.out)))
+    check_writable(os.path.dirname(os.path.abspath(args.out)))
     layers = choose_layers(args.layers, opened.model.encoder.depth)
     extractor = EncoderFeatures(opened.model, layers, list(dict.fromkeys(args.pooling)))
     chunking = choose_chunking(chunk_options(args), opened.model.front_end, opened.inputs)

@@ -11,6 +11,7 @@ from bridle_fairseq.cli.arguments import (
     MODEL,
     add_decoding_arguments,
     add_device_argument,
+    add_max_skipped_argument,
     add_view_arguments,
     decoding_options,
     read_manifest,
@@ -41,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_view_arguments(parser)
     add_decoding_arguments(parser)
     add_device_argument(parser)
-    parser.add_argument(
-        "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
-    )
+    add_max_skipped_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.open_model import folder_beside, open_model
     from bridle_fairseq.training.evaluate import EvaluateOptions, evaluate_classifier, evaluate_transcriber
     from bridle_fairseq.utils.device import choose_device
-    from bridle_fairseq.utils.files import check_folder
+    from bridle_fairseq.utils.files import check_writable
     from bridle_fairseq.utils.progress import with_progress
 
     options = EvaluateOptions(
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     )
     manifest = read_manifest(args.manifest)
     opened = open_model(args.checkpoint, "outputs", choose_device(args.device))
-    check_folder(options.out)
+    check_writable(options.out)
     progress = partial(with_progress, name="evaluate", unit="batches")
     if opened.vocabulary is not None:
         errors = evaluate_transcriber(opened, manifest, options, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bridle_fairseq.cli.arguments import add_modality_argument
+from bridle_fairseq.cli.arguments import add_max_skipped_argument, add_modality_argument
 
 HELP = "list the sound files, images or videos of a folder (or a stored .zip or .tar) in train.tsv and valid.tsv"
 
@@ -21,20 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--valid-percent", type=float, default=0.05, metavar="SHARE", help="validation share, 0 to 1 (0.05)"
     )
     parser.add_argument("--test-percent", type=float, default=0.0, metavar="SHARE", help="test share, 0 to 1 (0)")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=42,
-        help="of the random split; with labels it is stratified (42)",
-    )
+    parser.add_argument("--seed", type=int, default=42, help="of the random split; with labels it is stratified (42)")
     parser.add_argument("--path-must-contain", metavar="TEXT", help="only files with this text in their path")
-    parser.add_argument(
-        "--max-skipped",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help="abort if more than this fraction of the files, and more than 10, is unusable (0.01)",
-    )
+    add_max_skipped_argument(parser, what="files")
     parser.add_argument("--workers", type=int, default=8, help="threads that read headers (8)")
     labels = parser.add_argument_group(
         "labels", "write {split}.lbl and labels.csv as well; files without a label are skipped"

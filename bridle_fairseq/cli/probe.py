@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.evaluation.probe_data import is_features, probe_data, read_labelled_splits, read_stored_splits
     from bridle_fairseq.evaluation.probe_folds import cross_validate
     from bridle_fairseq.evaluation.probe_table import compare, table, write
-    from bridle_fairseq.utils.files import check_folder
+    from bridle_fairseq.utils.files import check_writable
 
     options = batch_options(args)
     if args.resamples < 0:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     names, folds = _split_names(args)
     splits = read_labelled_splits(args.data, names)
     if args.out:
-        check_folder(args.out)
+        check_writable(args.out)
     if "linear" in args.probes:
         import sklearn  # noqa: F401  (the light install lacks it: said before any features are computed)
     if is_features(args.checkpoint):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import partial
 
-from bridle_fairseq.cli.arguments import add_modality_argument
+from bridle_fairseq.cli.arguments import add_max_skipped_argument, add_modality_argument
 
 HELP = "mean and standard deviation of a manifest's log-mel frames or pixels, as overrides for training"
 
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="clips at a time (32)")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (2)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample and of the crops (1)")
-    parser.add_argument(
-        "--max-skipped", type=float, default=0.01, metavar="SHARE", help="clips that may be unreadable (0.01)"
-    )
+    add_max_skipped_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The demo's pretraining: its stages, its and its configuration."""
+"""The demo's pretraining: its stages and its configuration."""
 
 from __future__ import annotations
 

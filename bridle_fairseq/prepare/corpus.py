@@ -151,10 +151,7 @@ def _report(scan: Scan, num_files: int, kind: Modality, skip_list: Path) -> None
     if scan.failures:
         print(f"{len(scan.failures)} of {num_files} files cannot be read; all of them: {skip_list}", file=sys.stderr)
     if media:
-        print(
-            f"not read: {count_endings(media)}; all of them: {skip_list}",
-            file=sys.stderr,
-        )
+        print(f"not read: {count_endings(media)}; all of them: {skip_list}", file=sys.stderr)
     rest = [file for file in scan.others if file.ending not in known]
     if rest:
         print(f"no {kind.files} by their endings: {count_endings(rest)}", file=sys.stderr)

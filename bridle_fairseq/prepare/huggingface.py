@@ -7,7 +7,6 @@ A file is named after its split, ``data/train-00000-of-00004.parquet``. A column
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import tarfile
@@ -133,7 +132,7 @@ def _class_names(metadata: dict[bytes, bytes], column: str | None) -> list[str]:
         feature = parse_json(metadata[b"huggingface"])["info"]["features"][column]
         feature = feature.get("feature", feature)
         return [str(name) for name in feature["names"]]
-    except (KeyError, TypeError, ValueError, AttributeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return []
 
 

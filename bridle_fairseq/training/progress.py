@@ -14,12 +14,8 @@ from bridle_fairseq.utils.progress import bar_size
 _WARNING = re.compile(r"\[(?:WARNING|ERROR)\] - (.+)$")
 # The speed is last: it is what a narrow terminal cuts off.
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}, {rate_fmt}]"
-SHOWN = {
-    "loss": "loss",
-    "acc_1": "accuracy",
-    "accuracy": "accuracy",
-    "cosine": "cosine",
-}  # value -> its name in the bar
+# value -> its name in the bar
+SHOWN = {"loss": "loss", "acc_1": "accuracy", "accuracy": "accuracy", "cosine": "cosine"}
 
 
 def train_with_bar(run: TrainingRun, log_path: Path, total_updates: int | None) -> list[Record]:

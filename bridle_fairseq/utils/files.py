@@ -40,7 +40,7 @@ def atomic_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
-def check_folder(folder: str | os.PathLike[str]) -> None:
+def check_writable(folder: str | os.PathLike[str]) -> None:
     """Make a folder, and check that a file can be written there: before the work, not after it.
 
     Raises:

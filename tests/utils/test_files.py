@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from bridle_fairseq.utils import files
 from bridle_fairseq.utils.errors import InputError, sentence_of
-from bridle_fairseq.utils.files import atomic_binary, atomic_text, check_folder, locked, size_text, temporary_folder
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, check_writable, locked, size_text, temporary_folder
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_sizes_for_people(size, text):
 
 
 def test_folder_is_checked_by_a_file_that_does_not_stay(tmp_path, monkeypatch):
-    check_folder(tmp_path / "a" / "b")
+    check_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
     def refuse(path):
@@ -183,5 +183,5 @@ def test_folder_is_checked_by_a_file_that_does_not_stay(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "_make_file", refuse)  # root may write everywhere
     with pytest.raises(PermissionError) as error:
-        check_folder(tmp_path)
+        check_writable(tmp_path)
     assert error.value.filename == str(tmp_path)

@@ -12,7 +12,7 @@ from typing import Any
 from bridle_fairseq.data.artifacts.sharding import BlockResult, ShardedJob
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.utils.errors import InputError
-from bridle_fairseq.utils.files import check_folder
+from bridle_fairseq.utils.files import check_writable
 from bridle_fairseq.utils.progress import progress_bar
 
 
@@ -83,7 +83,7 @@ def run_shard(job: ShardedJob, shard: Shard, compute: Callable[[list[int]], obje
     if job.finished():
         job.join()  # removes what a killed process, or a second one of a shard, has left
         return ShardOutcome(job, shard, was_complete=True)
-    check_folder(Path(job.prefix).parent)
+    check_writable(Path(job.prefix).parent)
     numbers = job.missing(shard.index, shard.count)
     begun = time.monotonic()
     compute(numbers)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bridle_fairseq.data.manifests.archive import Slice, split_slice
 from bridle_fairseq.data.regular import check_regular
-from bridle_fairseq.data.video.container import decode_errors, load_av
+from bridle_fairseq.data.video.container import ContainerFile, decode_errors, load_av
 from bridle_fairseq.utils.errors import DecodeError
 
 FORMATS = "mov,mp4,m4a,matroska,webm,asf,amr,aac,caf,ogg,wv,tta"  # demuxers of FFmpeg
@@ -21,8 +21,8 @@ FAR_SECONDS = 30  # crops farther from the start are found by seeking
 PREROLL_SECONDS = 2  # decoded and dropped after seeking, since a frame depends on the ones before it
 
 
-class SoundStream:
-    """An open file; a context manager. Frames are counted from the first one that is decoded.
+class SoundStream(ContainerFile):
+    """An open file. Frames are counted from the first one that is decoded.
 
     Args:
         path: a file or a slice of a stored archive.
@@ -38,8 +38,6 @@ class SoundStream:
 
     def __init__(self, path: str) -> None:
         self._av, self.path, self.position = load_av(), path, 0
-        self._container: Any = None
-        self._slice: Slice | None = None
         self._rest = np.zeros(0, np.float32)
         self._first_time: int | None = None
         try:
@@ -47,18 +45,6 @@ class SoundStream:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> SoundStream:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        for file in (self._container, self._slice):
-            if file is not None:
-                file.close()
 
     def _open(self) -> None:
         with decode_errors("not readable as sound"):

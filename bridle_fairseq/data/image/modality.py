@@ -22,18 +22,7 @@ class ImageModality(Modality):
     name = "image"
     files = "images"
     extensions: tuple[str, ...] = (
-        "jpg",
-        "jpeg",
-        "png",
-        "webp",
-        "bmp",
-        "gif",
-        "ppm",
-        "pgm",
-        "tif",
-        "tiff",
-        "jfif",
-        "pbm",
+        *("jpg", "jpeg", "jfif", "png", "webp", "bmp", "gif", "ppm", "pgm", "pbm", "tif", "tiff"),
     )
     other_extensions: tuple[str, ...] = (
         *("avif", "cr2", "cr3", "arw", "dng", "nef", "orf", "raf", "rw2", "exr", "hdr", "heic", "heif", "ico"),

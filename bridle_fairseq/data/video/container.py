@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bridle_fairseq.data.manifests.archive import Slice, split_slice
 from bridle_fairseq.data.regular import check_regular
@@ -66,6 +66,9 @@ def decode_errors(what: str) -> Iterator[None]:
         raise DecodeError(str(getattr(error, "strerror", None) or error) or type(error).__name__) from None
 
 
+Opened = TypeVar("Opened", bound="ContainerFile")
+
+
 class _Times:
     """Extremes of the packets' times."""
 
@@ -80,8 +83,27 @@ class _Times:
         self.first, self.last, self.end = min(self.first, start), max(self.last, start), max(self.end, end)
 
 
-class VideoFile:
-    """An open video file; a context manager.
+class ContainerFile:
+    """A file, or a slice of a stored archive, that PyAV has open; a context manager."""
+
+    _container: Any = None
+    _slice: Slice | None = None
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        for file in (self._container, self._slice):
+            if file is not None:
+                file.close()
+
+
+class VideoFile(ContainerFile):
+    """An open video file.
 
     Args:
         path: a file or a slice of a stored archive.
@@ -101,8 +123,6 @@ class VideoFile:
         self._av = load_av()
         self._path, self._threads = path, threads
         self._packets: Packets | None = None
-        self._container: Any = None
-        self._slice: Slice | None = None
         try:
             self._open()
             with decode_errors("not readable as video"):
@@ -110,18 +130,6 @@ class VideoFile:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> VideoFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        for file in (self._container, self._slice):
-            if file is not None:
-                file.close()
 
     def _open(self) -> None:
         with decode_errors("not readable as video"):
