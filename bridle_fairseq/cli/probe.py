@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
 
 HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
 SPLITS = ("train", "valid", "test")
+PROBES = ("linear", "ridge", "knn")
 POOLINGS = ("mean", "frequency", "class_token")
 
 
@@ -51,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ways to pool patches (default: mean and frequency; of images and video: mean and class_token)",
     )
     parser.add_argument(
-        "--probes", nargs="+", choices=("linear", "knn"), default=["linear", "knn"], help="default: both"
+        "--probes",
+        nargs="+",
+        choices=PROBES,
+        default=["linear", "knn"],
+        help="linear: logistic regression; ridge: the fast linear probe, in closed form (default: linear and knn)",
     )
     parser.add_argument(
         "--resamples",

@@ -11,11 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
-from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe
+from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe, ridge_probe
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.spreadsheet import write_table
 
-PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "knn": knn_probe}
+PROBES: dict[str, Callable[..., ProbeResult]] = {
+    "linear": linear_probe,
+    "ridge": ridge_probe,
+    "knn": knn_probe,
+}
+DEFAULT_PROBES = ("linear", "knn")
 
 
 class ProbeRow(NamedTuple):
@@ -46,7 +51,7 @@ class ProbeRow(NamedTuple):
 def compare(
     features: Mapping[FeatureArray, Split],
     labels: Split,
-    probes: Sequence[str] = tuple(PROBES),
+    probes: Sequence[str] = DEFAULT_PROBES,
     say: Callable[[str], object] = lambda text: None,
     **options: Any,
 ) -> list[ProbeRow]:
