@@ -29,9 +29,9 @@ from bridle_fairseq.exported.graph import EncoderCore, export_graph
 from bridle_fairseq.exported.results import Codes, Features
 from bridle_fairseq.exported.source import find_export
 from bridle_fairseq.exported.validate_inputs import Inputs, Lengths, clips, images, waveforms
-from bridle_fairseq.nn.classifier import POOLINGS, pool_patches
 from bridle_fairseq.nn.ctc import Emissions, greedy
 from bridle_fairseq.nn.encoder import EncoderOutput
+from bridle_fairseq.nn.pooling import pool_patches, pooled_width
 from bridle_fairseq.utils.errors import DecodeError, InputError
 from bridle_fairseq.utils.optional import optional_import
 
@@ -146,17 +146,18 @@ class Pretrained:
         layer: int | None = None,
         pooling: str = "mean",
     ) -> Tensor:
-        """One vector for each clip, float32: B x D, or B x (F * D) with ``pooling="frequency"``.
+        """One vector for each clip, float32: B x D with ``pooling="mean"``, else see :func:`.pooling.pool_patches`.
 
         Args:
             inputs, sample_rate, lengths, layer: as in :meth:`features`.
-            pooling: ``mean`` of all patches, ``frequency`` (mean over time of each frequency row) or ``class_token``.
+            pooling: ``mean`` of all patches, ``statistics`` (their mean and standard deviation), ``frequency`` (mean
+                over time of each frequency row), ``frequency_statistics``, ``segments`` (four in time, of each row) or
+                ``class_token``.
 
         Raises:
-            InputError: as :meth:`features`, or no such pooling.
+            InputError: as :meth:`features`, or no such pooling of this modality.
         """
-        if pooling not in POOLINGS:
-            raise InputError(f"pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
+        pooled_width(self.module.front_end, self.settings.encoder_width, pooling)  # checks the name
         if pooling == "class_token" and layer is not None:
             raise InputError(f"pooling is 'class_token' with layer {layer}; expected layer None, the last one")
         features = self.features(inputs, sample_rate, lengths, layer)

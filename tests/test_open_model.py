@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from bridle_fairseq import pretrained
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.exported import source
@@ -136,6 +137,18 @@ def test_pixels_give_the_same_as_from_the_checkpoint(pixel_models, tmp_path, wri
     if command == "embed":
         argv = [command, str(tmp_path), "--model", "{model}", "--out", "{out}/x.npy"]
     both(argv, pixel_models / f"{modality}.pt", pixel_models / modality, tmp_path / "out", capsys)
+
+
+@pytest.mark.parametrize("modality", PIXELS)
+def test_pixels_have_no_poolings_of_frequency_rows(pixel_models, modality):
+    model = pretrained.load(pixel_models / modality)
+    inputs = torch.rand(1, 3, 24, 24) if modality == "image" else torch.rand(1, 4, 24, 24, 3)
+    x = model.features(inputs).x
+    expected = torch.cat([x.mean(1), x.std(1, unbiased=False)], 1)
+    torch.testing.assert_close(model.embed(inputs, pooling="statistics"), expected, atol=1e-6, rtol=1e-5)
+    for pooling in ("frequency", "frequency_statistics", "segments"):
+        with pytest.raises(InputError, match=f"pooling is {pooling}, which is for sound"):
+            model.embed(inputs, pooling=pooling)
 
 
 @pytest.mark.parametrize("index", ["features", "tokenize"])

@@ -14,10 +14,10 @@ from bridle_fairseq.cli.arguments import (
     batch_options,
     chunk_options,
 )
+from bridle_fairseq.nn.pooling_kinds import POOLINGS, POOLINGS_HELP
 from bridle_fairseq.utils.errors import printable
 
 HELP = "write a vector for each file as .npy, .csv or .parquet"
-POOLINGS = ("mean", "frequency", "class_token")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         nargs="+",
         choices=POOLINGS,
+        metavar="NAME",
         default=["mean"],
-        help="mean of all patches (default), frequency (mean over time, frequency rows kept apart), or class_token; "
-        "several poolings and layers are put beside one another",
+        help=f"{POOLINGS_HELP} (default: mean). Several poolings and layers are put beside one another",
     )
     add_chunk_arguments(parser)
     add_batch_arguments(parser, "exit with code 1", "files")

@@ -18,9 +18,9 @@ from bridle_fairseq.cli.arguments import (
     split_of,
 )
 from bridle_fairseq.cli.sharded import print_outcome
+from bridle_fairseq.nn.pooling_kinds import POOLINGS, POOLINGS_HELP
 
 HELP = "write features of a manifest's clips as memory-mapped .npy files, pooled or patch by patch"
-POOLINGS = ("mean", "frequency", "class_token", "patches")
 DTYPES = ("float16", "float32")
 
 
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pooling",
         nargs="+",
-        choices=POOLINGS,
+        choices=(*POOLINGS, "patches"),
+        metavar="NAME",
         default=["mean"],
-        help="mean of all patches (default), frequency (mean over time, frequency rows kept apart), class_token, or "
-        "patches (no pooling)",
+        help=f"{POOLINGS_HELP}; patches: no pooling (default: mean)",
     )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the files (default: %(default)s)")
     add_chunk_arguments(parser)

@@ -17,6 +17,7 @@ from bridle_fairseq.cli.arguments import (
     batch_options,
     chunk_options,
 )
+from bridle_fairseq.nn.pooling_kinds import POOLINGS, POOLINGS_HELP, PROBED_PIXELS, PROBED_SOUND
 from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
 HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
 SPLITS = ("train", "valid", "test")
 PROBES = ("linear", "ridge", "knn")
-POOLINGS = ("mean", "frequency", "class_token")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         nargs="+",
         choices=POOLINGS,
-        help="ways to pool patches (default: mean and frequency; of images and video: mean and class_token)",
+        metavar="NAME",
+        help=f"{POOLINGS_HELP} (default: {', '.join(PROBED_SOUND)}; of images and video: {', '.join(PROBED_PIXELS)})",
     )
     parser.add_argument(
         "--probes",

@@ -17,21 +17,15 @@ from bridle_fairseq.evaluation.probe_data import (
 )
 from bridle_fairseq.evaluation.probe_table import ProbeRow
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
-from bridle_fairseq.inference.extractors import default_poolings
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.nn.pooling_kinds import POOLINGS
 
 if TYPE_CHECKING:
     from bridle_fairseq.tasks.base import MediaTask
 
 SPLITS = ("train", "valid", "test")
-POOLING_NAMES = {
-    "mean": "mean of all patches",
-    "frequency": "time mean, frequency rows kept apart",
-    "class_token": "class token",
-    "deviation": "mean and deviation",
-    "segments": "means of four segments",
-}
+STATISTICS_NAMES = {"deviation": "mean and deviation", "segments": "means of four segments"}  # of the log-mel
 SOURCE_NAMES = {"encoder": "BRIDLE encoder, pretrained", "untrained": "the same encoder, untrained"}
 
 
@@ -51,7 +45,8 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
     """Probe the encoder and its baselines; every choice is made on the validation split."""
     options = BatchOptions(workers=2, max_skipped=1.0, device=str(next(model.parameters()).device))
     splits = read_labelled_splits(manifests, SPLITS)
-    extractors = probe_extractors(model, range(1, model.encoder.depth + 1), default_poolings(model), seed)
+    poolings = ("mean", "statistics" if model.front_end.rows is None else "frequency_statistics")
+    extractors = probe_extractors(model, range(1, model.encoder.depth + 1), poolings, seed)
     features = extract_splits(
         extractors,
         choose_chunking(ChunkOptions(), model.front_end, task.cfg),
@@ -68,10 +63,12 @@ def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int) -> Co
     rows = []
     best: dict[str, ProbeRow] = {}
     for probe in probes:
-        kind = probe.features if probe.features in SOURCE_NAMES else "baseline"
+        of_encoder = probe.features in SOURCE_NAMES
+        kind = probe.features if of_encoder else "baseline"
         if kind not in best or probe.valid > best[kind].valid:
             best[kind] = probe
-        name = f"{SOURCE_NAMES.get(probe.features, probe.features)}: {POOLING_NAMES.get(probe.pooling, probe.pooling)}"
+        pooling = POOLINGS[probe.pooling].text if of_encoder else STATISTICS_NAMES.get(probe.pooling, probe.pooling)
+        name = f"{SOURCE_NAMES.get(probe.features, probe.features)}: {pooling}"
         rows.append(ResultRow(name, probe.test, probe.chosen))
     chance = data.majority_accuracy()
     rows.append(ResultRow("always the most frequent class", chance))

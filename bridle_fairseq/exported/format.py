@@ -18,10 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 from bridle_fairseq.data.manifests.transcripts import WORD_MARKS
 from bridle_fairseq.exported.inputs import KINDS
-from bridle_fairseq.nn.classifier import POOLINGS, Classifier
+from bridle_fairseq.nn.classifier import Classifier
 from bridle_fairseq.nn.code_tokenizer import CodeTokenizer
 from bridle_fairseq.nn.ctc import STEP_POOLINGS, Transcriber
 from bridle_fairseq.nn.encoder import Encoder
+from bridle_fairseq.nn.pooling_kinds import POOLINGS
 from bridle_fairseq.nn.settings import BridleSettings, checked_settings
 from bridle_fairseq.utils.bounds import HASH
 from bridle_fairseq.utils.errors import InputError

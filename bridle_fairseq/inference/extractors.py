@@ -17,7 +17,8 @@ from bridle_fairseq.exported.format import ExportedBridle
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches
-from bridle_fairseq.nn.pooling import POOLINGS, log_mel_deviation, log_mel_segments, pool_patches, pooled_width
+from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments, merge_chunks, pool_patches, pooled_width
+from bridle_fairseq.nn.pooling_kinds import PROBED_PIXELS, PROBED_SOUND
 from bridle_fairseq.nn.pretrained_encoder import PretrainedEncoder
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
@@ -33,7 +34,8 @@ class SegmentBatch(NamedTuple):
     patches: Patches
     left_out: Tensor | None  # B x N: patches that do not count; None: all count
     kept: list[tuple[int, int]]  # sound: [first, end) of each segment's time patches that count
-    offset: Tensor | None  # B: time patches of the clip before each segment; None: all segments are whole clips
+    offset: Tensor | None  # B: time patches of the clip before each segment; None: all segments begin with their clip
+    clip_steps: Tensor | None = None  # B: time patches of the whole clips; None: all segments are whole clips
 
     def sizes(self) -> list[int]:
         """Number of patches of each segment that count."""
@@ -60,7 +62,7 @@ class EncoderFeatures:
     Args:
         model: in eval mode, on its device.
         layers: numbers of blocks, from 1; the last block's output is normalized.
-        poolings: keys of :data:`POOLINGS`, or ``patches`` for the features of each patch.
+        poolings: names of :data:`.pooling_kinds.POOLINGS`, or ``patches`` for the features of each patch.
         source: name of the encoder in the arrays.
     """
 
@@ -69,17 +71,14 @@ class EncoderFeatures:
     ) -> None:
         assert model.encoder is not None, "an export without an encoder"
         self.encoder, width = model.encoder, model.settings.encoder_width
-        self.arrays = tuple(
-            FeatureArray(source, pooling, layer, pooled_width(model.front_end, width, pooling))
-            for pooling in poolings
-            for layer in layers
-        )
+        widths = {p: width if p == PATCHES else pooled_width(model.front_end, width, p) for p in poolings}
+        self.arrays = tuple(FeatureArray(source, p, layer, widths[p]) for p in poolings for layer in layers)
 
     def extract_batch(self, batch: SegmentBatch) -> list[tuple[int, dict[str, np.ndarray]]]:
         """(number of patches that count, features by array name) of each segment."""
         patches, left_out = batch.patches, batch.left_out
         out = self.encoder(patches.x, patches.grid, patches.padding_mask, with_layers=True, offset=batch.offset)
-        pooled = {a.name: _pooled(out.of_layer(a.layer), patches.grid, left_out, a.pooling) for a in self.arrays}
+        pooled = {array.name: _pooled(out.of_layer(array.layer), batch, array.pooling) for array in self.arrays}
         results = []
         for number, count in enumerate(batch.sizes()):
             features = {array.name: pooled[array.name][number] for array in self.arrays}
@@ -90,24 +89,25 @@ class EncoderFeatures:
         return results
 
     def merge_segments(self, segments: list[tuple[int, dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
-        """Patches one after the other; pooled features as their mean over the patches that count."""
+        """Patches one after the other; pooled features as those of all patches that count."""
         if len(segments) == 1:
             return segments[0][1]
-        weights = np.array([count for count, _ in segments], dtype=np.float64)
+        counts = [count for count, _ in segments]
         merged = {}
         for array in self.arrays:
             values = [features[array.name] for _, features in segments]
             if array.pooling == PATCHES:
                 merged[array.name] = np.concatenate(values)
             else:
-                merged[array.name] = np.average(values, axis=0, weights=weights).astype(np.float32)
+                merged[array.name] = merge_chunks(array.pooling, values, counts)
         return merged
 
 
-def _pooled(out: EncoderOutput, grid: tuple[int, ...], left_out: Tensor | None, pooling: str) -> np.ndarray:
+def _pooled(out: EncoderOutput, batch: SegmentBatch, pooling: str) -> np.ndarray:
     if pooling == PATCHES:
         return out.x.float().cpu().numpy()
-    return pool_patches(out, grid, left_out, pooling).cpu().numpy()
+    pooled = pool_patches(out, batch.patches.grid, batch.left_out, pooling, batch.offset, batch.clip_steps)
+    return pooled.cpu().numpy()
 
 
 class LogMelFeatures:
@@ -145,7 +145,7 @@ def encoder_features(
     model: EncoderModel,
     source: Tensor,
     padding_mask: Tensor | None = None,
-    poolings: Sequence[str] = POOLINGS[:2],
+    poolings: Sequence[str] = ("mean", "frequency"),
     layers: Sequence[int] | None = None,
 ) -> dict[tuple[str, int], Tensor]:
     """Pooled features of some of a frozen encoder's blocks, in one pass.
@@ -202,5 +202,5 @@ def choose_layers(texts: Sequence[str], num_layers: int) -> list[int]:
 
 
 def default_poolings(model: EncoderModel) -> tuple[str, ...]:
-    """The poolings that suit a model's modality."""
-    return ("mean", "class_token") if model.front_end.rows is None else ("mean", "frequency")
+    """The poolings that are probed by default, by the model's modality."""
+    return PROBED_PIXELS if model.front_end.rows is None else PROBED_SOUND

@@ -196,7 +196,7 @@ class FeatureMaker:
         else:
             valid = ((~patches.padding_mask).sum(1) // rows).tolist()
         kept = [segment.kept or (0, count) for segment, count in zip(segments, valid, strict=True)]
-        left_out, offset = patches.padding_mask, None
+        left_out, offset, clip_steps = patches.padding_mask, None, None
         if any(segment.start for segment in segments):
             assert isinstance(self.front_end, AudioFrontEnd)
             samples = self.front_end.patch_size[0] * self.front_end.log_mel.frame_shift
@@ -205,4 +205,6 @@ class FeatureMaker:
             time = torch.arange(steps, device=source.device)
             begin, end = torch.tensor(kept, device=source.device).T[:, :, None]  # B x 1 each
             left_out = ((time < begin) | (time >= end)).repeat_interleave(rows, dim=1)  # B x steps -> B x N
-        return SegmentBatch(source, mask, patches, left_out, kept, offset)
+            lengths = [segment.clip_steps or count for segment, count in zip(segments, valid, strict=True)]
+            clip_steps = torch.tensor(lengths, device=source.device)
+        return SegmentBatch(source, mask, patches, left_out, kept, offset, clip_steps)

@@ -70,7 +70,8 @@ class Segment(NamedTuple):
     row: int
     start: int
     length: int
-    kept: tuple[int, int] | None = None  # [first, end) of its time patches that count, if it overlaps others
+    kept: tuple[int, int] | None = None  # of a chunk: [first, end) of its time patches that count
+    clip_steps: int = 0  # of a chunk: time patches of the whole clip
 
 
 class SegmentReader:

@@ -8,6 +8,7 @@ from fairseq.models import BaseFairseqModel, register_model
 
 from bridle_fairseq.models.checkpoints import load_encoder, pretrained_settings
 from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.pooling_kinds import POOLINGS_HELP
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization
 from bridle_fairseq.nn.settings import BridleSettings
 
@@ -20,12 +21,7 @@ class BridleClassifierConfig(ClassifierRegularization, FairseqDataclass):
     """The checkpoint, the head, whether the encoder is fine-tuned, and regularization."""
 
     checkpoint: Optional[str] = field(default=None, metadata={"help": "checkpoint or export of the model 'bridle'"})
-    pooling: str = field(
-        default="mean",
-        metadata={
-            "help": "mean of all patches, frequency (mean over time, frequency rows concatenated) or class_token"
-        },
-    )
+    pooling: str = field(default="mean", metadata={"help": f"how patches become one vector: {POOLINGS_HELP}"})
     freeze_encoder: bool = field(default=False, metadata={"help": "train only norm and head (linear probe)"})
     fbank_mean: Optional[float] = field(
         default=None, metadata={"help": "mean of the log-mel values (default: the checkpoint's)"}

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from bridle_fairseq.nn.frontend import Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
-from bridle_fairseq.nn.pooling import POOLINGS, pool_patches, pooled_width
+from bridle_fairseq.nn.pooling import pool_patches, pooled_width
+from bridle_fairseq.nn.pooling_kinds import POOLINGS
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization, PretrainedEncoder, check_classifier
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bridle_fairseq.nn.batch_augment import spec_augment
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
+from bridle_fairseq.nn.pooling_kinds import POOLINGS
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.precision import autocast
@@ -80,9 +81,9 @@ def check_regularization(s: EncoderRegularization, freeze_encoder: bool, modalit
 def check_classifier(s: ClassifierRegularization, pooling: str, freeze_encoder: bool, modality: str = "audio") -> None:
     """:func:`check_regularization` of a classifier with this pooling."""
     check_regularization(s, freeze_encoder, modality)
-    if pooling == "frequency" and s.mask_frequency:
+    if POOLINGS[pooling].by_row and s.mask_frequency:
         raise InputError(
-            f"model.mask_frequency is {s.mask_frequency} with model.pooling frequency, which needs all rows; expected 0"
+            f"model.mask_frequency is {s.mask_frequency} with model.pooling {pooling}, which needs all rows; expected 0"
         )
 
 

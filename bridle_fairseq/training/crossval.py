@@ -13,6 +13,7 @@ import numpy as np
 
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.exported.source import model_sha256
+from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
 from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
 from bridle_fairseq.prepare.tables import read_table
@@ -151,6 +152,8 @@ def _settings(options: CrossvalOptions, corpus: Corpus) -> dict[str, Any]:
         settings |= {"config_dir": run.config_dir, "config_name": run.config_name, "overrides": list(run.overrides)}
     else:
         settings |= {"layers": list(run.layers), **vars(run.chunks)}
+    if run.mode == "probe":
+        settings["poolings"] = ", ".join(PROBED_SOUND)
     return settings
 
 
@@ -163,12 +166,14 @@ def _check_settings(settings: dict[str, Any], out: Path, overwrite: bool) -> Non
         stored = None
     except (ValueError, TypeError):
         raise InputError(f"{path}: not JSON; expected the settings that an earlier run wrote, or no file") from None
+    if stored is not None and "poolings" in settings:
+        stored.setdefault("poolings", "mean, frequency")  # version 0.1 wrote nothing here
     if stored is not None and stored != settings:
         name = next(name for name in {**settings, **stored} if settings.get(name) != stored.get(name))
         if not overwrite:
             raise InputError(
-                f"{path}: results of other settings are there ({name} {str(stored.get(name))[:40]}); expected "
-                f"{str(settings.get(name))[:40]}: choose another --out, or delete them with --overwrite"
+                f"{path}: results of other settings are there ({name} {str(stored.get(name))[:60]}); expected "
+                f"{str(settings.get(name))[:60]}: choose another --out, or delete them with --overwrite"
             )
         remove_folds(path for path in out.glob("fold*") if is_fold(path))
     with atomic_text(path) as file:

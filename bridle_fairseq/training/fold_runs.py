@@ -36,6 +36,7 @@ from bridle_fairseq.inference.extractors import (
 from bridle_fairseq.inference.features import write_features
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd
+from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.open_model import open_model
 from bridle_fairseq.prepare.folds import Fold
@@ -45,7 +46,6 @@ from bridle_fairseq.utils.json_files import read_json
 from bridle_fairseq.utils.schema import Anything, Mapped, check, shown
 from bridle_fairseq.utils.spreadsheet import write_table
 
-POOLINGS = ("mean", "frequency")
 CHOSEN = "what validates best"
 
 
@@ -256,7 +256,7 @@ def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray
         model = opened.model
         layers = choose_layers(options.layers, model.encoder.depth)
         model = random_init_copy(model, options.seed) if options.untrained else model
-        extractor = EncoderFeatures(model, layers, POOLINGS, "untrained" if options.untrained else "encoder")
+        extractor = EncoderFeatures(model, layers, PROBED_SOUND, "untrained" if options.untrained else "encoder")
         front_end, sha256, task_cfg = model.front_end, opened.sha256, opened.inputs
     chunking = choose_chunking(options.chunks, front_end, task_cfg)
     manifest = Manifest.read(options.out / "all.tsv")

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.training import fold_runs as engine
 from bridle_fairseq.utils.files import locked
 
@@ -50,6 +51,12 @@ def clips(tmp_path) -> tuple[str, str]:
 def crossval(clips, out, *arguments) -> int:
     more = ["--workers", "1", "--device", "cpu", "--valid-percent", "0.25"]
     return bridle.main(["crossval", *map(str, clips), "--out", str(out), *more, *map(str, arguments)])
+
+
+@pytest.fixture
+def one_pooling(monkeypatch) -> None:
+    """Where others cost time only."""
+    monkeypatch.setattr(engine, "PROBED_SOUND", ("mean",))
 
 
 def read(out) -> dict:
@@ -96,7 +103,7 @@ def test_probe_mode_with_and_without_untrained(checkpoint, clips, tmp_path) -> N
     crossval(clips, tmp_path / "a", "--checkpoint", checkpoint)
     crossval(clips, tmp_path / "b", "--checkpoint", checkpoint, "--untrained")
     names = [{row["name"] for row in read(tmp_path / name)["rows"]} for name in "ab"]
-    kinds = [f"{pooling}, {probe}" for pooling in ("mean", "frequency") for probe in ("linear", "knn")]
+    kinds = [f"{pooling}, {probe}" for pooling in PROBED_SOUND for probe in ("linear", "knn")]
     assert names[0] == {*(f"encoder, {kind}" for kind in kinds), "what validates best"}
     assert names[1] == {*(f"untrained, {kind}" for kind in kinds), "what validates best"}
     a, b = (
@@ -106,7 +113,7 @@ def test_probe_mode_with_and_without_untrained(checkpoint, clips, tmp_path) -> N
     assert a.shape == b.shape == (24, 32) and not np.allclose(a, b)
 
 
-def test_resume_runs_only_missing_folds(checkpoint, clips, tmp_path, monkeypatch) -> None:
+def test_resume_runs_only_missing_folds(checkpoint, clips, tmp_path, monkeypatch, one_pooling) -> None:
     crossval(clips, tmp_path / "whole", "--checkpoint", checkpoint)
     probe, done = engine._probe, []
 
@@ -129,7 +136,7 @@ def test_resume_runs_only_missing_folds(checkpoint, clips, tmp_path, monkeypatch
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
-def test_checkpoint_per_fold(save_checkpoint, clips, tmp_path, capsys) -> None:
+def test_checkpoint_per_fold(save_checkpoint, clips, tmp_path, capsys, one_pooling) -> None:
     """Pretrained without the clips that test the fold."""
     for fold in (1, 2, 3):
         save_checkpoint(tmp_path / f"of {fold}.pt", seed=fold)
@@ -170,7 +177,7 @@ def test_bad_files_that_the_table_does_not_name_are_no_matter(clips, tmp_path, c
     assert "left out" not in capsys.readouterr().err
 
 
-def test_results_of_other_settings_are_refused(checkpoint, clips, tmp_path, capsys) -> None:
+def test_results_of_other_settings_are_refused(checkpoint, clips, tmp_path, capsys, one_pooling) -> None:
     out = tmp_path / "out"
     crossval(clips, out, "--mode", "logmel")
     assert crossval(clips, out, "--checkpoint", checkpoint) == 2
@@ -178,6 +185,22 @@ def test_results_of_other_settings_are_refused(checkpoint, clips, tmp_path, caps
     assert crossval(clips, out, "--mode", "logmel", "--seed", "2") == 2
     assert crossval(clips, out, "--checkpoint", checkpoint, "--overwrite") == 0
     assert all("encoder" in row["name"] or row["name"] == engine.CHOSEN for row in read(out)["rows"])
+
+
+def test_results_with_fewer_poolings_are_refused(checkpoint, clips, tmp_path, capsys, one_pooling) -> None:
+    """Version 0.1 probed two poolings, and its settings do not say so."""
+    out = tmp_path / "out"
+    crossval(clips, out, "--checkpoint", checkpoint, "--folds", "1")
+    path = out / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("poolings") == ", ".join(PROBED_SOUND)
+    path.write_text(json.dumps(settings))
+    capsys.readouterr()
+    assert crossval(clips, out, "--checkpoint", checkpoint) == 2
+    sentence = "results of other settings are there (poolings mean, frequency); expected mean, statistics, frequency, "
+    error = capsys.readouterr().err
+    assert sentence + "frequency_statistics: choose another --out, or delete them with --overwrite" in error
+    assert not (out / "fold2/result.json").exists() and json.loads(path.read_text()) == settings
 
 
 def test_selected_folds(clips, tmp_path) -> None:

@@ -14,6 +14,7 @@ import soundfile
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 
 CLIPS = {"train": 24, "valid": 12, "test": 12}
 CLASSES = ("high", "low", "wide")
@@ -55,7 +56,7 @@ def test_table_with_baselines(checkpoint, data, tmp_path, capsys) -> None:
     assert probe(checkpoint, data, "--out", out, "--resamples", "50") == 0
     found = json.loads((out / "probe.json").read_text())
     kinds = [(row["features"], row["pooling"], row["probe"]) for row in found["rows"]]
-    sources = [(s, p) for s in ("encoder", "untrained") for p in ("mean", "frequency")]
+    sources = [(s, p) for s in ("encoder", "untrained") for p in PROBED_SOUND]
     sources += [("log-mel", "deviation"), ("log-mel", "segments")]
     assert kinds == [(*source, name) for source in sources for name in ("linear", "knn")]
     assert (found["metric"], found["clips"]) == ("accuracy", CLIPS)
@@ -112,12 +113,12 @@ def test_probed_features_are_those_of_each_encoder(checkpoint, data, tmp_path, m
 
 
 def test_stored_features_equal_computed_ones(checkpoint, data, tmp_path) -> None:
-    options = ["--layers", "all", "--pooling", "mean", "frequency"]
+    pooling = ["--pooling", "mean", "frequency_statistics"]
     for split in CLIPS:
         tsv, stored = str(data / f"{split}.tsv"), str(tmp_path / "stored")
-        assert bridle.main(["features", checkpoint, tsv, "--out", stored, *options, "--device", "cpu"]) == 0
+        assert bridle.main(["features", checkpoint, tsv, "--out", stored, *pooling, "--device", "cpu"]) == 0
     probe(tmp_path / "stored", data, "--out", tmp_path / "a", "--resamples", "20")
-    probe(checkpoint, data, "--out", tmp_path / "b", "--resamples", "20", "--no-baselines")
+    probe(checkpoint, data, "--out", tmp_path / "b", "--resamples", "20", "--no-baselines", *pooling)
     a, b = (json.loads((tmp_path / name / "probe.json").read_text()) for name in "ab")
     assert a["rows"] == b["rows"] and len(a["rows"]) == 4
     assert a["checkpoint_sha256"] == b["checkpoint_sha256"]
@@ -129,7 +130,8 @@ def test_multi_label_is_scored_by_map(checkpoint, data, tmp_path, monkeypatch, c
         write_split(data, split, count, seed, several=True)
     if kind == "ridge":  # which the light install has
         monkeypatch.setitem(sys.modules, "sklearn", None)
-    assert probe(checkpoint, data, "--out", tmp_path / "out", "--resamples", "10", "--probes", kind) == 0
+    options = ["--resamples", "10", "--probes", kind, "--pooling", "mean"]
+    assert probe(checkpoint, data, "--out", tmp_path / "out", *options) == 0
     rows = json.loads((tmp_path / "out/probe.json").read_text())["rows"]
     assert max(row["test"] for row in rows if row["features"] == "log-mel") > 0.95
     assert "mAP (24 train" in capsys.readouterr().out
@@ -137,7 +139,7 @@ def test_multi_label_is_scored_by_map(checkpoint, data, tmp_path, monkeypatch, c
 
 def test_unreadable_clips_are_left_out(checkpoint, data, tmp_path, capsys) -> None:
     (data / "train 0.wav").write_bytes(b"RIFF")
-    out = ["--out", tmp_path / "out", "--probes", "linear", "--resamples", "0"]
+    out = ["--out", tmp_path / "out", "--probes", "linear", "--pooling", "mean", "--resamples", "0"]
     assert probe(checkpoint, data, *out, "--max-skipped", "0") == 2
     assert "train 0.wav" in capsys.readouterr().err
     assert probe(checkpoint, data, *out) == 0

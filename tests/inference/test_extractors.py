@@ -23,8 +23,10 @@ def test_layers_by_number_all_or_last() -> None:
 
 
 def test_default_poolings_of_each_modality() -> None:
-    assert default_poolings(Bridle(BridleSettings(**SMALL))) == ("mean", "frequency")
-    assert default_poolings(Bridle(BridleSettings(**SMALL, modality="image"))) == ("mean", "class_token")
+    assert default_poolings(Bridle(BridleSettings(**SMALL))) == (
+        *("mean", "statistics", "frequency", "frequency_statistics"),
+    )
+    assert default_poolings(Bridle(BridleSettings(**SMALL, modality="image"))) == ("mean", "statistics", "class_token")
 
 
 def test_random_init_copy_depends_on_the_seed_only() -> None:

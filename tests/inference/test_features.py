@@ -14,11 +14,12 @@ from bridle_fairseq.inference.features import FeatureMaker
 from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments
+from bridle_fairseq.nn.pooling_kinds import POOLINGS
 from bridle_fairseq.nn.settings import BridleSettings
 
 SMALL = dict(encoder_width=32, encoder_depth=2, encoder_heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 SMALL |= dict(tokenizer_depth=1, estimator_depth=1, num_mel_bins=32, patch_size=[8, 16], codebook_size=8)
-POOLINGS = ("mean", "frequency", "class_token", "patches")
+ALL = (*POOLINGS, "patches")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def make(tmp_path, model):
             soundfile.write(tmp_path / f"{number}.wav", clip.numpy(), 16000, subtype="FLOAT")
         manifest = Manifest(tmp_path, [f"{n}.wav" for n in range(len(waves))], [len(clip) for clip in waves])
         chunking = Chunking.of_samples(model.front_end, chunk, overlap)
-        extractors = extractors or [EncoderFeatures(model, [1, 2], POOLINGS)]
+        extractors = extractors or [EncoderFeatures(model, [1, 2], ALL)]
         with SegmentReader(manifest, chunking.reader, chunking, 1) as reader:
             maker = FeatureMaker(model.front_end, extractors, reader, BatchLimits(4, 1 << 20), **options)
             return maker.make(range(len(waves)))
@@ -53,7 +54,7 @@ def test_features_of_short_clips_equal_encoder_features(make, model) -> None:
     waves = [wave(8000), wave(3000, 1), wave(300, 2)]
     part = make(waves, 8000, 2000)
     for row, clip in enumerate(waves):
-        expected = encoder_features(model, clip[None], poolings=POOLINGS[:3])
+        expected = encoder_features(model, clip[None], poolings=tuple(POOLINGS))
         for (pooling, layer), value in expected.items():
             found = part.arrays[f"{pooling}.layer{layer}"][row]
             torch.testing.assert_close(torch.from_numpy(found), value[0], atol=1e-5, rtol=1e-4)
@@ -79,6 +80,13 @@ def test_features_of_long_clips_equal_merged_chunks(make, model) -> None:
     patches = torch.cat(kept)
     expected = {"mean": patches.mean((0, 1)), "frequency": patches.mean(0).flatten(), "patches": patches.flatten(0, 1)}
     expected["class_token"] = sum(n * token for n, token in tokens) / len(patches)
+    x = patches.double()  # T x F x D
+    moments = [(y.mean(0).flatten(), y.std(0, unbiased=False).flatten()) for y in (x.flatten(0, 1), x)]
+    expected["statistics"], expected["frequency_statistics"] = (torch.cat(pair).float() for pair in moments)
+    edges = [round(len(x) * number / 4) for number in range(5)]
+    parts = [x[a:b].mean(0).flatten() for a, b in zip(edges, edges[1:], strict=False)]
+    expected["segments"] = torch.cat(parts).float()
+    assert set(expected) == set(ALL)
     assert part.arrays["sizes"][0] == len(patches) * 2
     for pooling, value in expected.items():
         found = part.arrays[f"{pooling}.layer2"]

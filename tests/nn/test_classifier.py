@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.nn.classifier import POOLINGS, Classifier, pool_patches
-from bridle_fairseq.nn.encoder import EncoderOutput
+from bridle_fairseq.nn.classifier import Classifier
+from bridle_fairseq.nn.pooling_kinds import POOLINGS
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
@@ -29,22 +29,6 @@ def padded(waves: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return source, torch.arange(source.shape[1]) >= torch.tensor([len(wave) for wave in waves])[:, None]
 
 
-def test_pooling_values() -> None:
-    x, grid = torch.randn(2, 6, 4), (3, 2)
-    out = EncoderOutput(x, torch.randn(2, 4), [])
-    padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
-    rows = x.view(2, 3, 2, 4)
-    expected = {
-        "mean": torch.stack([x[0].mean(0), x[1, :4].mean(0)]),
-        "frequency": torch.stack([rows[0].mean(0).flatten(), rows[1, :2].mean(0).flatten()]),
-        "class_token": out.class_token,
-    }
-    for pooling in POOLINGS:
-        torch.testing.assert_close(pool_patches(out, grid, padding, pooling), expected[pooling])
-        whole = pool_patches(out, grid, None, pooling)
-        torch.testing.assert_close(whole, pool_patches(out, grid, torch.zeros_like(padding), pooling))
-
-
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_logits_do_not_depend_on_the_padded_batch(pooling) -> None:
     model = classifier(pooling).eval()
@@ -53,15 +37,27 @@ def test_logits_do_not_depend_on_the_padded_batch(pooling) -> None:
     torch.testing.assert_close(logits, torch.cat([model(wave[None]) for wave in clips()]), atol=1e-5, rtol=1e-4)
 
 
-def test_frequency_pooling_widens_the_head() -> None:
-    assert classifier("mean").head.in_features == 16
-    assert classifier("frequency").head.in_features == 3 * 16  # 40 mel bins in patches of 16
+def test_pooling_widens_the_head() -> None:
+    widths = {pooling: classifier(pooling).head.in_features for pooling in POOLINGS}
+    assert widths == {  # 40 mel bins in patches of 16
+        **{"mean": 16, "frequency": 3 * 16, "class_token": 16},
+        **{"statistics": 2 * 16, "frequency_statistics": 2 * 3 * 16, "segments": 4 * 3 * 16},
+    }
 
 
 def gradients(model: Classifier) -> set[str]:
     model.train()
     model(*padded(clips())).square().sum().backward()
     return {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_gradients_are_finite_where_patches_do_not_vary(pooling) -> None:
+    """A clip of one time step has no deviation over time, silence none of any kind."""
+    model = classifier(pooling).train()
+    source, padding = padded([torch.zeros(8000), 0.1 * torch.randn(300)])
+    model(source, padding).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_encoder_learns_unless_frozen() -> None:
@@ -95,7 +91,7 @@ def test_unknown_pooling_is_an_error() -> None:
 @pytest.mark.parametrize("samples", [300, 16000, 5 * 16000])
 def test_any_length_and_any_grid(pooling, samples) -> None:
     """Far longer and far shorter than in pretraining; positions are computed for the grid at hand."""
-    options = ClassifierRegularization(mask_time=0.2, mask_frequency=0.0 if pooling == "frequency" else 0.2)
+    options = ClassifierRegularization(mask_time=0.2, mask_frequency=0.0 if POOLINGS[pooling].by_row else 0.2)
     for patch_size, bins in (([8, 16], 40), ([16, 16], 128), ([3, 50], 64)):
         settings = BridleSettings(
             encoder_width=16, encoder_depth=1, encoder_heads=2, num_mel_bins=bins, patch_size=patch_size

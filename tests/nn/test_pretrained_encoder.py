@@ -20,6 +20,7 @@ MISTAKES = [
     ({"layer_decay": 0.0}, "mean", False, "model.layer_decay is 0.0; expected more than 0 and at most 1"),
     ({"spec_augment_frames": -1}, "mean", False, "model.spec_augment_frames is -1; expected 0 or more"),
     ({"mask_frequency": 0.2}, "frequency", False, "model.mask_frequency is 0.2 with model.pooling frequency"),
+    ({"mask_frequency": 0.2}, "segments", False, "model.mask_frequency is 0.2 with model.pooling segments"),
     ({"drop_path": 0.1}, "mean", True, "model.drop_path is 0.1 with model.freeze_encoder, .* expected 0.0"),
     ({"layer_decay": 0.75}, "mean", True, "model.layer_decay is 0.75 with model.freeze_encoder, .* expected 1.0"),
     ({"mask_time": 0.2}, "mean", True, "model.mask_time is 0.2 with model.freeze_encoder"),
