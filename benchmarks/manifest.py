@@ -1,9 +1,10 @@
-"""Cost of a manifest of two million rows: time to read it and to batch an epoch, and memory of 8 workers.
+"""Cost of a manifest of two million rows: time to read it, to batch it and to shuffle an epoch, memory of 8 workers.
 
     python benchmarks/manifest.py [--rows 2000000] [--workers 8]
 
-Workers are forked, like those of a data loader, and each reads its share of the rows. Memory is the proportional set
-size of the workers and of the process that read the manifest (Linux), minus that of the same processes without it.
+Workers are forked, like those of a data loader. Each shuffles the rows of an epoch and reads its share of them. Memory
+is the proportional set size of the workers and of the process that read the manifest (Linux), minus that of the same
+processes without it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ bridle_fairseq.register()
 
 from bridle_fairseq.data.audio.dataset import AudioDataset  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
+from bridle_fairseq.data.sampling import BucketShuffle  # noqa: E402
 
 MAX_TOKENS = 163840 * 16
 
@@ -47,22 +49,24 @@ def proportional_megabytes(process: str) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def run_worker(dataset: AudioDataset | None, number: int, workers: int, done, leave) -> None:
-    """Read a worker's share of the rows, then wait."""
-    if dataset is not None:
-        for row in range(number, len(dataset), workers * 50):
-            dataset.manifest.path(row)
-        int(dataset.sizes[number::workers].sum())
+def run_worker(data: tuple[AudioDataset, BucketShuffle] | None, number: int, workers: int, done, leave) -> None:
+    """Shuffle, read a worker's share of the rows, then wait."""
+    if data is not None:
+        dataset, shuffle = data
+        rows = shuffle.rows(2)
+        for slot in range(number, len(rows), workers * 50):
+            dataset.manifest.path(int(rows[slot]))
+        int(shuffle.sizes[number::workers].sum())
     done.release()
     leave.wait()
 
 
-def memory(dataset: AudioDataset | None, workers: int) -> float:
+def memory(data: tuple[AudioDataset, BucketShuffle] | None, workers: int) -> float:
     """Megabytes of this process and of its workers while all workers hold the data set."""
     context = multiprocessing.get_context("fork")
     done, leave = context.Semaphore(0), context.Event()
     processes = [
-        context.Process(target=run_worker, args=(dataset, number, workers, done, leave)) for number in range(workers)
+        context.Process(target=run_worker, args=(data, number, workers, done, leave)) for number in range(workers)
     ]
     for process in processes:
         process.start()
@@ -94,15 +98,20 @@ def main() -> None:
         dataset_seconds = time.perf_counter() - start
         start = time.perf_counter()
         order = dataset.ordered_indices()
-        batches = batch_by_size(order, dataset.sizes.__getitem__, dataset.sizes[order], max_tokens=MAX_TOKENS)
+        shuffle = BucketShuffle(order, dataset.sizes[order], dataset.num_buckets, dataset.seed)
+        slots = np.arange(len(order))
+        batches = batch_by_size(slots, shuffle.sizes.__getitem__, shuffle.sizes, max_tokens=MAX_TOKENS)
         batch_seconds = time.perf_counter() - start
         num_batches = len(batches)
-        del batches, order
-        used = memory(dataset, args.workers) - before
+        start = time.perf_counter()
+        shuffle.rows(2)
+        shuffle_seconds = time.perf_counter() - start
+        del batches, order, slots
+        used = memory((dataset, shuffle), args.workers) - before
     print(
         f"{args.rows} rows read in {read_seconds:.2f} s; 100,000 files checked and sizes set in {dataset_seconds:.2f} s"
     )
-    print(f"{num_batches} batches in {batch_seconds:.2f} s")
+    print(f"{num_batches} batches in {batch_seconds:.2f} s; rows of a later epoch shuffled in {shuffle_seconds:.2f} s")
     print(f"memory of this process and {args.workers} workers: {used:.0f} MB more than without the manifest")
 
 

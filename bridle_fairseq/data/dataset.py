@@ -20,6 +20,7 @@ from bridle_fairseq.data.collate import Batch, Item, collate
 from bridle_fairseq.data.manifests.archive import split_slice
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
+from bridle_fairseq.data.sampling import length_buckets
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import DecodeError, InputError
 
@@ -166,20 +167,13 @@ class MediaDataset(Dataset):
     def ordered_indices(self) -> np.ndarray:
         """Rows in batching order: by buckets of similar length while training, else in the manifest's order.
 
-        The order is the same in every epoch; fairseq shuffles the batches. Otherwise fairseq would start new workers in
-        every epoch and never end the old ones.
+        While training, this is the order of the first epoch (:class:`.BucketShuffle` has those of later ones).
         """
         rows = np.flatnonzero(self.long_enough)
         if not self.training or len(rows) == 0:
             return rows
         rows = np.random.default_rng(self.seed).permutation(rows)
-        return rows[self.length_order(self.sizes[rows])]
-
-    def length_order(self, sizes: np.ndarray) -> np.ndarray:
-        """Indices that sort lengths into ``num_buckets`` buckets, the longest first; stable within a bucket."""
-        edges = np.unique(np.quantile(sizes, np.linspace(0, 1, self.num_buckets + 1)[1:-1]))
-        buckets = np.searchsorted(edges, sizes, side="left")
-        return np.argsort(-buckets, kind="stable")
+        return rows[np.argsort(length_buckets(self.sizes[rows], self.num_buckets), kind="stable")]
 
 
 def read_parallel(read: Callable[[Any], Any], rows: Sequence[Any], threads: int) -> list[Any]:

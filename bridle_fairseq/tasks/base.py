@@ -102,7 +102,11 @@ class DataOptions(FairseqDataclass):
         metadata={"help": "files that each data loader worker reads in parallel; more for storage with high latency"},
     )
     num_buckets: int = field(
-        default=16, metadata={"help": "number of buckets of similar length from which batches are made"}
+        default=16,
+        metadata={
+            "help": "number of buckets of similar length, which are shuffled in each epoch and then batched "
+            "(fewer: more varied batches, more padding)"
+        },
     )
     max_skipped: float = field(
         default=0.01,

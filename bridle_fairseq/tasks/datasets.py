@@ -15,7 +15,7 @@ from bridle_fairseq.data.manifests.labels import Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.manifests.skipped import SkipLog
 from bridle_fairseq.data.manifests.transcripts import Transcripts
-from bridle_fairseq.data.sampling import WeightedDraw, clip_weights
+from bridle_fairseq.data.sampling import BucketShuffle, WeightedDraw, clip_weights
 from bridle_fairseq.nn.ctc import needed_frames
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
@@ -23,19 +23,40 @@ from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 class FairseqMedia(FairseqDataset):
     """A :class:`MediaDataset` as a data set of fairseq.
 
+    While training, fairseq batches, shuffles and shards slots, and each epoch puts other rows into them: by default
+    every row once, in a slot of its bucket of length.
+
     Args:
         media: the data set.
         keep_precision: make waveforms float64. Under fp16 and bf16, fairseq's trainer casts every float32 tensor of a
             batch to half precision, which changes the log-mel. It does not cast float64; the front end then casts to
             float32.
         read_threads: items of a batch that are read in parallel.
+        order: which rows an epoch has.
+
+    Attributes:
+        order: the rows of training epochs; None in validation, where slots are rows.
+        sizes: lengths of the slots, for batching.
     """
 
-    def __init__(self, media: MediaDataset, keep_precision: bool = False, read_threads: int = 1) -> None:
+    order: BucketShuffle | WeightedDraw | None
+
+    def __init__(
+        self,
+        media: MediaDataset,
+        keep_precision: bool = False,
+        read_threads: int = 1,
+        order: WeightedDraw | None = None,
+    ) -> None:
         if read_threads < 1:
             raise InputError(f"task.read_threads is {read_threads}; expected at least 1")
         self.media, self.keep_precision, self.read_threads = media, keep_precision, read_threads
-        self.sizes = media.sizes
+        self.order = order
+        if media.training and order is None:
+            first = media.ordered_indices()
+            self.order = BucketShuffle(first, media.sizes[first], media.num_buckets, media.seed)
+        self.sizes = media.sizes if self.order is None else self.order.sizes
+        self._present: tuple[int, np.ndarray] | None = None  # epoch and its rows
 
     @property
     def manifest(self) -> Manifest:
@@ -53,14 +74,26 @@ class FairseqMedia(FairseqDataset):
         return self.media.training
 
     def __len__(self) -> int:
-        return len(self.media)
+        return len(self.sizes)
 
     def __getitem__(self, index: int) -> Item:
-        """See :class:`MediaDataset`; with ``"error"``, a sentence, if reading raises an InputError."""
-        return self.read(index)
+        """The item in this slot in the present epoch; its ``"id"`` is its row of the manifest."""
+        return self.read(self.row(int(index)))
+
+    def row(self, slot: int) -> int:
+        """The row in a slot in the present epoch."""
+        if self.order is None:
+            return slot
+        epoch, present = self.media.epoch, self._present
+        if present is None or present[0] != epoch:
+            present = self._present = epoch, self.order.rows(epoch)
+        return int(present[1][slot])
 
     def read(self, row: int, *draw: int) -> Item:
-        """See :meth:`MediaDataset.item`; data loader workers pass errors on in the item."""
+        """See :meth:`MediaDataset.item`; with ``"error"``, a sentence, if reading raises an InputError.
+
+        Data loader workers pass errors on in the item.
+        """
         try:
             return self.media.item(int(row), *draw)
         except InputError as error:
@@ -85,8 +118,8 @@ class FairseqMedia(FairseqDataset):
         self.media.set_epoch(epoch)
 
     def ordered_indices(self) -> np.ndarray:
-        """Rows in the order of batching."""
-        return self.media.ordered_indices()
+        """All slots while training, else rows, in the order of batching."""
+        return self.media.ordered_indices() if self.order is None else np.arange(len(self))
 
     def num_tokens(self, index: int) -> int:
         """Length of an item, for ``max_tokens``."""
@@ -123,11 +156,18 @@ class FairseqMedia(FairseqDataset):
                 )
 
     def batch_by_size(self, indices: np.ndarray, max_tokens: int | None = None, **limits: Any) -> list[np.ndarray]:
-        """Batches of rows, beginning with one that is readable: fairseq makes its dummy batch of the first one."""
+        """Batches of slots, beginning with one that is readable in all epochs: fairseq's dummy batch is the first one.
+
+        Which one that is depends on the rows of the first epoch only, so a resumed run has the same batches.
+        """
         self._refuse_less_than_longest(indices, max_tokens)
         batches = super().batch_by_size(indices, max_tokens=max_tokens, **limits)
+        rows = None if self.order is None else self.order.rows(1)
         for number, batch in enumerate(batches):
-            if self.collater([self[row] for row in batch]):
+            items = [self.read(row) for row in (batch if rows is None else rows[batch])]
+            if self.collater(items):
+                if isinstance(self.order, BucketShuffle):
+                    self.order.keep(next(s for s, item in zip(batch, items, strict=True) if item["source"] is not None))
                 return [*batches[number:], *batches[:number]]
         with exit_on_input_error():
             self.skips.check(0.0)
@@ -140,7 +180,10 @@ class FairseqMedia(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Batches have the same rows in all epochs; items follow the epoch by themselves."""
+        """Batches have the same slots in all epochs; their rows follow the epoch by themselves.
+
+        Otherwise fairseq would start new workers in every epoch and never end the old ones.
+        """
         return True
 
 
@@ -168,37 +211,16 @@ class LabelledMedia(FairseqMedia):
 class SampledMedia(LabelledMedia):
     """Weighted sampling: an epoch has ``samples_per_epoch`` slots, and every epoch draws the clip of each slot.
 
-    fairseq batches, shuffles and shards slots, which are the same in all epochs. So batches and workers are reused, and
-    a run that resumes within an epoch has the same clips. Slots are ordered by the length of their clips, so that a
-    batch has clips of similar length. A clip can occur several times in an epoch, with different augmentation.
+    A clip can occur several times in an epoch, with different augmentation.
     """
 
-    def __init__(self, media: MediaDataset, *, samples_per_epoch: int, **options: Any) -> None:
-        super().__init__(media, **options)
-        self.draw = WeightedDraw(clip_weights(self.labels), samples_per_epoch, media.seed)
-        self._drawn: tuple[int, np.ndarray] | None = None  # epoch and its rows
-        self.clip_sizes = self.sizes
-        # Any clip can be in any slot, so for max_tokens each slot has the length of the longest clip.
-        self.sizes = np.full(samples_per_epoch, self.clip_sizes.max())
-
-    def __len__(self) -> int:
-        return self.draw.size
+    def __init__(self, media: MediaDataset, *, labels: Labels, samples_per_epoch: int, **options: Any) -> None:
+        draw = WeightedDraw(clip_weights(labels), samples_per_epoch, media.seed, media.sizes, media.num_buckets)
+        super().__init__(media, labels=labels, order=draw, **options)
 
     def __getitem__(self, index: int) -> Item:
         """The clip in this slot in the present epoch; its ``"id"`` is its row of the manifest."""
-        return self.read(self.rows()[index], int(index))
-
-    def rows(self) -> np.ndarray:
-        """The rows in all slots in the present epoch."""
-        epoch = self.media.epoch
-        if self._drawn is None or self._drawn[0] != epoch:
-            rows = self.draw.rows(epoch)
-            self._drawn = epoch, rows[self.media.length_order(self.clip_sizes[rows])]
-        return self._drawn[1]
-
-    def ordered_indices(self) -> np.ndarray:
-        """All slots."""
-        return np.arange(len(self))
+        return self.read(self.row(int(index)), int(index))
 
 
 class TranscribedMedia(FairseqMedia):
@@ -222,16 +244,16 @@ class TranscribedMedia(FairseqMedia):
         super().__init__(media, **options)
         self.transcripts, self.frames = transcripts, frames
 
-    def __getitem__(self, index: int) -> Item:
+    def read(self, row: int, *draw: int) -> Item:
         """The item; without a source if the model's output has too few frames for the transcript."""
-        item = super().__getitem__(index)
+        item = super().read(row, *draw)
         if item["source"] is None or self.frames is None:
             return item
-        target = self.transcripts[index]
+        target = self.transcripts[row]
         needed, emitted = needed_frames(target), self.frames(len(item["source"]))
         if needed > emitted:
             reason = f"{len(target)} symbols need {needed} frames, the clip has {emitted} (model.upsample gives more)"
-            self.skips.add(index, reason)
+            self.skips.add(row, reason)
             return {**item, "source": None}
         return item
 

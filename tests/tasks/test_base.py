@@ -73,7 +73,7 @@ def test_set_epoch_reaches_the_media(dataset):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_files_of_a_batch_are_read_in_parallel(dataset, workers, monkeypatch):
-    alone = [dataset[row]["source"] for row in range(4)]
+    alone = [dataset[slot]["source"] for slot in range(4)]
     together, load = threading.Barrier(4), type(dataset.media)._load
 
     def load_together(self, row, random):
@@ -85,7 +85,7 @@ def test_files_of_a_batch_are_read_in_parallel(dataset, workers, monkeypatch):
     loader = torch.utils.data.DataLoader(dataset, batch_sampler=[[0, 1, 2, 3]], collate_fn=list, num_workers=workers)
     for _ in range(2):
         for items in loader:
-            assert [item["id"] for item in items] == [0, 1, 2, 3]
+            assert [item["id"] for item in items] == [dataset.row(slot) for slot in range(4)]
             assert all(torch.equal(item["source"], before) for item, before in zip(items, alone, strict=True))
 
 
@@ -103,13 +103,13 @@ def test_error_of_a_data_loader_worker_ends_the_step(dataset, monkeypatch, capsy
         dataset, batch_sampler=[[3, 1]], collate_fn=dataset.collater, num_workers=1, multiprocessing_context="fork"
     )
     (batch,) = loader
-    assert batch["id"].tolist() == [3, 1]
+    assert batch["id"].tolist() == [dataset.row(3), dataset.row(1)]
     task = MediaTask(None)
     for step, others in ((task.train_step, 4), (task.valid_step, 2)):
         with pytest.raises(SystemExit) as ended:
             step(batch, *[None] * others)
         assert ended.value.code == 2
-        assert capsys.readouterr().err == "bridle_fairseq: error: row 3: spoilt\n"
+        assert capsys.readouterr().err == f"bridle_fairseq: error: row {dataset.row(3)}: spoilt\n"
     with pytest.raises(InputError, match="row .: spoilt"):
         list(batches_of(torch.nn.Linear(1, 1), dataset, 2, 1))
     assert dataset.skips.count == 0

@@ -1,4 +1,4 @@
-"""Weighted sampling with fairseq's iterators: disjoint shards, and the same clips after a resume."""
+"""The rows of epochs with fairseq's iterators: disjoint shards, and the same batches after a resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bridle_fairseq.data.manifests.labels import Classes, Labels  # noqa: E402
 from bridle_fairseq.data.manifests.manifest import Manifest  # noqa: E402
 from bridle_fairseq.data.manifests.skipped import SkipLog  # noqa: E402
 from bridle_fairseq.data.manifests.transcripts import SPECIAL, Transcripts, Vocabulary  # noqa: E402
-from bridle_fairseq.tasks.datasets import SampledMedia, TranscribedMedia  # noqa: E402
+from bridle_fairseq.tasks.datasets import FairseqMedia, SampledMedia, TranscribedMedia  # noqa: E402
 
 LENGTHS = [400 * (1 + row % 5) for row in range(20)]
 ROWS = [[0]] * 18 + [[1]] * 2
@@ -42,10 +42,22 @@ def dataset(manifest, size: int = 30, **options) -> SampledMedia:
     return SampledMedia(media, labels=labels, multi_label=False, samples_per_epoch=size)
 
 
-def iterator(data, shards: int = 1, shard: int = 0, **limits) -> EpochBatchIterator:
+def shuffled(manifest, **options) -> FairseqMedia:
+    """Three buckets: of 4, 8 and 8 clips."""
+    return FairseqMedia(AudioDataset(manifest, training=True, seed=3, num_buckets=3, **options))
+
+
+def iterator(data, shards: int = 1, shard: int = 0, workers: int = 0, **limits) -> EpochBatchIterator:
     batches = data.batch_by_size(data.ordered_indices(), **(limits or {"max_sentences": 4}))
     return EpochBatchIterator(
-        data, data.collater, batches, seed=3, num_shards=shards, shard_id=shard, reuse_dataloader=True
+        data,
+        data.collater,
+        batches,
+        seed=3,
+        num_shards=shards,
+        shard_id=shard,
+        num_workers=workers,
+        reuse_dataloader=True,
     )
 
 
@@ -78,9 +90,11 @@ def test_ranks_partition_the_slots_of_an_epoch(manifest) -> None:
     assert sum(batch == [] for share in shares for batch in share) == 1
 
 
-def test_resuming_mid_epoch_draws_the_same_clips(manifest) -> None:
+@pytest.mark.parametrize("make", [dataset, shuffled])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resuming_mid_epoch_gives_the_same_batches(manifest, make, workers) -> None:
     augment = {"augment": AudioAugment(roll=True, gain=True)}
-    first = iterator(dataset(manifest, **augment))
+    first = iterator(make(manifest, **augment), workers=workers)
     list(first.next_epoch_itr())
     second_epoch = first.next_epoch_itr()
     for _ in range(3):
@@ -88,18 +102,55 @@ def test_resuming_mid_epoch_draws_the_same_clips(manifest) -> None:
     state = first.state_dict()
     left = list(second_epoch)
 
-    data = dataset(manifest, **augment)
-    resumed = iterator(data)
+    data = make(manifest, **augment)
+    data.set_epoch(state["epoch"])  # as fairseq's task does when it makes an iterator
+    resumed = iterator(data, workers=workers)
     resumed.load_state_dict(state)
     again = list(resumed.next_epoch_itr())
-    assert len(again) == len(left) == 5 and resumed.epoch == 2
+    assert len(again) == len(left) == len(first) - 3 and resumed.epoch == 2
     for a, b in zip(left, again, strict=True):
         assert torch.equal(a["id"], b["id"]) and torch.equal(a["net_input"]["source"], b["net_input"]["source"])
 
 
+def test_batches_have_other_clips_in_each_epoch(manifest) -> None:
+    """Every clip once, with the bucket's other clips; the same workers read all epochs."""
+    whole, seen = iterator(shuffled(manifest), workers=1), []
+    lengths = [sorted({LENGTHS[row] for row in bucket}) for bucket in np.split(whole.dataset.order.first, [4, 12])]
+    for _ in range(4):
+        batches = ids(whole.next_epoch_itr())
+        assert sorted(row for batch in batches for row in batch) == list(range(20))
+        assert all(any({LENGTHS[row] for row in batch} <= set(known) for known in lengths) for batch in batches)
+        seen.append({frozenset(batch) for batch in batches})
+    assert lengths == [[2000], [1200, 1600], [400, 800]]
+    assert all(len(epoch & before) <= 3 for number, epoch in enumerate(seen) for before in seen[:number])
+    (process,) = whole.dataloader._iterator._workers
+    assert process.is_alive()
+
+
+def test_ranks_partition_the_clips_of_each_epoch(manifest) -> None:
+    ranks = [iterator(shuffled(manifest), 2, rank) for rank in range(2)]
+    for _ in range(3):
+        clips = [row for rank in ranks for batch in ids(rank.next_epoch_itr()) for row in batch]
+        assert sorted(clips) == list(range(20))
+
+
+def test_crop_and_augmentation_follow_the_row_and_not_its_batch(manifest) -> None:
+    data = shuffled(manifest, augment=AudioAugment(roll=True, gain=True), max_sample_size=700)
+    data.set_epoch(5)
+    for slot in range(20):
+        item = data[slot]
+        assert torch.equal(item["source"], data.media.item(item["id"])["source"])
+
+
+def test_max_tokens_holds_in_each_epoch(manifest) -> None:
+    whole = iterator(shuffled(manifest), max_tokens=5000)
+    for _ in range(10):
+        assert all(batch["net_input"]["source"].numel() <= 5000 for batch in whole.next_epoch_itr())
+
+
 def test_repeated_clip_is_augmented_differently(manifest) -> None:
     data = dataset(manifest, 200, augment=AudioAugment(roll=True, gain=True))
-    places = np.flatnonzero(data.rows() == 19)
+    places = np.flatnonzero(data.order.rows(1) == 19)
     assert len(places) > 10
     sounds = {data[int(place)]["source"].numpy().tobytes() for place in places}
     assert len(sounds) == len(places)
