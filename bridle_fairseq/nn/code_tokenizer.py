@@ -60,6 +60,7 @@ class CodeTokenizer(nn.Module):
             init=s.codebook_init,
             restart_threshold=s.restart_threshold,
             restart_step=s.restart_step,
+            num_books=s.num_books,
         )
         sizes = (s.codebook_dim, width, s.estimator_depth, s.encoder_heads, width)
         self.estimator = TokenizerEstimator(*sizes) if with_estimator else None
@@ -95,7 +96,8 @@ class CodeTokenizer(nn.Module):
     def _projected(self, patches: Patches, places: Tensor | None = None) -> Tensor:
         """Random projection of all patches, B x N x codebook_dim; with ``places`` (B x Q), (B * Q) x codebook_dim."""
         with torch.autocast(patches.x.device.type, enabled=False):
-            x = self.projection(patches.x, patches.grid, places)
+            inputs = patches.x if patches.centred is None else patches.centred
+            x = self.projection(inputs, patches.grid, places)
         return x if places is None else x.flatten(0, 1)
 
     @torch.no_grad()

@@ -22,11 +22,14 @@ class Patches(NamedTuple):
     x: Tensor  # B x N x patch_dim float32, the grid's first axis slowest; zero at padding
     grid: tuple[int, ...]  # patches along each axis
     padding_mask: Tensor | None  # B x N, or None without padding
+    centred: Tensor | None = None  # B x N x patch_dim: what a cold start projects; None: x
 
     def repeated(self, times: int) -> Patches:
         """The batch repeated: clips 1 to B, then 1 to B again; (times * B) x N x patch_dim."""
-        padding = self.padding_mask
-        return Patches(self.x.repeat(times, 1, 1), self.grid, None if padding is None else padding.repeat(times, 1))
+        padding, centred = (
+            None if x is None else x.repeat(times, *[1] * (x.dim() - 1)) for x in (self.padding_mask, self.centred)
+        )
+        return Patches(self.x.repeat(times, 1, 1), self.grid, padding, centred)
 
 
 def _first_and_last(size: int, patch_size: int) -> tuple[Tensor, Tensor]:
@@ -54,6 +57,7 @@ class FrontEnd(nn.Module):
     def __init__(self, settings: BridleSettings) -> None:
         super().__init__()
         self.patch_size = tuple(settings.patch_size)
+        self.target_norm = settings.target_norm
 
     def values(self, source: Tensor, padding_mask: Tensor | None = None) -> Values:
         """Normalized values, B x channels x sizes, zero at padding; and their padding mask, B x sizes or None."""
@@ -72,8 +76,18 @@ class FrontEnd(nn.Module):
         if augment is not None:
             x = augment(x, padding)
         grid = grid_size(x.shape[2:], self.patch_size)
+        centred = None if self.target_norm == "none" else patchify(self._centred(x, padding), self.patch_size)
         padding = None if padding is None else patch_padding(padding, self.patch_size, grid)
-        return Patches(patchify(x, self.patch_size), grid, padding)
+        return Patches(patchify(x, self.patch_size), grid, padding, centred)
+
+    def _centred(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        """Values minus the mean that ``target_norm`` names; B x channels x sizes, zero at padding as ``x`` is."""
+        axes = (2,) if self.target_norm == "band" else tuple(range(2, x.dim()))
+        if padding is None:
+            return x - x.mean(axes, keepdim=True)
+        padding = padding.view(len(x), 1, *padding.shape[1:], *[1] * (x.dim() - 1 - padding.dim()))
+        count = (~padding).expand(len(x), 1, *x.shape[2:]).sum(axes, keepdim=True).clamp(min=1)
+        return (x - x.sum(axes, keepdim=True) / count).masked_fill(padding, 0.0)
 
     def grid(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
         """Patches along each axis for an item of these sizes."""

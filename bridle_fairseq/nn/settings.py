@@ -41,6 +41,7 @@ PATCH_AXES = {
     "image": ("height", "width"),
     "video": ("frames", "height", "width"),
 }
+TARGET_NORMS = ("none", "clip", "band")
 
 
 def _setting(default: Any, kind: Kind, text: str) -> Any:
@@ -103,6 +104,11 @@ class BridleSettings:
     estimator_depth: int = _setting(3, DEPTH, "number of blocks of the tokenizer estimator")
 
     num_codebooks: int = _setting(4, CODEBOOKS, "levels of residual quantization; 1 is plain vector quantization")
+    num_books: int = _setting(
+        1,
+        CODEBOOKS,
+        "books in parallel, each with its share of the codebooks and of the dimensions; 1: all are residual",
+    )
     codebook_size: int = _setting(256, CODES, "codes per codebook")
     codebook_dim: int = _setting(256, WIDTH, "dimension of the codes")
     codebook_metric: str = _setting(
@@ -139,6 +145,12 @@ class BridleSettings:
     )
     position_scale: float = _setting(
         1.0, Real(-1e6, 1e6), "cold start: scale of the position embedding before the random projection"
+    )
+    target_norm: str = _setting(
+        "none",
+        OneOf(TARGET_NORMS),
+        "cold start: mean to subtract from the input before the random projection: none, clip (of all values; "
+        "pixels: of each channel), or band (audio: of each mel band over time)",
     )
     tokenizer_init: str = _setting(
         "encoder",
@@ -219,10 +231,17 @@ def check_settings(s: BridleSettings) -> None:
             f"model.decoder_window is {list(s.decoder_window)} with decoder_kind {s.decoder_kind}; expected an empty "
             "list: only the decoder of kind attention has windows"
         )
+    if s.target_norm == "band" and s.modality != "audio":
+        raise InputError(
+            f"model.target_norm is band with modality {s.modality}; expected none or clip: band is for sound"
+        )
     for part in ("encoder", "decoder"):
         width, heads = getattr(s, f"{part}_width"), getattr(s, f"{part}_heads")
         if width % heads:
             raise InputError(f"model.{part}_heads is {heads}; expected a divisor of model.{part}_width {width}")
+    for name in ("num_codebooks", "codebook_dim"):
+        if getattr(s, name) % s.num_books:
+            raise InputError(f"model.num_books is {s.num_books}; expected a divisor of model.{name} {getattr(s, name)}")
     if s.codes_per_level > s.codebook_size:
         raise InputError(f"model.codes_per_level is {s.codes_per_level}; expected 1 to codebook_size {s.codebook_size}")
     for limit, values in (

@@ -23,6 +23,9 @@ class EmaCodebooks(KeepsDtype):
     Persistent buffers are the state, and ``pending_*`` is collected for the next update. Buffers keep their dtype under
     ``half()``, ``bfloat16()`` and ``to(dtype)``, and when a state of another dtype is loaded: averages that move by a
     hundredth per update do not survive in half precision.
+
+    Several books divide the levels and the D dimensions among them. The codes of a book are zero in the dimensions of
+    the others, so its search and its residuals concern its own share of a vector alone.
     """
 
     codes: Tensor  # K x C x D, the code vectors
@@ -49,11 +52,15 @@ class EmaCodebooks(KeepsDtype):
         restart_threshold: float,
         restart_step: float,
         unit_codes: bool,
+        num_books: int = 1,
     ) -> None:
         super().__init__()
         self.decay, self.epsilon, self.unit_codes = decay, epsilon, unit_codes
         self.restart_threshold, self.restart_step = restart_threshold, restart_step
         levels, size, slots = num_codebooks, codebook_size, min(codebook_size, MAX_RESTARTS)
+        share = dim // num_books
+        book_of_level = [level // (levels // num_books) for level in range(levels)]
+        self.dimensions = [slice(book * share, (book + 1) * share) for book in book_of_level]  # of each level
         self.has_pending_vectors = False  # False: nothing is pending, or counts for `usage` alone
         self.register_buffer("codes", torch.zeros(levels, size, dim))
         self.register_buffer("sizes", torch.zeros(levels, size))
@@ -70,9 +77,16 @@ class EmaCodebooks(KeepsDtype):
 
     def set_level(self, level: int, codes: Tensor, sizes: Tensor) -> None:
         """Set the codes of a level (C x D) and the average number of vectors of each (C)."""
-        self.codes[level] = F.normalize(codes, dim=1) if self.unit_codes else codes
+        self.codes[level] = F.normalize(codes, dim=1) if self.unit_codes else self.share_of(level, codes)
         self.sizes[level] = sizes
         self.sums[level] = self.codes[level] * sizes.unsqueeze(1)
+
+    def share_of(self, level: int, vectors: Tensor) -> Tensor:
+        """Vectors (n x D), zero outside the dimensions of the level's book."""
+        own = self.dimensions[level]
+        if own == slice(0, vectors.shape[1]):
+            return vectors
+        return F.pad(vectors[:, own], (own.start, vectors.shape[1] - own.stop))
 
     # -- statistics of a forward pass --------------------------------------------------------------------------------
 
@@ -87,7 +101,9 @@ class EmaCodebooks(KeepsDtype):
 
     def add_sums(self, level: int, residual: Tensor, codes: Tensor, valid: Tensor) -> None:
         """Add ``residual`` (n x D), where ``valid`` (n bool), to the sums of a level's ``codes`` (n)."""
-        self.pending_sums[level].index_add_(0, codes.masked_fill(~valid, self.codes.shape[1]), residual)
+        own = self.dimensions[level]
+        index = codes.masked_fill(~valid, self.codes.shape[1])
+        self.pending_sums[level][:, own].index_add_(0, index, residual[:, own])
 
     def _count(self, counts: Tensor, codes: Tensor, valid: Tensor) -> None:
         index = codes.masked_fill(~valid.unsqueeze(1), self.codes.shape[1]).t()  # n x K -> K x n
@@ -110,7 +126,7 @@ class EmaCodebooks(KeepsDtype):
         for level, codebook in enumerate(self.codes):
             vectors = F.embedding(codes[drawn, level], codebook)  # p x D
             all_priorities = torch.cat([self.pending_priorities[level], priorities])  # P + p
-            beside_codes = torch.lerp(vectors, residual, self.restart_step)
+            beside_codes = self.share_of(level, torch.lerp(vectors, residual, self.restart_step))
             all_candidates = torch.cat([self.pending_candidates[level], beside_codes])  # (P + p) x D
             lowest = all_priorities.topk(slots, largest=False)
             self.pending_priorities[level] = lowest.values

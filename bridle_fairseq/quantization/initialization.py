@@ -42,7 +42,8 @@ def init_levels(
             codes = _uniform_codes(size, dim, seed + level).to(residual.device)
             sizes = residual.new_full((size,), len(residual) * scale / size)
         else:
-            codes, counts = kmeans(residual, size, iterations=kmeans_iterations, cosine=cosine, seed=seed + level)
+            of_book = codebooks.share_of(level, residual)
+            codes, counts = kmeans(of_book, size, iterations=kmeans_iterations, cosine=cosine, seed=seed + level)
             sizes = counts * scale
         codebooks.set_level(level, codes, sizes)
         codebook = codebooks.codes[level]

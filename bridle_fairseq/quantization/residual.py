@@ -1,4 +1,7 @@
-"""Residual quantization: a vector as the sum of one code of each of K codebooks. K = 1 is vector quantization."""
+"""Residual quantization: a vector as the sum of one code of each of K codebooks. K = 1 is vector quantization.
+
+Several books are residual quantizers in parallel, each of its own share of the vector's dimensions.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,8 @@ class ResidualQuantizer(nn.Module):
             of the batch that was assigned to it. The two codes then share its vectors. 1 restarts on the vector itself,
             which in many dimensions is far from all others.
         seed: seed of the initialization.
+        num_books: number of books, a divisor of K and D; the first K / num_books codebooks are the levels of the first
+            book, and so on.
     """
 
     def __init__(
@@ -68,8 +73,13 @@ class ResidualQuantizer(nn.Module):
         restart_threshold: float = 0.25,
         restart_step: float = 0.2,
         seed: int = 0,
+        num_books: int = 1,
     ) -> None:
         super().__init__()
+        if num_codebooks % num_books or dim % num_books:
+            raise ValueError(
+                f"{num_books} books; expected a divisor of {num_codebooks} codebooks and of {dim} dimensions"
+            )
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric is {metric!r}, expected 'euclidean' or 'cosine'")
         if init not in ("kmeans", "uniform"):
@@ -86,6 +96,7 @@ class ResidualQuantizer(nn.Module):
             restart_threshold=restart_threshold,
             restart_step=restart_step,
             unit_codes=self.cosine and num_codebooks == 1,
+            num_books=num_books,
         )
         self._initialized_cache = False  # `codebooks.started` on the host; avoids a device synchronization per forward
 

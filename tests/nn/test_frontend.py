@@ -1,6 +1,7 @@
 """From inputs to normalized values and patches, for every modality."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -183,3 +184,66 @@ def test_times_of_tubelets_need_the_frame_rate() -> None:
     assert times[:, 1, 2].tolist() == [pytest.approx(pair) for pair in ([0, 0.16], [0.16, 0.32], [0.32, 0.4])]
     image = PixelFrontEnd(BridleSettings(modality="image", patch_size=[8, 8]))
     assert image.times((16, 24), 12.5) is None and image.bands((16, 24)) is None
+
+
+@pytest.mark.parametrize("modality", SETTINGS)
+@pytest.mark.parametrize("target_norm", ["clip", "band"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_targets_of_a_cold_start_have_no_mean(modality, target_norm, padded):
+    """Compared with means of float64, one clip, channel and band at a time."""
+    if target_norm == "band" and modality != "audio":
+        with pytest.raises(InputError, match="target_norm is band with modality"):
+            check_settings(replace(SETTINGS[modality], target_norm="band", decoder_window=[]))
+        return
+    x = source(modality)
+    padding = None
+    if padded:
+        padding = torch.zeros(x.shape if modality == "audio" else (2, *x.shape[2:]), dtype=torch.bool)
+        padding[1, ..., x.shape[-1] // 2 :] = True  # the end of a waveform, the right half of images
+    front_end = front_end_of(replace(SETTINGS[modality], target_norm=target_norm))
+    values, values_padding = front_end.values(x, padding)
+    expected = torch.zeros_like(values)
+    for clip in range(2):
+        valid = torch.ones(values.shape[2:], dtype=torch.bool)
+        if values_padding is not None:
+            valid = (~values_padding[clip]).view(
+                *values_padding.shape[1:], *[1] * (valid.dim() - values_padding.dim() + 1)
+            )
+            valid = valid.expand(values.shape[2:])
+        for channel in range(values.shape[1]):
+            bands = range(128) if target_norm == "band" else [slice(None)]
+            for band in bands:
+                chosen, rows = values[clip, channel][..., band].double(), valid[..., band]
+                expected[clip, channel][..., band] = torch.where(rows, chosen - chosen[rows].mean(), 0.0).float()
+    patches = front_end(x, padding)
+    torch.testing.assert_close(patches.centred, patchify(expected, front_end.patch_size), atol=2e-6, rtol=1e-5)
+    assert torch.equal(patches.x, front_end_of(SETTINGS[modality])(x, padding).x)
+    assert torch.equal(patches.repeated(2).centred, torch.cat([patches.centred] * 2))
+
+
+def test_codes_of_a_cold_start_without_the_mean_spectrum():
+    """Codes follow what changes: another loudness, or another filter of the recording, gives the same codes."""
+    sizes = {"encoder_width": 32, "encoder_depth": 1, "encoder_heads": 2, "decoder_width": 32, "decoder_depth": 1}
+    sizes |= {"decoder_heads": 2, "tokenizer_depth": 1, "codebook_dim": 16, "codebook_size": 8, "num_codebooks": 2}
+    fbank = torch.randn(2, 1, 64, 128, generator=torch.Generator().manual_seed(1))
+    spectrum = torch.randn(2, 1, 1, 128, generator=torch.Generator().manual_seed(2))
+    codes = {}
+    for target_norm, offset in (
+        ("none", spectrum),
+        ("clip", spectrum),
+        ("clip", spectrum[..., :1]),
+        ("band", spectrum),
+    ):
+        torch.manual_seed(0)
+        model = Bridle(BridleSettings(**sizes, position_scale=0.0, target_norm=target_norm))
+        model.begin_stage(model.settings.schedule().stages[0])
+        of_offset = []
+        for values in (fbank, fbank + offset):
+            model.front_end.values = lambda *_, values=values: (values, None)
+            patches = model.front_end(torch.zeros(2, 16000))
+            if not model.quantizer.initialized:
+                model.quantizer.init_codebooks_if_needed(model.latents(patches, False), None)
+            of_offset.append(model.codes(patches, from_tokenizer=False))
+        codes[target_norm, offset.shape[-1]] = float((of_offset[0] == of_offset[1]).float().mean())
+    assert codes["band", 128] > 0.99 and codes["clip", 1] > 0.99  # rounding can move a vector between two codes
+    assert codes["none", 128] < 0.9 and codes["clip", 128] < 0.9

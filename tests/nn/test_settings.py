@@ -29,6 +29,7 @@ def test_defaults_are_those_of_earlier_versions() -> None:
     base |= {"commitment_weight": 0.25, "codes_per_level": 1, "mask_ratio": 0.8, "num_masks": 1, "predict_share": 1.0}
     base |= {"masking": "random", "position_scale": 1.0, "tokenizer_init": "encoder", "latents": "standardize"}
     base |= {"teacher": "standardize", "precision": "float32", "codes_precision": "auto"}
+    base |= {"num_books": 1, "target_norm": "none"}
     base |= {"checkpoint_activations": False, "compile": False}
     base |= {"stages": [{"kind": "encoder", "updates": 1000, "warmup_updates": 100}]}
     assert {name: DEFAULTS[name] for name in base} == base
@@ -45,7 +46,7 @@ fbank_mean: at least -1000 and at most 1000
 fbank_std: more than 0 (`bridle stats` measures it)
 encoder_width decoder_width codebook_dim: at least 1 and at most 32768, a whole number
 encoder_depth decoder_depth tokenizer_depth estimator_depth: at least 1 and at most 1024, a whole number
-encoder_heads decoder_heads num_codebooks num_masks: at least 1 and at most 1024, a whole number
+encoder_heads decoder_heads num_codebooks num_books num_masks: at least 1 and at most 1024, a whole number
 codebook_size: at least 2 and at most 65536, a whole number
 codes_per_level: at least 1 and at most 65536, a whole number
 codebook_decay: at least 0 and less than 1
@@ -175,6 +176,8 @@ def test_settings_within_bounds_keep_their_values() -> None:
         ({"patch_size": [8, 0]}, "patch_size"),
         ({"latents": "whiten"}, "latents is 'whiten'"),
         ({"codes_per_level": 9}, "codes_per_level is 9"),
+        ({"num_books": 3}, "num_books is 3; expected a divisor of model.num_codebooks"),
+        ({"num_books": 4, "codebook_dim": 6}, "num_books is 4; expected a divisor of model.codebook_dim 6"),
         ({"fbank_std": 0.0}, "fbank_std"),
         ({"codebook_decay": 1.0}, "codebook_decay is 1.0"),
         ({"restart_step": 0.0}, "restart_step is 0.0"),

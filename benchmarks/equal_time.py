@@ -1,0 +1,174 @@
+"""Recipes of pretraining at equal CPU time, judged by a ridge probe of the frozen encoder on validation clips.
+
+    python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 [--recipes small words ...] [--seeds 1 2 3]
+    python benchmarks/equal_time.py esc10 DATA --work WORK --minutes 10
+
+keywords: DATA is the folder of Arabic Speech Commands. Pretraining uses the train split without labels; the probe is
+fitted to the same clips and validated on the six speakers of the validation split. esc10: DATA holds esc10,
+arabic-speech-commands and fsdd, as for esc10.py. Pretraining uses folds 1 to 3 of ESC-10 and the training splits of the
+speech sets without labels; the probe is fitted to folds 1 to 3 and validated on folds 4 and 5.
+
+A recipe is `small` with the overrides of RECIPES. Its updates are those that take --minutes of CPU time with one
+thread, the data loader's worker included: a run of 60 updates is compared with one of 20. The table shows the minutes
+that each run took. --overrides are added to every recipe, and the name of the run gets --name.
+
+Finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import keywords
+from runs import bridle, decode, mean_and_deviation, measure_statistics, read_table, train, write_manifest
+
+SPEECH = {"arabic-speech-commands": "opus", "fsdd": "flac"}
+CONVOLUTION = (
+    "model.mask_ratio=0.8",
+    "model.predict_share=0.25",
+    "model.decoder_kind=convolution",
+    "model.decoder_window=[]",
+    "model.decoder_heads=8",
+)
+PLAIN = ("model.target_norm=none", "model.position_scale=1.0")
+RECIPES: dict[str, Sequence[str]] = {
+    "recipe": (),  # small as it is
+    "none": ("model.target_norm=none",),
+    "clip": ("model.target_norm=clip",),
+    "positions": ("model.position_scale=1.0",),
+    "none, positions": PLAIN,
+    "windows": ("model.decoder_kind=attention", "model.decoder_window=[4,4]", "model.decoder_heads=4"),
+    "vq": ("+variant=vq",),
+    "mask 0.6": ("model.mask_ratio=0.6",),
+    "mask 0.7": ("model.mask_ratio=0.7",),
+    "mask 0.85": ("model.mask_ratio=0.85",),
+    "block masks": ("model.masking=block",),
+    "2 masks": ("model.num_masks=2", "dataset.batch_size=32"),
+    "4 masks": ("model.num_masks=4", "dataset.batch_size=16"),
+    "patches 16 x 16": ("model.patch_size=[16,16]",),
+    "patches 4 x 32": ("model.patch_size=[4,32]",),
+    "patches 4 x 128": ("model.patch_size=[4,128]",),
+}
+POOLINGS = ("mean", "statistics", "frequency", "frequency_statistics", "segments")
+OPTIONS = {
+    "keywords": ("task.roll=false",),
+    "esc10": ("task.max_sample_size=80000", "model.patch_size=[16,16]", "dataset.max_tokens=2048000"),
+}
+QUIET = ("dataset.disable_validation=true", "checkpoint.save_interval_updates=1000000")
+SHORT, LONG = 20, 60  # updates of the runs that are timed
+RIDGE = ("--probes", "ridge", "--layers", "3,4,5,6", "--no-baselines", "--resamples", "0")
+
+
+def prepare(name: str, data: Path, work: Path) -> None:
+    """Decode the sounds; write the manifests of pretraining (train, valid) and of the probe (fitted, chosen)."""
+    if name == "keywords":
+        keywords.prepare(data, work, "flac")
+        return
+    tables = {part: read_table(data / part / "meta.csv") for part in ("esc10", *SPEECH)}
+    sounds = work / "sounds"
+    for part, kind in {"esc10": "opus", **SPEECH}.items():
+        decode([data / part / kind / f"{row['name']}.{kind}" for row in tables[part]], sounds / part, "flac")
+    speech = [f"{part}/{row['name']}.flac" for part in SPEECH for row in tables[part] if row["split"] == "train"]
+    classes = sorted({row["category"] for row in tables["esc10"]})
+    lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
+    (work / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
+    for split, folds in (("fitted", "123"), ("chosen", "45")):
+        rows = [row for row in tables["esc10"] if row["fold"] in folds]
+        write_manifest(work / f"{split}.tsv", sounds, [f"esc10/{row['name']}.flac" for row in rows])
+        (work / f"{split}.lbl").write_text("\n".join(row["category"] for row in rows) + "\n", encoding="utf-8")
+    fitted = [f"esc10/{row['name']}.flac" for row in tables["esc10"] if row["fold"] in "123"]
+    write_manifest(work / "train.tsv", sounds, fitted + speech)
+
+
+def cpu_seconds(folder: Path, overrides: Sequence[str]) -> float:
+    """Run pretraining in one thread; CPU time of the command and its workers. For a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    train(folder, "pretraining/small", overrides, threads=1)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def stages(updates: int) -> str:
+    """The cold start alone."""
+    return f"model.stages=[{{kind: encoder, updates: {updates}, lr: 1.0e-3, warmup_updates: {max(1, updates // 12)}}}]"
+
+
+def updates_in(seconds: float, work: Path, overrides: Sequence[str]) -> int:
+    """Number of updates that take this CPU time, by two short runs."""
+    taken = []
+    for updates in (SHORT, LONG):
+        folder = work / "timing"
+        shutil.rmtree(folder, ignore_errors=True)
+        taken.append(cpu_seconds(folder, [*overrides, stages(updates), "checkpoint.no_save=true"]))
+    shutil.rmtree(work / "timing")
+    return max(LONG, round((seconds - taken[0]) / (taken[1] - taken[0]) * (LONG - SHORT)) + SHORT)
+
+
+def pretrain_and_probe(name: str, work: Path, folder: Path, overrides: Sequence[str], minutes: float) -> dict:
+    """One run and its probe: updates, CPU minutes, and the validation accuracy of each pooling."""
+    result = folder / "result.json"
+    if result.exists():
+        return json.loads(result.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    planned = folder / "updates.json"
+    if not planned.exists():
+        planned.write_text(json.dumps(updates_in(60 * minutes, folder, overrides)), encoding="utf-8")
+    updates = json.loads(planned.read_text(encoding="utf-8"))
+    seconds = cpu_seconds(folder / "run", [*overrides, stages(updates)])
+    splits = ("train", "valid", "test") if name == "keywords" else ("fitted", "chosen", "chosen")
+    chosen = [
+        text for option, split in zip(("--train", "--valid", "--test"), splits, strict=True) for text in (option, split)
+    ]
+    out = folder / "probe"
+    checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
+    bridle("probe", checkpoint, work, "--out", out, *chosen, "--pooling", *POOLINGS, *RIDGE, threads=1)
+    rows = json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]
+    accuracy = {row["pooling"]: {"valid": row["valid"], "test": row["test"], "layer": row["layer"]} for row in rows}
+    content = {"updates": updates, "minutes": seconds / 60, "accuracy": accuracy}
+    result.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return content
+
+
+def main() -> None:
+    """Pretrain and probe each recipe with each seed; print a row for each recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=list(OPTIONS))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of a run (10)")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
+    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of the configuration")
+    parser.add_argument("--name", default="", help="of runs with these overrides")
+    args = parser.parse_args()
+    work = args.work.resolve() / args.set
+    prepare(args.set, args.data.resolve(), work)
+    own = [*measure_statistics(work / "train.tsv"), f"task.data={work}", *OPTIONS[args.set], *QUIET]
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {}
+        for seed in args.seeds:
+            for recipe in args.recipes:
+                label = f"{recipe}{args.name and f' {args.name}'}"
+                folder = work / "runs" / f"{label} {args.minutes:g} {seed}".replace(" ", "-").replace(",", "")
+                overrides = [*own, f"common.seed={seed}", *RECIPES[recipe], *args.overrides]
+                jobs[label, seed] = pool.submit(pretrain_and_probe, args.set, work, folder, overrides, args.minutes)
+        rows: dict[str, list[dict]] = {}
+        for (label, _), job in jobs.items():
+            rows.setdefault(label, []).append(job.result())
+    print(f"{'recipe':24} updates  minutes  " + "  ".join(f"{pooling:>22}" for pooling in POOLINGS))
+    for label, results in rows.items():
+        minutes = sum(result["minutes"] for result in results) / len(results)
+        cells = [mean_and_deviation([r["accuracy"][pooling]["valid"] for r in results]) for pooling in POOLINGS]
+        print(f"{label:24} {results[0]['updates']:7}  {minutes:7.1f}  " + "  ".join(f"{cell:>22}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
