@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", choices=list(PARTS), help="of the model 'bridle' (default: all)")
     parser.add_argument("--license", metavar="NAME", help="of the weights, for the model card, such as cc-by-4.0")
     parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the weights in the file; float16 takes half the space, and results differ a little (%(default)s)",
+    )
+    parser.add_argument(
         "--onnx",
         action="store_true",
         help="also write encoder.onnx, for sound of any length, checked in onnxruntime (needs the extra 'onnx')",
@@ -34,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = read_checkpoint(args.checkpoint, expected="a checkpoint of fairseq-hydra-train")
     if checkpoint.model != "bridle" and args.part is not None:
         raise InputError(f"--part {args.part} with a checkpoint of the model {checkpoint.model!r}; expected none")
-    folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx)
+    folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx, args.dtype)
     for path in sorted(folder.iterdir()):
         print(f"{path}: {size_text(path.stat().st_size)}")
     print(f'use it: bridle_fairseq.pretrained.load("{folder}")')

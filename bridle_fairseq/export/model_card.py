@@ -124,7 +124,9 @@ def _model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> list[tuple[str,
         rows.append(("ONNX", f"{text}; differed from torch by {config['onnx']['largest_difference']:.1g} at most"))
     if s.precision != "float32":
         rows.append(("precision", f"float32; training with {s.precision} may have rounded its products to bfloat16"))
-    return [*rows, ("checkpoint", f"sha256 {config['checkpoint_sha256']}")]
+    if "rounded_from_sha256" in config:
+        rows.append(("weights", "rounded to float16; computations are in float32"))
+    return [*rows, ("checkpoint", f"sha256 {config.get('checkpoint_sha256') or config['rounded_from_sha256']}")]
 
 
 def _input(s: BridleSettings, config: Mapping[str, Any]) -> list[tuple[str, str]]:

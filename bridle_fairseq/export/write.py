@@ -21,6 +21,7 @@ from bridle_fairseq.utils.files import file_sha256, temporary_folder, usual_perm
 from bridle_fairseq.utils.json_files import read_json
 
 CARD = "README.md"
+DTYPES = ("float32", "float16")
 FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
 
 
@@ -30,6 +31,7 @@ def write_export(
     parts: tuple[str, ...] = (),
     license: str | None = None,
     onnx: bool = False,
+    dtype: str = "float32",
 ) -> Path:
     """Write an export completely or not at all; an earlier export in the same folder is replaced.
 
@@ -39,6 +41,7 @@ def write_export(
         parts: parts of the model ``bridle``: encoder, tokenizer or both; empty: both.
         license: license of the weights, for the model card.
         onnx: also write the encoder as an ONNX graph.
+        dtype: of the weights, a key of :data:`DTYPES`; codebooks, biases and statistics are float32 in any case.
 
     Returns:
         The absolute path of the folder.
@@ -47,11 +50,16 @@ def write_export(
         InputError: the folder holds something else, the weights do not fit, the codebooks are not initialized, or the
             ONNX graph cannot be written.
     """
+    assert dtype in DTYPES
     folder = Path(folder).absolute()
     check_folder(folder)
     if onnx and checkpoint.settings.modality != "audio":
         raise InputError(f"--onnx with a model of modality {checkpoint.settings.modality}; expected one of sound")
     config, weights = _contents(checkpoint, parts)
+    if dtype == "float16":
+        weights = {name: _rounded(name, value, checkpoint.path) for name, value in weights.items()}
+        # codes and features differ a little from the checkpoint's, so they are of a model of their own
+        config["rounded_from_sha256"] = config.pop("checkpoint_sha256")
     with temporary_folder(folder) as temporary:
         _write_weights(weights, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -131,6 +139,20 @@ def _contents(checkpoint: Checkpoint, parts: tuple[str, ...]) -> tuple[dict[str,
     # a run in half precision has half-precision weights; codebooks and running averages are float32 in any checkpoint
     weights = {n: (v.float() if v.is_floating_point() else v).contiguous() for n, v in weights.items()}
     return config, weights
+
+
+def _rounded(name: str, value: Tensor, path: str) -> Tensor:
+    """A weight in float16, if it is a matrix and none of the quantizer's.
+
+    Raises:
+        InputError: it is too large.
+    """
+    if value.dim() < 2 or not value.is_floating_point() or name.startswith("quantizer."):
+        return value
+    rounded = value.half()
+    if not bool(rounded.isfinite().all()) and bool(value.isfinite().all()):
+        raise InputError(f"{path}: {name} has values above 65504, the largest in float16; expected --dtype float32")
+    return rounded
 
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> None:

@@ -56,10 +56,11 @@ FINE_TUNED: dict[str, dict[str, Kind]] = {  # what the configuration must hold, 
 OPTIONAL: dict[str, Kind] = {
     "model": String(),
     "bridle_fairseq": String(),
-    "checkpoint_sha256": HASH,
+    "checkpoint_sha256": HASH,  # of an export in float16: "rounded_from_sha256", as its results are its own
+    "rounded_from_sha256": HASH,
     **KINDS,
 }
-DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64", torch.int32: "I32"}
+DTYPES = {torch.bool: "BOOL", torch.int64: "I64", torch.int32: "I32"}
 WEIGHTS_PER_BLOCK = 12
 
 
@@ -165,7 +166,8 @@ def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:
             raise MisfitError(f"{len(names)} weights for {blocks} blocks")
         module = _build(config, settings)
         _check_fit(module, weights)
-        _fill(module, {name: weights.get_tensor(name) for name in names})
+        tensors = {name: weights.get_tensor(name) for name in names}
+        _fill(module, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return module
 
 
@@ -225,9 +227,9 @@ def _check_fit(module: nn.Module, weights: Any) -> None:
     for name, value in expected.items():
         stored = weights.get_slice(name)
         found = f"{stored.get_dtype()} {list(stored.get_shape())}"
-        needed = f"{DTYPES[torch.float32 if value.is_floating_point() else value.dtype]} {list(value.shape)}"
-        if found != needed:
-            raise MisfitError(f"{name} is {found}; expected {needed}")
+        kinds = ("F32", "F16") if value.is_floating_point() else (DTYPES[value.dtype],)
+        if found not in [f"{kind} {list(value.shape)}" for kind in kinds]:
+            raise MisfitError(f"{name} is {found}; expected {kinds[0]} {list(value.shape)}")
 
 
 def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -6,9 +6,12 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli import main as bridle
+from bridle_fairseq.exported.source import model_sha256
+from bridle_fairseq.utils.files import file_sha256
 
 
 def test_model_card_has_the_known_facts_and_no_path(exported, made, tmp_path) -> None:
@@ -105,4 +108,34 @@ def test_wrong_arguments_are_reported_in_one_sentence(made, tmp_path, capsys, ar
     assert bridle.main(["export", str(tmp_path / checkpoint), str(tmp_path / out), *options]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("bridle: error: ") and sentence in error and ". " not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_float16_rounds_the_matrices_alone(made, exported, sound, tmp_path, capsys) -> None:
+    """Half the file; the model computes in float32 with rounded weights, and has an identity of its own."""
+    checkpoint, out = str(made[0] / "bridle.pt"), tmp_path / "out"
+    assert bridle.main(["export", checkpoint, str(out), "--dtype", "float16"]) == 0
+    stored, full = load_file(out / "model.safetensors"), load_file(exported / "all" / "model.safetensors")
+    for name, value in full.items():
+        rounded = value.dim() > 1 and value.is_floating_point() and not name.startswith("quantizer.")
+        assert torch.equal(stored[name], value.half() if rounded else value), name
+    small, large = pretrained.load(out), pretrained.load(exported / "all")
+    assert {p.dtype for p in small.module.parameters()} == {torch.float32}
+    for name, value in small.module.state_dict().items():
+        assert torch.equal(value, stored[name].to(value.dtype)), name
+    found, expected = (model.embed(sound[0], 16000) for model in (small, large))
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
+    assert not torch.equal(found, expected)
+    assert model_sha256(str(exported / "all")) == file_sha256(checkpoint)
+    assert model_sha256(str(out)) == file_sha256(str(out / "model.safetensors"))
+    assert file_sha256(checkpoint) in (out / "README.md").read_text()
+    assert "rounded to float16" in (out / "README.md").read_text()
+
+
+def test_weights_beyond_float16_are_refused(made, tmp_path, capsys) -> None:
+    content = torch.load(made[0] / "bridle.pt", weights_only=False)
+    content["model"]["encoder.patch_embed.weight"][0, 0] = 7e4
+    torch.save(content, tmp_path / "large.pt")
+    assert bridle.main(["export", str(tmp_path / "large.pt"), str(tmp_path / "out"), "--dtype", "float16"]) == 2
+    assert "encoder.patch_embed.weight has values above 65504" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
