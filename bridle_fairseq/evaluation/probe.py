@@ -10,28 +10,32 @@ scored rows.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from bridle_fairseq.evaluation.ridge import REGULARIZATIONS, Ridge
+from bridle_fairseq.evaluation.classifiers import (
+    Fit,
+    Scorer,
+    Settings,
+    logistic_regression,
+    nearest_rows,
+    ridge_regression,
+)
+from bridle_fairseq.evaluation.ridge import REGULARIZATIONS
 from bridle_fairseq.evaluation.scores import bootstrap, score_of
-from bridle_fairseq.nn.knn import Neighbours, nearest_neighbours, vote
 
 INVERSE_REGULARIZATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+INVERSE_LIMITS = (1e-7, 1e5)  # beyond them, no solution differs from that of the limit
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
 TEMPERATURES = (0.02, 0.07, 0.2)
 
-Scorer = Callable[[np.ndarray], np.ndarray]  # standardized features n x d -> class scores n x C
-Settings = dict[str, float]
 # (class scores n x C, targets n x C, multi-label) -> what decides between equal scores; larger is better
 TieBreaker = Callable[[np.ndarray, np.ndarray, bool], float]
-# (standardized training features, targets n x C, multi-label, grid) -> the fitted classifier of each settings
-Fits = Callable[[np.ndarray, np.ndarray, bool, Sequence[Settings]], Iterable[tuple[Settings, Scorer]]]
+Fits = Callable[[np.ndarray, np.ndarray, bool, Sequence[Settings]], Fit]  # see the module classifiers
+# (settings at an end of a grid, those beside them) -> the next settings beyond the end, or None
+Further = Callable[[Settings, Settings], Settings | None]
 
 
 class Split(NamedTuple):
@@ -51,13 +55,22 @@ class ProbeResult(NamedTuple):
     candidate: Any
     settings: Settings
     candidate_scores: dict[Any, float]  # the best validation score of each candidate
+    at_end: bool = False  # the validation score still rose at the end of the range of the regularization
+
+
+Key = tuple[float, float]  # validation score; at ties, validation likelihood or negative error
 
 
 class _Trial(NamedTuple):
-    key: tuple[float, float]  # validation score; at ties, validation likelihood or negative error
+    key: Key
     candidate: Any
     settings: Settings
     scorer: Scorer
+
+
+class _Tried(NamedTuple):
+    settings: Settings
+    score: float  # on validation
 
 
 def linear_probe(
@@ -68,7 +81,8 @@ def linear_probe(
 ) -> ProbeResult:
     """Fit a logistic regression to each candidate's training features, and test the one that validates best.
 
-    The validation score decides; at ties, the validation likelihood. The test split is used once, at the end.
+    The validation score decides; at ties, the validation likelihood. The test split is used once, at the end. While the
+    validation score is best at an end of the range, the range is extended, within :data:`INVERSE_LIMITS`.
 
     Args:
         candidates: name (such as the layer of the encoder) -> features of the rows of ``labels``.
@@ -76,7 +90,8 @@ def linear_probe(
         inverse_regularizations: values of scikit-learn's ``C`` to choose from.
         options: see :func:`_probe`.
     """
-    return _probe(candidates, labels, _linear_fits, [{"C": value} for value in inverse_regularizations], **options)
+    grid = [{"C": value} for value in sorted(inverse_regularizations)]
+    return _probe(candidates, labels, logistic_regression, grid, further=_further_strength, **options)
 
 
 def ridge_probe(
@@ -95,8 +110,8 @@ def ridge_probe(
         regularizations: to choose from, relative to the mean eigenvalue; see :class:`.ridge.Ridge`.
         options: see :func:`_probe`.
     """
-    grid = [{"regularization": value} for value in regularizations]
-    return _probe(candidates, labels, _ridge_fits, grid, _negative_error, **options)
+    grid = [{"regularization": value} for value in sorted(regularizations)]
+    return _probe(candidates, labels, ridge_regression, grid, _negative_error, _nothing_further, **options)
 
 
 def knn_probe(
@@ -117,7 +132,7 @@ def knn_probe(
     """
     counts = [k for k in neighbours if k <= len(labels.train)] or [len(labels.train)]
     grid = [{"k": k, "temperature": t} for k in counts for t in (temperatures if k > 1 else temperatures[:1])]
-    return _probe(candidates, labels, _knn_fits, grid, **options)
+    return _probe(candidates, labels, nearest_rows, grid, **options)
 
 
 def _probe(
@@ -126,6 +141,7 @@ def _probe(
     fits: Fits,
     grid: Sequence[Settings],
     tie_breaker: TieBreaker | None = None,
+    further: Further | None = None,
     refit: bool = False,
     resamples: int = 0,
     seed: int = 0,
@@ -138,6 +154,7 @@ def _probe(
         grid: settings of the classifier to choose from.
         tie_breaker: decides between equal validation scores; by default the likelihood, of scores that are
             probabilities.
+        further: continues a sorted grid; None: the settings have no order.
         refit: before the test, fit the chosen classifier to the training and validation splits together.
         resamples: bootstrap resamples of the test rows, for a 95 % interval; 0: no interval.
         seed: seed of the resamples.
@@ -146,26 +163,69 @@ def _probe(
     targets = _targets(labels)
     multi = labels.train.ndim == 2
     best: _Trial | None = None
-    candidate_scores: dict[Any, float] = {}
+    tried: dict[Any, list[_Tried]] = {}
+
+    def measure(name: Any, settings: Settings, scorer: Scorer, features: np.ndarray) -> _Tried:
+        nonlocal best
+        scores = scorer(features)
+        key = score_of(scores, targets.valid, multi), tie_breaker(scores, targets.valid, multi)
+        if best is None or key > best.key:
+            best = _Trial(key, name, settings, scorer)
+        return _Tried(settings, key[0])
+
     for name, features in candidates.items():
         scaled = _standardized(features.train, features)
-        for settings, scorer in fits(scaled.train, targets.train, multi, grid):
-            scores = scorer(scaled.valid)
-            key = score_of(scores, targets.valid, multi), tie_breaker(scores, targets.valid, multi)
-            candidate_scores[name] = max(candidate_scores.get(name, 0.0), key[0])
-            if best is None or key > best.key:
-                best = _Trial(key, name, settings, scorer)
+        fit = fits(scaled.train, targets.train, multi, grid)
+        tried[name] = _search(lambda settings: measure(name, settings, fit(settings), scaled.valid), grid, further)  # noqa: B023
     assert best is not None
     chosen, scorer, by = candidates[best.candidate], best.scorer, candidates[best.candidate].train
     if refit:
         known = multi | targets.valid.any(1)  # not rows of a class that the training split does not have
         by = np.concatenate([chosen.train, chosen.valid[known]])
         both = np.concatenate([targets.train, targets.valid[known]])
-        ((_, scorer),) = fits(_standardized(by, Split(by, by[:0], by[:0])).train, both, multi, [best.settings])
+        fit = fits(_standardized(by, Split(by, by[:0], by[:0])).train, both, multi, [best.settings])
+        scorer = fit(best.settings)
     scores = scorer(_standardized(by, chosen).test)
     score = score_of(scores, targets.test, multi)
     interval = bootstrap(scores, targets.test, multi, resamples, seed) if resamples else None
-    return ProbeResult(score, interval, best.key[0], best.candidate, dict(best.settings), candidate_scores)
+    return ProbeResult(
+        score=score,
+        interval=interval,
+        valid_score=best.key[0],
+        candidate=best.candidate,
+        settings=dict(best.settings),
+        candidate_scores={name: max(trial.score for trial in trials) for name, trials in tried.items()},
+        at_end=further is not None and _rises_at_end(tried[best.candidate], best.settings),
+    )
+
+
+def _search(measure: Callable[[Settings], _Tried], grid: Sequence[Settings], further: Further | None) -> list[_Tried]:
+    """Measure all settings of a grid, and those beyond its ends while the score rises there; in order of the grid."""
+    tried = [measure(settings) for settings in grid]
+    if further is None:
+        return tried
+    for end, inner in ((-1, -2), (0, 1)):
+        while len(tried) > 1 and tried[end].score > tried[inner].score:
+            settings = further(tried[end].settings, tried[inner].settings)
+            if settings is None:
+                break
+            tried.insert(len(tried) if end else 0, measure(settings))
+    return tried
+
+
+def _rises_at_end(tried: Sequence[_Tried], chosen: Settings) -> bool:
+    ends = [(tried[0], tried[1]), (tried[-1], tried[-2])] if len(tried) > 1 else []
+    return any(end.settings == chosen and end.score > inner.score for end, inner in ends)
+
+
+def _nothing_further(end: Settings, inner: Settings) -> None:
+    """The grid is as wide as it can be."""
+
+
+def _further_strength(end: Settings, inner: Settings) -> Settings | None:
+    """The next value of C, as far from the end as the end is from the value beside it."""
+    value = float(f"{end['C'] ** 2 / inner['C']:.6g}")
+    return {"C": value} if INVERSE_LIMITS[0] <= value <= INVERSE_LIMITS[1] else None
 
 
 def _targets(labels: Split) -> Split:
@@ -193,72 +253,3 @@ def _likelihood(scores: np.ndarray, targets: np.ndarray, multi: bool) -> float:
 
 def _negative_error(scores: np.ndarray, targets: np.ndarray, multi: bool) -> float:
     return -float(np.square(scores - targets).mean())
-
-
-def _linear_fits(
-    features: np.ndarray, targets: np.ndarray, multi: bool, grid: Sequence[Settings]
-) -> Iterator[tuple[Settings, Scorer]]:
-    """A logistic regression for each settings; multi-label: one per class."""
-    basis = None
-    if features.shape[1] > len(features):
-        # The solution lies in the span of the rows, so as many features as there are rows give the same one.
-        basis = np.linalg.qr(features.T)[0]
-        features = features @ basis
-    columns = list(targets.T > 0) if multi else [targets.argmax(1)]
-    for settings in grid:
-        fitted = [_logistic(features, column, settings["C"]) for column in columns]
-        yield settings, _linear_scorer(fitted, basis, multi)
-
-
-def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Any:
-    """A fitted scikit-learn model; if all labels are equal, that label."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    if labels.min() == labels.max():
-        return float(labels[0])
-    # The matrix products are small: with a second thread the fits are many times slower.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        # a fit that stops at max_iter is a valid candidate: the validation score decides
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(features, labels)
-
-
-def _linear_scorer(fitted: Sequence[Any], basis: np.ndarray | None, multi: bool) -> Scorer:
-    def probabilities(model: Any, x: np.ndarray) -> np.ndarray:
-        if isinstance(model, float):
-            return np.full((len(x), 1), model if multi else 1.0)
-        return model.predict_proba(x)[:, 1:] if multi else model.predict_proba(x)
-
-    def score(x: np.ndarray) -> np.ndarray:
-        inner = x if basis is None else x @ basis
-        return np.concatenate([probabilities(model, inner) for model in fitted], axis=1)
-
-    return score
-
-
-def _ridge_fits(
-    features: np.ndarray, targets: np.ndarray, multi: bool, grid: Sequence[Settings]
-) -> Iterator[tuple[Settings, Scorer]]:
-    """A ridge regression for each settings, from one eigendecomposition."""
-    ridge = Ridge(features, targets)
-    for settings in grid:
-        yield settings, ridge.fit(settings["regularization"])
-
-
-def _knn_fits(
-    features: np.ndarray, targets: np.ndarray, multi: bool, grid: Sequence[Settings]
-) -> Iterator[tuple[Settings, Scorer]]:
-    """Votes of the nearest rows. The search is done once for all settings if the queries are the same."""
-    bank, of_bank = torch.from_numpy(features).float(), torch.from_numpy(targets).float()
-    most = int(max(settings["k"] for settings in grid))
-    searched: list[tuple[np.ndarray, Neighbours]] = []
-
-    def score(x: np.ndarray, settings: Settings) -> np.ndarray:
-        if not searched or searched[-1][0] is not x:
-            searched[:] = [(x, nearest_neighbours(bank, torch.from_numpy(x).float(), most))]
-        return vote(searched[-1][1], of_bank, int(settings["k"]), settings["temperature"]).numpy()
-
-    for settings in grid:
-        yield settings, partial(score, settings=settings)

@@ -97,4 +97,5 @@ def _mean(rows: Sequence[ProbeRow], sizes: Sequence[int]) -> ProbeRow:
         test=mean([row.test for row in rows]),
         interval=None,
         valid_of_layers={layer: mean([row.valid_of_layers[layer] for row in rows]) for layer in layers},
+        at_end=False,
     )

@@ -35,6 +35,7 @@ class ProbeRow(NamedTuple):
     test: float
     interval: tuple[float, float] | None
     valid_of_layers: dict[int, float]
+    at_end: bool = False  # the validation score still rose at the end of the range of the regularization
 
     @property
     def name(self) -> str:
@@ -45,7 +46,8 @@ class ProbeRow(NamedTuple):
     def chosen(self) -> str:
         """What was chosen on validation, as text."""
         layer = [f"layer {self.layer}"] if self.layer else []
-        return ", ".join([*layer, *(f"{name} = {value:g}" for name, value in self.settings.items())])
+        end = ["at the end of the range"] if self.at_end else []
+        return ", ".join([*layer, *(f"{name} = {value:g}" for name, value in self.settings.items()), *end])
 
 
 def compare(
@@ -82,6 +84,7 @@ def compare(
                 test=result.score,
                 interval=result.interval,
                 valid_of_layers=result.candidate_scores,
+                at_end=result.at_end,
             )
             rows.append(row)
     return rows

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bridle_fairseq.evaluation import probe
+from bridle_fairseq.evaluation.classifiers import logistic_regression
 from bridle_fairseq.evaluation.probe import Split
 
 
@@ -119,14 +120,58 @@ def test_refit_on_training_and_validation(labels: np.ndarray) -> None:
         assert function({"x": both}, answers, **chosen).score == again.score
 
 
+@pytest.fixture
+def measured(monkeypatch) -> list[float]:
+    """The regularizations that are tried; the validation score is best at 1e-6 and rises towards it."""
+    values: list[float] = []
+
+    def fits(features, targets, multi, grid):
+        def fit(settings):
+            values.extend(settings.values())
+            value = values[-1]
+            return lambda x: np.eye(3)[: len(x)] * value
+
+        return fit
+
+    for name in ("logistic_regression", "ridge_regression"):
+        monkeypatch.setattr(probe, name, fits)
+    monkeypatch.setattr(probe, "score_of", lambda scores, targets, multi: -abs(np.log10(scores.max()) + 6))
+    return values
+
+
+def test_range_is_extended_while_the_score_rises(measured) -> None:
+    features, answers = Split(*[np.eye(3)] * 3), Split(*[np.arange(3)] * 3)
+    result = probe.linear_probe({"x": features}, answers)
+    assert measured == [*probe.INVERSE_REGULARIZATIONS, 1e-5, 1e-6, 1e-7]
+    assert result.settings == {"C": 1e-6} and not result.at_end
+
+
+def test_end_of_the_range_is_said(measured, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "INVERSE_LIMITS", (1e-5, 1e4))
+    features, answers = Split(*[np.eye(3)] * 3), Split(*[np.arange(3)] * 3)
+    result = probe.linear_probe({"x": features}, answers)
+    assert result.settings == {"C": 1e-5} and result.at_end
+    assert probe.linear_probe({"x": features}, answers, [0.1]).at_end is False  # nothing to choose from
+
+
+def test_range_of_ridge_is_not_extended(measured) -> None:
+    features, answers = Split(*[np.eye(3)] * 3), Split(*[np.arange(3)] * 3)
+    result = probe.ridge_probe({"x": features}, answers, [0.1, 0.01])
+    assert measured == [0.01, 0.1] and result.settings == {"regularization": 0.01} and result.at_end
+
+
+def test_equal_scores_at_an_end_are_no_reason_to_go_on(labels: np.ndarray) -> None:
+    result = probe.linear_probe({"x": split(informative(labels, 30.0, 1))}, split(labels))
+    assert result.valid_score == 1 and result.settings == {"C": 100.0} and not result.at_end
+
+
 def test_more_features_than_rows(labels: np.ndarray) -> None:
     from sklearn.linear_model import LogisticRegression
 
     features = split(informative(labels, 0.3, 4, width=200))
     scaled = [(part - features.train.mean(0)) / features.train.std(0) for part in features]
     classes, targets = np.unique(split(labels).train, return_inverse=True)
-    fits = probe._linear_fits(scaled[0], np.eye(len(classes))[targets], False, [{"C": 0.1}])
-    ((_, scorer),) = fits
+    scorer = logistic_regression(scaled[0], np.eye(len(classes))[targets], False, [])({"C": 0.1})
     plain = LogisticRegression(C=0.1, max_iter=300, tol=1e-3).fit(scaled[0], split(labels).train)
     np.testing.assert_allclose(scorer(scaled[2]), plain.predict_proba(scaled[2]), atol=1e-6)
 
@@ -172,6 +217,7 @@ def test_multi_label_is_scored_by_map(labels: np.ndarray, function) -> None:
 
 
 def test_settings_to_choose_from_are_those_of_earlier_versions() -> None:
+    """Those of the logistic regression, as long as the score is not best at an end of them."""
     assert probe.INVERSE_REGULARIZATIONS == (0.0001, 0.001, 0.01, 0.1, 1, 10, 100)
     assert probe.NEIGHBOURS == (1, 3, 5, 10, 20, 50, 100) and probe.TEMPERATURES == (0.02, 0.07, 0.2)
 

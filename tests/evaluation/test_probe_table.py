@@ -40,6 +40,12 @@ def test_row_per_kind_with_the_best_layer(tmp_path) -> None:
     assert below[0].split() == ["1", "2"] and len(below) == 3  # the log-mel has no layers
 
 
+def test_chosen_value_at_the_end_of_the_range_is_said() -> None:
+    row = comparison.ProbeRow("encoder", "mean", "linear", 3, {"C": 1e-7}, 0.5, 0.25, None, {3: 0.5})
+    assert row.chosen == "layer 3, C = 1e-07"
+    assert row._replace(at_end=True).chosen == "layer 3, C = 1e-07, at the end of the range"
+
+
 def test_aligned_columns() -> None:
     assert comparison.aligned([["a", "n"], ["long", "1.5"], ["b", "10"]]) == "a       n\nlong  1.5\nb      10"
 
