@@ -30,7 +30,7 @@ def file_names(segment):
 
 def main(args):
     entries = {}
-    for split, tables in (("train", args.train), ("valid", args.valid)):
+    for split, tables in (("train", args.train), ("valid", args.valid), ("test", args.test)):
         for table in tables:
             entries.update({segment: Entry(labels, split) for segment, labels in read_segments(table).items()})
     classes = Classes.read(args.classes)
@@ -43,4 +43,5 @@ if __name__ == "__main__":
     parser.add_argument("--classes", required=True, metavar="CSV", help="class_labels_indices.csv")
     parser.add_argument("--train", required=True, nargs="+", metavar="CSV", help="segment lists for training")
     parser.add_argument("--valid", required=True, nargs="+", metavar="CSV", help="segment lists for validation")
+    parser.add_argument("--test", default=[], nargs="+", metavar="CSV", help="segment lists for a test")
     sys.exit(run_script(main, parser.parse_args()))

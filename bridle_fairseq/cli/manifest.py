@@ -47,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-separator", metavar="TEXT", help="between several classes in one cell (default: one class)"
     )
     labels.add_argument("--split-column", metavar="NAME", help="split of each file (default: split, if there is one)")
-    labels.add_argument("--fold-column", metavar="NAME", help="also write fold*/train.tsv and fold*/valid.tsv")
+    labels.add_argument(
+        "--fold-column", metavar="NAME", help="also write fold*/{train,valid,test}.tsv; test is the fold"
+    )
+    labels.add_argument(
+        "--fold-valid-percent", type=float, default=0.1, metavar="SHARE", help="validation share of other folds (0.1)"
+    )
     labels.add_argument("--classes", metavar="CSV", help="an existing labels.csv (index,mid,display_name) to keep to")
 
 
@@ -66,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         valid_percent=args.valid_percent,
         test_percent=args.test_percent,
         seed=args.seed,
+        fold_valid_percent=args.fold_valid_percent,
         labels=args.labels or (),
         columns={name: getattr(args, f"{name}_column") for name in ("name", "label", "split", "fold")},
         label_separator=args.label_separator,

@@ -19,8 +19,9 @@ from bridle_fairseq.data.manifests.skipped import above_limit
 from bridle_fairseq.data.modalities import modality_named
 from bridle_fairseq.data.modality import Modality
 from bridle_fairseq.prepare.earlier import set_aside_labels, set_aside_splits
+from bridle_fairseq.prepare.folds import draw_validation, fold_names
 from bridle_fairseq.prepare.scan import Scan, choose_files, count_endings, list_source, read_sizes
-from bridle_fairseq.prepare.splits import random_split, stratified_split
+from bridle_fairseq.prepare.splits import check_shares, random_split, stratified_split
 from bridle_fairseq.prepare.tables import SPLIT_NAMES, Entry, named_files
 from bridle_fairseq.utils.errors import InputError, printable
 from bridle_fairseq.utils.files import atomic_text
@@ -164,29 +165,54 @@ def labelled_corpus(
     seed: int = 42,
     classes: Classes | None = None,
     test_percent: float = 0.0,
+    fold_valid_percent: float = 0.1,
 ) -> Corpus:
     """Labels and splits of the files with an entry. If entries have no split, it is drawn from each class at random.
 
-    If entries have folds, there are also ``fold{f}/train`` and ``fold{f}/valid`` for every fold f.
+    If entries have folds, each fold f is also ``fold{f}/test``, and the others are ``fold{f}/train`` and
+    ``fold{f}/valid``.
 
     Args:
         scan: the files.
         entries: entry of each file; None: the file is not used.
         valid_percent, seed, test_percent: see :func:`stratified_split`.
         classes: default: those of the entries.
+        fold_valid_percent: share of ``fold{f}/valid`` in the other folds, drawn by :func:`.draw_validation`; 0: none.
 
     Raises:
-        InputError: a class that is not among ``classes``, or only some entries have a split.
+        InputError: a class that is not among ``classes``, only some entries have a split, or other folds with too few
+            clips for training and validation.
     """
     kept = [entry for entry in entries if entry is not None]
     classes = classes or Classes.from_names(label for entry in kept for label in entry.labels)
     labels = [[] if entry is None else _numbers(entry, classes) for entry in entries]
     file_splits = [None if entry is None else entry.split for entry in entries]
     used, splits = splits_of(scan, file_splits, valid_percent, seed, labels, test_percent)
-    folds = np.array([entry.fold for entry in kept])
-    for fold in sorted(set(folds.tolist()) - {""}):
-        splits[f"fold{fold}/train"], splits[f"fold{fold}/valid"] = used[folds != fold], used[folds == fold]
+    for name, rows in _fold_splits(kept, [labels[row] for row in used], classes, fold_valid_percent, seed).items():
+        splits[name] = used[rows]
     return Corpus(scan, splits, classes, labels)
+
+
+def _fold_splits(
+    entries: Sequence[Entry], labels: Sequence[Sequence[int]], classes: Classes, valid_percent: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Numbers of the entries in ``fold{f}/train``, ``/valid`` and ``/test``, for every fold f."""
+    check_shares(valid_percent, 0)
+    splits: dict[str, np.ndarray] = {}
+    column = np.array([entry.fold for entry in entries])
+    names = fold_names([name for name in column.tolist() if name])
+    if not names:
+        return splits
+    multi_hot = np.zeros((len(labels), len(classes)), dtype=bool)
+    for row, numbers in enumerate(labels):
+        multi_hot[row, numbers] = True
+    for number, name in enumerate(names):
+        train = np.flatnonzero(column != name)
+        if valid_percent:
+            valid = draw_validation(name, multi_hot, train, valid_percent, (seed, number))
+            train, splits[f"fold{name}/valid"] = np.setdiff1d(train, valid), valid
+        splits[f"fold{name}/train"], splits[f"fold{name}/test"] = train, np.flatnonzero(column == name)
+    return splits
 
 
 def splits_of(

@@ -82,9 +82,8 @@ def make_folds(
     """
     if not 0 < valid_share < 1:
         raise InputError(f"share for validation {valid_share}; expected above 0 and under 1, such as 0.1")
-    column = np.array(folds)
+    column, names = np.array(folds), fold_names(folds)
     multi_hot = labels > 0 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))  # rows x C
-    names = sorted(set(folds), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
     if len(names) < 2:
         raise InputError(f"all {len(column)} clips are in fold {names[0]!r}; expected at least 2 folds")
     result = []
@@ -98,14 +97,38 @@ def make_folds(
             if len(present) < 2:
                 only = " or ".join(repr(classes.ids[number]) for number in present) or "of no class"
                 raise InputError(f"fold {name!r}: all {len(rows)} clips of {where} are {only}; expected 2 classes")
-        valid = _stratified(multi_hot, others, valid_share, np.random.default_rng((seed, names.index(name))))
-        if not len(valid):
-            raise InputError(
-                f"fold {name!r}: the {len(others)} clips of the other folds are all needed for training; expected a "
-                "class with 2 of them at least, one for validation"
-            )
+        valid = draw_validation(name, multi_hot, others, valid_share, (seed, names.index(name)))
         result.append(Fold(name, np.setdiff1d(others, valid), valid, test))
     return result
+
+
+def fold_names(folds: Sequence[str]) -> list[str]:
+    """The different folds, numbers first and in their order."""
+    return sorted(set(folds), key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+
+
+def draw_validation(
+    name: str, multi_hot: np.ndarray, others: np.ndarray, share: float, seed: tuple[int, int]
+) -> np.ndarray:
+    """Rows for validation when a fold is tested; :func:`make_folds` says what holds.
+
+    Args:
+        name: the fold.
+        multi_hot: all rows x C bool.
+        others: rows of the other folds.
+        share: above 0 and below 1.
+        seed: seed of the draw, and number of the fold.
+
+    Raises:
+        InputError: all of the other rows are needed for training.
+    """
+    valid = _stratified(multi_hot, others, share, np.random.default_rng(seed))
+    if not len(valid):
+        raise InputError(
+            f"fold {name!r}: the {len(others)} clips of the other folds are all needed for training; expected a "
+            "class with 2 of them at least, one for validation"
+        )
+    return valid
 
 
 def _stratified(multi_hot: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

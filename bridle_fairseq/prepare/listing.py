@@ -33,6 +33,7 @@ class ListingOptions:
         valid_percent: fraction of the files for validation, if no table says it.
         test_percent: fraction of the files for a test, likewise.
         seed: seed of that random split.
+        fold_valid_percent: fraction of the other folds that validates when a fold is tested.
         labels: tables that name files and their classes.
         columns: names of the tables' columns ``name``, ``label``, ``split`` and ``fold``; None: the usual ones.
         label_separator: between several classes in one cell; None: one class.
@@ -54,6 +55,7 @@ class ListingOptions:
     valid_percent: float = 0.05
     test_percent: float = 0.0
     seed: int = 42
+    fold_valid_percent: float = 0.1
     labels: Sequence[str] = ()
     columns: Mapping[str, str | None] = field(default_factory=dict)
     label_separator: str | None = None
@@ -96,7 +98,7 @@ def list_corpus(options: ListingOptions) -> Corpus:
     if entries:
         matched = match(scan, entries)
         report_missing(entries, matched, scan, options.dest, options.max_skipped)
-        return labelled_corpus(scan, matched, *share, classes, options.test_percent)
+        return labelled_corpus(scan, matched, *share, classes, options.test_percent, options.fold_valid_percent)
     if options.label_member:
         beside = sibling_entries(scan, options.label_member)
         return labelled_corpus(scan, beside, *share, classes, options.test_percent)

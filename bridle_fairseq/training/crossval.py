@@ -115,7 +115,7 @@ def prepare_folds(options: CrossvalOptions) -> FoldedCorpus:
     scan = scan_source(options.audio, options.run.out, max_skipped=max_skipped, named=entries)
     entry_of_file = match_all(scan, entries, options.table, multi_label)
     classes = Classes.read(options.classes) if options.classes else None
-    corpus = labelled_corpus(scan, entry_of_file, 0.0, seed, classes)
+    corpus = labelled_corpus(scan, entry_of_file, 0.0, seed, classes, fold_valid_percent=0.0)
     assert corpus.classes is not None
     used = np.array([row for row, entry in enumerate(entry_of_file) if entry is not None])
     if multi_label:

@@ -64,11 +64,13 @@ def test_labels_splits_and_folds(sounds, tmp_path):
     out = tmp_path / "out"
     assert main(["manifest", str(sounds), "--dest", str(out), "--labels", str(tmp_path / "t.csv"), *columns]) == 0
     classes = Classes.read(out / "labels.csv")
-    valid = Manifest.read(out / "fold0" / "valid.tsv")
-    labels = Labels.read(out / "fold0" / "valid.lbl", valid, classes)
-    found = {name: classes.names[labels[row][0]] for row, (name, _) in enumerate(valid)}
+    test = Manifest.read(out / "fold0" / "test.tsv")
+    labels = Labels.read(out / "fold0" / "test.lbl", test, classes)
+    found = {name: classes.names[labels[row][0]] for row, (name, _) in enumerate(test)}
     assert found == {f"clip {n}.wav": "dog" if n % 2 else "cat" for n in (0, 3, 6, 9)}
     assert len(Manifest.read(out / "train.tsv")) + len(Manifest.read(out / "valid.tsv")) == 10
+    others = [name for part in ("train", "valid") for name, _ in Manifest.read(out / "fold0" / f"{part}.tsv")]
+    assert sorted(others) == [f"clip {n}.wav" for n in (1, 2, 4, 5, 7, 8)]
 
 
 def test_label_separator(sounds, tmp_path):

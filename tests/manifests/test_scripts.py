@@ -59,9 +59,10 @@ def test_esc50(sounds, run, tmp_path):
     (source / "meta" / "esc50.csv").write_text("\n".join(["filename,fold,target,category,esc10,src_file,take", *lines]))
     assert run("esc50", source) == 0
     for fold in range(1, 6):
-        valid = labelled(tmp_path / "out" / f"fold{fold}", "valid")
-        assert valid == {f"{fold}-100-A-0.wav": ["dog"], f"{fold}-100-A-7.wav": ["sea"]}
-        assert len(labelled(tmp_path / "out" / f"fold{fold}", "train")) == 8
+        train, valid, test = (labelled(tmp_path / "out" / f"fold{fold}", part) for part in ("train", "valid", "test"))
+        assert test == {f"{fold}-100-A-0.wav": ["dog"], f"{fold}-100-A-7.wav": ["sea"]}
+        assert sorted(valid.values()) == [["dog"], ["sea"]] and len(train) == 6
+        assert len({**train, **valid, **test}) == 10
     assert len(labelled(tmp_path / "out", "train")) == 8
     assert run("esc50", tmp_path / "none") == 2
 
@@ -101,6 +102,8 @@ def test_audioset(sounds, run, tmp_path):
     assert sorted(train) == ["-a1.wav", "c3_30.wav", "d4_30000_40000.wav", "train/Yb2.flac"]
     assert all(classes == ["Speech", "Dog, small"] for classes in train.values())
     assert labelled(tmp_path / "out", "valid") == {"e5_70.000.wav": ["Dog, small"]}
+    assert run("audioset", source, *arguments[:-2], "--valid", tmp_path / "train.csv", "--test", arguments[-1]) == 0
+    assert labelled(tmp_path / "out", "test") == {"e5_70.000.wav": ["Dog, small"]}
     (tmp_path / "eval.csv").write_text('e5, 70.000, 80.000, "/m/9"\n')
     assert run("audioset", source, *arguments) == 2
 

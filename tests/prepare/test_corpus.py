@@ -6,6 +6,7 @@ import pytest
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.prepare.corpus import Corpus, folder_entries, labelled_corpus, scan_source
+from bridle_fairseq.prepare.folds import make_folds
 from bridle_fairseq.prepare.scan import FoundFile, Scan
 from bridle_fairseq.prepare.splits import random_split, stratified_split
 from bridle_fairseq.prepare.tables import Entry
@@ -62,15 +63,32 @@ def test_without_labels(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
 
 
-def test_every_fold_is_validated_once(tmp_path):
+def test_every_fold_is_tested_once(tmp_path):
     entries = [Entry(["a"], fold=str(row % 3)) for row in range(6)]
     corpus = labelled_corpus(SCAN, entries, valid_percent=0.5)
-    assert sorted(corpus.splits) == sorted(
-        ["train", "valid", *(f"fold{fold}/{split}" for fold in range(3) for split in ("train", "valid"))]
-    )
-    assert corpus.splits["fold1/valid"].tolist() == [1, 4] and corpus.splits["fold1/train"].tolist() == [0, 2, 3, 5]
+    parts = ("train", "valid", "test")
+    assert sorted(corpus.splits) == sorted(["train", "valid", *(f"fold{n}/{part}" for n in range(3) for part in parts)])
+    train, valid, test = (corpus.splits[f"fold1/{part}"].tolist() for part in parts)
+    assert test == [1, 4] and len(valid) == 1 and sorted(train + valid) == [0, 2, 3, 5]
     corpus.write(tmp_path)
-    assert (tmp_path / "fold1" / "valid.lbl").read_text() == "a\na\n" and (tmp_path / "fold1" / "labels.csv").exists()
+    assert (tmp_path / "fold1" / "test.lbl").read_text() == "a\na\n" and (tmp_path / "fold1" / "labels.csv").exists()
+    whole = labelled_corpus(SCAN, entries, valid_percent=0.5, fold_valid_percent=0.0)
+    assert whole.splits["fold1/train"].tolist() == [0, 2, 3, 5] and "fold1/valid" not in whole.splits
+
+
+def test_validation_of_a_fold_is_that_of_crossval():
+    entries = [Entry(["a" if row % 2 else "b"], fold=name) for row, name in enumerate(("10", "10", "2", "2", "1", "1"))]
+    corpus = labelled_corpus(SCAN, entries, valid_percent=0.5, seed=7, fold_valid_percent=0.3)
+    classes, labels = Classes(["a", "b"], ["a", "b"]), np.array([1, 0] * 3)
+    for fold in make_folds([entry.fold for entry in entries], labels, classes, 0.3, seed=7):
+        for part in ("train", "valid", "test"):
+            assert corpus.splits[f"fold{fold.name}/{part}"].tolist() == getattr(fold, part).tolist()
+
+
+def test_fold_without_clips_for_validation_is_an_error():
+    entries = [Entry([name], fold=str(row)) for row, name in enumerate("abcdef")]
+    with pytest.raises(InputError, match="fold '0': the 5 clips of the other folds are all needed for training"):
+        labelled_corpus(SCAN, entries)
 
 
 def test_given_classes():
