@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridle_fairseq.cli.arguments import (
     MODEL,
@@ -21,7 +22,12 @@ from bridle_fairseq.nn.pooling_kinds import POOLINGS, POOLINGS_HELP, PROBED_PIXE
 from bridle_fairseq.utils.errors import InputError
 
 if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
+    import numpy as np
+
+    from bridle_fairseq.data.artifacts.features import FeatureArray
     from bridle_fairseq.evaluation.probe_data import Arrays, LabelledSplit
+    from bridle_fairseq.inference.chunking import Chunking, WholeClip
+    from bridle_fairseq.inference.extractors import Extractor
     from bridle_fairseq.inference.pipeline import BatchOptions
 
 HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
@@ -70,13 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-baselines", action="store_true", help="leave out the untrained encoder and statistics of the input"
     )
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="another encoder, given like the first: it is probed on the same clips, and the difference is printed "
+        "with its interval",
+    )
     add_chunk_arguments(parser)
     add_batch_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compute or read the features, probe them, print the table."""
-    from bridle_fairseq.evaluation.probe_data import is_features, probe_data, read_labelled_splits, read_stored_splits
+    from bridle_fairseq.evaluation import paired
+    from bridle_fairseq.evaluation.probe_data import probe_data, read_labelled_splits
     from bridle_fairseq.evaluation.probe_folds import cross_validate
     from bridle_fairseq.evaluation.probe_table import compare, table, write
     from bridle_fairseq.utils.files import check_writable
@@ -90,12 +103,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)
     if "linear" in args.probes:
         import sklearn  # noqa: F401  (the light install lacks it: said before any features are computed)
-    if is_features(args.checkpoint):
-        features, sha256 = read_stored_splits(args.checkpoint, splits)
-        about = {"features": args.checkpoint, "checkpoint_sha256": sha256}
-    else:
-        features, sha256 = _extract(args, splits, options)
-        about = {"checkpoint": args.checkpoint, "checkpoint_sha256": sha256}
+    features, about = _features(args, splits, options)
     data = probe_data(features, splits, names, args.data)
     say = partial(print, flush=True)
     if folds:
@@ -114,8 +122,12 @@ def run(args: argparse.Namespace) -> int:
         about["cross_validation"] = {"split": names[0], "folds": number}
         counts += f"; no {args.test}.tsv, so test is the mean of a cross-validation over {number} folds of {names[0]}"
     print(f"\n{table(rows, f'{metric} ({counts} clips{majority})')}")
+    compared = paired.comparisons(rows, data.multi_label, args.resamples, args.seed) if args.resamples else []
+    if compared:
+        print(f"\n{paired.text(compared, metric)}")
     if args.out:
-        write(rows, {**about, "data": args.data, "metric": metric, "clips": clips, "seed": args.seed}, args.out)
+        about |= {"data": args.data, "metric": metric, "clips": clips, "seed": args.seed}
+        write(rows, {**about, "differences": [one.fields() for one in compared]}, args.out)
         print(f"\n{Path(args.out, 'probe.json')}, {Path(args.out, 'probe.csv')}")
     return 0
 
@@ -129,22 +141,51 @@ def _split_names(args: argparse.Namespace) -> tuple[list[str], bool]:
     return [names[0], names[1] if there[1] else names[0], names[0]], True
 
 
-def _extract(
+def _features(
     args: argparse.Namespace, splits: dict[str, LabelledSplit], options: BatchOptions
-) -> tuple[dict[str, Arrays], str]:
-    """Features of all splits by a checkpoint's encoder and the baselines, and the sha256 of the checkpoint."""
-    from bridle_fairseq.evaluation.probe_data import extract_splits, probe_extractors
+) -> tuple[Mapping[str, Arrays], dict[str, Any]]:
+    """Features of all splits, and where they are from."""
+    from bridle_fairseq.evaluation.paired import AGAINST, ENCODER
+    from bridle_fairseq.evaluation.probe_data import extract_splits, is_features, read_stored_splits, renamed
+
+    sources = {ENCODER: args.checkpoint} | ({AGAINST: args.against} if args.against else {})
+    models = {name: source for name, source in sources.items() if not is_features(source)}
+    for split in splits.values() if models else ():
+        split.manifest.check_files()
+    # all models are opened first: a mistake is said before any features are computed
+    opened = {name: _open(args, source, name, options) for name, source in models.items()}
+    features: dict[str, dict[FeatureArray, np.ndarray]] = {name: {} for name in splits}
+    sha256 = {}
+    for name, source in sources.items():
+        if name in opened:
+            extractors, chunking, sha256[name] = opened[name]
+            skipped = args.out if name == ENCODER else None
+            more = extract_splits(extractors, chunking, splits, options, skipped)
+        else:
+            more, sha256[name] = read_stored_splits(source, splits)
+            more = renamed(more, AGAINST) if name == AGAINST else more
+        for split_name, arrays in more.items():
+            features[split_name].update(arrays)
+    about = {"checkpoint" if ENCODER in opened else "features": args.checkpoint, "checkpoint_sha256": sha256[ENCODER]}
+    if args.against:
+        about |= {"against": args.against, "against_sha256": sha256[AGAINST]}
+    return features, about
+
+
+def _open(
+    args: argparse.Namespace, source: str, name: str, options: BatchOptions
+) -> tuple[list[Extractor], Chunking | WholeClip, str]:
+    """Extractors of a model's encoder, for the first one with the baselines; the chunking; the sha256 of the model."""
+    from bridle_fairseq.evaluation.paired import ENCODER
+    from bridle_fairseq.evaluation.probe_data import probe_extractors
     from bridle_fairseq.inference.chunking import choose_chunking
     from bridle_fairseq.inference.extractors import choose_layers, default_poolings
     from bridle_fairseq.open_model import open_model
 
-    for split in splits.values():
-        split.manifest.check_files()
-    opened = open_model(args.checkpoint, "features", options.device)
+    opened = open_model(source, "features", options.device)
     model = opened.model
     layers = choose_layers(args.layers, model.encoder.depth)
     poolings = list(dict.fromkeys(args.pooling or default_poolings(model)))
-    extractors = probe_extractors(model, layers, poolings, args.seed, not args.no_baselines)
-    chunking = choose_chunking(chunk_options(args), model.front_end, opened.inputs)
-    features = extract_splits(extractors, chunking, splits, options, args.out)
-    return features, opened.sha256
+    baselines = name == ENCODER and not args.no_baselines
+    extractors = probe_extractors(model, layers, poolings, args.seed, baselines, name)
+    return extractors, choose_chunking(chunk_options(args), model.front_end, opened.inputs), opened.sha256

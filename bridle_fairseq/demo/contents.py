@@ -14,6 +14,7 @@ from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
+from bridle_fairseq.evaluation.scores import Difference
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.report.examples import Example, example
 
@@ -51,12 +52,31 @@ def table_note(comparison: Comparison | None) -> str:
         return (
             "No labels were given, so there is nothing to probe. Run the demo with --labels CSV (columns file, label)."
         )
-    error = (comparison.pretrained * (1 - comparison.pretrained) / max(comparison.test_clips, 1)) ** 0.5
     return (
         "Logistic regression on standardized features. The layer and the regularization C were chosen on the "
-        f"validation clips alone. With {comparison.test_clips} test clips an accuracy is good to about "
-        f"±{2 * error:.2f}."
+        "validation clips alone."
     )
+
+
+def differences(comparison: Comparison | None, media: Media) -> list[str]:
+    """What pretraining adds to an untrained encoder and to the baseline, with intervals, in sentences."""
+    if comparison is None:
+        return []
+    pairs = {"an untrained encoder": comparison.minus_untrained, f"the {media.baseline}": comparison.minus_baseline}
+    return [_difference(name, difference, comparison.test_clips, media.one) for name, difference in pairs.items()]
+
+
+def _difference(name: str, difference: Difference, clips: int, one: str) -> str:
+    value, low, high = difference
+    told = "" if low > 0 or high < 0 else f" These {clips} {one}s do not tell the two apart."
+    return (
+        f"Of the same {clips} test {one}s, the pretrained encoder gets {_more(value)} right than {name}: with 95 % "
+        f"confidence between {_more(low)} and {_more(high)}.{told}"
+    )
+
+
+def _more(share: float) -> str:
+    return f"{abs(100 * share):.0f} % {'fewer' if share < 0 else 'more'}"
 
 
 def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> tuple[int, float]:

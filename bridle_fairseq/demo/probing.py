@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridle_fairseq.demo.report import ResultRow
-from bridle_fairseq.evaluation import probe_table
+from bridle_fairseq.evaluation import paired, probe_table
 from bridle_fairseq.evaluation.probe_data import (
     ProbeData,
     extract_splits,
@@ -16,6 +16,7 @@ from bridle_fairseq.evaluation.probe_data import (
     read_labelled_splits,
 )
 from bridle_fairseq.evaluation.probe_table import ProbeRow
+from bridle_fairseq.evaluation.scores import Difference
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.nn.bridle import Bridle
@@ -24,6 +25,7 @@ from bridle_fairseq.nn.pooling_kinds import POOLINGS
 if TYPE_CHECKING:
     from bridle_fairseq.tasks.base import MediaTask
 
+RESAMPLES = 1000  # bootstrap over the test clips
 SPLITS = ("train", "valid", "test")
 STATISTICS_NAMES = {"deviation": "mean and deviation", "segments": "means of four segments"}  # of the log-mel
 SOURCE_NAMES = {"encoder": "BRIDLE encoder, pretrained", "untrained": "the same encoder, untrained"}
@@ -36,6 +38,8 @@ class Comparison(NamedTuple):
     pretrained: float  # of the pretrained encoder, with the pooling that validates best
     untrained: float  # likewise of the randomly initialized one
     baseline: float  # likewise of statistics of the input
+    minus_untrained: Difference  # pretrained - untrained, on the same clips
+    minus_baseline: Difference  # pretrained - baseline
     chance: float  # of always predicting the most frequent class
     test_clips: int
     classes: int
@@ -56,28 +60,28 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
     )
     data = probe_data(features, splits, SPLITS, manifests)
     rows = probe_table.compare(data.features, data.labels, ["linear"])
-    return _comparison(rows, data, len(splits["train"].labels.classes))
+    return _comparison(rows, data, len(splits["train"].labels.classes), seed)
 
 
-def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int) -> Comparison:
+def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed: int) -> Comparison:
     rows = []
-    best: dict[str, ProbeRow] = {}
     for probe in probes:
         of_encoder = probe.features in SOURCE_NAMES
-        kind = probe.features if of_encoder else "baseline"
-        if kind not in best or probe.valid > best[kind].valid:
-            best[kind] = probe
         pooling = POOLINGS[probe.pooling].text if of_encoder else STATISTICS_NAMES.get(probe.pooling, probe.pooling)
         name = f"{SOURCE_NAMES.get(probe.features, probe.features)}: {pooling}"
         rows.append(ResultRow(name, probe.test, probe.chosen))
     chance = data.majority_accuracy()
     rows.append(ResultRow("always the most frequent class", chance))
     max(rows, key=lambda row: row.accuracy).best = True
+    best = paired.best_rows(probes, "linear")
+    minus = {one.second.name: one.difference for one in paired.comparisons(probes, data.multi_label, RESAMPLES, seed)}
     return Comparison(
         rows,
-        pretrained=best["encoder"].test,
-        untrained=best["untrained"].test,
-        baseline=best["baseline"].test,
+        pretrained=best[paired.ENCODER].test,
+        untrained=best[paired.UNTRAINED].test,
+        baseline=best[paired.BASELINE].test,
+        minus_untrained=minus[best[paired.UNTRAINED].name],
+        minus_baseline=minus[best[paired.BASELINE].name],
         chance=chance,
         test_clips=len(data.labels.test),
         classes=classes,

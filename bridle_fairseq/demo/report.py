@@ -37,6 +37,7 @@ class Page:
     bands: list[Band]  # the stages
     rows: list[ResultRow]  # empty without labels
     table_note: str
+    differences: list[str]  # sentences below the table
     clips: list[Example]
     shown: tuple[str, str]  # title and text above the clips
     codebooks: list[np.ndarray]  # K arrays, C x D
@@ -70,9 +71,10 @@ def _result(page: Page) -> str:
         f'<td class="value">{_meter(row.accuracy)}</td><td class="note">{html.escape(row.chosen)}</td></tr>'
         for row in page.rows
     )
+    differences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in page.differences)
     return (
         f'{title}<p class="soft">{html.escape(page.table_note)}</p><div class="card scroll"><table><thead><tr>'
-        f"<th>Features</th><th>Accuracy</th><th>Chosen</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<th>Features</th><th>Accuracy</th><th>Chosen</th></tr></thead><tbody>{rows}</tbody></table></div>{differences}"
     )
 
 

@@ -188,6 +188,7 @@ class Demo:
                 say("\n".join(f"  {line}" for line in summary_text(outcome.summary, prefix).splitlines()))
 
     def _probe(self, model: Bridle, task: MediaTask) -> Comparison:
+        from bridle_fairseq.demo.contents import differences
         from bridle_fairseq.demo.probing import compare
 
         comparison = compare(model, task, self.manifests, self.settings.seed, say)
@@ -195,6 +196,8 @@ class Demo:
         say(f"\n  {'features':{width}}  accuracy  chosen on validation clips")
         for row in comparison.rows:
             say(f"  {row.name:{width}}  {row.accuracy:8.3f}  {row.chosen}{'  <- best' if row.best else ''}")
+        for sentence in differences(comparison, self.media):
+            say(f"  {sentence}")
         return comparison
 
     def _write_page(
@@ -226,6 +229,7 @@ class Demo:
             bands=stage_bands(plan),
             rows=[] if comparison is None else comparison.rows,
             table_note=contents.table_note(comparison),
+            differences=contents.differences(comparison, self.media),
             clips=contents.clips_with_codes(
                 model.cpu(), task, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN
             ),

@@ -24,7 +24,7 @@ from bridle_fairseq.evaluation.classifiers import (
     ridge_regression,
 )
 from bridle_fairseq.evaluation.ridge import REGULARIZATIONS
-from bridle_fairseq.evaluation.scores import bootstrap, score_of
+from bridle_fairseq.evaluation.scores import Outcome, bootstrap, score_of
 
 INVERSE_REGULARIZATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 INVERSE_LIMITS = (1e-7, 1e5)  # beyond them, no solution differs from that of the limit
@@ -55,6 +55,7 @@ class ProbeResult(NamedTuple):
     candidate: Any
     settings: Settings
     candidate_scores: dict[Any, float]  # the best validation score of each candidate
+    outcome: Outcome  # of the test split
     at_end: bool = False  # the validation score still rose at the end of the range of the regularization
 
 
@@ -195,6 +196,7 @@ def _probe(
         candidate=best.candidate,
         settings=dict(best.settings),
         candidate_scores={name: max(trial.score for trial in trials) for name, trials in tried.items()},
+        outcome=Outcome(scores, targets.test),
         at_end=further is not None and _rises_at_end(tried[best.candidate], best.settings),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -66,10 +67,15 @@ def read_labelled_splits(folder: str | os.PathLike[str], names: Sequence[str]) -
 
 
 def probe_extractors(
-    model: EncoderModel, layers: Sequence[int], poolings: Sequence[str], seed: int, baselines: bool = True
+    model: EncoderModel,
+    layers: Sequence[int],
+    poolings: Sequence[str],
+    seed: int,
+    baselines: bool = True,
+    source: str = "encoder",
 ) -> list[Extractor]:
     """A model's encoder, and with ``baselines`` its copy with random weights and statistics of the input."""
-    extractors: list[Extractor] = [EncoderFeatures(model, layers, poolings)]
+    extractors: list[Extractor] = [EncoderFeatures(model, layers, poolings, source)]
     if baselines:
         extractors.append(EncoderFeatures(random_init_copy(model, seed), layers, poolings, "untrained"))
         extractors.append(baseline_of(model))
@@ -132,6 +138,14 @@ def read_stored_splits(
         features[name] = {array: np.asarray(stored[array.name], dtype=np.float32) for array in pooled}
     assert first is not None
     return features, first.info.checkpoint_sha256
+
+
+def renamed(features: Mapping[str, Arrays], source: str) -> dict[str, Arrays]:
+    """Features of all splits under another name of their source."""
+    return {
+        name: {replace(array, source=source): values for array, values in arrays.items()}
+        for name, arrays in features.items()
+    }
 
 
 def probe_data(

@@ -98,4 +98,5 @@ def _mean(rows: Sequence[ProbeRow], sizes: Sequence[int]) -> ProbeRow:
         interval=None,
         valid_of_layers={layer: mean([row.valid_of_layers[layer] for row in rows]) for layer in layers},
         at_end=False,
+        outcomes=tuple(outcome for row in rows for outcome in row.outcomes),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe, ridge_probe
+from bridle_fairseq.evaluation.scores import Outcome
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.spreadsheet import write_table
 
@@ -36,6 +37,7 @@ class ProbeRow(NamedTuple):
     interval: tuple[float, float] | None
     valid_of_layers: dict[int, float]
     at_end: bool = False  # the validation score still rose at the end of the range of the regularization
+    outcomes: tuple[Outcome, ...] = ()  # of each test set: the test split, or the folds
 
     @property
     def name(self) -> str:
@@ -85,6 +87,7 @@ def compare(
                 interval=result.interval,
                 valid_of_layers=result.candidate_scores,
                 at_end=result.at_end,
+                outcomes=(result.outcome,),
             )
             rows.append(row)
     return rows
@@ -137,8 +140,12 @@ def write(
     )
     write_table(Path(folder, f"{name}.csv"), [header, *lines])
     with atomic_text(Path(folder, f"{name}.json")) as file:
-        json.dump({**about, "rows": [row._asdict() for row in rows]}, file, indent=2)
+        json.dump({**about, "rows": [_fields(row) for row in rows]}, file, indent=2)
         file.write("\n")
+
+
+def _fields(row: ProbeRow) -> dict[str, Any]:
+    return {name: value for name, value in row._asdict().items() if name != "outcomes"}
 
 
 def finite_rows(arrays: Mapping[Any, np.ndarray]) -> np.ndarray:

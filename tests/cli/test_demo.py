@@ -99,6 +99,9 @@ def test_page_shows_what_was_trained(demo, kind) -> None:
     assert page.count('alt="codes of level') == 2 * 4
     accuracy = re.search(rf"{BASELINE[kind]} +(\d\.\d+)", printed)
     assert accuracy and f"<b>{accuracy[1]}</b>" in page
+    sentences = re.findall(r"^  (Of the same .*)$", printed, re.MULTILINE)
+    assert len(sentences) == 2 and all(f"<p>{sentence}</p>" in page for sentence in sentences)
+    assert "than an untrained encoder: with 95 % confidence between" in sentences[0]
 
 
 def test_printed_commands_exist(demo) -> None:

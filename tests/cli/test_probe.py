@@ -68,6 +68,13 @@ def test_table_with_baselines(checkpoint, data, tmp_path, capsys) -> None:
         assert row["valid"] == max(row["valid_of_layers"].values())
     printed = capsys.readouterr().out
     assert "accuracy (24 train, 12 valid, 12 test clips, always the most frequent class: 0.500)" in printed
+    tests = {f"{', '.join(kind)}": score for kind, score in scores.items()}
+    compared = [(one["probe"], one["second"].split(",")[0]) for one in found["differences"]]
+    assert compared == [(name, source) for name in ("linear", "knn") for source in ("untrained", "log-mel")]
+    for one in found["differences"]:
+        assert one["value"] == pytest.approx(tests[one["first"]] - tests[one["second"]])
+        assert one["low"] <= one["value"] <= one["high"]
+        assert f"{one['value']:+.3f}" in printed
     lines = list(csv.DictReader((out / "probe.csv").open()))
     assert [float(line["test"]) for line in lines] == [row["test"] for row in found["rows"]]
     for line in lines:
@@ -81,7 +88,11 @@ def test_without_a_test_split_folds_of_train_are_tested(checkpoint, data, tmp_pa
     assert probe(checkpoint, data, "--out", tmp_path / "out", "--no-baselines", "--pooling", "mean") == 0
     found = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert found["cross_validation"] == {"split": "train", "folds": 5}
-    assert len(found["rows"]) == 2 and all(0 <= row["test"] <= 1 and row["interval"] is None for row in found["rows"])
+    assert (
+        len(found["rows"]) == 2
+        and found["differences"] == []
+        and all(0 <= row["test"] <= 1 and row["interval"] is None for row in found["rows"])
+    )
     said = "no test.tsv, so test is the mean of a cross-validation over 5 folds of train"
     assert said in capsys.readouterr().out
     (data / "train.tsv").unlink()
@@ -110,6 +121,31 @@ def test_probed_features_are_those_of_each_encoder(checkpoint, data, tmp_path, m
             expected = encoder_features(encoder, clip)["mean", 1][0]
             np.testing.assert_allclose(seen["features"][array].test[row], expected, atol=1e-5, rtol=1e-4)
     assert seen["labels"].test.tolist() == [0, 1] * 6
+
+
+def test_another_encoder_is_probed_on_the_same_clips(save_checkpoint, checkpoint, data, tmp_path, capsys) -> None:
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, seed=9)
+    options = ["--no-baselines", "--probes", "ridge", "--pooling", "mean", "--resamples", "20"]
+    assert probe(checkpoint, data, *options, "--against", other, "--out", tmp_path / "both") == 0
+    assert probe(other, data, *options, "--out", tmp_path / "alone") == 0
+    both, alone = (json.loads((tmp_path / name / "probe.json").read_text()) for name in ("both", "alone"))
+    assert {**both["rows"][1], "features": "encoder"} == alone["rows"][0] != both["rows"][0]
+    assert both["against_sha256"] == alone["checkpoint_sha256"] != both["checkpoint_sha256"]
+    (one,) = both["differences"]
+    assert one["value"] == pytest.approx(both["rows"][0]["test"] - both["rows"][1]["test"])
+    assert one["second"] == "against, mean, ridge" and alone["differences"] == []
+    stored = str(tmp_path / "stored")  # the other encoder as features that were written before
+    for split in CLIPS:
+        pooled = ["--out", stored, "--pooling", "mean", "--layers", "all", "--device", "cpu"]
+        assert bridle.main(["features", str(other), str(data / f"{split}.tsv"), *pooled]) == 0
+    assert probe(checkpoint, data, *options, "--against", stored, "--out", tmp_path / "stored pair") == 0
+    again = json.loads((tmp_path / "stored pair" / "probe.json").read_text())
+    assert again["rows"] == both["rows"] and again["differences"] == both["differences"]
+    capsys.readouterr()
+    assert probe(checkpoint, data, "--against", "none.pt") == 2
+    printed = capsys.readouterr()
+    assert "none.pt: no such checkpoint" in printed.err and "clips/s" not in printed.err
 
 
 def test_stored_features_equal_computed_ones(checkpoint, data, tmp_path) -> None:

@@ -42,6 +42,7 @@ def make_page(**changes) -> report.Page:
         bands=[Band("encoder", "E", 0, 30)],
         rows=[report.ResultRow("pretrained", 0.75, "layer 3", best=True), report.ResultRow("untrained", 0.5)],
         table_note="n",
+        differences=["9 % more right than <others>"],
         clips=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
         shown=("Sound and its codes", "Codes that lie close together"),
         codebooks=[rng.normal(size=(16, 4)) for _ in range(2)],
@@ -66,6 +67,7 @@ def test_page_is_well_formed_and_self_contained(structure_of) -> None:
 
 def test_page_shows_the_numbers_and_a_map_for_each_level() -> None:
     text = report.render(make_page())
+    assert "<p>9 % more right than &lt;others&gt;</p>" in text
     assert "<b>0.750</b>" in text and "<b>0.500</b>" in text
     assert text.count('alt="codes of level') == 2
     assert text.count('<svg class="chart"') >= 4

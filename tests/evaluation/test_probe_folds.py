@@ -33,6 +33,7 @@ def test_classes_are_dealt_out_evenly():
 def test_every_clip_is_tested_by_a_probe_that_has_not_seen_it():
     rows, folds = cross_validate(data_of(60), ["linear", "knn"], False, 1)
     assert folds == 5 and [row.probe for row in rows] == ["linear", "knn"] and min(row.test for row in rows) > 0.8
+    assert [len(outcome.scores) for outcome in rows[0].outcomes] == [12] * 5
     rows, _ = cross_validate(data_of(60, separable=False), ["knn"], False, 1)
     assert rows[0].test < 0.7  # a clip among its own neighbours would be found
 
