@@ -46,6 +46,10 @@ RECIPES: dict[str, Sequence[str]] = {
     "none, positions": PLAIN,
     "windows": ("model.decoder_kind=attention", "model.decoder_window=[4,4]", "model.decoder_heads=4"),
     "vq": ("+variant=vq",),
+    "one codebook": ("model.num_codebooks=1", "model.codebook_size=1024"),
+    "parallel": ("model.num_books=4",),
+    "2 x 2": ("model.num_books=2",),
+    "lr 5e-4": ("optimization.lr=[0.0005]",),
     "mask 0.6": ("model.mask_ratio=0.6",),
     "mask 0.7": ("model.mask_ratio=0.7",),
     "mask 0.85": ("model.mask_ratio=0.85",),
@@ -61,7 +65,7 @@ OPTIONS = {
     "keywords": ("task.roll=false",),
     "esc10": ("task.max_sample_size=80000", "model.patch_size=[16,16]", "dataset.max_tokens=2048000"),
 }
-QUIET = ("dataset.disable_validation=true", "checkpoint.save_interval_updates=1000000")
+QUIET = ("optimization.lr=[0.001]", "dataset.disable_validation=true", "checkpoint.save_interval_updates=1000000")
 SHORT, LONG = 20, 60  # updates of the runs that are timed
 RIDGE = ("--probes", "ridge", "--layers", "3,4,5,6", "--no-baselines", "--resamples", "0")
 
@@ -96,8 +100,8 @@ def cpu_seconds(folder: Path, overrides: Sequence[str]) -> float:
 
 
 def stages(updates: int) -> str:
-    """The cold start alone."""
-    return f"model.stages=[{{kind: encoder, updates: {updates}, lr: 1.0e-3, warmup_updates: {max(1, updates // 12)}}}]"
+    """The cold start alone; its peak learning rate is ``optimization.lr``."""
+    return f"model.stages=[{{kind: encoder, updates: {updates}, warmup_updates: {max(1, updates // 12)}}}]"
 
 
 def updates_in(seconds: float, work: Path, overrides: Sequence[str]) -> int:
