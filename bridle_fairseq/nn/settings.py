@@ -231,7 +231,7 @@ def check_settings(s: BridleSettings) -> None:
             f"model.decoder_window is {list(s.decoder_window)} with decoder_kind {s.decoder_kind}; expected an empty "
             "list: only the decoder of kind attention has windows"
         )
-    if s.target_norm == "band" and s.modality != "audio":
+    if s.target_norm == "band" and "mel bins" not in axes:
         raise InputError(
             f"model.target_norm is band with modality {s.modality}; expected none or clip: band is for sound"
         )
