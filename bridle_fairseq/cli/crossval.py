@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of that share, and of random weights (1)")
     parser.add_argument("--overwrite", action="store_true", help="delete results of other settings or checkpoints")
+    parser.add_argument(
+        "--against",
+        metavar="DIR",
+        help="folder of another cross-validation of the same clips and folds, such as one of --untrained or --mode "
+        "logmel: the difference of what validates best is printed with its interval",
+    )
     add_layers_argument(parser, "all")
     parser.add_argument("--config-dir", metavar="DIR", help="finetune: default examples/audio/config/finetuning")
     parser.add_argument("--config-name", default="tiny", metavar="NAME", help="finetune (default: %(default)s)")
@@ -92,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         folds=args.folds,
         valid_share=args.valid_percent,
         overwrite=args.overwrite,
+        against=args.against,
     )
     print(f"\n{cross_validate(options, partial(print, flush=True))}")
     print(f"\n{out / 'crossval.json'}, {out / 'crossval.csv'}")

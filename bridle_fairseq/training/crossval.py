@@ -17,7 +17,17 @@ from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
 from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
 from bridle_fairseq.prepare.tables import read_table
-from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, is_fold, remove_folds, run_folds, write_summary
+from bridle_fairseq.training.fold_outcomes import check_folds_match, fold_difference
+from bridle_fairseq.training.fold_runs import (
+    CHOSEN,
+    FoldOptions,
+    check_folds,
+    is_fold,
+    read_scores,
+    remove_folds,
+    run_folds,
+    write_summary,
+)
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256
 from bridle_fairseq.utils.json_files import parse_json
@@ -37,6 +47,7 @@ class CrossvalOptions:
         folds: names of the folds to test; None: each in turn.
         valid_share: fraction of the other folds that validates.
         overwrite: delete results of other settings or checkpoints.
+        against: folder of another cross-validation of the same clips and folds, to compare with; None: none.
 
     Raises:
         InputError: options that do not fit the mode.
@@ -53,6 +64,7 @@ class CrossvalOptions:
     folds: Sequence[str] | None = None
     valid_share: float = 0.1
     overwrite: bool = False
+    against: str | None = None
 
     def __post_init__(self) -> None:
         run = self.run
@@ -93,13 +105,25 @@ def cross_validate(options: CrossvalOptions, say: Callable[[str], object]) -> st
     corpus.write(out, say=lambda text: None)
     assert corpus.classes is not None
     num_classes = len(corpus.classes)
+    if options.against is not None:
+        check_folds_match(out, Path(options.against), folds)
     say(f"{len(labels)} clips, {num_classes} classes, {len(folds)} folds: manifests in {out}")
     for fold in folds if labels.ndim == 2 else ():
         absent = num_classes - int(labels[fold.test].any(0).sum())
         if absent:
             say(f"fold {fold.name}: {absent} of {num_classes} classes have no clip in it and are left out of its mAP")
-    scores = run_folds(run, folds, labels, say)
-    return write_summary(scores, out, settings, "mAP" if labels.ndim == 2 else "accuracy")
+    scores = run_folds(run, folds, labels, num_classes, say)
+    metric = "mAP" if labels.ndim == 2 else "accuracy"
+    if options.against is None:
+        return write_summary(scores, out, settings, metric)
+    there = Path(options.against)
+    others = {fold.name: read_scores(there / f"fold{fold.name}" / "result.json") for fold in folds}
+    targets = labels if labels.ndim == 2 else labels[:, None] == np.arange(num_classes)
+    difference = fold_difference((out, scores), (there, others), folds, targets, labels.ndim == 2, run.seed)
+    against = {"folder": options.against, **difference._asdict()}
+    clips = sum(len(fold.test) for fold in folds)
+    table = write_summary(scores, out, settings, metric, against)
+    return f"{table}\n\n{CHOSEN}, minus that of {there}: {difference} over {clips} test clips in {len(folds)} folds"
 
 
 def prepare_folds(options: CrossvalOptions) -> FoldedCorpus:

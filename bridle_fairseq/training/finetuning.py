@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from bridle_fairseq.training.configs import EXAMPLES
 from bridle_fairseq.training.launch import TrainingRun, override
@@ -62,8 +65,17 @@ class FineTuningRun:
         return best
 
 
-def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, device: str) -> tuple[float, float]:
-    """Accuracy (multi-label: mAP) on a split, and the best validation score of the training.
+class SplitScore(NamedTuple):
+    """How good a fine-tuned classifier is on a split."""
+
+    score: float  # accuracy; multi-label: mAP
+    best_valid: float  # the best validation score of the training
+    rows: np.ndarray  # n rows of the manifest that could be read
+    scores: np.ndarray  # n x classes
+
+
+def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, device: str) -> SplitScore:
+    """Score a fine-tuned classifier on a split.
 
     Clips are cropped as in validation. mAP is the mean over the classes that have a positive in the split.
 
@@ -82,4 +94,4 @@ def score_split(checkpoint: Path, data: Path, split: str, batch_size: int, devic
     if not len(rows):
         raise InputError(f"{data / split}.tsv: not one clip can be read; expected some")
     metrics = evaluate(scores, dataset.targets(rows.tolist()).numpy()).values
-    return metrics["mAP" if dataset.multi_label else "accuracy"], saved.best_score
+    return SplitScore(metrics["mAP" if dataset.multi_label else "accuracy"], saved.best_score, rows, scores)

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.open_model import open_model
 from bridle_fairseq.prepare.folds import Fold
+from bridle_fairseq.training.fold_outcomes import FoldScore, best_of, placed, write_scores
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, locked
 from bridle_fairseq.utils.json_files import read_json
@@ -84,14 +85,6 @@ class FoldOptions:
     def checkpoint_of(self, fold: Fold) -> str:
         """Path of a fold's checkpoint; empty if none is needed."""
         return self.checkpoint.replace("{fold}", fold.name)
-
-
-class FoldScore(NamedTuple):
-    """Scores of one kind of features, or of fine-tuning, in a fold."""
-
-    name: str
-    valid: float
-    test: float
 
 
 def check_folds(options: FoldOptions, folds: Sequence[Fold], overwrite: bool) -> None:
@@ -157,7 +150,11 @@ def _about(options: FoldOptions, fold: Fold) -> dict[str, str]:
 
 
 def run_folds(
-    options: FoldOptions, folds: Sequence[Fold], labels: np.ndarray, say: Callable[[str], object]
+    options: FoldOptions,
+    folds: Sequence[Fold],
+    labels: np.ndarray,
+    num_classes: int,
+    say: Callable[[str], object],
 ) -> dict[str, list[FoldScore]]:
     """Scores by fold. Folds that have a result (see :func:`check_folds`) are not run again.
 
@@ -165,6 +162,7 @@ def run_folds(
         options: of the folds.
         folds: to run.
         labels: class number of each row of ``all.tsv``, or rows x classes of 0 and 1.
+        num_classes: of the labels.
         say: called with a line about each fold.
     """
     scores: dict[str, list[FoldScore]] = {}
@@ -178,13 +176,15 @@ def run_folds(
                 with atomic_text(folder / "begun.json") as file:
                     json.dump(about, file)
                 if options.mode == "finetune":
-                    rows = [_finetune(options, fold, labels.ndim == 2, say)]
+                    row, test_scores = _finetune(options, fold, labels.ndim == 2, say)
+                    rows, clip_scores = [row], [test_scores]
                 else:
                     if checkpoint != extracted_by:
                         features, extracted_by = _features(options, fold), checkpoint
-                    rows = _probe(fold, features, labels, options.seed)
+                    rows, clip_scores = _probe(fold, features, labels, num_classes, options.seed)
+                write_scores(folder, clip_scores)
                 write(rows, about, folder, "result")
-        scores[fold.name] = _read_scores(folder / "result.json")
+        scores[fold.name] = read_scores(folder / "result.json")
         first = next(iter(scores))
         rows_of = {name: [score.name for score in scores[name]] for name in (first, fold.name)}
         if rows_of[first] != rows_of[fold.name]:
@@ -192,7 +192,7 @@ def run_folds(
                 f"{folder / 'result.json'}: other rows than those of fold {first}, {shown(rows_of[first])}; expected "
                 "the same: remove it to do the fold again"
             )
-        best = max(scores[fold.name], key=lambda score: score.valid)
+        best = scores[fold.name][best_of(scores[fold.name])]
         say(f"fold {fold.name}: {best.test:.3f} ({best.name})")
     return scores
 
@@ -222,7 +222,12 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: cannot read this result ({error!r}); remove it to do the fold again")
 
 
-def _read_scores(path: Path) -> list[FoldScore]:
+def read_scores(path: Path) -> list[FoldScore]:
+    """The scores of a fold's ``result.json``.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         rows = _read_json(path)["rows"]
         names = [", ".join(filter(None, (row["features"], row["pooling"], row["probe"]))) for row in rows]
@@ -237,11 +242,19 @@ def _read_scores(path: Path) -> list[FoldScore]:
         raise _unreadable(path, error) from None
 
 
-def _probe(fold: Fold, features: Mapping[FeatureArray, np.ndarray], labels: np.ndarray, seed: int) -> list[ProbeRow]:
+def _probe(
+    fold: Fold, features: Mapping[FeatureArray, np.ndarray], labels: np.ndarray, num_classes: int, seed: int
+) -> tuple[list[ProbeRow], list[np.ndarray]]:
+    """The fold's rows, and the scores of its test clips (clips x classes) of each row."""
     readable = finite_rows(features)
-    rows = [part[readable[part]] for part in (fold.train, fold.valid, fold.test)]
-    splits = {array: Split(*(values[part] for part in rows)) for array, values in features.items()}
-    return compare(splits, Split(*(labels[part] for part in rows)), refit=True, seed=seed)
+    train, valid, test = (part[readable[part]] for part in (fold.train, fold.valid, fold.test))
+    splits = {array: Split(values[train], values[valid], values[test]) for array, values in features.items()}
+    rows = compare(splits, Split(labels[train], labels[valid], labels[test]), refit=True, seed=seed)
+    clips = np.flatnonzero(readable[fold.test])
+    classes = np.arange(num_classes) if labels.ndim == 2 else np.unique(labels[train])
+    return rows, [
+        placed(outcome.scores, clips, classes, len(fold.test), num_classes) for row in rows for outcome in row.outcomes
+    ]
 
 
 def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray]:
@@ -268,7 +281,10 @@ def _features(options: FoldOptions, fold: Fold) -> dict[FeatureArray, np.ndarray
     return {array: stored[array.name] for array in extractor.arrays}
 
 
-def _finetune(options: FoldOptions, fold: Fold, multi_label: bool, say: Callable[[str], object]) -> ProbeRow:
+def _finetune(
+    options: FoldOptions, fold: Fold, multi_label: bool, say: Callable[[str], object]
+) -> tuple[ProbeRow, np.ndarray]:
+    """The fold's row, and the scores of its test clips, clips x classes."""
     from bridle_fairseq.models.checkpoints import load_model, read_bridle, write_untrained
     from bridle_fairseq.training.finetuning import FINETUNING_CONFIGS, MULTI_LABEL, FineTuningRun, score_split
 
@@ -285,12 +301,18 @@ def _finetune(options: FoldOptions, fold: Fold, multi_label: bool, say: Callable
     say(f"{folder.name}: fine-tuning, log in {folder / 'train.log'}")
     overrides = [*(MULTI_LABEL if multi_label else ()), *options.overrides]
     best = FineTuningRun(checkpoint, folder, folder, configs, options.config_name, overrides).train()
-    test, valid = score_split(best, folder, "test", options.batch.batch_size, options.batch.device)
-    return ProbeRow("from scratch" if options.untrained else "fine-tuned", "", "", 0, {}, valid, test, None, {})
+    found = score_split(best, folder, "test", options.batch.batch_size, options.batch.device)
+    name, num_classes = "from scratch" if options.untrained else "fine-tuned", found.scores.shape[1]
+    row = ProbeRow(name, "", "", 0, {}, found.best_valid, found.score, None, {})
+    return row, placed(found.scores, found.rows, np.arange(num_classes), len(fold.test), num_classes)
 
 
 def write_summary(
-    scores: Mapping[str, Sequence[FoldScore]], out: Path, settings: Mapping[str, Any], metric: str = "accuracy"
+    scores: Mapping[str, Sequence[FoldScore]],
+    out: Path,
+    settings: Mapping[str, Any],
+    metric: str = "accuracy",
+    against: Mapping[str, Any] | None = None,
 ) -> str:
     """Write ``crossval.json`` and ``crossval.csv``; the table of the folds' test scores, mean and deviation, as text.
 
@@ -299,19 +321,21 @@ def write_summary(
         out: folder of the files.
         settings: of the cross-validation, for the json.
         metric: name of the scores.
+        against: the difference to another cross-validation, for the json.
     """
     by_name: dict[str, list[float]] = {}
     for fold_scores in scores.values():
         for score in fold_scores:
             by_name.setdefault(score.name, []).append(score.test)
     if len(by_name) > 1:
-        by_name[CHOSEN] = [max(fold_scores, key=lambda score: score.valid).test for fold_scores in scores.values()]
+        by_name[CHOSEN] = [fold_scores[best_of(fold_scores)].test for fold_scores in scores.values()]
     lines: list[dict[str, Any]] = [
         {"name": name, "folds": values, "mean": mean(values), "std": _deviation(values)}
         for name, values in by_name.items()
     ]
     with atomic_text(out / "crossval.json") as file:
-        json.dump({"settings": dict(settings), "metric": metric, "folds": list(scores), "rows": lines}, file, indent=2)
+        about = {"settings": dict(settings), "metric": metric, "folds": list(scores), "rows": lines}
+        json.dump(about | ({"against": dict(against)} if against else {}), file, indent=2)
         file.write("\n")
     rows = ([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
     write_table(out / "crossval.csv", [["name", *(f"fold {name}" for name in scores), "mean", "std"], *rows])

@@ -113,6 +113,32 @@ def test_probe_mode_with_and_without_untrained(checkpoint, clips, tmp_path) -> N
     assert a.shape == b.shape == (24, 32) and not np.allclose(a, b)
 
 
+def test_difference_to_another_cross_validation(checkpoint, clips, tmp_path, capsys) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    crossval(clips, a, "--mode", "logmel")
+    assert crossval(clips, b, "--checkpoint", checkpoint, "--untrained", "--against", a) == 0
+    means = [{row["name"]: row["mean"] for row in read(folder)["rows"]}[engine.CHOSEN] for folder in (b, a)]
+    against = read(b)["against"]
+    assert against["folder"] == str(a) and against["value"] == pytest.approx(means[0] - means[1])
+    assert against["low"] <= against["value"] <= against["high"]
+    printed = capsys.readouterr().out
+    assert f"what validates best, minus that of {a}: {against['value']:+.3f} (95 % interval " in printed
+    assert "over 24 test clips in 3 folds" in printed and "against" not in read(a)
+
+    (a / "fold2/result.scores.npy").unlink()  # as of an earlier version
+    assert crossval(clips, b, "--checkpoint", checkpoint, "--untrained", "--against", a) == 2
+    assert "fold2/result.scores.npy: no such file; expected the scores of each clip" in capsys.readouterr().err
+    assert crossval(clips, a, "--mode", "logmel") == 0  # without them everything else works
+    table = Path(clips[0])
+    table.write_text(table.read_text().replace("1-0-A-0.wav,1", "1-0-A-0.wav,2"))
+    assert crossval(clips, tmp_path / "c", "--mode", "logmel", "--against", a) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "a/fold1/test.tsv: other clips or classes than those that test fold 1 here; expected" in error
+    assert not (tmp_path / "c/fold1/result.json").exists()
+    assert crossval(clips, tmp_path / "c", "--mode", "logmel", "--against", tmp_path / "none") == 2
+    assert "none/labels.csv" in capsys.readouterr().err
+
+
 def test_resume_runs_only_missing_folds(checkpoint, clips, tmp_path, monkeypatch, one_pooling) -> None:
     crossval(clips, tmp_path / "whole", "--checkpoint", checkpoint)
     probe, done = engine._probe, []

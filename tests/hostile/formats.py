@@ -280,7 +280,7 @@ def _read_run(folder):
 
 def _read_folds(folder):
     _check_settings({"mode": "probe"}, folder, overwrite=True)
-    scores = {"1": fold_runs._read_scores(folder / "result.json")}
+    scores = {"1": fold_runs.read_scores(folder / "result.json")}
     fold_runs.is_fold(folder)
     fold_runs.write_summary({**scores, "2": scores["1"]}, folder, {})
 

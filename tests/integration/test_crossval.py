@@ -50,6 +50,11 @@ def test_folds_are_trained_and_tested_and_a_second_run_resumes(fairseq, clips, c
     (fold2,) = json.loads((out / "fold2/result.json").read_text())["rows"]
     assert fold2["test"] == row["folds"][1] < fold2["valid"]  # which is measured on clips of fold 1
     (out / "fold2/result.json").unlink()
+    for fold, test in zip((1, 2), results["rows"][0]["folds"], strict=True):
+        scores = np.load(out / f"fold{fold}" / "result.scores.npy")
+        truth = [line.strip() for line in (out / f"fold{fold}" / "test.lbl").open()]
+        ids = [line.split(",")[1] for line in (out / "labels.csv").read_text().splitlines()[1:]]
+        assert np.mean([ids[best] == label for best, label in zip(scores[0].argmax(1), truth, strict=True)]) == test
     (out / "crossval.json").unlink()
     log_size = (out / "fold1/train.log").stat().st_size
     again = fairseq.run(tmp_path / "again", *command(clips, checkpoint, out))

@@ -10,6 +10,7 @@ import pytest
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.training import fold_runs
+from bridle_fairseq.training.fold_outcomes import SCORES
 from bridle_fairseq.training.fold_runs import CHOSEN, FoldOptions, FoldScore, run_folds, write_summary
 from bridle_fairseq.utils.errors import InputError
 
@@ -28,7 +29,7 @@ def scores_of(tmp_path, monkeypatch):
         (tmp_path / "fold1").mkdir()
         lines: list[str] = []
         options = FoldOptions(out=tmp_path, mode="logmel")
-        scores = run_folds(options, [Fold("1", TRAIN, VALID, TEST)], LABELS, lines.append)
+        scores = run_folds(options, [Fold("1", TRAIN, VALID, TEST)], LABELS, 2, lines.append)
         return {score.name.split(", ")[-1]: score for score in scores["1"]}, lines[-1]
 
     return run
@@ -42,6 +43,26 @@ def test_test_score_is_of_the_test_clips(scores_of, tmp_path):
     assert line == "fold 1: 0.000 (encoder, mean, linear)"
     rows = json.loads((tmp_path / "fold1/result.json").read_text())["rows"]
     assert [(row["valid"], row["test"]) for row in rows] == [(1, 0), (1, 0)]
+
+
+def test_scores_of_the_test_clips_are_written_before_the_result(scores_of, tmp_path, monkeypatch):
+    features = np.concatenate([SIGN, SIGN], 1)
+    features[TEST[:3]] *= -1
+    features[TEST[3]] = np.nan  # cannot be read
+    scores, _ = scores_of(features)
+    stored = np.load(tmp_path / "fold1" / SCORES)
+    assert stored.shape == (2, 20, 2) and np.isnan(stored).any(2).tolist() == [[row == 3 for row in range(20)]] * 2
+    right = np.delete(stored[0].argmax(1) == LABELS[TEST], 3)
+    assert not right[:3].any() and right[3:].all() and right.mean() == pytest.approx(scores["linear"].test)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    (tmp_path / "fold1/result.json").unlink()
+    monkeypatch.setattr(fold_runs, "write_scores", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fold_runs.run_folds(FoldOptions(tmp_path, "logmel"), [Fold("1", TRAIN, VALID, TEST)], LABELS, 2, print)
+    assert not (tmp_path / "fold1/result.json").exists()
 
 
 def test_tested_probe_has_seen_the_validation_clips(scores_of):
@@ -83,5 +104,5 @@ def test_damaged_result_of_a_fold_is_reported(tmp_path, rows, sentence):
         named = [{"features": "", "pooling": "", "probe": name, "valid": valid, "test": 0.5} for name, valid in stored]
         (tmp_path / f"fold{fold}" / "result.json").write_text(json.dumps({"rows": named}))
     with pytest.raises(InputError, match="remove it to do the fold again") as error:
-        run_folds(FoldOptions(tmp_path, "logmel"), [Fold(f, TRAIN, VALID, TEST) for f in "12"], LABELS, print)
+        run_folds(FoldOptions(tmp_path, "logmel"), [Fold(f, TRAIN, VALID, TEST) for f in "12"], LABELS, 2, print)
     assert sentence in str(error.value) and "fold2" in str(error.value)
