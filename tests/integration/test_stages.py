@@ -171,7 +171,15 @@ SHAPES = {
     "batches by length": ["dataset.batch_size=null", "dataset.max_tokens={}"],
 }
 ANY_SIZE = {  # modality -> overrides, max_tokens
-    "audio": (["model.num_mel_bins=80", "model.decoder_window=[4,3]", "task.max_sample_size=32000"], 60000),
+    "audio": (
+        [
+            "model.num_mel_bins=80",
+            "model.decoder_kind=attention",
+            "model.decoder_window=[4,3]",
+            "task.max_sample_size=32000",
+        ],
+        60000,
+    ),
     "image": (["model.decoder_window=[4,3]", "task.image_size=0", "task.flip=true"], 3),
     "video": (["task.image_size=0", "task.flip=true", "model.masking=random"], 3),
 }
