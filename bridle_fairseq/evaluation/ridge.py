@@ -80,29 +80,26 @@ class Ridge:
         return self._targets - residual / others[:, None]
 
 
-def ridge_accuracy(
-    bank: np.ndarray,
-    bank_labels: np.ndarray,
-    queries: np.ndarray,
-    labels: np.ndarray,
-    regularizations: Sequence[float] = REGULARIZATIONS,
-) -> float:
-    """Accuracy on the queries, with the regularization that has the best leave-one-out accuracy on the bank.
+def leave_one_out_fit(
+    features: np.ndarray, labels: np.ndarray, regularizations: Sequence[float] = REGULARIZATIONS
+) -> LinearScores:
+    """The classifier whose regularization has the best leave-one-out accuracy on the rows it is fitted to.
 
-    At ties, the smaller squared error of the left-out rows decides. Features are standardized by the bank.
+    At ties, the smaller squared error of the left-out rows decides. Features are standardized inside.
 
     Args:
-        bank, bank_labels: n x d features and their n classes.
-        queries, labels: Q x d features and their Q classes.
+        features: n x d.
+        labels: n classes from 0.
         regularizations: to choose from.
     """
-    mean, deviation = bank.mean(0, dtype=np.float64), bank.std(0, dtype=np.float64).clip(min=1e-6)
-    targets = np.eye(int(max(bank_labels.max(), labels.max())) + 1)[bank_labels]
-    ridge = Ridge((bank - mean) / deviation, targets)
+    mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64).clip(min=1e-6)
+    targets = np.eye(int(labels.max()) + 1)[labels]
+    ridge = Ridge((features - mean) / deviation, targets)
 
     def key(regularization: float) -> tuple[float, float]:
         scores = ridge.leave_one_out(regularization)
-        return float((scores.argmax(1) == bank_labels).mean()), -float(np.square(scores - targets).mean())
+        return float((scores.argmax(1) == labels).mean()), -float(np.square(scores - targets).mean())
 
     best = ridge.fit(max(regularizations, key=key))
-    return float((best((queries - mean) / deviation).argmax(1) == labels).mean())
+    weight = best.weight / deviation[:, None]
+    return LinearScores(weight, best.offset - mean @ weight)

@@ -17,6 +17,7 @@ LAST = (  # metric and its title; {k} stands for the level
     ("acc_{k}", "accuracy, level {k}"),
     ("cosine", "cosine"),
     ("knn_accuracy", "k-NN accuracy"),
+    ("ridge_accuracy", "ridge accuracy"),
     ("accuracy", "accuracy"),
     ("precision_at_1", "precision at 1"),
     ("mAP", "mAP"),
@@ -24,7 +25,18 @@ LAST = (  # metric and its title; {k} stands for the level
     ("uer", "symbol error rate"),
 )
 # metrics of which validation is drawn, too
-VALIDATED = ("loss", "knn_accuracy", "acc_1", "cosine", "accuracy", "precision_at_1", "mAP", "wer", "uer")
+VALIDATED = (
+    "loss",
+    "knn_accuracy",
+    "ridge_accuracy",
+    "acc_1",
+    "cosine",
+    "accuracy",
+    "precision_at_1",
+    "mAP",
+    "wer",
+    "uer",
+)
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -92,6 +104,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     bands = runs[0].bands if all(run.bands == runs[0].bands for run in runs) else []
     levels = max(run.num_levels for run in runs)
     wanted = [("loss", "Loss", "of what each stage trains", None), ("knn_accuracy", "Probe accuracy", "k-NN", 1.0)]
+    wanted += [("ridge_accuracy", "Probe accuracy", "ridge", 1.0)]
     wanted += [(f"acc_{k}", f"Accuracy, level {k}", "on masked patches", None) for k in range(1, levels + 1)]
     wanted += [("accuracy", "Accuracy", "of classes", 1.0), ("mAP", "mAP", "of classes", 1.0)]
     wanted += [(name, title, text, None) for name, title, text in ERROR_RATES]

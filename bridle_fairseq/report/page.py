@@ -24,6 +24,8 @@ from bridle_fairseq.report.sections import (
 )
 from bridle_fairseq.training.log import series
 
+PROBES = {"knn_accuracy": "k-NN", "ridge_accuracy": "ridge"}  # metrics while pretraining, and their names
+
 
 def run_page(run: Run, manifest: str | None, clips: int, points: int) -> str:
     """The page of a run as HTML.
@@ -61,9 +63,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
         (f"{encoder / 1e6:.3g} M", "encoder"),
     ]
     shown += duration(run.records)
-    probe = series(run.records, "knn_accuracy", "valid")
-    if probe:
-        shown.append((f"{probe[-1][1]:.3f}", "k-NN accuracy at the end"))
+    for metric, name in PROBES.items():
+        probe = series(run.records, metric, "valid")
+        if probe:
+            shown.append((f"{probe[-1][1]:.3f}", f"{name} accuracy at the end"))
     return shown
 
 
@@ -76,10 +79,12 @@ def _lead(run: Run) -> str:
 
 def _probe_and_memory(run: Run) -> list[str]:
     cards = []
-    probe = [Line("k-NN on the labelled manifest", series(run.records, "knn_accuracy", "valid"), 2)]
-    if probe[0].points:
+    logged = {name: series(run.records, metric, "valid") for metric, name in PROBES.items()}
+    lines = [Line(f"{name} on the labelled manifest", points, 2 + i) for i, (name, points) in enumerate(logged.items())]
+    probes = [line for line in lines if line.points]
+    if probes:
         cards.append(
-            chart_card("Probe accuracy", "frozen encoder, while it is being pretrained", probe, run.bands, top=1.0)
+            chart_card("Probe accuracy", "frozen encoder, while it is being pretrained", probes, run.bands, top=1.0)
         )
     return [*cards, *memory_cards(run.records, run.bands)]
 

@@ -26,7 +26,7 @@ from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.transformer import compile_blocks
 from bridle_fairseq.tasks import stages
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
-from bridle_fairseq.tasks.knn import KnnCallback, KnnConfig, knn_callback
+from bridle_fairseq.tasks.knn import METRICS, KnnCallback, KnnConfig, knn_callback
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class BridlePretrainingTask(MediaTask):
     def __init__(self, cfg: BridlePretrainingConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
         self.knn: KnnCallback | None = None
-        self._knn_accuracy: float | None = None
+        self._probed: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """State of the task in checkpoints: a resumed run measures ``knn_accuracy`` at the same updates."""
@@ -86,13 +86,13 @@ class BridlePretrainingTask(MediaTask):
             return  # the task is used without a run
         best = checkpoint.best_checkpoint_metric
         # metric -> whether larger is better
-        maximize = {**comparable(settings.schedule().stages, settings.num_codebooks), "knn_accuracy": True}
+        maximize = {**comparable(settings.schedule().stages, settings.num_codebooks), **dict.fromkeys(METRICS, True)}
         if best not in maximize:
             raise InputError(
                 f"checkpoint.best_checkpoint_metric is {best!r}; expected what is logged in all stages of the run, "
                 f"one of {', '.join(maximize)}"
             )
-        if best == "knn_accuracy" and self.cfg.knn_every != 1:
+        if best in METRICS and self.cfg.knn_every != 1:
             raise InputError(
                 f"checkpoint.best_checkpoint_metric is {best} with task.knn_every {self.cfg.knn_every}; "
                 "expected 1, so that every validation measures it"
@@ -196,14 +196,14 @@ class BridlePretrainingTask(MediaTask):
         return super().valid_step(sample, model, criterion)
 
     def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
-        """Measure ``knn_accuracy`` before a validation if it is due. A collective."""
-        self._knn_accuracy = None
+        """Measure ``knn_accuracy`` and ``ridge_accuracy`` before a validation if they are due. A collective."""
+        self._probed = {}
         if self.knn is not None and self.knn.due:
             with exit_on_input_error():
-                self._knn_accuracy = self.knn.measure(unwrapped(model))
+                self._probed = self.knn.measure(unwrapped(model))
 
     def reduce_metrics(self, logging_outputs: list[Log], criterion: FairseqCriterion) -> None:
-        """Log the values of the criterion, and in validation ``knn_accuracy``."""
+        """Log the values of the criterion, and in validation those of :class:`.knn.KnnCallback`."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self._knn_accuracy is not None and not criterion.training:
-            metrics.log_scalar("knn_accuracy", self._knn_accuracy, weight=1, round=4)
+        for name, value in () if criterion.training else self._probed.items():
+            metrics.log_scalar(name, value, weight=1, round=4)

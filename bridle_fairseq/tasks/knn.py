@@ -1,8 +1,13 @@
-"""k-nearest-neighbour accuracy of the encoder's features on labelled clips, measured during pretraining."""
+"""Probes of the encoder's last layer on labelled clips, measured during pretraining.
+
+``knn_accuracy`` is that of the nearest neighbours with mean-pooled features. ``ridge_accuracy`` is that of a ridge
+regression on mean and standard deviation of the patches (sound: over time, frequency rows kept apart), regularized by
+leaving one out on the train clips, so that the valid clips are only scored.
+"""
 
 import os
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -11,14 +16,20 @@ from torch import Tensor
 from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.data.modalities import modality_of
+from bridle_fairseq.evaluation.ridge import leave_one_out_fit
 from bridle_fairseq.inference.extractors import encoder_features
 from bridle_fairseq.inference.pipeline import read_batches
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.knn import knn_accuracy
-from bridle_fairseq.utils.distributed import gather_rows, rank, world_size
+from bridle_fairseq.nn.pooling import pooled_width
+from bridle_fairseq.utils.distributed import all_reduce_sum, broadcast, gather_rows, rank, world_size
 from bridle_fairseq.utils.errors import InputError
 
 BATCH_SIZE = 32
+METRICS = ("knn_accuracy", "ridge_accuracy")
+# The time of a ridge regression grows with the cube of the rows, or of the features if there are fewer: with 2048, some
+# seconds. Wider features are fitted to this many train clips at most.
+RIDGE_ROWS = 2048
 
 
 @dataclass
@@ -27,16 +38,19 @@ class KnnConfig:
 
     knn_data: Optional[str] = field(
         default=None,
-        metadata={"help": "folder with labels.csv, train.tsv, train.lbl, valid.tsv and valid.lbl for knn_accuracy"},
+        metadata={
+            "help": "folder with labels.csv, train.tsv, train.lbl, valid.tsv and valid.lbl for knn_accuracy and "
+            "ridge_accuracy"
+        },
     )
     knn_every: int = field(
-        default=0, metadata={"help": "measure knn_accuracy at the first validation after every n updates; 0: never"}
+        default=0, metadata={"help": "measure them at the first validation after every n updates; 0: never"}
     )
     knn_k: int = field(default=10, metadata={"help": "number of neighbours that vote"})
 
 
 class KnnCallback:
-    """Classifies the clips of valid by their nearest neighbours in train, with mean-pooled features of the last layer.
+    """Classifies the clips of valid by their nearest neighbours in train, and by a ridge regression fitted to train.
 
     It draws no random number and does not change the state of the model, so training is the same without it.
 
@@ -73,8 +87,8 @@ class KnnCallback:
         """
         return self.every == 1 or self._num_updates // self.every > (self.measured_at or 0) // self.every
 
-    def measure(self, model: Bridle) -> float:
-        """The accuracy, the same on all ranks. A collective: each rank encodes a shard of the clips.
+    def measure(self, model: Bridle) -> dict[str, float]:
+        """The value of each of :data:`METRICS`, the same on all ranks. A collective: each rank encodes some clips.
 
         Raises:
             InputError: no clip of a split is readable.
@@ -82,11 +96,16 @@ class KnnCallback:
         self.measured_at = self._num_updates
         was_training = model.encoder.training
         model.encoder.eval()
-        (bank, bank_labels), (queries, labels) = self.bank.features(model), self.queries.features(model)
+        bank, queries = self.bank.features(model), self.queries.features(model)
         model.encoder.train(was_training)
-        if len(bank) == 0 or len(queries) == 0:
+        means, labels = gather_rows(bank.means), gather_rows(bank.classes)
+        query_means, query_labels = gather_rows(queries.means), gather_rows(queries.classes)
+        if len(means) == 0 or len(query_means) == 0:
             raise InputError(f"{self.folder}: not one clip of train.tsv or of valid.tsv can be read; expected some")
-        return knn_accuracy(bank, bank_labels, queries, labels, self.k)
+        return {
+            "knn_accuracy": knn_accuracy(means, labels, query_means, query_labels, self.k),
+            "ridge_accuracy": _ridge_accuracy(bank, len(self.bank.clips), queries),
+        }
 
 
 def knn_callback(cfg: KnnConfig) -> KnnCallback | None:
@@ -121,15 +140,61 @@ class _LabelledSplit:
             raise InputError(f"{path}: a single class; expected at least 2")
         self.clips = modality_of(cfg).dataset(manifest, cfg)
 
-    def features(self, model: Bridle) -> tuple[Tensor, Tensor]:
-        """Features (n x D) and classes (n) of all readable clips, on the model's device. A collective."""
-        device = next(model.parameters()).device
-        rows = np.arange(rank(), len(self.clips), world_size())
-        features, classes = [torch.zeros(0, model.settings.encoder_width, device=device)], []
-        for batch in read_batches(self.clips, BATCH_SIZE, rows):
+    def features(self, model: Bridle) -> "_Features":
+        """Features of the readable clips of this rank, on the model's device."""
+        device, width, last = next(model.parameters()).device, model.settings.encoder_width, model.encoder.depth
+        statistics = "statistics" if model.front_end.rows is None else "frequency_statistics"
+        poolings = ["mean", statistics]
+        found = [[torch.zeros(0, pooled_width(model.front_end, width, name), device=device)] for name in poolings]
+        rows: list[int] = []
+        for batch in read_batches(self.clips, BATCH_SIZE, np.arange(rank(), len(self.clips), world_size())):
             inputs = batch["net_input"]
             mask = None if inputs["padding_mask"] is None else inputs["padding_mask"].to(device)
-            layers = encoder_features(model, inputs["source"].to(device), mask, ["mean"], [model.encoder.depth])
-            features.append(layers["mean", model.encoder.depth].clone())
-            classes += [self.labels[row][0] for row in batch["id"].tolist()]
-        return gather_rows(torch.cat(features)), gather_rows(torch.tensor(classes, dtype=torch.long, device=device))
+            layers = encoder_features(model, inputs["source"].to(device), mask, poolings, [last])
+            for pooling, batches in zip(poolings, found, strict=True):
+                batches.append(layers[pooling, last].clone())
+            rows += batch["id"].tolist()
+        means, pooled = map(torch.cat, found)
+        classes = torch.tensor([self.labels[row][0] for row in rows], dtype=torch.long, device=device)
+        return _Features(np.array(rows, dtype=np.int64), means, pooled, classes)
+
+
+class _Features(NamedTuple):
+    """Features and classes of n clips."""
+
+    rows: np.ndarray  # n, of the manifest
+    means: Tensor  # n x D
+    statistics: Tensor  # n x d
+    classes: Tensor  # n
+
+    def of(self, chosen: np.ndarray) -> "_Features":
+        """Those of some clips, a mask of n."""
+        mask = torch.from_numpy(chosen).to(self.classes.device)
+        return _Features(self.rows[chosen], self.means[mask], self.statistics[mask], self.classes[mask])
+
+
+def _ridge_accuracy(bank: _Features, num_bank: int, queries: _Features) -> float:
+    """Fitted on rank 0; each rank scores its own queries. A collective.
+
+    Args:
+        bank: features of this rank's train clips.
+        num_bank: clips of train on all ranks.
+        queries: features of this rank's valid clips.
+    """
+    width = bank.statistics.shape[1]
+    if width > RIDGE_ROWS:
+        # its own generator: training draws the same numbers without the callback
+        sample = np.random.default_rng(0).permutation(num_bank)[:RIDGE_ROWS]
+        bank = bank.of(np.isin(bank.rows, sample))
+    features, labels = gather_rows(bank.statistics), gather_rows(bank.classes)
+    device = features.device if world_size() > 1 else torch.device("cpu")  # float64 is not for every device
+    linear = torch.zeros(width + 1, int(labels.max()) + 1, dtype=torch.float64, device=device)
+    # features of a diverged encoder are not finite; all scores are then 0
+    if rank() == 0 and bool(features.isfinite().all()):
+        fitted = leave_one_out_fit(features.cpu().numpy(), labels.cpu().numpy())
+        linear.copy_(torch.from_numpy(np.concatenate([fitted.weight, fitted.offset[None]])))
+    broadcast(linear)
+    scores = queries.statistics.to(device).double() @ linear[:-1] + linear[-1]  # this rank's queries x classes
+    right = scores.argmax(1) == queries.classes.to(device)
+    right_and_all = all_reduce_sum(torch.stack([right.sum(), right.new_tensor(len(right), dtype=torch.long)]))
+    return float(right_and_all[0] / right_and_all[1])

@@ -44,22 +44,29 @@ def knn_run(fairseq, labelled, stages, tmp_path_factory):
 
 
 def reference_accuracy(path, folder):
-    """Reference k-NN accuracy: features are computed one clip at a time from the checkpoint."""
+    """Reference k-NN and ridge accuracy: features are computed one clip at a time from the checkpoint."""
     from bridle_fairseq.data.modalities import modality_of
+    from bridle_fairseq.evaluation.ridge import leave_one_out_fit
     from bridle_fairseq.models.checkpoints import load_model
     from bridle_fairseq.nn.knn import knn_accuracy
 
     (model, task), classes = load_model(str(path)), Classes.read(folder / "labels.csv")
     reader, longest = modality_of(task.cfg).reader(task.cfg), modality_of(task.cfg).segment(task.cfg)
-    tensors = []
+    tensors, statistics = [], []
     for split in ("train", "valid"):
         manifest = Manifest.read(folder / f"{split}.tsv")
         labels = Labels.read(folder / f"{split}.lbl", manifest, classes)
         sizes = [min(longest, int(size)) for size in manifest.sizes]
         items = [reader.read(manifest.path(row), 0, size) for row, size in enumerate(sizes)]
-        features = [model.extract_features(item[None])["x"].mean(1) for item in items]
-        tensors += [torch.cat(features), torch.tensor([labels[row][0] for row in range(len(manifest))])]
-    return knn_accuracy(*tensors, k=3)
+        patches = [model.extract_features(item[None])["x"] for item in items]
+        tensors += [torch.cat([x.mean(1) for x in patches]), torch.tensor([labels[n][0] for n in range(len(manifest))])]
+        rows = model.front_end.rows
+        over_time = patches if rows is None else [x.unflatten(1, (-1, rows)) for x in patches]  # 1 x T x F x D
+        pooled = [torch.cat([x.mean(1).flatten(1), x.std(1, correction=0).flatten(1)], 1) for x in over_time]
+        statistics.append(torch.cat(pooled).numpy())
+    known, labels = tensors[1], tensors[3]
+    ridge = leave_one_out_fit(statistics[0], known.numpy())(statistics[1]).argmax(1) == labels.numpy()
+    return {"knn_accuracy": knn_accuracy(*tensors, k=3), "ridge_accuracy": ridge.mean()}
 
 
 @pytest.mark.modalities("audio", "image")
@@ -67,7 +74,10 @@ def test_accuracy_is_logged_every_knn_every_updates(knn_run, labelled):
     logged = knn_run.logged("valid")
     assert sorted(logged) == [2, 4, 6, 8]
     assert [update for update, values in logged.items() if "knn_accuracy" in values] == [4, 8]
-    assert logged[8]["knn_accuracy"] == pytest.approx(reference_accuracy(knn_run.path(), labelled), abs=1e-3)
+    expected = reference_accuracy(knn_run.path(), labelled)
+    for name, value in expected.items():
+        assert logged[8][name] == pytest.approx(value, abs=1e-3)
+        assert name in logged[4] and name not in logged[6]
     assert 0 < logged[8]["knn_accuracy"] < 1
 
 
@@ -86,11 +96,10 @@ def test_training_is_bit_identical_without_knn(fairseq, knn_run, compare, stages
 
 def test_two_ranks_share_the_clips(fairseq, labelled, stages, tmp_path):
     run = fairseq.train(tmp_path, *with_knn(labelled), stages=stages, ranks=2)
-    logged = {
-        update: values["knn_accuracy"] for update, values in run.logged("valid").items() if "knn_accuracy" in values
-    }
+    logged = {update: values for update, values in run.logged("valid").items() if "knn_accuracy" in values}
     assert sorted(logged) == [4, 8]
-    assert logged[8] == pytest.approx(reference_accuracy(run.path(), labelled), abs=1e-3)
+    for name, value in reference_accuracy(run.path(), labelled).items():
+        assert logged[8][name] == pytest.approx(value, abs=1e-3)
 
 
 def test_resumed_run_measures_at_the_same_updates(fairseq, labelled, knn_run, stages, tmp_path):

@@ -45,6 +45,7 @@ def log_lines(levels: int, updates: int = 16) -> str:
         lines.append(f"[2025-01-01 10:00:{update:02},000][train_inner][INFO] - {json.dumps(values)}")
         if update % 4 == 0:
             valid = {f"valid_{name}": value for name, value in values.items()} | {"valid_knn_accuracy": "0.5"}
+            valid["valid_ridge_accuracy"] = "0.625"
             lines.append(f"[2025-01-01 10:00:{update:02},500][valid][INFO] - {json.dumps(valid)}")
     return "\n".join(lines) + "\n"
 

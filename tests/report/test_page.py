@@ -35,6 +35,8 @@ def test_page_has_all_sections(page) -> None:
     assert {"Speed", "Memory"} <= set(found) and "<b>0.62 GB</b><span>of memory</span>" in page
     assert page.count('alt="codes of level') == page.count('alt="predictions of level') == 2 * 2
     assert "cold start" in page and ">tokenizer 2<" in page  # stages in the charts
+    assert "<b>0.625</b><span>ridge accuracy at the end</span>" in page
+    assert "k-NN on the labelled manifest" in page and "ridge on the labelled manifest" in page
     assert "a &lt;dog&gt;" in page and "PCA of the mean-pooled features of 9 clips" in page
     assert "<th>model.codebook_size</th><td>16</td>" in page
 

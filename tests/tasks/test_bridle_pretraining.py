@@ -166,6 +166,7 @@ def best(metric, maximize=True):
         (("encoder",), best("acc_1", False), "maximize_best_checkpoint_metric is false with acc_1; expected true"),
         (("tokenizer",), best("loss"), "maximize_best_checkpoint_metric is true with loss; expected false"),
         (("encoder",), best("knn_accuracy"), "is knn_accuracy with task.knn_every 0; expected 1, so that every"),
+        (("encoder",), best("ridge_accuracy"), "is ridge_accuracy with task.knn_every 0; expected 1, so that every"),
     ],
 )
 def test_best_checkpoint_metric_that_is_not_always_logged_is_an_error(configure, said, kinds, checkpoint, words):
