@@ -4,6 +4,7 @@ They are skipped without a package index. The packages are those of the environm
 cache; torch may come from a folder in PIP_FIND_LINKS.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -42,6 +43,20 @@ class Environment:
         links = [text for folder in folders for text in ("--find-links", folder)]
         options = ["--constraint", self.folder / "constraints.txt", "--build-constraint", ROOT / "requirements.lock"]
         uv("pip", "install", "--python", self.folder / "bin" / "python", *links, *options, *packages)
+        self._link_bytecode()
+
+    def _link_bytecode(self):
+        """Link what Python has compiled for these tests: torch and fairseq would take half a minute to compile again.
+
+        uv links the source files of both environments to its cache. Python ignores the bytecode of other files.
+        """
+        ours, (theirs,) = Path(np.__file__).parents[1], self.folder.glob("lib/python*/site-packages")
+        for compiled in ours.rglob("__pycache__/*.pyc"):
+            link = theirs / compiled.relative_to(ours)
+            if link.parents[1].is_dir() and not link.exists():
+                link.parent.mkdir(exist_ok=True)
+                with contextlib.suppress(OSError):  # on another file system
+                    os.link(compiled, link)
 
     def command(self, name, *arguments):
         return [str(self.folder / "bin" / name), *map(str, arguments)]
