@@ -166,8 +166,9 @@ class FairseqMedia(FairseqDataset):
         for number, batch in enumerate(batches):
             items = [self.read(row) for row in (batch if rows is None else rows[batch])]
             if self.collater(items):
-                if isinstance(self.order, BucketShuffle):
-                    self.order.keep(next(s for s, item in zip(batch, items, strict=True) if item["source"] is not None))
+                readable = [slot for slot, item in zip(batch, items, strict=True) if item["source"] is not None]
+                if isinstance(self.order, BucketShuffle) and readable:  # none: the batch reports a user's mistake
+                    self.order.keep(readable[0])
                 return [*batches[number:], *batches[:number]]
         with exit_on_input_error():
             self.skips.check(0.0)

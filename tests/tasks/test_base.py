@@ -104,6 +104,7 @@ def test_error_of_a_data_loader_worker_ends_the_step(dataset, monkeypatch, capsy
     )
     (batch,) = loader
     assert batch["id"].tolist() == [dataset.row(3), dataset.row(1)]
+    assert dataset.batch_by_size(dataset.ordered_indices(), max_sentences=2)  # the error is the step's to report
     task = MediaTask(None)
     for step, others in ((task.train_step, 4), (task.valid_step, 2)):
         with pytest.raises(SystemExit) as ended:
