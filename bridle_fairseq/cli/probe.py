@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
 
 HELP = "linear and nearest-neighbour probes of frozen features, beside an untrained encoder and statistics of the input"
 SPLITS = ("train", "valid", "test")
-PROBES = ("linear", "ridge", "knn")
+PROBES = ("linear", "ridge", "knn", "attentive")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for split, text in zip(SPLITS, ("is fitted", "is chosen", "is tested, once"), strict=True):
         parser.add_argument(f"--{split}", default=split, metavar="SPLIT", help=f"split on which it {text} ({split})")
     add_layers_argument(parser, "all")
+    parser.set_defaults(layers=None)
     parser.add_argument(
         "--pooling",
         nargs="+",
@@ -63,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=PROBES,
         default=["linear", "knn"],
-        help="linear: logistic regression; ridge: the fast linear probe, in closed form (default: linear and knn)",
+        help="linear: logistic regression; ridge: the fast linear probe, in closed form; attentive: a "
+        "learned query over all patches, of the last layer unless --layers says otherwise (default: linear and knn)",
     )
     parser.add_argument(
         "--resamples",
@@ -107,9 +109,10 @@ def run(args: argparse.Namespace) -> int:
     data = probe_data(features, splits, names, args.data)
     say = partial(print, flush=True)
     if folds:
-        rows, number = cross_validate(data, args.probes, names[1] != names[0], args.seed, say)
+        rows, number = cross_validate(data, args.probes, names[1] != names[0], args.seed, say, options.device)
     else:
-        rows = compare(data.features, data.labels, args.probes, say, resamples=args.resamples, seed=args.seed)
+        more = {"resamples": args.resamples, "seed": args.seed, "device": options.device}
+        rows = compare(data.features, data.labels, args.probes, say, **more)
     metric = "mAP" if data.multi_label else "accuracy"
     clips = {name: len(labels) for name, labels in zip(names, data.labels, strict=True)}
     for name, usable in clips.items():
@@ -162,7 +165,7 @@ def _features(
             skipped = args.out if name == ENCODER else None
             more = extract_splits(extractors, chunking, splits, options, skipped)
         else:
-            more, sha256[name] = read_stored_splits(source, splits)
+            more, sha256[name] = read_stored_splits(source, splits, _wants_pooled(args), _wants_patches(args))
             more = renamed(more, AGAINST) if name == AGAINST else more
         for split_name, arrays in more.items():
             features[split_name].update(arrays)
@@ -184,8 +187,17 @@ def _open(
 
     opened = open_model(source, "features", options.device)
     model = opened.model
-    layers = choose_layers(args.layers, model.encoder.depth)
-    poolings = list(dict.fromkeys(args.pooling or default_poolings(model)))
+    layers = choose_layers(args.layers or ["all"], model.encoder.depth)
+    poolings = list(dict.fromkeys(args.pooling or default_poolings(model))) if _wants_pooled(args) else []
+    patch_layers = choose_layers(args.layers or ["last"], model.encoder.depth) if _wants_patches(args) else []
     baselines = name == ENCODER and not args.no_baselines
-    extractors = probe_extractors(model, layers, poolings, args.seed, baselines, name)
+    extractors = probe_extractors(model, layers, poolings, args.seed, baselines, name, patch_layers)
     return extractors, choose_chunking(chunk_options(args), model.front_end, opened.inputs), opened.sha256
+
+
+def _wants_pooled(args: argparse.Namespace) -> bool:
+    return set(args.probes) != {"attentive"}
+
+
+def _wants_patches(args: argparse.Namespace) -> bool:
+    return "attentive" in args.probes

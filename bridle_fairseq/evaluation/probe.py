@@ -11,10 +11,12 @@ scored rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridle_fairseq.evaluation.attentive import LEARNING_RATES, WEIGHT_DECAYS, attentive
 from bridle_fairseq.evaluation.classifiers import (
     Fit,
     Scorer,
@@ -136,6 +138,30 @@ def knn_probe(
     return _probe(candidates, labels, nearest_rows, grid, **options)
 
 
+def attentive_probe(
+    candidates: Mapping[Any, Any],
+    labels: Split,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
+    device: str = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> ProbeResult:
+    """Train an attentive probe on each candidate's patches, and test the one that validates best.
+
+    Args:
+        candidates: as in :func:`linear_probe`, but splits of :class:`.patch_rows.PatchRows`.
+        labels: see the module.
+        learning_rates, weight_decays: of AdamW, to choose from.
+        device: where it is trained.
+        seed: of the training, and of the resamples.
+        options: see :func:`_probe`; not ``refit``.
+    """
+    grid = [{"lr": rate, "weight_decay": decay} for rate in learning_rates for decay in weight_decays]
+    fits: Any = partial(attentive, seed, device)
+    return _probe(candidates, labels, fits, grid, scale=lambda by, features: features, seed=seed, **options)
+
+
 def _probe(
     candidates: Mapping[Any, Split],
     labels: Split,
@@ -143,6 +169,7 @@ def _probe(
     grid: Sequence[Settings],
     tie_breaker: TieBreaker | None = None,
     further: Further | None = None,
+    scale: Callable[[np.ndarray, Split], Split] | None = None,
     refit: bool = False,
     resamples: int = 0,
     seed: int = 0,
@@ -156,11 +183,12 @@ def _probe(
         tie_breaker: decides between equal validation scores; by default the likelihood, of scores that are
             probabilities.
         further: continues a sorted grid; None: the settings have no order.
+        scale: (training features, features) -> the features as the classifier takes them; by default standardized.
         refit: before the test, fit the chosen classifier to the training and validation splits together.
         resamples: bootstrap resamples of the test rows, for a 95 % interval; 0: no interval.
         seed: seed of the resamples.
     """
-    tie_breaker = tie_breaker or _likelihood
+    tie_breaker, scale = tie_breaker or _likelihood, scale or _standardized
     targets = _targets(labels)
     multi = labels.train.ndim == 2
     best: _Trial | None = None
@@ -175,7 +203,7 @@ def _probe(
         return _Tried(settings, key[0])
 
     for name, features in candidates.items():
-        scaled = _standardized(features.train, features)
+        scaled = scale(features.train, features)
         fit = fits(scaled.train, targets.train, multi, grid)
         tried[name] = _search(lambda settings: measure(name, settings, fit(settings), scaled.valid), grid, further)  # noqa: B023
     assert best is not None
@@ -184,9 +212,9 @@ def _probe(
         known = multi | targets.valid.any(1)  # not rows of a class that the training split does not have
         by = np.concatenate([chosen.train, chosen.valid[known]])
         both = np.concatenate([targets.train, targets.valid[known]])
-        fit = fits(_standardized(by, Split(by, by[:0], by[:0])).train, both, multi, [best.settings])
+        fit = fits(scale(by, Split(by, by[:0], by[:0])).train, both, multi, [best.settings])
         scorer = fit(best.settings)
-    scores = scorer(_standardized(by, chosen).test)
+    scores = scorer(scale(by, chosen).test)
     score = score_of(scores, targets.test, multi)
     interval = bootstrap(scores, targets.test, multi, resamples, seed) if resamples else None
     return ProbeResult(

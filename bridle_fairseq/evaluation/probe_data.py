@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from bridle_fairseq.inference.features import extract_corpus
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.utils.errors import InputError
 
-Arrays = Mapping[FeatureArray, np.ndarray]  # n x d each
+Arrays = Mapping[FeatureArray, Any]  # n x d each; patches: PatchRows of n clips
 
 
 class LabelledSplit(NamedTuple):
@@ -73,11 +73,12 @@ def probe_extractors(
     seed: int,
     baselines: bool = True,
     source: str = "encoder",
+    patch_layers: Sequence[int] = (),
 ) -> list[Extractor]:
     """A model's encoder, and with ``baselines`` its copy with random weights and statistics of the input."""
-    extractors: list[Extractor] = [EncoderFeatures(model, layers, poolings, source)]
+    extractors: list[Extractor] = [EncoderFeatures(model, layers, poolings, source, patch_layers)]
     if baselines:
-        extractors.append(EncoderFeatures(random_init_copy(model, seed), layers, poolings, "untrained"))
+        extractors.append(EncoderFeatures(random_init_copy(model, seed), layers, poolings, "untrained", patch_layers))
         extractors.append(baseline_of(model))
     return extractors
 
@@ -115,14 +116,19 @@ def is_features(path: str) -> bool:
 
 
 def read_stored_splits(
-    folder: str | os.PathLike[str], splits: Mapping[str, LabelledSplit]
+    folder: str | os.PathLike[str], splits: Mapping[str, LabelledSplit], pooled: bool = True, patches: bool = False
 ) -> tuple[dict[str, Arrays], str]:
-    """Pooled features of all splits that ``bridle features`` wrote, and the sha256 of the checkpoint that made them.
+    """Features of all splits that ``bridle features`` wrote, and the sha256 of the checkpoint that made them.
+
+    Args:
+        folder: that it wrote into.
+        splits: by name.
+        pooled, patches: which of them are wanted. Patches stay on disk.
 
     Raises:
-        InputError: features that cannot be used, without pooled ones, or that differ between splits.
+        InputError: features that cannot be used, that lack what is wanted, or that differ between splits.
     """
-    features: dict[str, Arrays] = {}
+    features: dict[str, dict[FeatureArray, Any]] = {}
     first: CachedFeatures | None = None
     for name, split in splits.items():
         stored = CachedFeatures(os.path.join(folder, f"{name}.features"), split.manifest)
@@ -132,12 +138,16 @@ def read_stored_splits(
                 f"{stored.prefix}.json: features of other layers, poolings or another checkpoint than those of "
                 f"{first.prefix}.json; expected the same"
             )
-        pooled = [array for array in stored.info.arrays if array.pooling != PATCHES]
-        if not pooled:
+        of_patches = [array for array in stored.info.arrays if array.pooling == PATCHES]
+        of_clips = [array for array in stored.info.arrays if array.pooling != PATCHES]
+        if pooled and not of_clips:
             raise InputError(f"{stored.prefix}.json: features of patches only; expected pooled ones, to probe")
-        features[name] = {array: np.asarray(stored[array.name], dtype=np.float32) for array in pooled}
+        if patches and not of_patches:
+            raise InputError(f"{stored.prefix}.json: no patches; expected features of --pooling patches")
+        features[name] = {a: np.asarray(stored[a.name], dtype=np.float32) for a in of_clips if pooled}
+        features[name].update({array: stored.patch_rows(array.name) for array in of_patches if patches})
     assert first is not None
-    return features, first.info.checkpoint_sha256
+    return dict(features), first.info.checkpoint_sha256
 
 
 def renamed(features: Mapping[str, Arrays], source: str) -> dict[str, Arrays]:

@@ -23,6 +23,7 @@ def cross_validate(
     has_valid: bool,
     seed: int,
     say: Callable[[str], object] = lambda text: None,
+    device: str = "cpu",
 ) -> tuple[list[ProbeRow], int]:
     """Test each of :data:`FOLDS` stratified folds of the training split once, and average; the rows and the folds.
 
@@ -32,6 +33,7 @@ def cross_validate(
         has_valid: choose by the validation split of ``data``; else by the next fold, which is not fitted to then.
         seed: seed of the folds.
         say: called with a line before each fold.
+        device: see ``probes``.
 
     Returns:
         For each probe the mean scores, weighted by the clips of the folds, and the layer that was chosen most often.
@@ -57,7 +59,7 @@ def cross_validate(
         features = {array: take(split) for array, split in data.features.items()}
         if has_valid:
             features = {array: split._replace(valid=data.features[array].valid) for array, split in features.items()}
-        results.append(compare(features, part, probes))
+        results.append(compare(features, part, probes, device=device))
         sizes.append(int(tested.sum()))
     return [_mean(rows, sizes) for rows in zip(*results, strict=True)], count
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.features import FeatureArray
-from bridle_fairseq.evaluation.probe import ProbeResult, Split, knn_probe, linear_probe, ridge_probe
+from bridle_fairseq.data.artifacts.features import PATCHES, FeatureArray
+from bridle_fairseq.data.artifacts.patch_rows import PatchRows
+from bridle_fairseq.evaluation.probe import ProbeResult, Split, attentive_probe, knn_probe, linear_probe, ridge_probe
 from bridle_fairseq.evaluation.scores import Outcome
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.spreadsheet import write_table
@@ -20,7 +21,9 @@ PROBES: dict[str, Callable[..., ProbeResult]] = {
     "linear": linear_probe,
     "ridge": ridge_probe,
     "knn": knn_probe,
+    "attentive": attentive_probe,
 }
+ATTENTIVE = "attentive"
 DEFAULT_PROBES = ("linear", "knn")
 
 
@@ -57,6 +60,7 @@ def compare(
     labels: Split,
     probes: Sequence[str] = DEFAULT_PROBES,
     say: Callable[[str], object] = lambda text: None,
+    device: str = "cpu",
     **options: Any,
 ) -> list[ProbeRow]:
     """Run each probe on each source and pooling of features; the layer is chosen on validation.
@@ -66,6 +70,7 @@ def compare(
         labels: see :mod:`bridle_fairseq.evaluation.probe`.
         probes: keys of :data:`PROBES`.
         say: called with a line before each probe.
+        device: where the attentive probe is trained, which takes patches; the others take pooled features.
         options: options of the probes: ``refit``, ``resamples``, ``seed``.
     """
     kinds: dict[tuple[str, str], dict[int, Split]] = {}
@@ -74,8 +79,11 @@ def compare(
     rows = []
     for (source, pooling), candidates in kinds.items():
         for probe in probes:
+            if (probe == ATTENTIVE) != (pooling == PATCHES):
+                continue
             say(f"{probe} probe of {source}, {pooling}")
-            result = PROBES[probe](candidates, labels, **options)
+            more = {"device": device} if probe == ATTENTIVE else {}
+            result = PROBES[probe](candidates, labels, **options, **more)
             row = ProbeRow(
                 features=source,
                 pooling=pooling,
@@ -149,5 +157,6 @@ def _fields(row: ProbeRow) -> dict[str, Any]:
 
 
 def finite_rows(arrays: Mapping[Any, np.ndarray]) -> np.ndarray:
-    """Whether each row could be read: True if it is not NaN in any array."""
-    return np.logical_and.reduce([~np.isnan(array[:, 0]) for array in arrays.values()])
+    """Whether each row could be read: True if it is not NaN in any array, and has patches."""
+    readable = [a.counts > 0 if isinstance(a, PatchRows) else ~np.isnan(a[:, 0]) for a in arrays.values()]
+    return np.logical_and.reduce(readable)

@@ -64,15 +64,22 @@ class EncoderFeatures:
         layers: numbers of blocks, from 1; the last block's output is normalized.
         poolings: names of :data:`.pooling_kinds.POOLINGS`, or ``patches`` for the features of each patch.
         source: name of the encoder in the arrays.
+        patch_layers: further arrays: the patches of these layers.
     """
 
     def __init__(
-        self, model: EncoderModel, layers: Sequence[int], poolings: Sequence[str], source: str = "encoder"
+        self,
+        model: EncoderModel,
+        layers: Sequence[int],
+        poolings: Sequence[str],
+        source: str = "encoder",
+        patch_layers: Sequence[int] = (),
     ) -> None:
         assert model.encoder is not None, "an export without an encoder"
         self.encoder, width = model.encoder, model.settings.encoder_width
         widths = {p: width if p == PATCHES else pooled_width(model.front_end, width, p) for p in poolings}
         self.arrays = tuple(FeatureArray(source, p, layer, widths[p]) for p in poolings for layer in layers)
+        self.arrays += tuple(FeatureArray(source, PATCHES, layer, width) for layer in patch_layers)
 
     def extract_batch(self, batch: SegmentBatch) -> list[tuple[int, dict[str, np.ndarray]]]:
         """(number of patches that count, features by array name) of each segment."""

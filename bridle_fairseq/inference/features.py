@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bridle_fairseq.data.artifacts.features import PATCHES, FeatureArray, FeaturesInfo, FeaturesJob, FeaturesSummary
+from bridle_fairseq.data.artifacts.patch_rows import PatchRows
 from bridle_fairseq.data.artifacts.shard_run import (
     WHOLE_JOB,
     Shard,
@@ -26,6 +27,9 @@ from bridle_fairseq.inference.chunking import Chunking, WholeClip
 from bridle_fairseq.inference.extractors import Extractor, SegmentBatch
 from bridle_fairseq.inference.pipeline import BatchLimits, BatchOptions, Segment, SegmentReader, process
 from bridle_fairseq.nn.frontend import AudioFrontEnd, FrontEnd
+from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.files import size_text
+from bridle_fairseq.utils.memory import available_memory
 from bridle_fairseq.utils.progress import progress_bar
 
 
@@ -91,8 +95,8 @@ def extract_corpus(
     name: str = "features",
     skipped_list: str | os.PathLike[str] | None = None,
     on_skipped: Callable[[int, str], object] = lambda row, reason: None,
-) -> dict[FeatureArray, np.ndarray]:
-    """Pooled features of a manifest's rows in memory.
+) -> dict[FeatureArray, Any]:
+    """Features of a manifest's rows in memory.
 
     Args:
         extractors: compute the features; of one front end.
@@ -101,10 +105,11 @@ def extract_corpus(
         on_skipped: called with each of them, and the reason.
 
     Returns:
-        array -> n x d float32, NaN where a row cannot be read.
+        array -> n x d float32, NaN where a row cannot be read; of the pooling ``patches`` a float16
+        :class:`.patch_rows.PatchRows`, in which such a row has no patch.
 
     Raises:
-        InputError: too many clips are unusable.
+        InputError: too many clips are unusable, or the patches do not fit into memory.
     """
     skips = SkipLog(manifest, skipped_list)
     results = []
@@ -115,11 +120,49 @@ def extract_corpus(
         maker = FeatureMaker(chunking.front_end, extractors, reader, options.limits, device=options.device)
         for rows in plan_blocks(manifest.sizes):
             results.append(maker.make(rows, bar.update))
+            _halve_patches(results[-1], maker.arrays)
+            _check_patches_fit(results, maker.arrays, rows.stop, len(manifest), name)
             for row, reason in results[-1].skipped:
                 skips.add(row, reason)
                 on_skipped(row, reason)
             skips.check(options.max_skipped)
-    return {array: np.concatenate([result.arrays[array.name] for result in results]) for array in maker.arrays}
+    counts = np.concatenate([result.arrays["sizes"] for result in results])
+    features: dict[FeatureArray, Any] = {}
+    for array in maker.arrays:
+        values = np.concatenate([result.arrays.pop(array.name) for result in results])
+        features[array] = PatchRows.of_counts(values, counts) if array.pooling == PATCHES else values
+    return features
+
+
+def _halve_patches(result: BlockResult, arrays: Sequence[FeatureArray]) -> None:
+    """Patches as float16, which the attentive probe takes; what exceeds its range becomes its limit."""
+    limit = np.finfo(np.float16).max
+    for array in arrays:
+        if array.pooling == PATCHES:
+            result.arrays[array.name] = result.arrays[array.name].clip(-limit, limit).astype(np.float16)
+
+
+def _check_patches_fit(
+    results: Sequence[BlockResult], arrays: Sequence[FeatureArray], done: int, clips: int, name: str
+) -> None:
+    """Check that the patches of all clips will fit into memory, judged by those of the first clips.
+
+    Raises:
+        InputError: they will not.
+    """
+    patches = [array.name for array in arrays if array.pooling == PATCHES]
+    if not patches:
+        return
+    so_far = sum(result.arrays[name].nbytes for result in results for name in patches)
+    # joining the blocks needs one of the arrays twice
+    missing = so_far * clips / done * (1 + 1 / len(patches)) - so_far
+    available = available_memory()
+    if missing > available:
+        raise InputError(
+            f"{name}: the patches of {clips} clips take {size_text(int(so_far * clips / done))} in memory and "
+            f"{size_text(available)} is free; expected fewer layers (--layers last), or stored features (bridle "
+            "features --pooling patches), which are read from disk"
+        )
 
 
 class FeatureMaker:

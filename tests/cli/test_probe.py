@@ -185,6 +185,46 @@ def test_unreadable_clips_are_left_out(checkpoint, data, tmp_path, capsys) -> No
     assert "train 0.wav" in (tmp_path / "out/train.skipped.tsv").read_text()
 
 
+def test_attentive_probe_of_the_last_layer(checkpoint, data, tmp_path, monkeypatch, capsys) -> None:
+    from bridle_fairseq.evaluation import attentive
+    from bridle_fairseq.inference import features
+
+    monkeypatch.setattr(attentive, "UPDATES", 10)
+    monkeypatch.setattr(attentive, "EPOCHS", 1)
+    kinds = ["--probes", "ridge", "attentive", "--pooling", "mean", "--resamples", "20"]
+    assert probe(checkpoint, data, *kinds, "--out", tmp_path / "a") == 0
+    found = json.loads((tmp_path / "a" / "probe.json").read_text())
+    rows = {(row["features"], row["pooling"], row["probe"]): row for row in found["rows"]}
+    assert set(rows) == {
+        *(
+            (source, *kind)
+            for source in ("encoder", "untrained")
+            for kind in (("mean", "ridge"), ("patches", "attentive"))
+        ),
+        *(("log-mel", pooling, "ridge") for pooling in ("deviation", "segments")),
+    }
+    assert set(rows["encoder", "patches", "attentive"]["settings"]) == {"lr", "weight_decay"}
+    assert [one["second"] for one in found["differences"] if one["probe"] == "attentive"] == [
+        "untrained, patches, attentive"
+    ]
+    stored = str(tmp_path / "stored")
+    for split in CLIPS:
+        of_patches = ["--out", stored, "--pooling", "patches", "--dtype", "float16", "--device", "cpu"]
+        assert bridle.main(["features", checkpoint, str(data / f"{split}.tsv"), *of_patches]) == 0
+    only = ["--probes", "attentive", "--resamples", "20"]
+    assert probe(stored, data, *only, "--out", tmp_path / "b") == 0
+    (again,) = json.loads((tmp_path / "b" / "probe.json").read_text())["rows"]
+    assert again == rows["encoder", "patches", "attentive"]
+    capsys.readouterr()
+    monkeypatch.setattr(features, "available_memory", lambda: 1000)
+    assert probe(checkpoint, data, *only) == 2
+    assert "train: the patches of 24 clips take" in capsys.readouterr().err
+    assert probe(checkpoint, data, "--probes", "ridge", "--resamples", "0") == 0  # needs no patches
+    (data / "test.tsv").unlink()
+    assert probe(stored, data, *only, "--out", tmp_path / "folds") == 0
+    assert json.loads((tmp_path / "folds" / "probe.json").read_text())["cross_validation"]["folds"] == 5
+
+
 def spoil(data: Path, name: str) -> None:
     if name == "no labels":
         (data / "valid.lbl").unlink()
@@ -220,6 +260,11 @@ def test_missing_or_unpooled_stored_features_are_refused(checkpoint, data, tmp_p
         bridle.main(["features", checkpoint, str(data / f"{split}.tsv"), "--out", stored, "--pooling", "patches"])
     assert probe(stored, data) == 2
     assert "patches only" in capsys.readouterr().err
+    for split in CLIPS:
+        pooled = ["--out", f"{stored} pooled", "--pooling", "mean"]
+        bridle.main(["features", checkpoint, str(data / f"{split}.tsv"), *pooled])
+    assert probe(f"{stored} pooled", data, "--probes", "attentive") == 2
+    assert "no patches; expected features of --pooling patches" in capsys.readouterr().err
 
 
 def test_missing_sklearn_is_said_before_features_are_computed(data, monkeypatch, capsys) -> None:

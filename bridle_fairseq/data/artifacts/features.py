@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridle_fairseq.data.artifacts.arrays import open_array
+from bridle_fairseq.data.artifacts.patch_rows import PatchRows
 from bridle_fairseq.data.artifacts.provenance import check_manifest
 from bridle_fairseq.data.artifacts.sharding import SAMPLES_PER_BLOCK, BlockResult, ShardedJob, plan_blocks
 from bridle_fairseq.data.manifests.manifest import Manifest
@@ -199,6 +200,11 @@ class CachedFeatures:
         assert self._offsets is not None, "these features are pooled"
         flat = self._arrays[name][int(self._offsets[row]) : int(self._offsets[row + 1])]
         return flat.reshape(-1, *self._patch_axes(), flat.shape[-1])
+
+    def patch_rows(self, name: str) -> PatchRows:
+        """Features of the patches of all rows, memory-mapped."""
+        assert self._offsets is not None, "these features are pooled"
+        return PatchRows.of_counts(self._arrays[name], np.diff(self._offsets))
 
 
 class FeaturesSummary(NamedTuple):
