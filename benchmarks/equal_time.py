@@ -30,32 +30,24 @@ import keywords
 from runs import bridle, decode, mean_and_deviation, measure_statistics, read_table, train, write_manifest
 
 SPEECH = {"arabic-speech-commands": "opus", "fsdd": "flac"}
-CONVOLUTION = (
-    "model.mask_ratio=0.8",
-    "model.predict_share=0.25",
-    "model.decoder_kind=convolution",
-    "model.decoder_window=[]",
-    "model.decoder_heads=8",
-)
-PLAIN = ("model.target_norm=none", "model.position_scale=1.0")
+WINDOWS = ("model.decoder_kind=attention", "model.decoder_window=[4,4]", "model.decoder_heads=4")
 RECIPES: dict[str, Sequence[str]] = {
     "recipe": (),  # small as it is
-    "none": ("model.target_norm=none",),
-    "clip": ("model.target_norm=clip",),
-    "positions": ("model.position_scale=1.0",),
-    "none, positions": PLAIN,
-    "windows": ("model.decoder_kind=attention", "model.decoder_window=[4,4]", "model.decoder_heads=4"),
+    "no target_norm": ("model.target_norm=none",),
+    "no target_norm, no positions": ("model.target_norm=none", "model.position_scale=0.0"),
+    "no positions": ("model.position_scale=0.0",),
+    "target_norm clip": ("model.target_norm=clip",),
+    "windows": WINDOWS,
+    "windows, all predicted": (*WINDOWS, "model.predict_share=1.0"),
     "vq": ("+variant=vq",),
     "one codebook": ("model.num_codebooks=1", "model.codebook_size=1024"),
     "parallel": ("model.num_books=4",),
-    "2 x 2": ("model.num_books=2",),
     "lr 5e-4": ("optimization.lr=[0.0005]",),
+    "lr 2e-3": ("optimization.lr=[0.002]",),
     "mask 0.6": ("model.mask_ratio=0.6",),
     "mask 0.7": ("model.mask_ratio=0.7",),
-    "mask 0.85": ("model.mask_ratio=0.85",),
     "block masks": ("model.masking=block",),
     "2 masks": ("model.num_masks=2", "dataset.batch_size=32"),
-    "4 masks": ("model.num_masks=4", "dataset.batch_size=16"),
     "patches 16 x 16": ("model.patch_size=[16,16]",),
     "patches 4 x 32": ("model.patch_size=[4,32]",),
     "patches 4 x 128": ("model.patch_size=[4,128]",),

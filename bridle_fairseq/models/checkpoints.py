@@ -299,7 +299,7 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
     path = root.checkpoint.restore_file
     if path == "checkpoint_last.pt":
         path = os.path.join(root.checkpoint.save_dir, path)
-    if not os.path.isfile(path):
+    if not path or not os.path.isfile(path):
         return {}, None
     with _loading(path):
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)

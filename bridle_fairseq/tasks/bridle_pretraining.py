@@ -20,7 +20,7 @@ from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.models.bridle import run_config, settings_from, unwrapped
-from bridle_fairseq.models.checkpoints import restored_state
+from bridle_fairseq.models.checkpoints import read_checkpoint, restored_state
 from bridle_fairseq.nn.frontend import front_end_of
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.nn.transformer import compile_blocks
@@ -30,6 +30,13 @@ from bridle_fairseq.tasks.knn import METRICS, KnnCallback, KnnConfig, knn_callba
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
 logger = logging.getLogger(__name__)
+
+# Settings that a run keeps: the sizes of the weights, and what the codes of a cold start are made of.
+KEPT = [
+    *("modality", "num_mel_bins", "patch_size", "encoder_width", "encoder_depth", "encoder_heads"),
+    *("decoder_kind", "decoder_width", "decoder_depth", "decoder_heads", "tokenizer_depth", "estimator_depth"),
+    *("num_codebooks", "num_books", "codebook_size", "codebook_dim", "position_scale", "target_norm"),
+]
 
 
 @dataclass
@@ -103,14 +110,30 @@ class BridlePretrainingTask(MediaTask):
                 f"expected {str(maximize[best]).lower()}"
             )
 
+    def _check_resumed(self, path: str | None) -> None:
+        """Refuse settings with which the run of a checkpoint cannot go on."""
+        settings = self._model_settings()
+        if path is None or settings is None:
+            return
+        begun = read_checkpoint(path, ("bridle",)).settings
+        for name in KEPT:
+            before, now = getattr(begun, name), getattr(settings, name)
+            if before != now:
+                raise InputError(
+                    f"{path}: model.{name} is {before!r} in this run and {now!r} in the configuration; expected the "
+                    "same, or another checkpoint.save_dir for a new run"
+                )
+
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model; for a new run, also load the clips for ``knn_accuracy``."""
         if not from_checkpoint:
             with exit_on_input_error():
                 self._check_best()
+                state, path = restored_state(self.cfg)
+                self._check_resumed(path)
                 self.knn = knn_callback(self.cfg)
                 if self.knn is not None:
-                    self.knn.measured_at = restored_state(self.cfg)[0].get("knn_measured_at")
+                    self.knn.measured_at = state.get("knn_measured_at")
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint and model.settings.compile:
             compile_blocks(model)

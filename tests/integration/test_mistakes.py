@@ -95,6 +95,10 @@ MISTAKES = {
         f"{RUN} model.encoder_depth=-1",
         "model.encoder_depth is -1; expected at least 1 ...",
     ),
+    "a run that goes on with another model": (
+        f"{RUN} checkpoint.save_dir={{place}}/run",
+        "...: model.encoder_width is 32 in this run and 192 in the ...",
+    ),
     "a run in the folder of another run": (
         f"{RUN} checkpoint.save_dir={{place}}/locked",
         "checkpoint.save_dir is ..., in which another process trains; expected ...",
