@@ -18,7 +18,7 @@ from bridle_fairseq.data.artifacts.patch_rows import PatchRows
 from bridle_fairseq.evaluation.classifiers import Fit, Scorer, Settings
 
 LEARNING_RATES, WEIGHT_DECAYS = (1e-3, 3e-3, 1e-2), (0.01, 0.3)
-EPOCHS, WARMUP, BATCH_SIZE = 40, 0.1, 64
+EPOCHS, WARMUP, BATCH_SIZE = 20, 0.1, 64
 UPDATES = 400  # at least, for small sets
 HEAD_WIDTH = 64
 
@@ -27,7 +27,8 @@ class AttentiveHead(nn.Module):
     """Cross-attention of one learned query to N patches, then a linear layer.
 
     With a single query, keys and values need not be computed for every patch: the query times the key weights is one
-    vector per head, and values are projected after the mean. The result is the same.
+    vector per head, and values are projected after the mean. Nor need the patches be standardized: what a common mean
+    adds to their scores cancels in the softmax. The result is the same.
 
     Args:
         mean, deviation: D, of the training patches.
@@ -49,11 +50,10 @@ class AttentiveHead(nn.Module):
 
     def forward(self, patches: Tensor, padding: Tensor) -> Tensor:
         """Logits of clips: B x N x D and B x N, True at padding -> B x C."""
-        x = (patches - self.mean) / self.deviation
         keys = self.key.weight.unflatten(0, self.query.shape)  # heads x D / heads x D
-        asked = torch.einsum("hk,hkd->dh", self.query, keys) / self.query.shape[1] ** 0.5
-        attention = (x @ asked).masked_fill(padding.unsqueeze(-1), -torch.inf).softmax(1)  # B x N x heads
-        means = torch.einsum("bnh,bnd->bhd", attention, x)
+        asked = torch.einsum("hk,hkd->dh", self.query, keys) / self.query.shape[1] ** 0.5 / self.deviation[:, None]
+        attention = (patches @ asked).masked_fill(padding.unsqueeze(-1), -torch.inf).softmax(1)  # B x N x heads
+        means = (attention.transpose(1, 2) @ patches - self.mean) / self.deviation  # B x heads x D
         values = torch.einsum("bhd,hkd->bhk", means, self.value.weight.unflatten(0, self.query.shape)).flatten(1)
         return self.head(values + self.value.bias)
 
