@@ -86,7 +86,7 @@ def prepare(name: str, data: Path, work: Path) -> None:
 def cpu_seconds(folder: Path, overrides: Sequence[str]) -> float:
     """Run pretraining in one thread; CPU time of the command and its workers. For a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    train(folder, "pretraining/small", overrides, threads=1)
+    train(folder, "pretraining/small", overrides, threads=1, earlier=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

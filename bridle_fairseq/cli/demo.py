@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--labels", metavar="CSV", help="table with the columns file and label, for the probe")
     parser.add_argument("--dir", default="bridle_demo", help="folder for all that is made (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=500, metavar="N", help="of pretraining (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=400, metavar="N", help="of pretraining (default: %(default)s)")
     parser.add_argument(
         "--clips-per-class", type=int, default=80, metavar="N", help="of the synthetic set (default: %(default)s)"
     )

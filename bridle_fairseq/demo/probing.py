@@ -49,7 +49,7 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
     """Probe the encoder and its baselines; every choice is made on the validation split."""
     options = BatchOptions(workers=2, max_skipped=1.0, device=str(next(model.parameters()).device))
     splits = read_labelled_splits(manifests, SPLITS)
-    poolings = ("mean", "statistics" if model.front_end.rows is None else "frequency_statistics")
+    poolings = ("mean", "class_token" if model.front_end.rows is None else "frequency")
     extractors = probe_extractors(model, range(1, model.encoder.depth + 1), poolings, seed)
     features = extract_splits(
         extractors,

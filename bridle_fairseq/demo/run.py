@@ -106,7 +106,7 @@ class Demo:
             statistics = self._measure_statistics()
         plan = training.stages(self.settings.updates)
         listed = ", ".join(f"{stage.kind} {stage.updates}" for stage in plan)
-        with self._step("training", f"3/6  pretraining, in three stages: {listed} updates"):
+        with self._step("training", f"3/6  pretraining: {listed} updates"):
             records = self._train(statistics, plan)
         checkpoint = training.newest_checkpoint(self.folder)
         from bridle_fairseq.models.checkpoints import load_model

@@ -9,10 +9,10 @@ from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.training.launch import TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
-# share of the updates of each stage: mostly a good teacher, then one iteration of tokenizer and encoder
-SHARES = (("encoder", 0.7), ("tokenizer", 0.1), ("encoder", 0.2))
+# share of the updates of each stage; a second iteration from a teacher of so few updates would cost accuracy
+SHARES = (("encoder", 0.85), ("tokenizer", 0.15))
 LEARNING_RATE = 1e-3
-BATCH_SIZE = 16  # small, for many updates in little time
+BATCH_SIZE, MASKS = 16, 2  # few clips, for many updates in little time; reading them costs more than a second mask
 MASK_RATIO = 0.75
 
 
@@ -61,6 +61,7 @@ def pretraining(
             f"model.stages=[{listed}]",
             *overrides,
             f"dataset.batch_size={BATCH_SIZE}",
+            f"model.num_masks={MASKS}",
             f"model.mask_ratio={MASK_RATIO}",
             f"common.seed={seed}",
             "common.log_format=json",

@@ -18,7 +18,7 @@ LINE = '[2025-01-01 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "2.5
 @pytest.mark.parametrize("updates", [30, 250, 600, 5000])
 def test_stages_share_the_updates(updates: int) -> None:
     plan = training.stages(updates)
-    assert [stage.kind for stage in plan] == ["encoder", "tokenizer", "encoder"]
+    assert [stage.kind for stage in plan] == ["encoder", "tokenizer"]
     assert sum(stage.updates for stage in plan) == pytest.approx(updates, abs=15)
     assert all(stage.updates % 10 == 0 and 0 < stage.warmup_updates <= stage.updates for stage in plan)
 
@@ -35,7 +35,7 @@ def test_command_has_absolute_paths_and_the_settings_of_the_demo(tmp_path) -> No
     settings = dict(argument.split("=", 1) for argument in command if "=" in argument)
     assert settings["task.data"] == str(tmp_path / "m") and settings["common.seed"] == "7"
     assert settings["model.fbank_mean"] == "-9.0" and settings["task.max_sample_size"] == "48000"
-    assert settings["model.stages"].count("kind:") == 3
+    assert settings["model.stages"].count("kind:") == 2
 
 
 def test_records_are_read_from_the_log(tmp_path, monkeypatch) -> None:
