@@ -97,7 +97,7 @@ MISTAKES = {
     ),
     "a run that goes on with another model": (
         f"{RUN} checkpoint.save_dir={{place}}/run",
-        "...: model.encoder_width is 32 in this run and 192 in the ...",
+        "...: model.num_mel_bins is 64 in this run and 128 in the ...",
     ),
     "a run in the folder of another run": (
         f"{RUN} checkpoint.save_dir={{place}}/locked",
