@@ -118,7 +118,7 @@ def pretrain_and_probe(name: str, work: Path, folder: Path, overrides: Sequence[
         planned.write_text(json.dumps(updates_in(60 * minutes, folder, overrides)), encoding="utf-8")
     updates = json.loads(planned.read_text(encoding="utf-8"))
     seconds = cpu_seconds(folder / "run", [*overrides, stages(updates)])
-    splits = ("train", "valid", "test") if name == "keywords" else ("fitted", "chosen", "chosen")
+    splits = ("train", "valid", "valid") if name == "keywords" else ("fitted", "chosen", "chosen")
     chosen = [
         text for option, split in zip(("--train", "--valid", "--test"), splits, strict=True) for text in (option, split)
     ]
@@ -126,7 +126,7 @@ def pretrain_and_probe(name: str, work: Path, folder: Path, overrides: Sequence[
     checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
     bridle("probe", checkpoint, work, "--out", out, *chosen, "--pooling", *POOLINGS, *RIDGE, threads=1)
     rows = json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]
-    accuracy = {row["pooling"]: {"valid": row["valid"], "test": row["test"], "layer": row["layer"]} for row in rows}
+    accuracy = {row["pooling"]: {"valid": row["valid"], "layer": row["layer"]} for row in rows}
     content = {"updates": updates, "minutes": seconds / 60, "accuracy": accuracy}
     result.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return content

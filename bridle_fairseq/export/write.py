@@ -41,7 +41,7 @@ def write_export(
         parts: parts of the model ``bridle``: encoder, tokenizer or both; empty: both.
         license: license of the weights, for the model card.
         onnx: also write the encoder as an ONNX graph.
-        dtype: of the weights, a key of :data:`DTYPES`; codebooks, biases and statistics are float32 in any case.
+        dtype: of the weights, one of :data:`DTYPES`; codebooks, biases and statistics are float32 in any case.
 
     Returns:
         The absolute path of the folder.

@@ -146,7 +146,7 @@ class CodeMaker:
     @torch.inference_mode()
     def _encode(self, source: Tensor, mask: Tensor | None) -> tuple[list[np.ndarray], np.ndarray]:
         """Codes (n x K uint16) of each clip, and K sums over their patches of the energy left after each level."""
-        patches = self.model.front_end(source.to(self.device), None if mask is None else mask.to(self.device))
+        patches = self.model.patches(source.to(self.device), None if mask is None else mask.to(self.device))
         latents = self.model.latents(patches, self.model.has_tokenizer)
         result = self.model.quantizer(latents, patches.padding_mask)
         codes = result.codes.cpu().numpy().astype(np.uint16)  # B x N x K

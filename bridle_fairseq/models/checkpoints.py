@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from fairseq.tasks import setup_task
@@ -282,10 +282,16 @@ def load_encoder(encoder: nn.Module, weights: Mapping[str, Tensor] | None, path:
         load_weights(encoder, own, path)
 
 
-def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
-    """Task state and path of the checkpoint from which a run resumes; ({}, None) for a new run.
+class Restored(NamedTuple):
+    """What a run resumes from; empty for a new run."""
 
-    fairseq restores the model, but not the task.
+    task_state: dict[str, Any]
+    path: str | None
+    model_cfg: Any  # the model's configuration in the checkpoint; None if it has none
+
+
+def restored(cfg: Any) -> Restored:
+    """The checkpoint from which a run resumes, without its weights: fairseq restores the model, but not the task.
 
     Args:
         cfg: the task's configuration, within that of the run.
@@ -295,15 +301,15 @@ def restored_state(cfg: Any) -> tuple[dict[str, Any], str | None]:
     """
     root = run_config(cfg)
     if "checkpoint" not in root:
-        return {}, None
+        return Restored({}, None, None)
     path = root.checkpoint.restore_file
     if path == "checkpoint_last.pt":
         path = os.path.join(root.checkpoint.save_dir, path)
     if not path or not os.path.isfile(path):
-        return {}, None
+        return Restored({}, None, None)
     with _loading(path):
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        return state.get("task_state") or {}, path
+        return Restored(state.get("task_state") or {}, path, (state.get("cfg") or {}).get("model"))
 
 
 def write_untrained(checkpoint: str, path: str | os.PathLike[str], seed: int) -> str:

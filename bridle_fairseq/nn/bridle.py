@@ -240,7 +240,7 @@ class Bridle(CodeTokenizer):
             stage_update: number of this update within the stage, from 0 (joint: which updates train the tokenizer).
             codes: B x N x K cached targets of an encoder stage; None: compute them.
         """
-        patches = self.front_end(source, padding_mask)
+        patches = self.patches(source, padding_mask)
         # Validation of a joint stage reports both losses, after any update.
         with_tokenizer = self.uses_tokenizer_loss(stage, stage_update) or (stage.kind == "joint" and not self.training)
         tokenizer = self.tokenizer_loss(patches) if with_tokenizer else None

@@ -83,6 +83,11 @@ class CodeTokenizer(nn.Module):
         """B x N: patches that do not count for running statistics, or None."""
         return patches.padding_mask
 
+    def patches(self, source: Tensor, padding_mask: Tensor | None = None) -> Patches:
+        """Patches of a batch as :meth:`codes` takes them; arguments as in :meth:`tokenize`."""
+        with_centred = self.settings.target_norm != "none" and not self.has_tokenizer
+        return self.front_end(source, padding_mask, with_centred=with_centred)
+
     def latents(self, patches: Patches, from_tokenizer: bool, collect: bool = False) -> Tensor:
         """The vectors to quantize, B x N x codebook_dim: T's normalized outputs, or the random projection's outputs.
 
@@ -96,7 +101,8 @@ class CodeTokenizer(nn.Module):
     def _projected(self, patches: Patches, places: Tensor | None = None) -> Tensor:
         """Random projection of all patches, B x N x codebook_dim; with ``places`` (B x Q), (B * Q) x codebook_dim."""
         with torch.autocast(patches.x.device.type, enabled=False):
-            inputs = patches.x if patches.centred is None else patches.centred
+            inputs = patches.x if self.settings.target_norm == "none" else patches.centred
+            assert inputs is not None, "patches of the front end alone; expected those of CodeTokenizer.patches"
             x = self.projection(inputs, patches.grid, places)
         return x if places is None else x.flatten(0, 1)
 
@@ -123,7 +129,7 @@ class CodeTokenizer(nn.Module):
             padding_mask: as ``source`` without the channel axis, or None.
             codes_per_level: m nearest codes of each level.
         """
-        patches = self.front_end(source, padding_mask)
+        patches = self.patches(source, padding_mask)
         codes = self.codes(patches, self.has_tokenizer, codes_per_level)
         return codes, patches.padding_mask, patches.grid
 

@@ -22,7 +22,7 @@ class Patches(NamedTuple):
     x: Tensor  # B x N x patch_dim float32, the grid's first axis slowest; zero at padding
     grid: tuple[int, ...]  # patches along each axis
     padding_mask: Tensor | None  # B x N, or None without padding
-    centred: Tensor | None = None  # B x N x patch_dim: what a cold start projects; None: x
+    centred: Tensor | None = None  # B x N x patch_dim: ``x`` without the mean that ``target_norm`` names, if asked for
 
     def repeated(self, times: int) -> Patches:
         """The batch repeated: clips 1 to B, then 1 to B again; (times * B) x N x patch_dim."""
@@ -69,14 +69,18 @@ class FrontEnd(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, source: Tensor, padding_mask: Tensor | None = None, augment: Callable[..., Tensor] | None = None
+        self,
+        source: Tensor,
+        padding_mask: Tensor | None = None,
+        augment: Callable[..., Tensor] | None = None,
+        with_centred: bool = False,
     ) -> Patches:
         """A batch and its padding mask -> :class:`Patches`; ``augment`` is applied to :meth:`values` and their mask."""
         x, padding = self.values(source, padding_mask)
         if augment is not None:
             x = augment(x, padding)
         grid = grid_size(x.shape[2:], self.patch_size)
-        centred = None if self.target_norm == "none" else patchify(self._centred(x, padding), self.patch_size)
+        centred = patchify(self._centred(x, padding), self.patch_size) if with_centred else None
         padding = None if padding is None else patch_padding(padding, self.patch_size, grid)
         return Patches(patchify(x, self.patch_size), grid, padding, centred)
 

@@ -77,7 +77,7 @@ class MelDecoder(nn.Module):
 
     def forward(self, source: Tensor, padding_mask: Tensor | None = None) -> Reconstruction:
         """B x S waveforms -> in training one estimate, from random levels; else estimates from 0, 1, ... K levels."""
-        patches = self.front_end(source, padding_mask)
+        patches = self.tokenizer.patches(source, padding_mask)
         codes = self.tokenizer.codes(patches, self.tokenizer.has_tokenizer)
         if self.training:
             levels = [torch.randint(self.num_levels + 1, (len(codes),), device=codes.device)]

@@ -97,7 +97,7 @@ def examples(model: Bridle, items: Items, count: int) -> list[Example]:
 def example(model: Bridle, name: str, label: str, source: torch.Tensor, seed: int) -> Example:
     """An item with its codes and predictions, by a model on the CPU; ``seed`` is for the mask."""
     settings = model.settings
-    patches = model.front_end(source[None])
+    patches = model.patches(source[None])
     codes = model.codes(patches, model.has_tokenizer)
     generator = torch.Generator().manual_seed(seed)
     mask = MASKINGS[settings.masking](1, patches.grid, settings.mask_ratio, generator=generator)

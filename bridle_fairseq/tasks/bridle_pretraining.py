@@ -20,9 +20,9 @@ from bridle_fairseq.data.collate import Batch
 from bridle_fairseq.data.dataset import MediaDataset
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.models.bridle import run_config, settings_from, unwrapped
-from bridle_fairseq.models.checkpoints import read_checkpoint, restored_state
+from bridle_fairseq.models.checkpoints import Restored, restored
 from bridle_fairseq.nn.frontend import front_end_of
-from bridle_fairseq.nn.settings import BridleSettings, check_settings
+from bridle_fairseq.nn.settings import BridleSettings, check_settings, checked_settings
 from bridle_fairseq.nn.transformer import compile_blocks
 from bridle_fairseq.tasks import stages
 from bridle_fairseq.tasks.base import MediaConfig, MediaTask
@@ -110,18 +110,18 @@ class BridlePretrainingTask(MediaTask):
                 f"expected {str(maximize[best]).lower()}"
             )
 
-    def _check_resumed(self, path: str | None) -> None:
+    def _check_resumed(self, checkpoint: Restored) -> None:
         """Refuse settings with which the run of a checkpoint cannot go on."""
         settings = self._model_settings()
-        if path is None or settings is None:
+        if checkpoint.path is None or checkpoint.model_cfg is None or settings is None:
             return
-        begun = read_checkpoint(path, ("bridle",)).settings
+        begun = checked_settings(checkpoint.model_cfg, checkpoint.path, ignore_unknown=True)
         for name in KEPT:
             before, now = getattr(begun, name), getattr(settings, name)
             if before != now:
                 raise InputError(
-                    f"{path}: model.{name} is {before!r} in this run and {now!r} in the configuration; expected the "
-                    "same, or another checkpoint.save_dir for a new run"
+                    f"{checkpoint.path}: model.{name} is {before!r} in this run and {now!r} in the configuration; "
+                    "expected the same, or another checkpoint.save_dir for a new run"
                 )
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
@@ -129,11 +129,11 @@ class BridlePretrainingTask(MediaTask):
         if not from_checkpoint:
             with exit_on_input_error():
                 self._check_best()
-                state, path = restored_state(self.cfg)
-                self._check_resumed(path)
+                checkpoint = restored(self.cfg)
+                self._check_resumed(checkpoint)
                 self.knn = knn_callback(self.cfg)
                 if self.knn is not None:
-                    self.knn.measured_at = state.get("knn_measured_at")
+                    self.knn.measured_at = checkpoint.task_state.get("knn_measured_at")
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint and model.settings.compile:
             compile_blocks(model)

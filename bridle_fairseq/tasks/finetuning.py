@@ -9,7 +9,7 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.models import BaseFairseqModel
 from omegaconf import DictConfig, open_dict
 
-from bridle_fairseq.models.checkpoints import restored_state
+from bridle_fairseq.models.checkpoints import restored
 from bridle_fairseq.tasks.base import MediaTask
 from bridle_fairseq.utils.errors import InputError, exit_on_input_error
 
@@ -51,9 +51,9 @@ class FineTuningTask(MediaTask):
 
     def _check_restored(self) -> None:
         """Check the state of the checkpoint from which the run resumes."""
-        state, path = restored_state(self.cfg)
-        if path is not None:
-            self.check_state(state, f"as in {path}, from which this run goes on")
+        checkpoint = restored(self.cfg)
+        if checkpoint.path is not None:
+            self.check_state(checkpoint.task_state, f"as in {checkpoint.path}, from which this run goes on")
 
     def check_state(self, state: dict[str, Any], source: str) -> None:
         """Check that outputs have the names in the task state of a checkpoint, which ``source`` describes.

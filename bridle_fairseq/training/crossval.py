@@ -18,16 +18,8 @@ from bridle_fairseq.prepare.corpus import Corpus, labelled_corpus, scan_source
 from bridle_fairseq.prepare.folds import Fold, make_folds, match_all
 from bridle_fairseq.prepare.tables import read_table
 from bridle_fairseq.training.fold_outcomes import check_folds_match, fold_difference
-from bridle_fairseq.training.fold_runs import (
-    CHOSEN,
-    FoldOptions,
-    check_folds,
-    is_fold,
-    read_scores,
-    remove_folds,
-    run_folds,
-    write_summary,
-)
+from bridle_fairseq.training.fold_runs import FoldOptions, check_folds, is_fold, read_scores, remove_folds, run_folds
+from bridle_fairseq.training.fold_summary import CHOSEN, write_summary
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, file_sha256
 from bridle_fairseq.utils.json_files import parse_json

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 from bridle_fairseq.data.artifacts.features import CachedFeatures, FeatureArray
 from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.evaluation.probe import Split
-from bridle_fairseq.evaluation.probe_table import ProbeRow, aligned, compare, finite_rows, write
+from bridle_fairseq.evaluation.probe_table import ProbeRow, compare, finite_rows, write
 from bridle_fairseq.exported.source import find_export, model_sha256
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
 from bridle_fairseq.inference.extractors import (
@@ -45,9 +44,6 @@ from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text, locked
 from bridle_fairseq.utils.json_files import read_json
 from bridle_fairseq.utils.schema import Anything, Mapped, check, shown
-from bridle_fairseq.utils.spreadsheet import write_table
-
-CHOSEN = "what validates best"
 
 
 @dataclass(frozen=True)
@@ -305,47 +301,3 @@ def _finetune(
     name, num_classes = "from scratch" if options.untrained else "fine-tuned", found.scores.shape[1]
     row = ProbeRow(name, "", "", 0, {}, found.best_valid, found.score, None, {})
     return row, placed(found.scores, found.rows, np.arange(num_classes), len(fold.test), num_classes)
-
-
-def write_summary(
-    scores: Mapping[str, Sequence[FoldScore]],
-    out: Path,
-    settings: Mapping[str, Any],
-    metric: str = "accuracy",
-    against: Mapping[str, Any] | None = None,
-) -> str:
-    """Write ``crossval.json`` and ``crossval.csv``; the table of the folds' test scores, mean and deviation, as text.
-
-    Args:
-        scores: by fold.
-        out: folder of the files.
-        settings: of the cross-validation, for the json.
-        metric: name of the scores.
-        against: the difference to another cross-validation, for the json.
-    """
-    by_name: dict[str, list[float]] = {}
-    for fold_scores in scores.values():
-        for score in fold_scores:
-            by_name.setdefault(score.name, []).append(score.test)
-    if len(by_name) > 1:
-        by_name[CHOSEN] = [fold_scores[best_of(fold_scores)].test for fold_scores in scores.values()]
-    lines: list[dict[str, Any]] = [
-        {"name": name, "folds": values, "mean": mean(values), "std": _deviation(values)}
-        for name, values in by_name.items()
-    ]
-    with atomic_text(out / "crossval.json") as file:
-        about = {"settings": dict(settings), "metric": metric, "folds": list(scores), "rows": lines}
-        json.dump(about | ({"against": dict(against)} if against else {}), file, indent=2)
-        file.write("\n")
-    rows = ([line["name"], *line["folds"], line["mean"], line["std"]] for line in lines)
-    write_table(out / "crossval.csv", [["name", *(f"fold {name}" for name in scores), "mean", "std"], *rows])
-    cells = [[f"test {metric}", *(f"fold {name}" for name in scores), "mean", "std"]]
-    for line in lines:
-        cells.append([line["name"], *(f"{value:.3f}" for value in (*line["folds"], line["mean"], line["std"]))])
-    return aligned(cells)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    if any(map(math.isnan, values)):  # a metric that no clip of a fold defines; stdev fails
-        return math.nan
-    return stdev(values) if len(values) > 1 else 0.0

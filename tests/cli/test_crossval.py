@@ -15,6 +15,8 @@ import soundfile
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.training import fold_runs as engine
+from bridle_fairseq.training.fold_outcomes import FoldScore
+from bridle_fairseq.training.fold_summary import CHOSEN, write_summary
 from bridle_fairseq.utils.files import locked
 
 NAMES = ("dog", "rain")
@@ -89,10 +91,10 @@ def test_logmel_mode_with_tables_of_both_styles(tmp_path, capsys, style) -> None
 
 def test_mean_and_deviation_over_folds(tmp_path) -> None:
     results = {
-        "1": [engine.FoldScore("a", 0.5, 0.6), engine.FoldScore("b", 0.7, 0.1)],
-        "2": [engine.FoldScore("a", 0.9, 0.8), engine.FoldScore("b", 0.2, 0.3)],
+        "1": [FoldScore("a", 0.5, 0.6), FoldScore("b", 0.7, 0.1)],
+        "2": [FoldScore("a", 0.9, 0.8), FoldScore("b", 0.2, 0.3)],
     }
-    text = engine.write_summary(results, tmp_path, {})
+    text = write_summary(results, tmp_path, {})
     rows = {row["name"]: row for row in read(tmp_path)["rows"]}
     assert rows["a"] == {"name": "a", "folds": [0.6, 0.8], "mean": mean([0.6, 0.8]), "std": stdev([0.6, 0.8])}
     assert rows["what validates best"]["folds"] == [0.1, 0.8]
@@ -117,7 +119,7 @@ def test_difference_to_another_cross_validation(checkpoint, clips, tmp_path, cap
     a, b = tmp_path / "a", tmp_path / "b"
     crossval(clips, a, "--mode", "logmel")
     assert crossval(clips, b, "--checkpoint", checkpoint, "--untrained", "--against", a) == 0
-    means = [{row["name"]: row["mean"] for row in read(folder)["rows"]}[engine.CHOSEN] for folder in (b, a)]
+    means = [{row["name"]: row["mean"] for row in read(folder)["rows"]}[CHOSEN] for folder in (b, a)]
     against = read(b)["against"]
     assert against["folder"] == str(a) and against["value"] == pytest.approx(means[0] - means[1])
     assert against["low"] <= against["value"] <= against["high"]
@@ -210,7 +212,7 @@ def test_results_of_other_settings_are_refused(checkpoint, clips, tmp_path, caps
     assert "results of other settings are there (mode logmel)" in capsys.readouterr().err
     assert crossval(clips, out, "--mode", "logmel", "--seed", "2") == 2
     assert crossval(clips, out, "--checkpoint", checkpoint, "--overwrite") == 0
-    assert all("encoder" in row["name"] or row["name"] == engine.CHOSEN for row in read(out)["rows"])
+    assert all("encoder" in row["name"] or row["name"] == CHOSEN for row in read(out)["rows"])
 
 
 def test_results_with_fewer_poolings_are_refused(checkpoint, clips, tmp_path, capsys, one_pooling) -> None:

@@ -38,7 +38,7 @@ from bridle_fairseq.report import run
 from bridle_fairseq.report.compare import comparison
 from bridle_fairseq.report.finetuning import finetuning_page
 from bridle_fairseq.report.sections import curves
-from bridle_fairseq.training import fold_runs
+from bridle_fairseq.training import fold_runs, fold_summary
 from bridle_fairseq.training.crossval import _check_settings
 from bridle_fairseq.units import sentencepiece
 from bridle_fairseq.units.convert import UnitOptions
@@ -282,7 +282,7 @@ def _read_folds(folder):
     _check_settings({"mode": "probe"}, folder, overwrite=True)
     scores = {"1": fold_runs.read_scores(folder / "result.json")}
     fold_runs.is_fold(folder)
-    fold_runs.write_summary({**scores, "2": scores["1"]}, folder, {})
+    fold_summary.write_summary({**scores, "2": scores["1"]}, folder, {})
 
 
 def _read_demo(folder):

@@ -131,14 +131,15 @@ def test_model_larger_than_its_weights_is_not_built(pretrained) -> None:
 def test_task_state_is_that_of_the_checkpoint_from_which_a_run_resumes(tmp_path, classifier) -> None:
     def restored(**checkpoint):
         cfg = OmegaConf.create({"checkpoint": checkpoint, "task": {"data": ""}})
-        return checkpoints.restored_state(cfg.task)
+        return checkpoints.restored(cfg.task)
 
-    assert restored(restore_file=classifier, save_dir="saves") == ({"classes": CLASSES}, classifier)
-    assert restored(restore_file="checkpoint_last.pt", save_dir=str(tmp_path)) == ({}, None)
+    found = restored(restore_file=classifier, save_dir="saves")
+    assert found[:2] == ({"classes": CLASSES}, classifier) and found.model_cfg["_name"] == "bridle_classifier"
+    assert restored(restore_file="checkpoint_last.pt", save_dir=str(tmp_path)) == ({}, None, None)
     last = str(tmp_path / "checkpoint_last.pt")
     Path(classifier).rename(last)
-    assert restored(restore_file="checkpoint_last.pt", save_dir=str(tmp_path)) == ({"classes": CLASSES}, last)
-    assert checkpoints.restored_state(OmegaConf.create({"data": ""})) == ({}, None)
+    assert restored(restore_file="checkpoint_last.pt", save_dir=str(tmp_path))[:2] == ({"classes": CLASSES}, last)
+    assert checkpoints.restored(OmegaConf.create({"data": ""})) == ({}, None, None)
 
 
 def test_untrained_checkpoint_has_the_settings_and_other_weights(tmp_path, pretrained) -> None:

@@ -9,6 +9,7 @@ import torch
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd, Patches, PixelFrontEnd, front_end_of
 from bridle_fairseq.nn.patch import patchify
+from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.nn.settings import BridleSettings, check_settings
 from bridle_fairseq.utils.errors import InputError
 
@@ -215,7 +216,7 @@ def test_targets_of_a_cold_start_have_no_mean(modality, target_norm, padded):
             for band in bands:
                 chosen, rows = values[clip, channel][..., band].double(), valid[..., band]
                 expected[clip, channel][..., band] = torch.where(rows, chosen - chosen[rows].mean(), 0.0).float()
-    patches = front_end(x, padding)
+    patches = front_end(x, padding, with_centred=True)
     torch.testing.assert_close(patches.centred, patchify(expected, front_end.patch_size), atol=2e-6, rtol=1e-5)
     assert torch.equal(patches.x, front_end_of(SETTINGS[modality])(x, padding).x)
     assert torch.equal(patches.repeated(2).centred, torch.cat([patches.centred] * 2))
@@ -240,10 +241,23 @@ def test_codes_of_a_cold_start_without_the_mean_spectrum():
         of_offset = []
         for values in (fbank, fbank + offset):
             model.front_end.values = lambda *_, values=values: (values, None)
-            patches = model.front_end(torch.zeros(2, 16000))
+            patches = model.patches(torch.zeros(2, 16000))
             if not model.quantizer.initialized:
                 model.quantizer.init_codebooks_if_needed(model.latents(patches, False), None)
             of_offset.append(model.codes(patches, from_tokenizer=False))
         codes[target_norm, offset.shape[-1]] = float((of_offset[0] == of_offset[1]).float().mean())
     assert codes["band", 128] > 0.99 and codes["clip", 1] > 0.99  # rounding can move a vector between two codes
     assert codes["none", 128] < 0.9 and codes["clip", 128] < 0.9
+
+
+def test_only_codes_of_a_cold_start_need_centred_patches():
+    """Features, and codes of a tokenizer, do not pay for them; patches without them give no codes in silence."""
+    sizes = {"encoder_width": 32, "encoder_depth": 1, "encoder_heads": 2, "decoder_width": 32, "decoder_depth": 1}
+    sizes |= {"decoder_heads": 2, "tokenizer_depth": 1, "codebook_dim": 16, "codebook_size": 8, "num_codebooks": 2}
+    model = Bridle(BridleSettings(**sizes, target_norm="band"))
+    x = source("audio")
+    assert model.front_end(x).centred is None and model.patches(x).centred is not None
+    with pytest.raises(AssertionError, match="patches of the front end alone"):
+        model.latents(model.front_end(x), from_tokenizer=False)
+    model.begin_stage(Stage("tokenizer", 1))
+    assert model.patches(x).centred is None

@@ -10,8 +10,8 @@ import pytest
 from bridle_fairseq.data.artifacts.features import FeatureArray
 from bridle_fairseq.prepare.folds import Fold
 from bridle_fairseq.training import fold_runs
-from bridle_fairseq.training.fold_outcomes import SCORES
-from bridle_fairseq.training.fold_runs import CHOSEN, FoldOptions, FoldScore, run_folds, write_summary
+from bridle_fairseq.training.fold_outcomes import SCORES, FoldScore
+from bridle_fairseq.training.fold_runs import FoldOptions, run_folds
 from bridle_fairseq.utils.errors import InputError
 
 LABELS = np.arange(60) % 2
@@ -70,23 +70,6 @@ def test_tested_probe_has_seen_the_validation_clips(scores_of):
     features[TRAIN] = np.array([1.0, 1.0, -1.0, -1.0]).repeat(5)[:, None]  # says nothing about the class
     scores, _ = scores_of(features)
     assert scores["linear"].valid < 0.9 and scores["linear"].test == 1
-
-
-def test_chosen_score_is_the_test_score_of_what_validates_best(tmp_path):
-    scores = {
-        "1": [FoldScore("a", valid=0.9, test=0.1), FoldScore("b", valid=0.2, test=0.8)],
-        "2": [FoldScore("a", valid=0.3, test=0.4), FoldScore("b", valid=0.6, test=0.7)],
-    }
-    write_summary(scores, tmp_path, {})
-    rows = {row["name"]: row for row in json.loads((tmp_path / "crossval.json").read_text())["rows"]}
-    assert rows[CHOSEN]["folds"] == [0.1, 0.7] and rows["a"]["folds"] == [0.1, 0.4] and rows["b"]["folds"] == [0.8, 0.7]
-    assert rows[CHOSEN]["mean"] == pytest.approx(0.4) and rows[CHOSEN]["std"] == pytest.approx(0.3 * 2**0.5)
-
-
-def test_undefined_metric_of_a_fold_makes_the_mean_undefined(tmp_path):
-    write_summary({"1": [FoldScore("a", 0.5, np.nan)], "2": [FoldScore("a", 0.5, 0.5)]}, tmp_path, {})
-    (row,) = json.loads((tmp_path / "crossval.json").read_text())["rows"]
-    assert np.isnan(row["mean"]) and np.isnan(row["std"])
 
 
 @pytest.mark.parametrize(
