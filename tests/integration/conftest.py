@@ -186,9 +186,9 @@ class Fairseq:
         """The results of a run that was started in another way."""
         return Run(folder, ranks)
 
-    def run(self, folder, *argv, code=0):
-        """Run another command to its end; return what it prints."""
-        job = self.forker.start(argv, folder)
+    def run(self, folder, *argv, code=0, programs=None):
+        """Run another command to its end; return what it prints. ``programs``: see ``Forker.programs``."""
+        job = self.forker.start(argv, folder, programs=programs)
         codes = job.wait()
         assert codes == [code], f"exit codes {codes}:\n{job.log()[-4000:]}"
         return job.log()
@@ -206,6 +206,13 @@ def forker():
     yield forker
     forker.process.stdin.close()
     forker.process.wait()
+
+
+@pytest.fixture(scope="session")
+def programs(forker, tmp_path_factory):
+    """A folder of commands; see ``Forker.programs``."""
+    with forker.programs(tmp_path_factory.mktemp("programs")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

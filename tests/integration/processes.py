@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 import socketserver
@@ -37,7 +38,7 @@ class Job:
             if time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"still running after {TIMEOUT} s:\n{self.log()[-3000:]}")
-            time.sleep(0.1)
+            time.sleep(0.02)
         return [self.codes[pid] for pid in self.pids]
 
     def kill(self):
@@ -72,8 +73,11 @@ class Forker:
             print(json.dumps(request), file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
 
-    def start(self, argv, folder, ranks=1, env=None, before=None):
-        """Start a command in a folder. Several ranks get the environment that torchrun sets."""
+    def start(self, argv, folder, ranks=1, env=None, before=None, programs=None, errors=None):
+        """Start a command in a folder. Several ranks get the environment that torchrun sets.
+
+        ``errors``, ``before``, ``programs``: see forker.py.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         log, pids = folder / "log", []
         port = free_port() if ranks > 1 else None
@@ -84,7 +88,8 @@ class Forker:
                 variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             variables = {**(env or {}), **{key: str(value) for key, value in variables.items()}}
             request = {"argv": [str(a) for a in argv], "cwd": str(folder), "log": str(log)}
-            request |= {"env": variables, "before": before and str(before)}
+            more = {"errors": errors, "before": before, "programs": programs}
+            request |= {"env": variables, **{name: value and str(value) for name, value in more.items()}}
             pids.append(self.ask({"run": request}))
         return Job(self, pids, log)
 
@@ -97,13 +102,28 @@ class Forker:
             def handle(self):
                 pid = ask({"run": json.loads(self.rfile.readline())})
                 while (code := ask({"poll": pid})) is None:
-                    time.sleep(0.05)
+                    time.sleep(0.02)
                 self.wfile.write(f"{code}\n".encode())
 
         with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             yield server.server_address[1]
             server.shutdown()
+
+    @contextlib.contextmanager
+    def programs(self, folder):
+        """Fill a folder with Python and the installed commands, which are forks, too, in the meantime.
+
+        A command that starts others finds them beside its Python. It must not be killed: they would go on.
+        """
+        python = shlex.quote(sys.executable)
+        with self.relay() as port:
+            relay = f"{python} -SE {shlex.quote(str(HERE / 'relay.py'))} {port}"
+            names = {name: f"{relay} {name}" for name in ("fairseq-hydra-train", "bridle")}
+            for name, command in {**names, "python": python}.items():
+                (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+                (folder / name).chmod(0o755)
+            yield folder
 
 
 def free_port():

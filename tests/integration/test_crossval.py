@@ -38,9 +38,9 @@ def command(clips, checkpoint, out, *arguments, overrides=()):
     return ["bridle", "crossval", clips / "folds.csv", clips, *options, "--", *OVERRIDES, *overrides]
 
 
-def test_folds_are_trained_and_tested_and_a_second_run_resumes(fairseq, clips, checkpoint, tmp_path):
+def test_folds_are_trained_and_tested_and_a_second_run_resumes(fairseq, programs, clips, checkpoint, tmp_path):
     out = tmp_path / "out"
-    log = fairseq.run(tmp_path, *command(clips, checkpoint, out))
+    log = fairseq.run(tmp_path, *command(clips, checkpoint, out), programs=programs)
     results = json.loads((out / "crossval.json").read_text())
     (row,) = results["rows"]
     assert (row["name"], results["folds"]) == ("fine-tuned", ["1", "2"])
@@ -57,14 +57,14 @@ def test_folds_are_trained_and_tested_and_a_second_run_resumes(fairseq, clips, c
         assert np.mean([ids[best] == label for best, label in zip(scores[0].argmax(1), truth, strict=True)]) == test
     (out / "crossval.json").unlink()
     log_size = (out / "fold1/train.log").stat().st_size
-    again = fairseq.run(tmp_path / "again", *command(clips, checkpoint, out))
+    again = fairseq.run(tmp_path / "again", *command(clips, checkpoint, out), programs=programs)
     assert "fold2: fine-tuning" in again and "fold1: fine-tuning" not in again
     assert (out / "fold1/train.log").stat().st_size == log_size
     assert "Loaded checkpoint" in (out / "fold2/train.log").read_text()
     assert json.loads((out / "crossval.json").read_text()) == results
 
 
-def test_multi_label_clips_are_scored_by_map(fairseq, clips, checkpoint, tmp_path):
+def test_multi_label_clips_are_scored_by_map(fairseq, programs, clips, checkpoint, tmp_path):
     rows = list(csv.reader((clips / "folds.csv").open()))
     for number, row in enumerate(rows[1:]):
         row[2] += "|third" if number % 3 == 0 else ""
@@ -72,7 +72,7 @@ def test_multi_label_clips_are_scored_by_map(fairseq, clips, checkpoint, tmp_pat
         csv.writer(file).writerows(rows)
     line = command(clips, checkpoint, tmp_path / "out", "--folds", "2", "--label-separator", "|")
     line[2] = tmp_path / "several.csv"
-    fairseq.run(tmp_path, *line)
+    fairseq.run(tmp_path, *line, programs=programs)
     fold = tmp_path / "out/fold2"
     (row,) = json.loads((tmp_path / "out/crossval.json").read_text())["rows"]
     best = fold / "checkpoints/checkpoint_best.pt"
@@ -96,9 +96,9 @@ def reference_accuracy(fold):
     return sum(a == b for a, b in zip(predicted, labels, strict=True)) / len(labels)
 
 
-def test_training_error_is_reported(fairseq, clips, checkpoint, tmp_path):
+def test_training_error_is_reported(fairseq, programs, clips, checkpoint, tmp_path):
     wrong = command(clips, checkpoint, tmp_path / "out", overrides=["task.sample_rate=8000"])
-    log = fairseq.run(tmp_path, *wrong, code=2)
+    log = fairseq.run(tmp_path, *wrong, code=2, programs=programs)
     assert "fine-tuning failed: " in log and "train.log" in log and "Traceback" not in log
     assert "task.sample_rate is 8000" in log
     none = command(clips, checkpoint, tmp_path / "none", "--config-name", "none")

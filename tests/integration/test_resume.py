@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def kill_after(job, folder, update, ranks=1):
     """Send SIGKILL to a run once every rank is held by observe.py after an update."""
     while not all((folder / f"held.{rank}").exists() for rank in range(ranks)):
         assert job.running(), job.log()[-3000:]
+        time.sleep(0.02)
     job.kill()
     assert set(job.codes.values()) == {-9}
     assert f'"num_updates": "{update - 1}"' in job.log() and "done training" not in job.log()
