@@ -234,3 +234,15 @@ def sound():
     """A batch of two clips, the second one shorter: B x S, lengths, padding mask."""
     source = torch.randn(2, 9000, generator=torch.Generator().manual_seed(1)).cumsum(1).sin() * 0.3
     return source, [9000, 5000], torch.arange(9000) >= torch.tensor([9000, 5000])[:, None]
+
+
+@pytest.fixture(scope="session")
+def forker():
+    """The ``Forker`` of the session (integration/processes.py), which starts commands quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent / "integration"))
+        from processes import Forker
+    forker = Forker()
+    yield forker
+    forker.process.stdin.close()
+    forker.process.wait()

@@ -17,7 +17,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from generated import write_clips, write_images, write_videos
-from processes import Forker
 
 sys.path.pop(0)
 HERE = Path(__file__).resolve().parent
@@ -197,15 +196,6 @@ class Fairseq:
 def stages_override(stages):
     """Stages in the syntax of hydra's command line."""
     return "[" + ",".join("{" + ",".join(f"{k}:{v}" for k, v in stage.items()) + "}" for stage in stages) + "]"
-
-
-@pytest.fixture(scope="session")
-def forker():
-    """The :class:`Forker` of the session."""
-    forker = Forker()
-    yield forker
-    forker.process.stdin.close()
-    forker.process.wait()
 
 
 @pytest.fixture(scope="session")

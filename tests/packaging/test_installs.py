@@ -101,6 +101,14 @@ def sounds(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def manifests(light, sounds):
+    """The folder of manifests that the installed command writes."""
+    done = light.run("bridle", "manifest", sounds, "--dest", "data")
+    assert done.returncode == 0, done.stderr
+    return light.folder / "data"
+
+
 def test_pip_installs_the_wheel_and_nothing_is_missing(light):
     assert light.run("pip", "check").returncode == 0
     installed = light.run("pip", "list", "--format", "freeze").stdout
@@ -122,18 +130,19 @@ numpy.save("x.npy", model.embed([soundfile.read({str(sounds / "00.wav")!r})[0]],
     np.testing.assert_array_equal(np.load(light.folder / "x.npy"), expected)
 
 
-def test_commands_of_the_light_install(light, exported, sounds, tmp_path):
-    for command in (
-        f"manifest {sounds} --dest {tmp_path}/data",
-        f"embed {sounds} --model {exported}/encoder --out {tmp_path}/x.npy",
-        f"features {exported}/encoder {tmp_path}/data/train.tsv --out {tmp_path}/features",
-        f"tokenize {exported}/all {tmp_path}/data/train.tsv --out {tmp_path}/codes",
-        f"predict {exported}/classifier {sounds}/01.wav",
-        "--version",
-    ):
+def test_commands_of_the_light_install(light, exported, sounds, manifests, tmp_path):
+    for command in (f"embed {sounds} --model {exported}/encoder --out {tmp_path}/x.npy", "--version"):
         done = light.run("bridle", *command.split())
         assert done.returncode == 0, (command, done.stderr)
     assert np.load(tmp_path / "x.npy").shape[0] == 12
+    commands = (  # in one process, which imports torch once
+        f"features {exported}/encoder {manifests}/train.tsv --out {tmp_path}/features",
+        f"tokenize {exported}/all {manifests}/train.tsv --out {tmp_path}/codes",
+        f"predict {exported}/classifier {sounds}/01.wav",
+    )
+    code = "import sys; from bridle_fairseq.cli.main import main; sys.exit(max(main(c.split()) for c in sys.argv[1:]))"
+    done = light.run("python", "-c", code, *commands)
+    assert done.returncode == 0, done.stderr
     assert light.run("python", "-m", "bridle_fairseq").stdout.startswith("usage: bridle ")
 
 
@@ -165,14 +174,13 @@ def test_hydra_of_today_is_left_alone(wheel_path, tmp_path_factory):
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
 
 
-def test_training_from_the_sdist_is_killed_and_goes_on(light, sdist_path, sounds):
+def test_training_from_the_sdist_is_killed_and_goes_on(light, sdist_path, manifests):
     """``uv pip install 'bridle_fairseq[train]'`` over the light install, then pretraining without a checkout."""
     light.install(f"bridle_fairseq[train] @ {sdist_path.as_uri()}")
     folder = light.folder
-    assert light.run("bridle", "manifest", sounds, "--dest", "data").returncode == 0
     settings = [STAGES, "dataset.batch_size=4", "task.max_sample_size=16000", "dataset.num_workers=0"]
     settings += ["common.log_interval=1", "checkpoint.save_interval_updates=4"]
-    command = light.command("bridle", "train", "audio/tiny", "data", "--run", "run", *settings)
+    command = light.command("bridle", "train", "audio/tiny", manifests, "--run", "run", *settings)
     with open(folder / "first.err", "w") as stderr:
         first = subprocess.Popen(command, cwd=folder, env=outside(), stdout=subprocess.DEVNULL, stderr=stderr)
         last, deadline = folder / "run" / "checkpoint_last.pt", time.monotonic() + 120

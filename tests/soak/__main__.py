@@ -41,8 +41,9 @@ ATTACKS = {  # name: what makes it, its share of the time, and the attempts of a
 }
 
 
-def main():
-    args = parser().parse_args()
+def main(words=None, forker=None):
+    """The exit code. ``forker``: starts the commands of a short run; see :class:`Workshop`."""
+    args = parser().parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     args.seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
     if args.worker is not None:
@@ -50,7 +51,7 @@ def main():
     print(f"soak: seed {args.seed}, {args.minutes:g} minutes, findings in {args.findings}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="bridle-soak-"))
     try:
-        return attack(args, folder)
+        return attack(args, folder, forker)
     finally:
         if args.keep:
             print(f"soak: kept {folder}")
@@ -73,9 +74,9 @@ def parser():
     return parser
 
 
-def attack(args, folder):
+def attack(args, folder, forker=None):
     """Make the references, start the workers, and print the table; the exit code."""
-    shop, result = Workshop(folder, "references", args.short), Result()
+    shop, result = Workshop(folder, "references", args.short, forker), Result()
     codes = [] if set(args.only) <= MEDIA else shop.prepare(result, ranks="rank-kills" in args.only)
     if any(codes) or result.problems:
         print(f"soak: the undisturbed runs end with {codes}, {[p.text[:300] for p in result.problems]}")

@@ -53,6 +53,7 @@ def hook(event, arguments):
 
 
 if NOTES:
+    sys.dont_write_bytecode = True  # a fork does not read PYTHONDONTWRITEBYTECODE
     sys.addaudithook(hook)
 if os.environ.get("SOAK_LIMIT"):  # of the size of files: stands for a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["SOAK_LIMIT"]),) * 2)

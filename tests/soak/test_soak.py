@@ -1,7 +1,11 @@
 """A short soak with a fixed seed loses nothing; and a soak notices what it must notice."""
 
+import contextlib
+import importlib.util
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +17,37 @@ ATTACKS = ("train-kills", "rank-kills", "corpus-kills", "disks", "pairs", "audio
 
 
 @pytest.fixture(scope="module")
-def soak(tmp_path_factory):
+def modules():
+    """The soak's modules, which are imported by name; they are forgotten afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        known = set(sys.modules)
+        import tally
+        import watch
+
+        yield tally, watch
+        for name in set(sys.modules) - known:
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def soak(modules, forker, tmp_path_factory):
     """Name of an attack -> what was tried, what was lost; and what the soak printed."""
     folder = tmp_path_factory.mktemp("soak")
-    command = [sys.executable, HERE, "--short", "--seed", "12", "--table", folder / "table.json"]
-    done = subprocess.run(
-        [*map(str, command), "--findings", str(folder / "findings")], capture_output=True, text=True, check=False
-    )
-    assert (folder / "table.json").exists(), done.stdout + done.stderr
-    return json.loads((folder / "table.json").read_text()), done.stdout
+    words = ["--short", "--seed", "12", "--table", folder / "table.json", "--findings", folder / "findings"]
+    spec = importlib.util.spec_from_file_location("soak", HERE / "__main__.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    terminated, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            program.main(list(map(str, words)), forker)
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+        os.environ.clear()
+        os.environ.update(environment)
+    assert (folder / "table.json").exists(), printed.getvalue()
+    return json.loads((folder / "table.json").read_text()), printed.getvalue()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -85,19 +111,6 @@ for line in sys.stdin:
     result = "traceback" if path.endswith("traceback") else "ok"
     print(json.dumps({"result": result, "text": result, "megabytes": large}), flush=True)
 """
-
-
-@pytest.fixture
-def modules(monkeypatch):
-    """The soak's modules, which are imported by name; they are forgotten afterwards."""
-    monkeypatch.syspath_prepend(str(HERE))
-    known = set(sys.modules)
-    import tally
-    import watch
-
-    yield tally, watch
-    for name in set(sys.modules) - known:
-        del sys.modules[name]
 
 
 class Shop:

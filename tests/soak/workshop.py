@@ -34,7 +34,9 @@ def module_of(path):
     return module
 
 
-integration = module_of(ROOT / "tests" / "integration" / "conftest.py")
+integration, processes = (
+    module_of(ROOT / "tests" / "integration" / f"{name}.py") for name in ("conftest", "processes")
+)
 
 
 class Workshop:
@@ -44,10 +46,11 @@ class Workshop:
         folder: made by :meth:`prepare`.
         worker: name of the own folder.
         short: shorter training, smaller corpus.
+        forker: starts the commands; None: one of its own.
     """
 
-    def __init__(self, folder, worker, short=False):
-        self.short = short
+    def __init__(self, folder, worker, short=False, forker=None):
+        self.short, self.given = short, forker
         self.folder = Path(folder).resolve()
         self.scratch = self.folder / worker
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -56,11 +59,12 @@ class Workshop:
         self.checkpoint = self.folder / "train" / "checkpoints" / "checkpoint_last.pt"
         self.canary = f"canary-{self.folder.name}-of-the-environment"
         caches = dict.fromkeys(("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(self.scratch / "tmp"))
-        os.environ |= {"SOAK_SECRET": self.canary, **caches, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = {"SOAK_SECRET": self.canary, **caches, "PYTHONDONTWRITEBYTECODE": "1"}
+        os.environ |= self.environment
 
     @cached_property
     def forker(self):
-        return integration.Forker()
+        return self.given or processes.Forker()
 
     @cached_property
     def reader(self):
@@ -71,7 +75,7 @@ class Workshop:
     def close(self):
         if "reader" in self.__dict__:
             self.reader.close()
-        if "forker" in self.__dict__:
+        if "forker" in self.__dict__ and self.given is None:
             self.forker.process.stdin.close()
             self.forker.process.wait()
 
@@ -104,6 +108,7 @@ class Workshop:
         """Start a command in a folder. It may write into ``allowed``, by default into that folder."""
         places = [str(Path(place).resolve()) for place in (self.scratch / "tmp", *(allowed or [folder]))]
         env = {"SOAK_NOTES": str(self.notes), "SOAK_ALLOWED": ":".join(places), "SOAK_LIMIT": limits}
+        env |= self.environment
         return self.forker.start(command, folder, ranks, env, AUDIT)
 
     @property
