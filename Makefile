@@ -7,14 +7,14 @@ WORKERS ?= 2
 MINUTES ?= 30
 export VENV
 # Tests run in parallel processes: more threads in each would only compete for the cores.
-test matrix soak: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
+test tests matrix soak: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
-.PHONY: help setup demo test lint format bench bench-gpu lock matrix soak
+.PHONY: help setup demo test tests lint style types format bench bench-gpu lock matrix soak
 
 help:
 	@echo "make setup    create the environment in $(VENV) from requirements.lock (other targets do it when needed)"
 	@echo "make demo     train, tokenize and probe on generated sounds, or on yours: ARGS='--audio FOLDER --labels CSV'"
-	@echo "make test     check formatting, lint and types, then run the tests"
+	@echo "make test     check formatting, lint and types, and run the tests"
 	@echo "make lint     check formatting, lint and types"
 	@echo "make format   format the code and apply lint fixes"
 	@echo "make bench    time a training step, the front end and the quantizer against peers (ARGS: options of the first)"
@@ -29,13 +29,20 @@ setup:
 demo: setup
 	@$(BIN)/bridle demo $(ARGS)
 
-lint: setup
+lint: style types
+
+style: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "lint: formatting differs, run: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
+
+types: setup
 	@$(BIN)/mypy
 
-test: lint
+tests: setup
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test: style
+	@$(MAKE) --no-print-directory -j 2 types tests  # mypy needs one core
 	@echo "make test: formatting, lint, types and tests passed"
 
 format: setup

@@ -1,6 +1,7 @@
 """Shared fixtures: generated media, small models, their exports. One thread a process, so tests are reproducible."""
 
 import dataclasses
+import gc
 import html.parser
 import os
 from fractions import Fraction
@@ -14,11 +15,12 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
-LONG = ("tests/integration/", "tests/soak/")  # begin first, so that parallel processes end together
+LONG = ("tests/integration/", "tests/packaging/", "tests/soak/")  # begin first, so that parallel processes end together
 
 
 def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    gc.freeze()  # the garbage collector skips what all modules have imported
 
 
 class Structure(html.parser.HTMLParser):
