@@ -96,14 +96,14 @@ def test_resume_on_two_ranks_is_bit_identical(fairseq, two_rank_run, compare, st
     assert compare(run.state(), two_rank_run.state(end)) == []
 
 
-def test_resume_under_torchrun_is_bit_identical(fairseq, two_rank_run, compare, stages, tmp_path):
+def test_resume_under_torchrun_is_bit_identical(fairseq, programs, two_rank_run, compare, stages, tmp_path):
     overrides = ["checkpoint.save_interval_updates=10", "optimization.max_update=25"]
     job = fairseq.start(tmp_path, *overrides, stages=stages, ranks=2, hold=22)
     kill_after(job, tmp_path, 22, ranks=2)
-    bin = Path(sys.executable).parent
+    torchrun = [Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc_per_node=2", "--no-python"]
     name, *arguments = fairseq.command(*overrides, stages=stages, ranks=2)
     done = subprocess.run(
-        [bin / "torchrun", "--standalone", "--nproc_per_node=2", bin / name, *map(str, arguments)],
+        [*torchrun, programs / name, *map(str, arguments)],
         cwd=tmp_path,
         env=dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
         stdout=(tmp_path / "log").open("a"),
