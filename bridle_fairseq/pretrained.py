@@ -151,8 +151,8 @@ class Pretrained:
         Args:
             inputs, sample_rate, lengths, layer: as in :meth:`features`.
             pooling: ``mean`` of all patches, ``statistics`` (their mean and standard deviation), ``frequency`` (mean
-                over time of each frequency row), ``frequency_statistics``, ``segments`` (four in time, of each row) or
-                ``class_token``.
+                over time of each frequency row), ``frequency_statistics``, ``segments`` (four in time, of each row),
+                ``regions`` (of images and video) or ``class_token``.
 
         Raises:
             InputError: as :meth:`features`, or no such pooling of this modality.

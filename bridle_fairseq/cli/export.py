@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", metavar="DIR", help="new or empty folder, or an earlier export, which is replaced")
     parser.add_argument("--part", choices=list(PARTS), help="of the model 'bridle' (default: all)")
     parser.add_argument("--license", metavar="NAME", help="of the weights, for the model card, such as cc-by-4.0")
+    parser.add_argument("--about", metavar="FILE", help="Markdown for the model card: what the model is good for ...")
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16"),
@@ -36,11 +37,13 @@ def run(args: argparse.Namespace) -> int:
     from bridle_fairseq.export.write import write_export
     from bridle_fairseq.models.checkpoints import read_checkpoint
     from bridle_fairseq.utils.files import size_text
+    from bridle_fairseq.utils.text_files import read_lines
 
+    about = "\n".join(read_lines(args.about, "Markdown")) if args.about else ""
     checkpoint = read_checkpoint(args.checkpoint, expected="a checkpoint of fairseq-hydra-train")
     if checkpoint.model != "bridle" and args.part is not None:
         raise InputError(f"--part {args.part} with a checkpoint of the model {checkpoint.model!r}; expected none")
-    folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx, args.dtype)
+    folder = write_export(checkpoint, args.dir, PARTS.get(args.part, ()), args.license, args.onnx, args.dtype, about)
     for path in sorted(folder.iterdir()):
         print(f"{path}: {size_text(path.stat().st_size)}")
     print(f'use it: bridle_fairseq.pretrained.load("{folder}")')

@@ -51,13 +51,14 @@ READ = {  # an import, and how files are read
 NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second", "stage")
 
 
-def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str | None) -> str:
+def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str | None, about: str = "") -> str:
     """The text of ``README.md`` in an export.
 
     Args:
         checkpoint: that was exported.
         config: its ``config.json``.
         license: license of the weights.
+        about: Markdown that stands below the introduction.
     """
     what, modality = " and ".join(config["parts"]), checkpoint.settings.modality
     lines = []
@@ -69,6 +70,7 @@ def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str |
         f"Exported by bridle_fairseq {config['bridle_fairseq']} from a checkpoint of the model `{config['model']}`,",
         "trained with residual-quantized codes after arXiv 2502.02118.",
         "",
+        *([about.strip(), ""] if about.strip() else []),
         "## Use",
         "",
         *NEEDS[modality],

@@ -32,6 +32,7 @@ def write_export(
     license: str | None = None,
     onnx: bool = False,
     dtype: str = "float32",
+    about: str = "",
 ) -> Path:
     """Write an export completely or not at all; an earlier export in the same folder is replaced.
 
@@ -42,6 +43,7 @@ def write_export(
         license: license of the weights, for the model card.
         onnx: also write the encoder as an ONNX graph.
         dtype: of the weights, one of :data:`DTYPES`; codebooks, biases and statistics are float32 in any case.
+        about: Markdown for the model card.
 
     Returns:
         The absolute path of the folder.
@@ -67,7 +69,7 @@ def write_export(
         if onnx:
             config["onnx"] = {"largest_difference": write_onnx(temporary)}
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(checkpoint, config, license), encoding="utf-8")
+        (temporary / CARD).write_text(model_card(checkpoint, config, license, about), encoding="utf-8")
         replace_folder(temporary, folder)
     return folder
 

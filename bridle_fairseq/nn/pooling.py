@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import FrontEnd
-from bridle_fairseq.nn.pooling_kinds import POOLINGS, SEGMENTS, VECTORS
+from bridle_fairseq.nn.pooling_kinds import POOLINGS, REGIONS, SEGMENTS, VECTORS
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -31,8 +31,9 @@ def pool_patches(
         pooling: ``mean`` of all valid patches -> B x D; ``frequency``: mean over time, frequency rows concatenated
             -> B x (F * D); ``class_token`` -> B x D; ``statistics``: mean, then standard deviation of all valid patches
             -> B x (2 * D); ``frequency_statistics``: means over time of all rows, then their standard deviations
-            -> B x (2 * F * D); ``segments``: ``frequency`` of each quarter of the valid time steps -> B x (4 * F * D).
-            Standard deviations are those of the population.
+            -> B x (2 * F * D); ``segments``: ``frequency`` of each quarter of the valid time steps -> B x (4 * F * D);
+            ``regions`` of images and video: the mean of each part of the valid grid, 4 x 4, or 4 x 2 x 2 (time, height,
+            width) -> B x (16 * D). Standard deviations are those of the population.
         offset: B; chunks of longer clips: time steps of the clip before each chunk; None: 0.
         clip_steps: B; chunks of longer clips: time steps of the whole clip; None: each clip is whole. ``segments`` of a
             chunk are its part of the clip's, see :func:`merge_chunks`.
@@ -46,6 +47,9 @@ def pool_patches(
         return out.class_token.float()
     summary, by_row, _ = POOLINGS[pooling]
     x, padding = out.x.float(), None if padding_mask is None else padding_mask.unsqueeze(-1)
+    if summary == "regions":
+        x = x.unflatten(1, grid)  # B x H x W x D, or B x T x H x W x D
+        return _region_means(x, None if padding is None else padding.unflatten(1, grid))
     if by_row:  # B x T x F x D
         x, padding = x.unflatten(1, grid), None if padding is None else padding.unflatten(1, grid)
     if summary == "segments":
@@ -76,9 +80,7 @@ def _segment_means(x: Tensor, padding: Tensor | None, offset: Tensor | None, cli
     """Mean of each row in each segment, by the rule of :func:`log_mel_segments`: B x T x F x D -> B x (4 * F * D)."""
     valid = x.new_ones(x.shape[:2], dtype=torch.bool) if padding is None else ~padding[:, :, 0, 0]  # B x T
     steps = valid.sum(1) if clip_steps is None else clip_steps  # B
-    edges = (steps[:, None] * torch.arange(SEGMENTS + 1, device=x.device) / SEGMENTS).round().long()  # B x 5
-    starts = torch.minimum(edges[:, :-1], steps[:, None] - 1)  # B x 4
-    ends = torch.maximum(starts + 1, edges[:, 1:])
+    starts, ends = _parts(steps, SEGMENTS)
     time = torch.arange(x.shape[1], device=x.device) + (0 if offset is None else offset[:, None])  # T, or B x T
     means = []
     for start, end in zip(starts.unbind(1), ends.unbind(1), strict=True):
@@ -86,6 +88,29 @@ def _segment_means(x: Tensor, padding: Tensor | None, offset: Tensor | None, cli
         total = x.masked_fill(~inside[:, :, None, None], 0.0).sum(1)  # B x F x D
         means.append((total / (end - start)[:, None, None]).flatten(1))
     return torch.cat(means, dim=1)
+
+
+def _parts(steps: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Start and end of equal parts of so many steps, at least one step each: B -> B x number, twice."""
+    edges = (steps[:, None] * torch.arange(number + 1, device=steps.device) / number).round().long()
+    starts = torch.minimum(edges[:, :-1], steps[:, None] - 1)
+    return starts, torch.maximum(starts + 1, edges[:, 1:])
+
+
+def _region_means(x: Tensor, padding: Tensor | None) -> Tensor:
+    """Mean of each part of the valid grid, a box from its first corner: B x *grid x D -> B x (parts * D)."""
+    valid = x.new_ones(x.shape[:-1], dtype=torch.bool) if padding is None else ~padding[..., 0]
+    x = x.masked_fill(~valid[..., None], 0.0)
+    for axis, number in enumerate(REGIONS[x.dim() - 2], 1):  # of a box, the mean is that of each axis in turn
+        steps = valid.movedim(axis, 1).flatten(2).any(2).sum(1)  # B
+        place = torch.arange(x.shape[axis], device=x.device)  # n
+        shape = [len(x), *[1] * (axis - 1), -1, *[1] * (x.dim() - 1 - axis)]  # B x n among the axes of x
+        means = []
+        for start, end in zip(*(edge.unbind(1) for edge in _parts(steps, number)), strict=True):
+            inside = (place >= start[:, None]) & (place < end[:, None])  # B x n
+            means.append((x * (inside / (end - start)[:, None]).view(shape)).sum(axis))
+        x = torch.stack(means, axis)
+    return x.flatten(1)
 
 
 def merge_chunks(pooling: str, vectors: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
@@ -111,14 +136,15 @@ def pooled_width(front_end: FrontEnd, width: int, pooling: str) -> int:
     """Dimension of pooled features.
 
     Raises:
-        InputError: an unknown pooling, or one that keeps frequency rows apart, for patches without them.
+        InputError: an unknown pooling, or one that is not for this modality.
     """
     if pooling not in POOLINGS:
         raise InputError(f"pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
     summary, by_row, _ = POOLINGS[pooling]
-    if by_row and front_end.rows is None:
-        others = ", ".join(name for name, other in POOLINGS.items() if not other.by_row)
-        raise InputError(f"pooling is {pooling}, which is for sound; expected one of {others}")
+    refused = "sound" if front_end.rows is None else "images and video"
+    if POOLINGS[pooling].of == refused:
+        others = ", ".join(name for name, other in POOLINGS.items() if other.of != refused)
+        raise InputError(f"pooling is {pooling}, which is for {refused}; expected one of {others}")
     return VECTORS[summary] * width * (front_end.rows if by_row and front_end.rows else 1)
 
 

@@ -32,6 +32,20 @@ def test_model_card_has_the_known_facts_and_no_path(exported, made, tmp_path) ->
     assert "rain, heavy" in (exported / "classifier/README.md").read_text()
 
 
+def test_model_card_has_the_text_of_about(made, tmp_path, capsys) -> None:
+    about = tmp_path / "about.md"
+    about.write_text("**Good for** whales.\n", encoding="utf-8")
+    command = ["export", str(made[0] / "bridle.pt"), str(tmp_path / "out"), "--about", str(about)]
+    assert bridle.main(command) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert card.index("arXiv 2502.02118") < card.index("\n\n**Good for** whales.\n\n## Use") < card.index("## Model")
+    capsys.readouterr()
+    about.write_bytes(b"**Gut f\xfcr** Wale")
+    assert bridle.main(command) == 2
+    assert "about.md, line 1" in capsys.readouterr().err
+    assert (tmp_path / "out/README.md").read_text() == card
+
+
 def test_export_replaces_only_another_export(made, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     checkpoint = str(made[0] / "bridle.pt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
 
 ROWS, WIDTH = 3, 4
+OF_SOUND = [name for name, pooling in POOLINGS.items() if pooling.of != "images and video"]
 
 
 def reference(clip: torch.Tensor, pooling: str) -> np.ndarray:
@@ -46,7 +49,7 @@ def random_clips(*steps: int) -> tuple[torch.Tensor, torch.Tensor, list[torch.Te
     return x.flatten(1, 2), x.isnan().any(3).flatten(1), clips
 
 
-@pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "class_token"])
+@pytest.mark.parametrize("pooling", [name for name in OF_SOUND if name != "class_token"])
 def test_pooled_vectors_equal_a_slow_reference(pooling) -> None:
     x, padding, clips = random_clips(13, 1, 2, 3, 4, 6, 10)
     found = pool_patches(EncoderOutput(x, x[:, 0], []), (13, ROWS), padding, pooling)
@@ -57,7 +60,7 @@ def test_pooled_vectors_equal_a_slow_reference(pooling) -> None:
         torch.testing.assert_close(alone[0], vector, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "class_token"])
+@pytest.mark.parametrize("pooling", [name for name in OF_SOUND if name != "class_token"])
 @pytest.mark.parametrize("total", [2, 3, 5, 23])
 def test_merged_chunks_equal_the_whole_clip(pooling, total) -> None:
     """Overlapping chunks in one batch with another clip: of each, only some patches count."""
@@ -90,7 +93,7 @@ def test_pooled_width_and_poolings_of_images() -> None:
     sizes |= dict(decoder_width=32, decoder_depth=1, decoder_heads=2, tokenizer_depth=1, estimator_depth=1)
     sound = Bridle(BridleSettings(**sizes)).front_end
     out = EncoderOutput(torch.randn(1, 5 * ROWS, 32), torch.randn(1, 32), [])
-    for pooling in POOLINGS:
+    for pooling in OF_SOUND:
         assert pool_patches(out, (5, ROWS), None, pooling).shape == (1, pooled_width(sound, 32, pooling))
     images = Bridle(BridleSettings(**{**sizes, "modality": "image", "patch_size": [8, 8]})).front_end
     assert [pooled_width(images, 32, pooling) for pooling in ("mean", "class_token", "statistics")] == [32, 32, 64]
@@ -99,8 +102,40 @@ def test_pooled_width_and_poolings_of_images() -> None:
             InputError, match=f"pooling is {pooling}, which is for sound; expected one of mean, class_t"
         ):
             pooled_width(images, 32, pooling)
+    out = EncoderOutput(torch.randn(1, 5 * 7, 32), torch.randn(1, 32), [])
+    assert pool_patches(out, (5, 7), None, "regions").shape == (1, pooled_width(images, 32, "regions"))
+    with pytest.raises(InputError, match="pooling is regions, which is for images and video; expected one of mean, f"):
+        pooled_width(sound, 32, "regions")
     with pytest.raises(InputError, match="pooling is 'max'; expected one of mean, "):
         pooled_width(sound, 32, "max")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "parts"),
+    [([(8, 8), (5, 9), (1, 2), (9, 3)], (4, 4)), ([(4, 4, 4), (3, 5, 1), (6, 2, 7), (1, 1, 1)], (4, 2, 2))],
+    ids=["image", "video"],
+)
+def test_regions_equal_a_slow_reference(boxes, parts) -> None:
+    grid = tuple(max(sizes) for sizes in zip(*boxes, strict=True))
+    torch.manual_seed(0)
+    clips = [torch.randn(*box, WIDTH) for box in boxes]
+    x = torch.full((len(boxes), *grid, WIDTH), torch.nan)
+    for row, clip, box in zip(x, clips, boxes, strict=True):
+        row[tuple(slice(size) for size in box)] = clip
+    flat = x.flatten(1, -2).requires_grad_()
+    found = pool_patches(EncoderOutput(flat, flat[:, 0], []), grid, flat.isnan().any(2), "regions")
+    for clip, box, vector in zip(clips, boxes, found, strict=True):
+        slices = []
+        for size, number in zip(box, parts, strict=True):
+            edges = [round(size * index / number) for index in range(number + 1)]
+            firsts = [min(edge, size - 1) for edge in edges[:-1]]
+            slices.append([slice(a, max(a + 1, b)) for a, b in zip(firsts, edges[1:], strict=True)])
+        regions = [clip.double()[part].flatten(0, -2).mean(0) for part in itertools.product(*slices)]
+        torch.testing.assert_close(vector.double(), torch.cat(regions), atol=1e-6, rtol=1e-5)
+        alone = EncoderOutput(clip.flatten(0, -2)[None], flat[:1, 0], [])
+        torch.testing.assert_close(pool_patches(alone, box, None, "regions")[0], vector, atol=1e-6, rtol=1e-5)
+    found.sum().backward()
+    assert not flat.grad[flat.isnan()].any()
 
 
 def test_frequency_pooling_ignores_padding() -> None:
