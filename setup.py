@@ -1,4 +1,4 @@
-"""Package of bridle_fairseq and fairseq_compat. pyproject.toml cannot say where the .pth file and configurations go."""
+"""Package of bridle_fairseq and fairseq_compat. pyproject.toml cannot say where .pth file and configurations go."""
 
 import os
 import re
@@ -12,9 +12,9 @@ PTH = "fairseq_compat.pth"
 
 
 class build_py(_build_py):
-    """Puts fairseq_compat.pth at the top of the wheel, so into site-packages, and the configurations into the package.
+    """Puts fairseq_compat.pth at the top of the wheel, so into site-packages, and data files into the package.
 
-    An editable install has the .pth file, too; it finds the configurations in the checkout.
+    An editable install has the .pth file, too; it finds configurations and weights in the checkout.
     """
 
     def _pth_folder(self):
@@ -30,7 +30,8 @@ class build_py(_build_py):
             self.copy_file(str(Path("fairseq_compat") / PTH), os.path.join(folder, PTH), preserve_mode=0)
         if getattr(self, "editable_mode", False):
             return
-        for path in sorted(Path("examples").glob("*/config/**/*.yaml")):
+        weights = [path for path in Path("weights").glob("*/*") if (path.parent / "config.json").exists()]
+        for path in sorted([*Path("examples").glob("*/config/**/*.yaml"), *weights]):
             target = Path(self.build_lib, "bridle_fairseq", path)
             self.mkpath(str(target.parent))
             self.copy_file(str(path), str(target), preserve_mode=0)

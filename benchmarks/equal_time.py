@@ -2,6 +2,7 @@
 
     python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 [--recipes small words ...] [--seeds 1 2 3]
     python benchmarks/equal_time.py esc10 DATA --work WORK --minutes 10
+    python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 --recipes recipe --seeds 1 2 3 --test
 
 keywords: DATA is the folder of Arabic Speech Commands. Pretraining uses the train split without labels; the probe is
 fitted to the same clips and validated on the six speakers of the validation split. esc10: DATA holds esc10,
@@ -11,6 +12,9 @@ speech sets without labels; the probe is fitted to folds 1 to 3 and validated on
 A recipe is `small` with the overrides of RECIPES. Its updates are those that take --minutes of CPU time with one
 thread, the data loader's worker included: a run of 60 updates is compared with one of 20. The table shows the minutes
 that each run took. --overrides are added to every recipe, and the name of the run gets --name.
+
+--test is for the recipe that was chosen: it also tests each run once, with the pooling that validates best, beside
+the untrained encoder and log-mel. keywords: on the six speakers of the test split. esc10.py tests on ESC-10.
 
 Finished runs are not repeated.
 """
@@ -59,7 +63,7 @@ OPTIONS = {
 }
 QUIET = ("optimization.lr=[0.001]", "dataset.disable_validation=true", "checkpoint.save_interval_updates=1000000")
 SHORT, LONG = 20, 60  # updates of the runs that are timed
-RIDGE = ("--probes", "ridge", "--layers", "3,4,5,6", "--no-baselines", "--resamples", "0")
+RIDGE = ("--probes", "ridge", "--layers", "3,4,5,6", "--pooling", *POOLINGS)
 
 
 def prepare(name: str, data: Path, work: Path) -> None:
@@ -124,12 +128,34 @@ def pretrain_and_probe(name: str, work: Path, folder: Path, overrides: Sequence[
     ]
     out = folder / "probe"
     checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
-    bridle("probe", checkpoint, work, "--out", out, *chosen, "--pooling", *POOLINGS, *RIDGE, threads=1)
+    bridle("probe", checkpoint, work, "--out", out, *chosen, *RIDGE, "--no-baselines", "--resamples", "0", threads=1)
     rows = json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]
     accuracy = {row["pooling"]: {"valid": row["valid"], "layer": row["layer"]} for row in rows}
     content = {"updates": updates, "minutes": seconds / 60, "accuracy": accuracy}
     result.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return content
+
+
+def test_once(work: Path, folder: Path, seed: int) -> dict[str, dict]:
+    """The rows that validate best, of the encoder, of the untrained one and of log-mel, with their test accuracy."""
+    out = folder / "test"
+    if not (out / "probe.json").exists():
+        checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
+        bridle("probe", checkpoint, work, "--out", out, *RIDGE, "--seed", seed, threads=1)
+    best: dict[str, dict] = {}
+    for row in json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]:
+        name = row["features"]
+        if name not in best or row["valid"] > best[name]["valid"]:
+            best[name] = row
+    return best
+
+
+def show_tests(label: str, tests: list[dict[str, dict]]) -> None:
+    """Mean and deviation of the test accuracies over the seeds."""
+    for name in tests[0]:
+        rows = [test[name] for test in tests]
+        listed = ", ".join(f"{row['test']:.3f} ({row['pooling']})" for row in rows)
+        print(f"{label}, {name}: test {mean_and_deviation([row['test'] for row in rows])}  {listed}")
 
 
 def main() -> None:
@@ -144,7 +170,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
     parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of the configuration")
     parser.add_argument("--name", default="", help="of runs with these overrides")
+    parser.add_argument("--test", action="store_true", help="test as well (keywords)")
     args = parser.parse_args()
+    if args.test and args.set != "keywords":
+        parser.error("--test is for keywords; esc10.py tests on ESC-10")
     work = args.work.resolve() / args.set
     prepare(args.set, args.data.resolve(), work)
     own = [*measure_statistics(work / "train.tsv"), f"task.data={work}", *OPTIONS[args.set], *QUIET]
@@ -155,15 +184,23 @@ def main() -> None:
                 label = f"{recipe}{args.name and f' {args.name}'}"
                 folder = work / "runs" / f"{label} {args.minutes:g} {seed}".replace(" ", "-").replace(",", "")
                 overrides = [*own, f"common.seed={seed}", *RECIPES[recipe], *args.overrides]
-                jobs[label, seed] = pool.submit(pretrain_and_probe, args.set, work, folder, overrides, args.minutes)
+                job = pool.submit(pretrain_and_probe, args.set, work, folder, overrides, args.minutes)
+                jobs[label, seed] = folder, job
         rows: dict[str, list[dict]] = {}
-        for (label, _), job in jobs.items():
+        for (label, _), (_, job) in jobs.items():
             rows.setdefault(label, []).append(job.result())
+        tests: dict[str, list[dict]] = {}
+        if args.test:
+            started = [(label, pool.submit(test_once, work, jobs[label, seed][0], seed)) for label, seed in jobs]
+            for label, job in started:
+                tests.setdefault(label, []).append(job.result())
     print(f"{'recipe':24} updates  minutes  " + "  ".join(f"{pooling:>22}" for pooling in POOLINGS))
     for label, results in rows.items():
         minutes = sum(result["minutes"] for result in results) / len(results)
         cells = [mean_and_deviation([r["accuracy"][pooling]["valid"] for r in results]) for pooling in POOLINGS]
         print(f"{label:24} {results[0]['updates']:7}  {minutes:7.1f}  " + "  ".join(f"{cell:>22}" for cell in cells))
+    for label, of_seeds in tests.items():
+        show_tests(label, of_seeds)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from pathlib import Path
 from runs import bridle, measure_statistics
 from study import Study, argument_parser, compare
 
-UPDATES = {"clothing": (1200, 100, 400), "digits": (600, 100, 300)}  # encoder, tokenizer, fine-tuning
+CONFIGS = {"clothing": "small", "digits": "tiny"}
+UPDATES = {"clothing": (4000, 300, 600), "digits": (600, 100, 300)}  # encoder, tokenizer, fine-tuning
 # Mirroring a digit or cropping it tightly can change its class.
 OVERRIDES = {
     "clothing": (),
@@ -62,7 +63,8 @@ def main() -> None:
     def make_study(threads: int) -> Study:
         sets = {"classes": labelled}
         finetuning = ["dataset.validate_interval=2", *OVERRIDES[args.set]]
-        return Study(work, "images", unlabelled, sets, pretraining, finetuning, UPDATES[args.set], threads)
+        sizes = UPDATES[args.set], CONFIGS[args.set]
+        return Study(work, "images", unlabelled, sets, pretraining, finetuning, *sizes, threads)
 
     compare(make_study, args)
 

@@ -19,8 +19,8 @@ from bridle_fairseq.training.launch import TrainingRun
 from bridle_fairseq.training.log import read_log
 
 ROOT = EXAMPLES.parent
-# The configurations for sound as most figures of BENCHMARKS.md were measured: local attention, targets with the mean
-# spectrum, two iterations. `tiny` and `small` have learned from equal_time.py since then.
+# The configurations as most figures of BENCHMARKS.md were measured. Sound: local attention, targets with the mean
+# spectrum, two iterations. `tiny` and `small` have changed since then (docs/recipes.md).
 _TARGETS = ("model.target_norm=none",)
 _WINDOWS = (
     *_TARGETS,
@@ -37,18 +37,19 @@ def _stages(*stages: tuple[str, int, float, int]) -> str:
     return f"model.stages=[{','.join(texts)}]"
 
 
-EARLIER: dict[str, Sequence[str]] = {
-    "tiny": (
+EARLIER: dict[tuple[str, str], Sequence[str]] = {
+    ("audio", "tiny"): (
         *_WINDOWS,
         "model.mask_ratio=0.6",
         _stages(("encoder", 600, 5e-4, 60), ("tokenizer", 200, 5e-4, 20), ("encoder", 400, 5e-4, 40)),
     ),
-    "small": (
+    ("audio", "small"): (
         *_WINDOWS,
         "model.mask_ratio=0.75",
         _stages(("encoder", 800, 1e-3, 150), ("tokenizer", 150, 5e-4, 15), ("encoder", 800, 1e-3, 80)),
     ),
-    "tiny_fast": (*_TARGETS, _stages(("encoder", 1120, 5e-4, 60), ("tokenizer", 80, 5e-4, 8))),
+    ("audio", "tiny_fast"): (*_TARGETS, _stages(("encoder", 1120, 5e-4, 60), ("tokenizer", 80, 5e-4, 8))),
+    ("images", "tiny"): ("model.mask_ratio=0.6", "model.predict_share=1.0"),
 }
 
 
@@ -113,8 +114,8 @@ def train(
         earlier: use the configurations of :data:`EARLIER`.
     """
     kind, name = config.split("/")
-    if earlier and (examples, kind) == ("audio", "pretraining"):
-        overrides = [*EARLIER[name], *overrides]
+    if earlier and kind == "pretraining":
+        overrides = [*EARLIER.get((examples, name), ()), *overrides]
     run = TrainingRun(
         EXAMPLES / examples / "config" / kind,
         name,

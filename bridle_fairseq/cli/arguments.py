@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bridle_fairseq.data.modalities import CLASSES
 
-MODEL = "a checkpoint, a folder of bridle export, or owner/name of the Hugging Face Hub"
+MODEL = "a checkpoint, a folder of bridle export, bridle-small-audio, or owner/name of the Hugging Face Hub"
 
 if TYPE_CHECKING:  # keeps --help fast: torch takes seconds to import
     from bridle_fairseq.data.manifests.manifest import Manifest

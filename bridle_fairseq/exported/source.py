@@ -1,4 +1,4 @@
-"""Which export a name stands for: a folder that ``bridle export`` wrote, or a model of the Hugging Face Hub."""
+"""Which export a name stands for: a folder of ``bridle export``, weights of this package, or a model of the Hub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from bridle_fairseq.utils.files import file_sha256
 from bridle_fairseq.utils.optional import optional_import
 
 EXPECTED = "a checkpoint of fairseq-hydra-train, a folder of bridle export, or owner/name of the Hugging Face Hub"
+_PACKAGE = Path(__file__).resolve().parent.parent
+_IN_WHEEL, _IN_CHECKOUT = _PACKAGE / "weights", _PACKAGE.parent / "weights"
+OWN_WEIGHTS = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT  # setup.py copies them into a wheel
+OWN_NAME = re.compile(r"bridle-[a-z0-9-]+")
 HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
@@ -20,19 +24,29 @@ def find_export(source: str | os.PathLike[str]) -> Path | None:
     """The folder of the export that a name stands for. None: it names a file, or nothing that is there.
 
     Args:
-        source: path of a folder or a file; else ``owner/name`` or ``owner/name@revision`` on the Hub, which is
-            downloaded.
+        source: path of a folder or a file; else the name of weights of this package, such as ``bridle-small-audio``;
+            else ``owner/name`` or ``owner/name@revision`` on the Hub, which is downloaded.
 
     Raises:
-        InputError: a folder that is no export, or a name that the Hub does not know.
+        InputError: a folder that is no export, or a name that neither this package nor the Hub knows.
     """
     source = os.fspath(source)
     if os.path.isdir(source):
         if not os.path.isfile(os.path.join(source, CONFIG)):
             raise InputError(f"{source}: no such checkpoint, but a folder without {CONFIG}; expected {EXPECTED}")
         return Path(source)
+    if OWN_NAME.fullmatch(source) and not os.path.lexists(source):
+        names = own_weights()
+        if source not in names:
+            raise InputError(f"{source}: no such path, and no weights of this package; expected {' or '.join(names)}")
+        return OWN_WEIGHTS / source
     name = None if os.path.lexists(source) or source.endswith(".pt") else HUB_NAME.fullmatch(source)
     return None if name is None else _download(name["repo"], name["revision"])
+
+
+def own_weights() -> list[str]:
+    """Names of the exports that come with this package."""
+    return sorted(path.parent.name for path in OWN_WEIGHTS.glob(f"*/{CONFIG}"))
 
 
 def model_sha256(source: str) -> str:

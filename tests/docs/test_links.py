@@ -9,7 +9,7 @@ from bridle_fairseq.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 NARROW = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("examples/*", "manifests", "fairseq_compat")
+FOLDERS = ("examples/*", "manifests", "fairseq_compat", "weights")
 OTHERS = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/README.md"))]
 PAGES = [*NARROW, ROOT / "BENCHMARKS.md", ROOT / "CONTRIBUTING.md", *OTHERS]
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

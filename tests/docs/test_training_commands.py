@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
-OTHERS = ["manifests/README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "SECURITY.md"]
+OTHERS = ["manifests/README.md", "weights/README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "SECURITY.md"]
 CONFIGURATIONS = sorted(ROOT.glob("examples/**/*.yaml"))
 TEXTS = [*READMES, *(ROOT / name for name in OTHERS), *CONFIGURATIONS, *sorted(ROOT.glob("examples/**/*.sbatch"))]
 ABSOLUTE = ("/", "$PWD/", "$WORK/", '"$RUN"')

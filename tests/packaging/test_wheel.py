@@ -46,6 +46,12 @@ def test_the_wheel_holds_every_configuration_once(wheel):
         assert wheel.read(name) == (ROOT / name.removeprefix("bridle_fairseq/")).read_bytes()
 
 
+def test_the_wheel_holds_the_weights(wheel):
+    files = {f"bridle_fairseq/{path.relative_to(ROOT)}": path for path in (ROOT / "weights").glob("*/*")}
+    assert len(files) >= 3 and {name for name in wheel.namelist() if "/weights/" in name} == set(files)
+    assert all(wheel.read(name) == path.read_bytes() for name, path in files.items())
+
+
 def test_the_wheel_of_the_sdist_is_the_same(wheel, wheel_of_sdist):
     with zipfile.ZipFile(wheel_of_sdist) as other:
         assert sorted(other.namelist()) == sorted(wheel.namelist())

@@ -1,0 +1,187 @@
+"""The models in ``weights/``: pretrain on the sets of DATA, export in float16, measure, write the card.
+
+    python benchmarks/weights.py audio DATA --work WORK
+    python benchmarks/weights.py image DATA --work WORK
+
+DATA holds audio/esc10, audio/arabic-speech-commands, audio/fsdd and speech for ``audio``, images/clothing10 for
+``image``; each set has its licence in a README. No clip that a figure of the card is measured on is used in
+pretraining. A run that was stopped is resumed; a finished one is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from runs import ROOT, bridle, decode, measure_statistics, read_table, train, write_manifest
+
+SAMPLING_PLUS = ("1-40730-A-1", "2-96460-A-1")  # of ESC-10, by that licence: left out
+ABOUT = {
+    "audio": """\
+A small encoder of sound to start from: for features of short sounds and words, and for fine-tuning on few labels.
+
+**Good for** environmental sounds and spoken words of up to 10 s at 16 kHz. **Not for** music or languages far from its
+data without fine-tuning: it has heard an hour of sound.
+
+**Data**, without labels: 2160 spoken words in Arabic of 18 speakers (Arabic Speech Commands, A. Ghandoura et al. 2021,
+CC BY 4.0), 318 environmental sounds of 5 s (folds 1 to 4 of ESC-10, K. J. Piczak 2015, CC BY 3.0; the clips are CC0 or
+CC BY), 24 English sentences (LJSpeech and LibriVox, public domain; LibriSpeech, CC BY 4.0).
+""",
+    "image": """\
+A small encoder of images to start from.
+
+**Good for** small photographs, 64 x 64 pixels. **Not for** what is far from its data without fine-tuning: it has seen
+1000 photographs of clothes.
+
+**Data**, without labels: 1000 photographs of clothes (Clothing dataset, A. Grigorev et al. 2020, CC0 1.0).
+""",
+}
+FIGURES = """
+**What the frozen encoder is worth**: accuracy of a linear probe (ridge) on test clips, with the layer, the pooling and
+the regularization that are best on validation clips. The untrained encoder and statistics of the input (log-mel, or
+pixels) are probed alike. Brackets: 95 % intervals over test clips.
+
+"""
+LICENSES = {"audio": "cc-by-4.0", "image": "cc0-1.0"}
+PRETRAINING = {
+    "audio": ("task.max_sample_size=160000", "dataset.max_tokens=1024000", "dataset.num_workers=1"),
+    "image": ("dataset.num_workers=1",),
+}
+STAGES = {"audio": (10000, 600), "image": (5000, 300)}  # updates of the encoder, of the tokenizer
+
+
+class LabelledSet(NamedTuple):
+    """A set on which the card's figures are measured."""
+
+    name: str  # of its folder
+    title: str  # in the card
+    splits: dict[str, list[tuple[str, str]]]  # train, valid, test: file and class
+
+
+def prepare_audio(data: Path, work: Path) -> list[LabelledSet]:
+    """Decode the sounds and write the manifests of pretraining; the labelled sets."""
+    folders = {name: data / "audio" / name for name in ("esc10", "arabic-speech-commands", "fsdd")}
+    tables = {name: read_table(folder / "meta.csv") for name, folder in folders.items()}
+    sounds = work / "sounds"
+    for name, kind in (("esc10", "opus"), ("arabic-speech-commands", "opus"), ("fsdd", "flac")):
+        decode([folders[name] / kind / f"{row['name']}.{kind}" for row in tables[name]], sounds / name, "flac")
+    decode(sorted((data / "speech").rglob("*.flac")), sounds / "speech", "flac")
+
+    def files(name: str, label: str, wanted: Callable[[dict[str, str]], bool]) -> list[tuple[str, str]]:
+        rows = [row for row in tables[name] if wanted(row)]
+        return [(f"{name}/{row['name']}.flac", row[label]) for row in rows]
+
+    words = {
+        split: files("arabic-speech-commands", "keyword", lambda row, name=name: row["split"] == name)
+        for split, name in (("train", "train"), ("valid", "val"), ("test", "test"))
+    }
+    esc = {
+        split: files("esc10", "category", lambda row, folds=folds: row["fold"] in folds)
+        for split, folds in (("train", "123"), ("valid", "4"), ("test", "5"))
+    }
+    digits = {
+        split: files("fsdd", "digit", lambda row, numbers=numbers: int(row["index"]) in numbers)
+        for split, numbers in (("train", range(5, 13)), ("valid", range(13, 15)), ("test", range(5)))
+    }
+    heard = [
+        file for file, _ in (*words["train"], *esc["train"], *esc["valid"]) if Path(file).stem not in SAMPLING_PLUS
+    ]
+    heard += [f"speech/{path.name}" for path in sorted((sounds / "speech").iterdir())]
+    write_manifest(work / "pretraining" / "train.tsv", sounds, heard)
+    write_manifest(work / "pretraining" / "valid.tsv", sounds, [file for file, _ in words["valid"][::4]])
+    sets = [
+        LabelledSet("keywords", "40 spoken words, speakers that it has not heard", words),
+        LabelledSet("esc10", "ESC-10, fold 5", esc),
+        LabelledSet("fsdd", "10 spoken digits in English, a set that it has not heard", digits),
+    ]
+    for one in sets:
+        write_labelled(work / one.name, sounds, one.splits)
+    return sets
+
+
+def write_labelled(folder: Path, root: Path, splits: dict[str, list[tuple[str, str]]]) -> None:
+    """Write manifests and labels of the splits."""
+    classes = sorted({label for rows in splits.values() for _, label in rows})
+    lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
+    for split, rows in splits.items():
+        write_manifest(folder / f"{split}.tsv", root, [file for file, _ in rows])
+        (folder / f"{split}.lbl").write_text("".join(f"{label}\n" for _, label in rows), encoding="utf-8")
+    (folder / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
+
+
+def prepare_image(data: Path, work: Path) -> list[LabelledSet]:
+    """Write the manifests; the labelled set."""
+    source = data / "images" / "clothing10"
+    options = ("--modality", "image", "--dest")
+    bridle("manifest", source / "train", *options, work / "pretraining", "--valid-percent", "0.05")
+    bridle("manifest", source, *options, work / "clothes", "--valid-percent", "0.15", "--class-folders")
+    return [LabelledSet("clothes", "10 classes of clothes, test photographs", {})]
+
+
+def stages(kind: str) -> str:
+    """The stages as an override."""
+    encoder, tokenizer = STAGES[kind]
+    return (
+        f"model.stages=[{{kind: encoder, updates: {encoder}, lr: 1.0e-3, warmup_updates: {encoder // 12}}}, "
+        f"{{kind: tokenizer, updates: {tokenizer}, lr: 5.0e-4, warmup_updates: {tokenizer // 10}}}]"
+    )
+
+
+def figures(work: Path, sets: Iterable[LabelledSet], exported: Path) -> str:
+    """Probe the export on the labelled sets; the table."""
+    lines = ["| | pretrained | untrained | statistics of the input | chosen |", "|---|---|---|---|---|"]
+    for one in sets:
+        out = work / "probe" / one.name
+        bridle("probe", exported, work / one.name, "--out", out, "--probes", "ridge", "--layers", "3,4,5,6", threads=1)
+        content = json.loads((out / "probe.json").read_text(encoding="utf-8"))
+        best: dict[str, dict] = {}
+        for row in content["rows"]:
+            kind = row["features"] if row["features"] in ("encoder", "untrained") else "input"
+            if kind not in best or row["valid"] > best[kind]["valid"]:
+                best[kind] = row
+        cells = [_cell(best[kind]) for kind in ("encoder", "untrained", "input")]
+        chosen = f"`{best['encoder']['pooling']}`, layer {best['encoder']['layer']}"
+        lines.append(f"| {one.title}: {content['clips']['test']} | {' | '.join(cells)} | {chosen} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict) -> str:
+    low, high = row["interval"]
+    return f"{row['test']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def make(kind: str, data: Path, work: Path, out: Path, overrides: Sequence[str]) -> Path:
+    """Pretrain, export, measure; the folder of the export."""
+    sets = {"audio": prepare_audio, "image": prepare_image}[kind](data, work)
+    manifest, options = work / "pretraining" / "train.tsv", ()
+    if kind == "image":
+        options = ("--modality", "image", "--image-size", 64)
+    own = [*measure_statistics(manifest, *options), f"task.data={manifest.parent}", *PRETRAINING[kind], stages(kind)]
+    examples = {"audio": "audio", "image": "images"}[kind]
+    checkpoints = train(work / "run", "pretraining/small", [*own, *overrides], 1, examples, earlier=False)
+    exported = out / f"bridle-small-{kind}"
+    about = work / "about.md"
+    last = (checkpoints / "checkpoint_last.pt", exported, "--dtype", "float16", "--license", LICENSES[kind])
+    bridle("export", *last)
+    about.write_text(ABOUT[kind] + FIGURES + figures(work, sets, exported) + "\n", encoding="utf-8")
+    bridle("export", *last, "--about", about)
+    return exported
+
+
+def main() -> None:
+    """Make one of the models."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=list(ABOUT))
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "weights", help="gets a folder (weights/)")
+    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of the configuration")
+    args = parser.parse_args()
+    print(make(args.kind, args.data.resolve(), args.work.resolve() / args.kind, args.out.resolve(), args.overrides))
+
+
+if __name__ == "__main__":
+    main()
