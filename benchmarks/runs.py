@@ -49,7 +49,7 @@ EARLIER: dict[tuple[str, str], Sequence[str]] = {
         _stages(("encoder", 800, 1e-3, 150), ("tokenizer", 150, 5e-4, 15), ("encoder", 800, 1e-3, 80)),
     ),
     ("audio", "tiny_fast"): (*_TARGETS, _stages(("encoder", 1120, 5e-4, 60), ("tokenizer", 80, 5e-4, 8))),
-    ("images", "tiny"): ("model.mask_ratio=0.6", "model.predict_share=1.0"),
+    ("images", "tiny"): ("model.mask_ratio=0.6", "model.predict_share=1.0", *_TARGETS),
 }
 
 

@@ -80,18 +80,32 @@ class FrontEnd(nn.Module):
         if augment is not None:
             x = augment(x, padding)
         grid = grid_size(x.shape[2:], self.patch_size)
-        centred = patchify(self._centred(x, padding), self.patch_size) if with_centred else None
+        centred = self._centred(x, padding) if with_centred else None
         padding = None if padding is None else patch_padding(padding, self.patch_size, grid)
         return Patches(patchify(x, self.patch_size), grid, padding, centred)
 
     def _centred(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        """Values minus the mean that ``target_norm`` names; B x channels x sizes, zero at padding as ``x`` is."""
+        """Patches of the values minus the mean that ``target_norm`` names; zero at padding as those of ``x``."""
+        if padding is not None:  # B x 1 x sizes
+            padding = padding.view(len(x), 1, *padding.shape[1:], *[1] * (x.dim() - 1 - padding.dim()))
+        if self.target_norm == "patch":
+            return self._centred_patches(x, padding)
         axes = (2,) if self.target_norm == "band" else tuple(range(2, x.dim()))
         if padding is None:
-            return x - x.mean(axes, keepdim=True)
-        padding = padding.view(len(x), 1, *padding.shape[1:], *[1] * (x.dim() - 1 - padding.dim()))
+            return patchify(x - x.mean(axes, keepdim=True), self.patch_size)
         count = (~padding).expand(len(x), 1, *x.shape[2:]).sum(axes, keepdim=True).clamp(min=1)
-        return (x - x.sum(axes, keepdim=True) / count).masked_fill(padding, 0.0)
+        return patchify((x - x.sum(axes, keepdim=True) / count).masked_fill(padding, 0.0), self.patch_size)
+
+    def _centred_patches(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        """Patches minus the mean of their valid values in each channel."""
+        valid = x.new_ones(len(x), 1, *x.shape[2:])
+        if padding is not None:
+            valid = valid.masked_fill(padding, 0.0)
+        # an incomplete last patch is filled with zeros, which are not valid either
+        valid = patchify(valid, self.patch_size).unsqueeze(2)  # B x N x 1 x values
+        patches = patchify(x, self.patch_size).unflatten(2, (self.num_channels, -1))  # B x N x channels x values
+        mean = patches.sum(3, keepdim=True) / valid.sum(3, keepdim=True).clamp(min=1)
+        return ((patches - mean) * valid).flatten(2)
 
     def grid(self, source_sizes: Sequence[int]) -> tuple[int, ...]:
         """Patches along each axis for an item of these sizes."""

@@ -41,7 +41,7 @@ PATCH_AXES = {
     "image": ("height", "width"),
     "video": ("frames", "height", "width"),
 }
-TARGET_NORMS = ("none", "clip", "band")
+TARGET_NORMS = ("none", "clip", "patch", "band")
 
 
 def _setting(default: Any, kind: Kind, text: str) -> Any:
@@ -150,7 +150,7 @@ class BridleSettings:
         "none",
         OneOf(TARGET_NORMS),
         "cold start: mean to subtract from the input before the random projection: none, clip (of all values; "
-        "pixels: of each channel), or band (audio: of each mel band over time)",
+        "pixels: of each channel), patch (likewise, of each patch), or band (audio: of each mel band over time)",
     )
     tokenizer_init: str = _setting(
         "encoder",
@@ -233,7 +233,7 @@ def check_settings(s: BridleSettings) -> None:
         )
     if s.target_norm == "band" and "mel bins" not in axes:
         raise InputError(
-            f"model.target_norm is band with modality {s.modality}; expected none or clip: band is for sound"
+            f"model.target_norm is band with modality {s.modality}; expected none, clip or patch: band is for sound"
         )
     for part in ("encoder", "decoder"):
         width, heads = getattr(s, f"{part}_width"), getattr(s, f"{part}_heads")

@@ -1,5 +1,6 @@
 """From inputs to normalized values and patches, for every modality."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -188,10 +189,10 @@ def test_times_of_tubelets_need_the_frame_rate() -> None:
 
 
 @pytest.mark.parametrize("modality", SETTINGS)
-@pytest.mark.parametrize("target_norm", ["clip", "band"])
+@pytest.mark.parametrize("target_norm", ["clip", "band", "patch"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_targets_of_a_cold_start_have_no_mean(modality, target_norm, padded):
-    """Compared with means of float64, one clip, channel and band at a time."""
+    """Compared with means of float64, one clip, channel and band or patch at a time."""
     if target_norm == "band" and modality != "audio":
         with pytest.raises(InputError, match="target_norm is band with modality"):
             check_settings(replace(SETTINGS[modality], target_norm="band", decoder_window=[]))
@@ -212,10 +213,17 @@ def test_targets_of_a_cold_start_have_no_mean(modality, target_norm, padded):
             )
             valid = valid.expand(values.shape[2:])
         for channel in range(values.shape[1]):
-            bands = range(128) if target_norm == "band" else [slice(None)]
-            for band in bands:
-                chosen, rows = values[clip, channel][..., band].double(), valid[..., band]
-                expected[clip, channel][..., band] = torch.where(rows, chosen - chosen[rows].mean(), 0.0).float()
+            parts = [(..., band) for band in (range(128) if target_norm == "band" else [slice(None)])]
+            if target_norm == "patch":
+                steps = zip(valid.shape, front_end.patch_size, strict=True)
+                starts = itertools.product(*(range(0, size, step) for size, step in steps))
+                parts = [
+                    tuple(slice(a, a + step) for a, step in zip(at, front_end.patch_size, strict=True)) for at in starts
+                ]
+            for part in parts:
+                chosen, rows = values[clip, channel][part].double(), valid[part]
+                if rows.any():
+                    expected[clip, channel][part] = torch.where(rows, chosen - chosen[rows].mean(), 0.0).float()
     patches = front_end(x, padding, with_centred=True)
     torch.testing.assert_close(patches.centred, patchify(expected, front_end.patch_size), atol=2e-6, rtol=1e-5)
     assert torch.equal(patches.x, front_end_of(SETTINGS[modality])(x, padding).x)
