@@ -34,9 +34,9 @@ CC BY), 24 English sentences (LJSpeech and LibriVox, public domain; LibriSpeech,
 A small encoder of images to start from.
 
 **Good for** small photographs, 64 x 64 pixels. **Not for** what is far from its data without fine-tuning: it has seen
-1000 photographs of clothes.
+950 photographs of clothes.
 
-**Data**, without labels: 1000 photographs of clothes (Clothing dataset, A. Grigorev et al. 2020, CC0 1.0).
+**Data**, without labels: 950 photographs of clothes (Clothing dataset, A. Grigorev et al. 2020, CC0 1.0).
 """,
 }
 FIGURES = """
