@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from runs import ROOT, bridle, decode, measure_statistics, read_table, train, write_manifest
 
+from bridle_fairseq.exported.source import model_sha256
+
 SAMPLING_PLUS = ("1-40730-A-1", "2-96460-A-1")  # of ESC-10, by that licence: left out
 ABOUT = {
     "audio": """\
@@ -28,7 +30,8 @@ data without fine-tuning: it has heard an hour of sound.
 
 **Data**, without labels: 2160 spoken words in Arabic of 18 speakers (Arabic Speech Commands, A. Ghandoura et al. 2021,
 CC BY 4.0), 318 environmental sounds of 5 s (folds 1 to 4 of ESC-10, K. J. Piczak 2015, CC BY 3.0; the clips are CC0 or
-CC BY), 24 English sentences (LJSpeech and LibriVox, public domain; LibriSpeech, CC BY 4.0).
+CC BY, by the authors that its list of files names), 24 English sentences (LJSpeech and LibriVox, public domain;
+LibriSpeech, CC BY 4.0).
 """,
     "image": """\
 A small encoder of images to start from.
@@ -45,6 +48,11 @@ the regularization that are best on validation clips. The untrained encoder and 
 pixels) are probed alike. Brackets: 95 % intervals over test clips.
 
 """
+MADE = """
+**Made** by `python benchmarks/weights.py {kind} DATA --work WORK`, without a GPU. The package has it by name:
+`pretrained.load("bridle-small-{kind}")`, `model.checkpoint=bridle-small-{kind}`.
+"""
+PROBE = ("--probes", "ridge", "--layers", "3,4,5,6")
 LICENSES = {"audio": "cc-by-4.0", "image": "cc0-1.0"}
 PRETRAINING = {
     "audio": ("task.max_sample_size=160000", "dataset.max_tokens=1024000", "dataset.num_workers=1"),
@@ -95,7 +103,7 @@ def prepare_audio(data: Path, work: Path) -> list[LabelledSet]:
     sets = [
         LabelledSet("keywords", "40 spoken words, speakers that it has not heard", words),
         LabelledSet("esc10", "ESC-10, fold 5", esc),
-        LabelledSet("fsdd", "10 spoken digits in English, a set that it has not heard", digits),
+        LabelledSet("fsdd", "10 English digits (fsdd), which it has not heard; test speakers are in training", digits),
     ]
     for one in sets:
         write_labelled(work / one.name, sounds, one.splits)
@@ -135,7 +143,8 @@ def figures(work: Path, sets: Iterable[LabelledSet], exported: Path) -> str:
     lines = ["| | pretrained | untrained | statistics of the input | chosen |", "|---|---|---|---|---|"]
     for one in sets:
         out = work / "probe" / one.name
-        bridle("probe", exported, work / one.name, "--out", out, "--probes", "ridge", "--layers", "3,4,5,6", threads=1)
+        if not _is_of(out / "probe.json", exported):
+            bridle("probe", exported, work / one.name, "--out", out, *PROBE, threads=1)
         content = json.loads((out / "probe.json").read_text(encoding="utf-8"))
         best: dict[str, dict] = {}
         for row in content["rows"]:
@@ -146,6 +155,13 @@ def figures(work: Path, sets: Iterable[LabelledSet], exported: Path) -> str:
         chosen = f"`{best['encoder']['pooling']}`, layer {best['encoder']['layer']}"
         lines.append(f"| {one.title}: {content['clips']['test']} | {' | '.join(cells)} | {chosen} |")
     return "\n".join(lines)
+
+
+def _is_of(path: Path, exported: Path) -> bool:
+    """Whether these are the figures of this model."""
+    if not path.exists():
+        return False
+    return json.loads(path.read_text(encoding="utf-8"))["checkpoint_sha256"] == model_sha256(str(exported))
 
 
 def _cell(row: dict) -> str:
@@ -166,7 +182,8 @@ def make(kind: str, data: Path, work: Path, out: Path, overrides: Sequence[str])
     about = work / "about.md"
     last = (checkpoints / "checkpoint_last.pt", exported, "--dtype", "float16", "--license", LICENSES[kind])
     bridle("export", *last)
-    about.write_text(ABOUT[kind] + FIGURES + figures(work, sets, exported) + "\n", encoding="utf-8")
+    text = ABOUT[kind] + FIGURES + figures(work, sets, exported) + "\n" + MADE.format(kind=kind)
+    about.write_text(text, encoding="utf-8")
     bridle("export", *last, "--about", about)
     return exported
 

@@ -71,10 +71,10 @@ def _check_named(path: str, setting: str) -> None:
 
 
 def _check_pretrained(path: str) -> None:
-    """Check a checkpoint; a folder, or a name ``owner/name`` of a model elsewhere, is left to the task."""
+    """Check a checkpoint; a folder, or a model's name such as ``name`` or ``owner/name``, is left to the task."""
     if os.path.lexists(path) and not os.path.isdir(path):
         _check_named(path, "checkpoint.finetune_from_model")
-    elif not os.path.isdir(path) and (path.count("/") != 1 or path.endswith(".pt")):
+    elif not os.path.isdir(path) and (path.count("/") > 1 or path.endswith(".pt")):
         raise RunError(f"checkpoint.finetune_from_model is {path}, which does not exist")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bridle_fairseq.exported.format import read_config, read_module
-from bridle_fairseq.exported.source import find_export
+from bridle_fairseq.exported.source import EXPECTED, find_export
 from bridle_fairseq.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ def start_from_export(model: nn.Module, root: Any) -> None:
         return
     folder = find_export(source)
     if folder is None:
+        if not os.path.lexists(source):
+            raise InputError(f"checkpoint.finetune_from_model is {source}, which does not exist; expected {EXPECTED}")
         return
     config = read_config(folder)
     weights = read_module(folder, config).state_dict()

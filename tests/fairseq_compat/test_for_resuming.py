@@ -115,9 +115,15 @@ def test_damaged_file_that_the_user_named_is_not_replaced(folder, setting):
 
 
 def test_missing_model_to_fine_tune_is_an_error(tmp_path):
-    with pytest.raises(RunError, match="finetune_from_model is none.pt, which does not exist"):
-        check(tmp_path, finetune_from_model="none.pt")
-    for elsewhere in (tmp_path, "owner/name", "owner/name@v1"):  # of an export, which the task reads
+    for name in ("none.pt", "no/such/folder"):
+        with pytest.raises(RunError, match=f"finetune_from_model is {name}, which does not exist"):
+            check(tmp_path, finetune_from_model=name)
+    for elsewhere in (
+        tmp_path,
+        "owner/name",
+        "owner/name@v1",
+        "bridle-small-audio",
+    ):  # of an export, which the task reads
         check(tmp_path, finetune_from_model=str(elsewhere))
 
 

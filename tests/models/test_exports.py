@@ -14,6 +14,7 @@ import bridle_fairseq
 
 bridle_fairseq.register()
 
+from bridle_fairseq import pretrained  # noqa: E402
 from bridle_fairseq.models.bridle import BridleModel  # noqa: E402
 from bridle_fairseq.models.bridle_tokenizer import BridleTokenizerModel  # noqa: E402
 from bridle_fairseq.models.checkpoints import load_model, read_bridle, write_untrained  # noqa: E402
@@ -121,3 +122,13 @@ def test_other_sizes_are_refused_in_one_sentence(exported, run, small) -> None:
     for changes in ({"encoder_width": 16}, {"encoder_depth": 1}):
         with pytest.raises(InputError, match="expected an export of a model with the same settings"):
             start_from_export(BridleModel(BridleSettings(**{**small, **changes})), run(exported / "all"))
+
+
+def test_a_name_of_nothing_is_refused_and_one_of_own_weights_is_loaded(run, small, caplog) -> None:
+    with pytest.raises(InputError, match="finetune_from_model is nothing, which does not exist; expected a checkpoint"):
+        start_from_export(BridleModel(BridleSettings(**small)), run("nothing"))
+    settings = pretrained.load("bridle-small-audio").settings
+    root = run("bridle-small-audio")
+    with caplog.at_level(logging.INFO):
+        start_from_export(BridleModel(settings), root)
+    assert root.checkpoint.finetune_from_model is None and "initial weights: decoder, " in caplog.text
