@@ -18,8 +18,7 @@ from pathlib import Path
 from runs import bridle, measure_statistics
 from study import Study, argument_parser, compare
 
-CONFIGS = {"clothing": "small", "digits": "tiny"}
-UPDATES = {"clothing": (4000, 300, 600), "digits": (600, 100, 300)}  # encoder, tokenizer, fine-tuning
+UPDATES = {"clothing": (1200, 100, 400), "digits": (600, 100, 300)}  # encoder, tokenizer, fine-tuning
 # Mirroring a digit or cropping it tightly can change its class.
 OVERRIDES = {
     "clothing": (),
@@ -63,8 +62,7 @@ def main() -> None:
     def make_study(threads: int) -> Study:
         sets = {"classes": labelled}
         finetuning = ["dataset.validate_interval=2", *OVERRIDES[args.set]]
-        sizes = UPDATES[args.set], CONFIGS[args.set]
-        return Study(work, "images", unlabelled, sets, pretraining, finetuning, *sizes, threads)
+        return Study(work, "images", unlabelled, sets, pretraining, finetuning, UPDATES[args.set], threads)
 
     compare(make_study, args)
 

@@ -78,7 +78,7 @@ def main() -> None:
     options = (f"task.image_size={SIDE}", "task.frame_stride=1", "task.crop=false", "task.flip=false")
     pretraining = [*options, *statistics, f"dataset.validate_interval_updates={UPDATES[0] // 3}", *args.overrides]
     sets = {"direction": direction, "digit": digit}
-    compare(lambda threads: Study(work, "video", direction, sets, pretraining, options, UPDATES, "tiny", threads), args)
+    compare(lambda threads: Study(work, "video", direction, sets, pretraining, options, UPDATES, threads), args)
 
 
 if __name__ == "__main__":

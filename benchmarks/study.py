@@ -35,7 +35,6 @@ class Study:
         labelled: name -> data folder for probes and fine-tuning.
         pretraining, finetuning: overrides.
         updates: of the encoder, the tokenizer and fine-tuning.
-        config: of pretraining.
         threads: per run.
     """
 
@@ -46,7 +45,6 @@ class Study:
     pretraining: Sequence[str]
     finetuning: Sequence[str]
     updates: tuple[int, int, int]
-    config: str
     threads: int
 
     def pretrain(self, method: str, seed: int) -> Path:
@@ -58,9 +56,7 @@ class Study:
         ]
         own = [f"common.seed={seed}", f"task.data={self.unlabelled}", f"model.stages=[{', '.join(stages)}]"]
         overrides = [*METHODS[method], *own, *self.pretraining]
-        folder = train(
-            self.work / f"{method}-{seed}", f"pretraining/{self.config}", overrides, self.threads, self.examples
-        )
+        folder = train(self.work / f"{method}-{seed}", "pretraining/tiny", overrides, self.threads, self.examples)
         return folder / "checkpoint_last.pt"
 
     def perplexities(self, method: str, seed: int) -> dict[Row, float]:

@@ -117,17 +117,18 @@ def test_pip_installs_the_wheel_and_nothing_is_missing(light):
 
 
 def test_two_lines_of_python_give_embeddings(light, exported, sounds):
+    models = [str(exported / "encoder"), "bridle-small-audio"]  # an export, and weights that the wheel holds
     code = f"""
 import numpy, soundfile
 from bridle_fairseq import pretrained
-model = pretrained.load({str(exported / "encoder")!r})
-numpy.save("x.npy", model.embed([soundfile.read({str(sounds / "00.wav")!r})[0]], 16000).numpy())
+samples, rate = soundfile.read({str(sounds / "00.wav")!r})
+numpy.savez("x.npz", *[pretrained.load(name).embed([samples], rate).numpy() for name in {models!r}])
 """
     done = light.run("python", "-c", code)
     assert done.returncode == 0, done.stderr
     samples, rate = soundfile.read(sounds / "00.wav")
-    expected = pretrained.load(exported / "encoder").embed([samples], rate).numpy()
-    np.testing.assert_array_equal(np.load(light.folder / "x.npy"), expected)
+    for found, name in zip(np.load(light.folder / "x.npz").values(), models, strict=True):
+        np.testing.assert_array_equal(found, pretrained.load(name).embed([samples], rate).numpy())
 
 
 def test_commands_of_the_light_install(light, exported, sounds, manifests, tmp_path):
