@@ -29,7 +29,7 @@ def test_own_weights_are_found_and_compute(name, tmp_path, monkeypatch) -> None:
     assert find_export(name) == OWN_WEIGHTS / name
     model = pretrained.load(name)
     torch.manual_seed(0)
-    if model.modality == "audio":
+    if model.settings.modality == "audio":
         inputs, rate = [0.1 * torch.randn(n) for n in (16000, 5000)], 16000
     else:
         inputs, rate = [torch.rand(3, 64, 64), torch.rand(3, 64, 64)], None
