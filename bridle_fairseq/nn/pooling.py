@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridle_fairseq.nn.encoder import EncoderOutput
 from bridle_fairseq.nn.frontend import FrontEnd
-from bridle_fairseq.nn.pooling_kinds import POOLINGS, REGIONS, SEGMENTS, VECTORS
+from bridle_fairseq.nn.pooling_kinds import OF_PIXELS, OF_SOUND, POOLINGS, REGIONS, SEGMENTS, VECTORS
 from bridle_fairseq.utils.errors import InputError
 
 
@@ -141,10 +141,10 @@ def pooled_width(front_end: FrontEnd, width: int, pooling: str) -> int:
     if pooling not in POOLINGS:
         raise InputError(f"pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
     summary, by_row, _ = POOLINGS[pooling]
-    refused = "sound" if front_end.rows is None else "images and video"
-    if POOLINGS[pooling].of == refused:
-        others = ", ".join(name for name, other in POOLINGS.items() if other.of != refused)
-        raise InputError(f"pooling is {pooling}, which is for {refused}; expected one of {others}")
+    possible = OF_PIXELS if front_end.rows is None else OF_SOUND
+    if pooling not in possible:
+        kind = POOLINGS[pooling].of
+        raise InputError(f"pooling is {pooling}, which is for {kind}; expected one of {', '.join(possible)}")
     return VECTORS[summary] * width * (front_end.rows if by_row and front_end.rows else 1)
 
 

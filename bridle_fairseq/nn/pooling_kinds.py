@@ -32,6 +32,8 @@ POOLINGS = {
     "segments": Pooling("segments", True, "means of four segments, frequency rows kept apart"),
     "regions": Pooling("regions", False, "means of 4 x 4 parts, of a video 4 x 2 x 2"),
 }
+OF_SOUND = tuple(name for name, pooling in POOLINGS.items() if pooling.of != "images and video")
+OF_PIXELS = tuple(name for name, pooling in POOLINGS.items() if pooling.of != "sound")
 PROBED_SOUND = ("mean", "statistics", "frequency", "frequency_statistics")  # by default
 PROBED_PIXELS = ("mean", "statistics", "class_token", "regions")
 

@@ -18,7 +18,7 @@ from bridle_fairseq import pretrained
 from bridle_fairseq.data.audio.decode import read_crop
 from bridle_fairseq.data.audio.resample import resample_by_torch
 from bridle_fairseq.nn.pooling import pool_patches
-from bridle_fairseq.nn.pooling_kinds import POOLINGS
+from bridle_fairseq.nn.pooling_kinds import OF_SOUND
 from bridle_fairseq.utils.errors import InputError
 
 NAMES = ["dog", "rain, heavy", "sea"]
@@ -52,7 +52,7 @@ def test_classifier_has_its_logits_and_class_names(made, exported, sound) -> Non
     ]
     assert sum(p for _, p in loaded.classify(source, 16000, lengths, top=9)[0]) == pytest.approx(1)
     patches = loaded.features(source, 16000, lengths)
-    for pooling in POOLINGS:
+    for pooling in OF_SOUND:
         expected = pool_patches(patches, patches.grid, patches.padding_mask, pooling)
         torch.testing.assert_close(loaded.embed(source, 16000, lengths, pooling=pooling), expected)
 

@@ -26,7 +26,9 @@ def test_default_poolings_of_each_modality() -> None:
     assert default_poolings(Bridle(BridleSettings(**SMALL))) == (
         *("mean", "statistics", "frequency", "frequency_statistics"),
     )
-    assert default_poolings(Bridle(BridleSettings(**SMALL, modality="image"))) == ("mean", "statistics", "class_token")
+    assert default_poolings(Bridle(BridleSettings(**SMALL, modality="image"))) == (
+        *("mean", "statistics", "class_token", "regions"),
+    )
 
 
 def test_random_init_copy_depends_on_the_seed_only() -> None:

@@ -14,12 +14,12 @@ from bridle_fairseq.inference.features import FeatureMaker
 from bridle_fairseq.inference.pipeline import BatchLimits, SegmentReader
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.pooling import log_mel_deviation, log_mel_segments
-from bridle_fairseq.nn.pooling_kinds import POOLINGS
+from bridle_fairseq.nn.pooling_kinds import OF_SOUND
 from bridle_fairseq.nn.settings import BridleSettings
 
 SMALL = dict(encoder_width=32, encoder_depth=2, encoder_heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 SMALL |= dict(tokenizer_depth=1, estimator_depth=1, num_mel_bins=32, patch_size=[8, 16], codebook_size=8)
-ALL = (*POOLINGS, "patches")
+ALL = (*OF_SOUND, "patches")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_features_of_short_clips_equal_encoder_features(make, model) -> None:
     waves = [wave(8000), wave(3000, 1), wave(300, 2)]
     part = make(waves, 8000, 2000)
     for row, clip in enumerate(waves):
-        expected = encoder_features(model, clip[None], poolings=tuple(POOLINGS))
+        expected = encoder_features(model, clip[None], poolings=OF_SOUND)
         for (pooling, layer), value in expected.items():
             found = part.arrays[f"{pooling}.layer{layer}"][row]
             torch.testing.assert_close(torch.from_numpy(found), value[0], atol=1e-5, rtol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridle_fairseq.nn.classifier import Classifier
-from bridle_fairseq.nn.pooling_kinds import POOLINGS
+from bridle_fairseq.nn.pooling_kinds import OF_SOUND, POOLINGS
 from bridle_fairseq.nn.pretrained_encoder import ClassifierRegularization
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
@@ -29,7 +29,7 @@ def padded(waves: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return source, torch.arange(source.shape[1]) >= torch.tensor([len(wave) for wave in waves])[:, None]
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", OF_SOUND)
 def test_logits_do_not_depend_on_the_padded_batch(pooling) -> None:
     model = classifier(pooling).eval()
     logits = model(*padded(clips()))
@@ -38,7 +38,7 @@ def test_logits_do_not_depend_on_the_padded_batch(pooling) -> None:
 
 
 def test_pooling_widens_the_head() -> None:
-    widths = {pooling: classifier(pooling).head.in_features for pooling in POOLINGS}
+    widths = {pooling: classifier(pooling).head.in_features for pooling in OF_SOUND}
     assert widths == {  # 40 mel bins in patches of 16
         **{"mean": 16, "frequency": 3 * 16, "class_token": 16},
         **{"statistics": 2 * 16, "frequency_statistics": 2 * 3 * 16, "segments": 4 * 3 * 16},
@@ -51,7 +51,7 @@ def gradients(model: Classifier) -> set[str]:
     return {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", OF_SOUND)
 def test_gradients_are_finite_where_patches_do_not_vary(pooling) -> None:
     """A clip of one time step has no deviation over time, silence none of any kind."""
     model = classifier(pooling).train()
@@ -87,7 +87,7 @@ def test_unknown_pooling_is_an_error() -> None:
         classifier("max")
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", OF_SOUND)
 @pytest.mark.parametrize("samples", [300, 16000, 5 * 16000])
 def test_any_length_and_any_grid(pooling, samples) -> None:
     """Far longer and far shorter than in pretraining; positions are computed for the grid at hand."""
