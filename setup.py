@@ -1,4 +1,4 @@
-"""Package of bridle_fairseq and fairseq_compat. pyproject.toml cannot say where .pth file and configurations go."""
+"""Package of bridle_fairseq and fairseq_compat. pyproject.toml cannot say where its data files go."""
 
 import os
 import re

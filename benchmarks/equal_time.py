@@ -1,6 +1,6 @@
 """Recipes of pretraining at equal CPU time, judged by a ridge probe of the frozen encoder on validation clips.
 
-    python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 [--recipes small words ...] [--seeds 1 2 3]
+    python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 [--recipes recipe vq ...] [--seeds 1 2 3]
     python benchmarks/equal_time.py esc10 DATA --work WORK --minutes 10
     python benchmarks/equal_time.py clothes DATA --work WORK --minutes 10
     python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 --recipes recipe --seeds 1 2 3 --test
@@ -36,7 +36,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keywords
-from runs import bridle, decode, mean_and_deviation, measure_statistics, read_table, train, write_manifest
+from runs import (
+    best_rows,
+    bridle,
+    decode,
+    mean_and_deviation,
+    measure_statistics,
+    read_table,
+    train,
+    write_labelled,
+    write_manifest,
+)
 
 SPEECH = {"arabic-speech-commands": "opus", "fsdd": "flac"}
 WINDOWS = ("model.decoder_kind=attention", "model.decoder_window=[4,4]", "model.decoder_heads=4")
@@ -105,15 +115,12 @@ def prepare(name: str, data: Path, work: Path) -> None:
     for part, kind in {"esc10": "opus", **SPEECH}.items():
         decode([data / part / kind / f"{row['name']}.{kind}" for row in tables[part]], sounds / part, "flac")
     speech = [f"{part}/{row['name']}.flac" for part in SPEECH for row in tables[part] if row["split"] == "train"]
-    classes = sorted({row["category"] for row in tables["esc10"]})
-    lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
-    (work / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
-    for split, folds in (("fitted", "123"), ("chosen", "45")):
-        rows = [row for row in tables["esc10"] if row["fold"] in folds]
-        write_manifest(work / f"{split}.tsv", sounds, [f"esc10/{row['name']}.flac" for row in rows])
-        (work / f"{split}.lbl").write_text("\n".join(row["category"] for row in rows) + "\n", encoding="utf-8")
-    fitted = [f"esc10/{row['name']}.flac" for row in tables["esc10"] if row["fold"] in "123"]
-    write_manifest(work / "train.tsv", sounds, fitted + speech)
+    splits = {
+        split: [(f"esc10/{row['name']}.flac", row["category"]) for row in tables["esc10"] if row["fold"] in folds]
+        for split, folds in (("fitted", "123"), ("chosen", "45"))
+    }
+    write_labelled(work, sounds, splits)
+    write_manifest(work / "train.tsv", sounds, [file for file, _ in splits["fitted"]] + speech)
 
 
 def cpu_seconds(folder: Path, examples: str, overrides: Sequence[str]) -> float:
@@ -164,17 +171,12 @@ def pretrain_and_probe(corpus: Corpus, work: Path, folder: Path, overrides: Sequ
 
 
 def test_once(corpus: Corpus, work: Path, folder: Path, seed: int) -> dict[str, dict]:
-    """The rows that validate best, of the encoder, of the untrained one and of the input, with their test accuracy."""
+    """The rows of a probe that validate best, with their test accuracy."""
     out = folder / "test"
     if not (out / "probe.json").exists():
         checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
         corpus.probe(checkpoint, work, "--out", out, "--seed", seed)
-    best: dict[str, dict] = {}
-    for row in json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]:
-        name = row["features"]
-        if name not in best or row["valid"] > best[name]["valid"]:
-            best[name] = row
-    return best
+    return best_rows(out)
 
 
 def show_tests(label: str, tests: list[dict[str, dict]]) -> None:

@@ -35,7 +35,7 @@ from runs import (
     read_table,
     train,
     untrained,
-    write_manifest,
+    write_labelled,
 )
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -53,16 +53,14 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 def prepare(data: Path, work: Path, kind: str = "wav") -> None:
     """Convert the sounds to files of this kind, and write manifest and labels of each split."""
     rows = read_table(data / "meta.csv")
-    classes = sorted({row["keyword"] for row in rows})
-    lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
     decode([data / "opus" / f"{row['name']}.opus" for row in rows], work / "sounds", kind)
-    (work / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
-    for split, name in SPLITS.items():
-        of_split = [row for row in rows if row["split"] == name]
-        write_manifest(work / f"{split}.tsv", work / "sounds", [f"{row['name']}.{kind}" for row in of_split])
-        labels = [row["keyword"] for row in of_split]
-        (work / f"{split}.lbl").write_text("\n".join(labels) + "\n", encoding="utf-8")
-        np.save(work / f"{split}.labels.npy", [classes.index(label) for label in labels])
+    splits = {
+        split: [(f"{row['name']}.{kind}", row["keyword"]) for row in rows if row["split"] == name]
+        for split, name in SPLITS.items()
+    }
+    classes = write_labelled(work, work / "sounds", splits)
+    for split, labelled in splits.items():
+        np.save(work / f"{split}.labels.npy", [classes.index(label) for _, label in labelled])
 
 
 def pretrain(work: Path, method: str, seed: int, overrides: list[str], threads: int) -> Path:

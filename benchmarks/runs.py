@@ -9,7 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import soundfile
@@ -74,6 +74,27 @@ def write_manifest(path: Path, root: Path, names: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [str(root), *(f"{name}\t{soundfile.info(root / name).frames}" for name in names)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_labelled(folder: Path, root: Path, splits: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
+    """Write manifests and labels of splits, (file below ``root``, class) each, and labels.csv; the sorted classes."""
+    classes = sorted({label for rows in splits.values() for _, label in rows})
+    lines = [f"{number},{name},{name}" for number, name in enumerate(classes)]
+    for split, rows in splits.items():
+        write_manifest(folder / f"{split}.tsv", root, [file for file, _ in rows])
+        (folder / f"{split}.lbl").write_text("".join(f"{label}\n" for _, label in rows), encoding="utf-8")
+    (folder / "labels.csv").write_text("\n".join(["index,mid,display_name", *lines]) + "\n", encoding="utf-8")
+    return classes
+
+
+def best_rows(folder: Path) -> dict[str, dict]:
+    """The rows of a folder's probe.json that validate best: of ``encoder``, ``untrained`` and ``input``."""
+    best: dict[str, dict] = {}
+    for row in json.loads((folder / "probe.json").read_text(encoding="utf-8"))["rows"]:
+        name = row["features"] if row["features"] in ("encoder", "untrained") else "input"
+        if name not in best or row["valid"] > best[name]["valid"]:
+            best[name] = row
+    return best
 
 
 def command(name: str) -> str:

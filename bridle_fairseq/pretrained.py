@@ -40,8 +40,9 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     """Load an exported model in float32.
 
     Args:
-        folder: folder of the export, or its name on the Hugging Face Hub, ``owner/name`` or ``owner/name@revision``
-            (needs huggingface_hub).
+        folder: folder of the export; or the name of weights that come with the package, such as
+            ``bridle-small-audio``; or a name on the Hugging Face Hub, ``owner/name`` or ``owner/name@revision`` (needs
+            huggingface_hub).
         device: of the model.
 
     Raises:

@@ -11,11 +11,10 @@ from bridle_fairseq.exported.format import CONFIG, WEIGHTS, read_config
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256
 from bridle_fairseq.utils.optional import optional_import
+from bridle_fairseq.utils.packaged import packaged
 
 EXPECTED = "a checkpoint of fairseq-hydra-train, a folder of bridle export, or owner/name of the Hugging Face Hub"
-_PACKAGE = Path(__file__).resolve().parent.parent
-_IN_WHEEL, _IN_CHECKOUT = _PACKAGE / "weights", _PACKAGE.parent / "weights"
-OWN_WEIGHTS = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT  # setup.py copies them into a wheel
+OWN_WEIGHTS = packaged("weights")
 OWN_NAME = re.compile(r"bridle-[a-z0-9-]+")
 HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 SEGMENTS = 4  # parts of a clip's time
 REGIONS = {2: (4, 4), 3: (4, 2, 2)}  # parts along each axis of the grid: of images, of video
 # by summary: vectors per clip, or per frequency row
-VECTORS = {"mean": 1, "statistics": 2, "segments": SEGMENTS, "regions": 16}
+VECTORS = {"mean": 1, "statistics": 2, "segments": SEGMENTS, "regions": math.prod(REGIONS[2])}
 
 
 class Pooling(NamedTuple):

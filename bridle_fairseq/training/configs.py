@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.packaged import packaged
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PACKAGE = Path(__file__).resolve().parent.parent
-IN_WHEEL, IN_CHECKOUT = PACKAGE / "examples", PACKAGE.parent / "examples"
-EXAMPLES = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT  # setup.py copies the configurations into a wheel
+EXAMPLES = packaged("examples")
 KINDS = ("pretraining", "finetuning", "")  # in this order for a name without one
 
 

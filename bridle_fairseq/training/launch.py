@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from bridle_fairseq.training.configs import PACKAGE
 from bridle_fairseq.training.log import Record, last_error, parse_line
 from bridle_fairseq.utils.errors import InputError
+from bridle_fairseq.utils.packaged import PACKAGE
 from bridle_fairseq.utils.process import ending_with_parent
 
 _UNQUOTED = re.compile(r"[A-Za-z0-9_/.+%@-]+")

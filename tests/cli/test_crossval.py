@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ import soundfile
 from bridle_fairseq.cli import main as bridle
 from bridle_fairseq.nn.pooling_kinds import PROBED_SOUND
 from bridle_fairseq.training import fold_runs as engine
-from bridle_fairseq.training.fold_outcomes import FoldScore
-from bridle_fairseq.training.fold_summary import CHOSEN, write_summary
+from bridle_fairseq.training.fold_summary import CHOSEN
 from bridle_fairseq.utils.files import locked
 
 NAMES = ("dog", "rain")
@@ -87,18 +85,6 @@ def test_logmel_mode_with_tables_of_both_styles(tmp_path, capsys, style) -> None
         assert len((out / f"fold{fold}/valid.lbl").read_text().split()) == 4
     lines = list(csv.reader((out / "crossval.csv").open()))
     assert lines[0] == ["name", "fold 1", "fold 2", "fold 3", "mean", "std"]
-
-
-def test_mean_and_deviation_over_folds(tmp_path) -> None:
-    results = {
-        "1": [FoldScore("a", 0.5, 0.6), FoldScore("b", 0.7, 0.1)],
-        "2": [FoldScore("a", 0.9, 0.8), FoldScore("b", 0.2, 0.3)],
-    }
-    text = write_summary(results, tmp_path, {})
-    rows = {row["name"]: row for row in read(tmp_path)["rows"]}
-    assert rows["a"] == {"name": "a", "folds": [0.6, 0.8], "mean": mean([0.6, 0.8]), "std": stdev([0.6, 0.8])}
-    assert rows["what validates best"]["folds"] == [0.1, 0.8]
-    assert "0.700  0.141" in text
 
 
 def test_probe_mode_with_and_without_untrained(checkpoint, clips, tmp_path) -> None:

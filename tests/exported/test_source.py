@@ -45,7 +45,13 @@ def test_cards_of_own_weights_say_what_they_are(name) -> None:
     folder = OWN_WEIGHTS / name
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith(f"---\nlicense: {LICENSES[name]}\n")
-    for text in ("**Good for**", "**Not for**", "**Data**", "| | pretrained | untrained |", "rounded to float16"):
+    for text in (
+        "**Good for**",
+        "**Not for**",
+        "**Data**",
+        "| pretrained | untrained | difference |",
+        "rounded to float16",
+    ):
         assert text in card
     assert not re.search(r"(^|[\s`(])/\w+/", card), "a path of the machine that made it"
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["parts"] == ["encoder", "tokenizer"]
