@@ -36,7 +36,7 @@ from bridle_fairseq.utils.errors import DecodeError, InputError
 from bridle_fairseq.utils.optional import optional_import
 
 
-def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Pretrained:
+def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu", revision: str | None = None) -> Pretrained:
     """Load an exported model in float32.
 
     Args:
@@ -44,11 +44,13 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
             ``bridle-small-audio``; or a name on the Hugging Face Hub, ``owner/name`` or ``owner/name@revision`` (needs
             huggingface_hub).
         device: of the model.
+        revision: branch, tag or commit of a name on the Hub; None: that of the name, else ``main``.
 
     Raises:
-        InputError: a file is missing or damaged, or the export is of another version.
+        InputError: a file is missing or damaged, the export is of another version, or no such name is on the Hub.
     """
-    folder = Path(folder) if os.path.isdir(folder) else find_export(folder) or Path(folder)
+    local = revision is None and os.path.isdir(folder)
+    folder = Path(folder) if local else find_export(folder, revision) or Path(folder)
     config = read_config(folder)
     return Pretrained(config, read_module(folder, config).to(device).eval().requires_grad_(False))
 

@@ -248,3 +248,13 @@ def forker():
     yield forker
     forker.process.stdin.close()
     forker.process.wait()
+
+
+@pytest.fixture
+def hub_server():
+    """A :class:`Hub` of hub_server.py: a small Hugging Face Hub on loopback."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        from hub_server import serve
+    with serve() as hub:
+        yield hub

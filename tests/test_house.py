@@ -34,6 +34,7 @@ ROWS = (
     ("evaluation",),
     ("models", "tasks", "criterions", "optim"),
     ("pretrained", "export", "open_model"),
+    ("adapters",),
     ("training",),
     ("report", "demo"),
     ("cli",),
@@ -43,6 +44,7 @@ WITH_FAIRSEQ = ("models", "tasks", "criterions", "optim", "training", "report", 
 WITH_FAIRSEQ += (
     "export.write",
     "export.model_card",
+    "export.push",
     "open_model",
 )  # they read checkpoints; what loads an export does not
 # The method serves all modalities: what depends on one is its front end and the axes of its patches (nn/settings).

@@ -16,7 +16,7 @@ import torch
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli.main import main
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.exported import source
+from bridle_fairseq.exported.hub import download
 from bridle_fairseq.open_model import open_model
 from bridle_fairseq.utils.errors import InputError
 
@@ -204,16 +204,16 @@ def hub(exported, monkeypatch):
     """The Hub has a model owner/name, whose branch v1 is a classifier; the asked (name, revision)."""
     asked = []
 
-    def download(repo, revision, allow_patterns):
+    def snapshot(repo, revision, allow_patterns):
         asked.append((repo, revision))
         if repo != "owner/name":
             raise huggingface_hub.errors.LocalEntryNotFoundError("not there\nSecond line")
         return str(exported / ("classifier" if revision == "v1" else "all"))
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    source._download.cache_clear()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    download.cache_clear()
     yield asked
-    source._download.cache_clear()
+    download.cache_clear()
 
 
 def test_a_name_of_the_hub_is_downloaded_once(hub, sounds, tmp_path, monkeypatch, exported):

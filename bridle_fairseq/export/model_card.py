@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridle_fairseq.export.card_metadata import metadata
 from bridle_fairseq.nn.fbank import FRAME_SHIFT_MS
 from bridle_fairseq.nn.settings import BridleSettings
 from bridle_fairseq.utils.errors import InputError
@@ -48,10 +50,17 @@ READ = {  # an import, and how files are read
         'clips = [read_clip(path, *shown) for path in ("a.mp4", "b.webm")]',
     ),
 }
+HERE = "this/folder"  # of the export, in the commands of its card
 NOT_SHOWN = ("wps", "ups", "wpb", "bsz", "wall", "train_wall", "clips_per_second", "stage")
 
 
-def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str | None, about: str = "") -> str:
+def model_card(
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    license: str | None,
+    about: str = "",
+    datasets: Sequence[str] = (),
+) -> str:
     """The text of ``README.md`` in an export.
 
     Args:
@@ -59,12 +68,16 @@ def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str |
         config: its ``config.json``.
         license: license of the weights.
         about: Markdown that stands below the introduction.
+        datasets: names on the Hub of the data sets of training, for its metadata.
     """
     what, modality = " and ".join(config["parts"]), checkpoint.settings.modality
-    lines = []
-    if license:
-        lines += ["---", f"license: {license}", "library_name: bridle_fairseq", "---", ""]
-    lines += [
+    values = {
+        name.removeprefix("valid "): value
+        for name, value in _measured(checkpoint)
+        if name.startswith("valid ") and math.isfinite(value)
+    }
+    lines = [
+        *metadata(config, license, datasets, _valid_subset(checkpoint), values),
         f"# BRIDLE: {what}",
         "",
         f"Exported by bridle_fairseq {config['bridle_fairseq']} from a checkpoint of the model `{config['model']}`,",
@@ -79,14 +92,14 @@ def model_card(checkpoint: Checkpoint, config: Mapping[str, Any], license: str |
         "from bridle_fairseq import pretrained",
         *READ.get(modality, ())[:1],
         "",
-        'model = pretrained.load("this/folder", device="cpu")',
+        f'model = pretrained.load("{HERE}", device="cpu")',
         *READ.get(modality, ())[1:],
         *[USES[part].format(inputs=INPUTS[modality]) for part in config["parts"]],
         "```",
         "",
     ]
     if config["parts"] != ["tokenizer"]:
-        lines += ["A vector for each file: `bridle embed FILES --model this/folder --out vectors.npy`", ""]
+        lines += [f"A vector for each file: `bridle embed FILES --model {HERE} --out vectors.npy`", ""]
     for title, rows in (
         ("Model", _model(checkpoint, config)),
         ("Data", _data(checkpoint)),
@@ -151,7 +164,7 @@ def _data(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
     rows = []
     for path in [path for subset in ("train", "valid") for path in manifests_of_run(checkpoint.cfg, subset)]:
-        name = _cell("/".join(Path(os.path.normpath(path)).parts[-2:])).replace("`", "'")
+        name = _shown(path)
         text = "number of clips not known: the manifest was not there at the export"
         if os.path.isfile(path):  # the name is from a file, so it can be that of a pipe
             with contextlib.suppress(InputError):
@@ -178,17 +191,33 @@ def _cell(text: str) -> str:
     return " ".join(text[:200].split()).replace("|", "\\|")
 
 
-def _metrics(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+def _valid_subset(checkpoint: Checkpoint) -> str:
+    """Folder and name of the manifest of validation, as the card has it."""
+    from bridle_fairseq.models.checkpoint_config import manifests_of_run
+
+    return next((_shown(path) for path in manifests_of_run(checkpoint.cfg, "valid")), "validation")
+
+
+def _shown(path: str) -> str:
+    return _cell("/".join(Path(os.path.normpath(path)).parts[-2:])).replace("`", "'")
+
+
+def _measured(checkpoint: Checkpoint) -> list[tuple[str, float]]:
     """Averages of the last validation, else of the last training updates, as stored in the checkpoint."""
     for split in ("valid", "train"):
-        rows = []
+        found = []
         for number in range(len(checkpoint.value(list, "extra_state", "metrics", split) or [])):
             where = "extra_state", "metrics", split, number
             name, kind = (checkpoint.value(str, *where, place) or "" for place in (1, 2))
             total, count = (checkpoint.value((int, float), *where, 3, key) for key in ("sum", "count"))
             if kind == "AverageMeter" and count and total is not None and not name.startswith("_"):
                 if name not in NOT_SHOWN:
-                    rows.append((_cell(f"{split} {name}"), f"{total / count:.4g}"))
-        if rows:
-            return rows
-    return [("metrics", "none in the checkpoint")]
+                    found.append((f"{split} {name}", total / count))
+        if found:
+            return found
+    return []
+
+
+def _metrics(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    rows = [(_cell(name), f"{value:.4g}") for name, value in _measured(checkpoint)]
+    return rows or [("metrics", "none in the checkpoint")]

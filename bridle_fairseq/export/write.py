@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from bridle_fairseq import __version__
 from bridle_fairseq.export.model_card import model_card
 from bridle_fairseq.export.onnx import ONNX, write_onnx
-from bridle_fairseq.exported.format import ALL_MODULES, CONFIG, FORMAT, FORMAT_VERSION, PARTS, WEIGHTS
-from bridle_fairseq.exported.inputs import stored_inputs
-from bridle_fairseq.models.checkpoints import Checkpoint
+from bridle_fairseq.exported.format import (
+    ALL_MODULES,
+    CONFIG,
+    FORMAT,
+    FORMAT_VERSION,
+    MODEL_TYPE,
+    PARTS,
+    PREPROCESSOR,
+    WEIGHTS,
+)
+from bridle_fairseq.exported.inputs import preprocessor_config, stored_inputs
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256, temporary_folder, usual_permissions
 from bridle_fairseq.utils.json_files import read_json
 
+if TYPE_CHECKING:
+    from bridle_fairseq.models.checkpoints import Checkpoint
+
 CARD = "README.md"
 DTYPES = ("float32", "float16")
-FILES = {WEIGHTS, CONFIG, CARD, ONNX, f"{ONNX}.data"}
+FILES = {WEIGHTS, CONFIG, PREPROCESSOR, CARD, ONNX, f"{ONNX}.data"}
 
 
 def write_export(
@@ -33,6 +45,7 @@ def write_export(
     onnx: bool = False,
     dtype: str = "float32",
     about: str = "",
+    datasets: Sequence[str] = (),
 ) -> Path:
     """Write an export completely or not at all; an earlier export in the same folder is replaced.
 
@@ -44,6 +57,7 @@ def write_export(
         onnx: also write the encoder as an ONNX graph.
         dtype: of the weights, one of :data:`DTYPES`; codebooks, biases and statistics are float32 in any case.
         about: Markdown for the model card.
+        datasets: names on the Hub of the data sets of training, for the card's metadata.
 
     Returns:
         The absolute path of the folder.
@@ -69,7 +83,10 @@ def write_export(
         if onnx:
             config["onnx"] = {"largest_difference": write_onnx(temporary)}
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(checkpoint, config, license, about), encoding="utf-8")
+        preprocessor = preprocessor_config(config)
+        if preprocessor:
+            (temporary / PREPROCESSOR).write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(model_card(checkpoint, config, license, about, datasets), encoding="utf-8")
         replace_folder(temporary, folder)
     return folder
 
@@ -115,7 +132,7 @@ def _contents(checkpoint: Checkpoint, parts: tuple[str, ...]) -> tuple[dict[str,
     """The values of ``config.json``, and the weights to write, in float32."""
     settings = checkpoint.settings
     config: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "bridle_fairseq": __version__}
-    config |= {"model": checkpoint.model, "modality": settings.modality}
+    config |= {"model_type": MODEL_TYPE, "model": checkpoint.model, "modality": settings.modality}
     if settings.modality == "audio":
         config["sample_rate"] = settings.sample_rate
     config |= stored_inputs(checkpoint.cfg.get("task", {}), settings.modality)

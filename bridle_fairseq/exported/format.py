@@ -31,6 +31,7 @@ from bridle_fairseq.utils.schema import Anything, Flag, Kind, ListOf, Mapped, On
 
 FORMAT, FORMAT_VERSION = "bridle_fairseq", 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MODEL_TYPE, PREPROCESSOR = "bridle", "preprocessor_config.json"  # what transformers looks for; adapters/transformers.py
 WITH_ENCODER = ("encoder", "classifier", "transcriber")  # parts with an encoder
 PARTS = {  # of the model `bridle`: modules of each part
     "encoder": ("encoder",),

@@ -66,3 +66,22 @@ def inputs_of(config: Mapping[str, Any], settings: BridleSettings) -> InputSetti
     values = {"max_sample_size": round(DEFAULT_SECONDS * settings.sample_rate)}
     values |= {name: config[name] for name in KINDS if name in config}
     return InputSettings(settings.modality, settings.sample_rate, **values)
+
+
+def preprocessor_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``preprocessor_config.json``: what reads inputs in transformers (:mod:`bridle_fairseq.adapters.transformers`).
+
+    Args:
+        config: ``config.json`` of the export.
+
+    Returns:
+        A class name and its arguments; empty if transformers has no use for the model.
+    """
+    if config["parts"] == ["tokenizer"]:
+        return {}
+    if config["modality"] == "audio":
+        return {"feature_extractor_type": "BridleFeatureExtractor", "sampling_rate": config["sample_rate"]}
+    if config["modality"] == "image":
+        sizes = {name: config[name] for name in ("image_size", "valid_crop")}
+        return {"image_processor_type": "BridleImageProcessor", **sizes}
+    return {}

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 
 from bridle_fairseq.exported.format import CONFIG, WEIGHTS, read_config
+from bridle_fairseq.exported.hub import HUB_NAME, download
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import file_sha256
-from bridle_fairseq.utils.optional import optional_import
 from bridle_fairseq.utils.packaged import packaged
 
 EXPECTED = "a checkpoint of fairseq-hydra-train, a folder of bridle export, or owner/name of the Hugging Face Hub"
 OWN_WEIGHTS = packaged("weights")
 OWN_NAME = re.compile(r"bridle-[a-z0-9-]+")
-HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-def find_export(source: str | os.PathLike[str]) -> Path | None:
+def find_export(source: str | os.PathLike[str], revision: str | None = None) -> Path | None:
     """The folder of the export that a name stands for. None: it names a file, or nothing that is there.
 
     Args:
         source: path of a folder or a file; else the name of weights of this package, such as ``bridle-small-audio``;
             else ``owner/name`` or ``owner/name@revision`` on the Hub, which is downloaded.
+        revision: branch, tag or commit of a name on the Hub.
 
     Raises:
-        InputError: a folder that is no export, or a name that neither this package nor the Hub knows.
+        InputError: a folder that is no export, a name that neither this package nor the Hub knows, or a revision of
+            something that is not on the Hub.
     """
     source = os.fspath(source)
+    found = None if os.path.lexists(source) or source.endswith(".pt") else HUB_NAME.fullmatch(source)
+    if revision is not None and (found is None or found["revision"] not in (None, revision)):
+        raise InputError(f"{source}: revision is {revision!r}; expected it with owner/name of the Hub, and once")
     if os.path.isdir(source):
         if not os.path.isfile(os.path.join(source, CONFIG)):
             raise InputError(f"{source}: no such checkpoint, but a folder without {CONFIG}; expected {EXPECTED}")
@@ -39,8 +42,7 @@ def find_export(source: str | os.PathLike[str]) -> Path | None:
         if source not in names:
             raise InputError(f"{source}: no such path, and no weights of this package; expected {' or '.join(names)}")
         return OWN_WEIGHTS / source
-    name = None if os.path.lexists(source) or source.endswith(".pt") else HUB_NAME.fullmatch(source)
-    return None if name is None else _download(name["repo"], name["revision"])
+    return None if found is None else download(found["repo"], revision or found["revision"], EXPECTED)
 
 
 def own_weights() -> list[str]:
@@ -82,21 +84,3 @@ def check_checkpoint(path: str, what: str, sha256: str, checkpoint: str) -> None
             f"{path}: {what} of another checkpoint (sha256 {sha256[:12]}); expected those of {checkpoint} "
             f"({expected[:12]})"
         )
-
-
-@lru_cache
-def _download(repo: str, revision: str | None) -> Path:
-    """Folder of a model of the Hub, in the cache of huggingface_hub."""
-    name = repo if revision is None else f"{repo}@{revision}"
-    with optional_import(f"{name}: no such path, and a name on the Hub needs huggingface_hub", "'bridle_fairseq[hub]'"):
-        import huggingface_hub
-    try:
-        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
-    except Exception as error:  # of the network, the Hub or the cache, of many kinds
-        reason = (str(error).strip().splitlines() or [""])[0][:160] or type(error).__name__
-        raise InputError(
-            f"{name}: no such path, and not to be had from the Hugging Face Hub ({reason}); expected {EXPECTED}"
-        ) from None
-    if not os.path.isfile(os.path.join(folder, CONFIG)):
-        raise InputError(f"{name}: a model of the Hugging Face Hub without {CONFIG}; expected one of bridle export")
-    return Path(folder)
