@@ -61,7 +61,8 @@ SPEECH = ["jiwer>=3.0", "sentencepiece>=0.2"]
 UNITS = ["sentencepiece>=0.2", "torchaudio>=2.6", "matplotlib>=3.7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 PARQUET = ["pyarrow>=15"]
-HUB = ["huggingface-hub>=0.23"]
+HUB = ["huggingface-hub>=0.23,<3"]
+TRANSFORMERS = ["transformers>=4.57,<6", "pillow>=10.1"]
 COMPLETION = ["shtab>=1.7"]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
@@ -94,11 +95,12 @@ setup(
         "onnx": ONNX,
         "parquet": PARQUET,
         "hub": HUB,
+        "transformers": TRANSFORMERS,
         "similar": ["faiss-cpu>=1.8"],
         "completion": COMPLETION,
         "test": TEST,
         "lint": LINT,
-        "dev": TRAIN + IMAGES + VIDEO + SPEECH + UNITS + ONNX + PARQUET + HUB + COMPLETION + TEST + LINT,
+        "dev": TRAIN + IMAGES + VIDEO + SPEECH + UNITS + ONNX + PARQUET + HUB + TRANSFORMERS + COMPLETION + TEST + LINT,
     },
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},
     cmdclass={"build_py": build_py},

@@ -100,6 +100,11 @@ def model_card(
     ]
     if config["parts"] != ["tokenizer"]:
         lines += [f"A vector for each file: `bridle embed FILES --model {HERE} --out vectors.npy`", ""]
+    auto = _auto_class(config)
+    if auto:
+        lines += ["In transformers (`pip install 'bridle_fairseq[transformers]'`):", "", "```python"]
+        lines += [f"from transformers import {auto}", "", "import bridle_fairseq.adapters.transformers", ""]
+        lines += [f'model = {auto}.from_pretrained("{HERE}")', "```", ""]
     for title, rows in (
         ("Model", _model(checkpoint, config)),
         ("Data", _data(checkpoint)),
@@ -109,6 +114,13 @@ def model_card(
     ):
         lines += [f"## {title}", "", "| | |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows], ""]
     return "\n".join(lines)
+
+
+def _auto_class(config: Mapping[str, Any]) -> str | None:
+    """The class of transformers that loads the export; None if none does."""
+    if config["modality"] not in ("audio", "image") or config["parts"] == ["tokenizer"]:
+        return None
+    return f"AutoModelFor{config['modality'].title()}Classification" if "classes" in config else "AutoModel"
 
 
 def _model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> list[tuple[str, str]]:

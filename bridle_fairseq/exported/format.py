@@ -106,14 +106,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one that bridle export wrote")
     config = read_json(path, "this configuration of an export")
+    check_config(config, str(path))
+    return config
+
+
+def check_config(config: Any, path: str) -> None:
+    """Check the contents of ``config.json`` of an export, from ``path``.
+
+    Raises:
+        InputError: of another format or version, or a value is missing or impossible.
+    """
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: not of this format; expected one that bridle export wrote")
     if config.get("format_version") != FORMAT_VERSION:
         version = shown(config.get("format_version"))
         raise InputError(f"{path}: version {version}; expected {FORMAT_VERSION}, the one this bridle_fairseq reads")
     required = next((kinds for part, kinds in FINE_TUNED.items() if config.get("parts") == [part]), BRIDLE)
-    check(Mapped(required, OPTIONAL, Anything()), "", config, str(path))
-    return config
+    check(Mapped(required, OPTIONAL, Anything()), "", config, path)
 
 
 def check_parts(config: Mapping[str, Any], parts: Collection[str], what: str = "this export") -> None:
@@ -152,14 +161,7 @@ def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:
     Raises:
         InputError: a file is missing or damaged, or the weights do not fit.
     """
-    path = folder / CONFIG
-    settings = checked_settings(config.get("settings"), str(path))
-    for name in ("modality", "sample_rate"):
-        value = getattr(settings, name)
-        if config.get(name, value) != value:
-            raise InputError(f"{path}: {name} is {shown(config[name])}; expected {value}, as in its settings")
-    # float32 represents weights of a bfloat16 training exactly, and results do not depend on the batch
-    settings = replace(settings, precision="float32", codes_precision="auto")
+    settings = settings_of(config, str(folder / CONFIG))
     with _opened(folder / WEIGHTS) as weights:
         names = weights.keys()
         blocks = sum(getattr(settings, f"{name}_depth") for name in _stacks(config["parts"]))
@@ -170,6 +172,21 @@ def read_module(folder: Path, config: Mapping[str, Any]) -> ExportedModule:
         tensors = {name: weights.get_tensor(name) for name in names}
         _fill(module, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return module
+
+
+def settings_of(config: Mapping[str, Any], path: str) -> BridleSettings:
+    """The settings in ``config.json`` of an export, from ``path``, to compute in float32.
+
+    Raises:
+        InputError: they are missing or impossible.
+    """
+    settings = checked_settings(config.get("settings"), path)
+    for name in ("modality", "sample_rate"):
+        value = getattr(settings, name)
+        if config.get(name, value) != value:
+            raise InputError(f"{path}: {name} is {shown(config[name])}; expected {value}, as in its settings")
+    # float32 represents weights of a bfloat16 training exactly, and results do not depend on the batch
+    return replace(settings, precision="float32", codes_precision="auto")
 
 
 def _stacks(parts: Collection[str]) -> list[str]:
@@ -193,11 +210,16 @@ class _NoRandomNumbers(TorchFunctionMode):
 def _build(config: Mapping[str, Any], settings: BridleSettings) -> ExportedModule:
     """The modules of the parts on the device "meta": the weights will be those of the file."""
     with torch.device("meta"), _NoRandomNumbers():
-        if config["parts"] == ["transcriber"]:
-            return Transcriber(settings, len(config["symbols"]), config["pooling"], config["upsample"])
-        if config["parts"] == ["classifier"]:
-            return Classifier(settings, len(config["classes"]["names"]), config["pooling"])
-        return ExportedBridle(settings, config["parts"])
+        return new_module(config, settings)
+
+
+def new_module(config: Mapping[str, Any], settings: BridleSettings) -> ExportedModule:
+    """The modules of the parts with initial weights."""
+    if config["parts"] == ["transcriber"]:
+        return Transcriber(settings, len(config["symbols"]), config["pooling"], config["upsample"])
+    if config["parts"] == ["classifier"]:
+        return Classifier(settings, len(config["classes"]["names"]), config["pooling"])
+    return ExportedBridle(settings, config["parts"])
 
 
 @contextmanager

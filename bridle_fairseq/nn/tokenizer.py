@@ -109,8 +109,9 @@ class RandomProjection(KeepsDtype):
     def __init__(self, patch_dim: int, width: int, codebook_dim: int, position_scale: float = 1.0) -> None:
         super().__init__()
         self.width, self.position_scale = width, position_scale
-        self.register_buffer("embed", nn.init.xavier_uniform_(torch.empty(width, patch_dim)))
-        self.register_buffer("project", nn.init.xavier_uniform_(torch.empty(codebook_dim, width)))
+        for name, sizes in (("embed", (width, patch_dim)), ("project", (codebook_dim, width))):
+            self.register_buffer(name, torch.empty(sizes))
+            nn.init.xavier_uniform_(getattr(self, name))  # returns None where transformers leaves initialization out
 
     def forward(self, patches: Tensor, grid: Sequence[int], places: Tensor | None = None) -> Tensor:
         """B x N x patch_dim -> B x N x codebook_dim; of the patches ``places`` (B x Q) only, B x Q x codebook_dim."""

@@ -29,6 +29,7 @@ EXTRAS = {  # module of a package that the light install leaves out -> the extra
     "sklearn": "train",
     "tensorboardX": "train",
     "tqdm": "train",
+    "transformers": "transformers",
 }
 
 

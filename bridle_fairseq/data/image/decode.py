@@ -73,7 +73,7 @@ def _decoded(path: str) -> tuple[np.ndarray, int]:
             image.draft(image.mode, (image.width // factor, image.height // factor))
             factor = 1
         image.load()
-        return _as_rgb(image, factor), image.getexif().get(ExifTags.Base.Orientation, 1)
+        return as_rgb(image, factor), image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def crop_and_resize(frames: np.ndarray, size: int, middle: float = 1.0, box: Box | None = None) -> Tensor:
@@ -132,7 +132,7 @@ def _opened(path: str) -> Iterator[tuple[Image.Image, int]]:
         raise DecodeError(reason if isinstance(error, FileNotFoundError) else f"corrupt: {reason}") from None
 
 
-def _as_rgb(image: Image.Image, factor: int) -> np.ndarray:
+def as_rgb(image: Image.Image, factor: int = 1) -> np.ndarray:
     """Pixels of a loaded image, uint8 height x width x 3, averaged over ``factor`` x ``factor``, in parts."""
     if image.mode == "F":
         raise DecodeError("floating-point pixels; expected whole numbers")

@@ -1,0 +1,1 @@
+"""Exports behind the interfaces of other libraries: a module for each, which imports that library."""
