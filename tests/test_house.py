@@ -187,6 +187,8 @@ def imports_of_argparse(package: Package) -> list[str]:
 def repeated_class_names(package: Package) -> list[str]:
     places = defaultdict(list)
     for module, tree in package.trees.items():
+        if module.startswith("adapters."):
+            continue  # named as the other library names its classes
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(package.where(module, node.lineno))
