@@ -7,9 +7,9 @@ WORKERS ?= 2
 MINUTES ?= 30
 export VENV
 # Tests run in parallel processes: more threads in each would only compete for the cores.
-test tests matrix soak: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
+test tests matrix adapters soak: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
-.PHONY: help setup demo test tests lint style types format bench bench-gpu lock matrix soak
+.PHONY: help setup demo test tests lint style types format bench bench-gpu lock matrix adapters soak
 
 help:
 	@echo "make setup    create the environment in $(VENV) from requirements.lock (other targets do it when needed)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench    time a training step, the front end and the quantizer against peers (ARGS: options of the first)"
 	@echo "make bench-gpu    measure clips/s and utilization on a GPU, compared with timm"
 	@echo "make matrix   run the tests on every installed Python from 3.10 to 3.13"
+	@echo "make adapters    test the adapters with X-ARES, mteb and s3prl, installed beside the environment"
 	@echo "make soak     attack the package at random for MINUTES=30: kills, full disks, damaged and hostile files [SEED=n]"
 	@echo "make lock     update the versions in requirements.lock"
 
@@ -64,6 +65,9 @@ lock: setup
 
 matrix:
 	@WORKERS=$(WORKERS) sh scripts/matrix.sh $(ARGS)
+
+adapters: setup
+	@sh scripts/adapters.sh $(ARGS)
 
 soak: setup
 	@$(BIN)/python tests/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -14,7 +14,16 @@ import soundfile
 from bridle_fairseq.data.manifests.manifest import Manifest
 
 REFUSED = ("fairseq", "fairseq_cli", "hydra", "omegaconf", "sklearn", "scipy", "PIL", "tqdm", "tensorboardX", "pandas")
-REFUSED += ("fairseq_compat", "torchaudio", "torchvision", "av", "huggingface_hub", "pyarrow", "matplotlib")
+REFUSED += (
+    "fairseq_compat",
+    "torchaudio",
+    "torchvision",
+    "av",
+    "huggingface_hub",
+    "transformers",
+    "pyarrow",
+    "matplotlib",
+)
 SCRIPT = """
 import json, sys
 
