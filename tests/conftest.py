@@ -258,3 +258,20 @@ def hub_server():
         from hub_server import serve
     with serve() as hub:
         yield hub
+
+
+@pytest.fixture
+def hub_here(hub_server, tmp_path, monkeypatch):
+    """The server as the Hub of this process, with a cache and an account of its own."""
+    from huggingface_hub import constants
+
+    from bridle_fairseq.exported.hub import download
+
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub_server.endpoint)
+    values = {"HUGGINGFACE_CO_URL_TEMPLATE": template, "ENDPOINT": hub_server.endpoint, "HF_HUB_DISABLE_XET": True}
+    for name, value in {**values, "HF_HUB_CACHE": str(tmp_path / "hub_cache")}.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+    download.cache_clear()
+    yield hub_server
+    download.cache_clear()

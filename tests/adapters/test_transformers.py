@@ -218,6 +218,25 @@ def test_a_pickle_is_not_read(exported, tmp_path) -> None:
         transformers.AutoModel.from_pretrained(tmp_path / "out")
 
 
+def test_an_export_of_an_earlier_version_loads_by_its_class(exported, batch, tmp_path) -> None:
+    shutil.copytree(exported / "all", tmp_path / "old")
+    (tmp_path / "old/preprocessor_config.json").unlink()
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "old/config.json").write_text(json.dumps(config))
+    found = adapter.BridleModel.from_pretrained(tmp_path / "old")(**batch).pooler_output
+    assert torch.equal(found, transformers.AutoModel.from_pretrained(exported / "all")(**batch).pooler_output)
+
+
+def test_a_name_of_the_hub_is_downloaded(hub_here, exported, batch, tmp_path) -> None:
+    hub_here.add("owner/name", {path.name: path.read_bytes() for path in (exported / "all").iterdir()}, "v1")
+    where = {"revision": "v1", "cache_dir": tmp_path / "cache"}
+    model = transformers.AutoModel.from_pretrained("owner/name", **where)
+    assert transformers.AutoFeatureExtractor.from_pretrained("owner/name", **where).sampling_rate == 16000
+    found = model(**batch).pooler_output
+    assert torch.equal(found, transformers.AutoModel.from_pretrained(exported / "all")(**batch).pooler_output)
+
+
 @pytest.mark.parametrize("name", ["bridle-small-audio", "bridle-small-image"])
 def test_weights_of_the_package_load(name) -> None:
     assert transformers.AutoModel.from_pretrained(OWN_WEIGHTS / name).dtype == torch.float32

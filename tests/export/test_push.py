@@ -7,20 +7,14 @@ import sys
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
 from bridle_fairseq import pretrained
 from bridle_fairseq.cli import main as bridle
 
 
 @pytest.fixture
-def hub(hub_server, monkeypatch):
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub_server.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.endpoint)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", hub_server.token)
-    return hub_server
+def hub(hub_here):
+    return hub_here
 
 
 def read(folder) -> dict[str, bytes]:
