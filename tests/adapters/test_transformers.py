@@ -121,6 +121,16 @@ def test_a_new_head_learns_and_is_saved_with_its_names(exported, batch, tmp_path
     assert loaded.classes == ["a", "b"] and loaded.config["multi_label"] == problem.startswith("multi")
 
 
+def test_a_head_of_another_size_is_new_if_that_is_asked_for(exported, batch) -> None:
+    load = transformers.AutoModelForAudioClassification.from_pretrained
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        load(exported / "classifier", num_labels=5)
+    model = load(exported / "classifier", num_labels=5, ignore_mismatched_sizes=True)
+    former = load(exported / "classifier")
+    assert model(**batch).logits.shape == (2, 5) and torch.equal(model.norm.bias, former.norm.bias)
+    assert 0.01 < model.head.weight.std().item() < 0.03 and not model.head.bias.any()
+
+
 @torch.no_grad()
 def test_images_are_read_and_classified_as_in_validation(picture, tmp_path) -> None:
     picture.save(tmp_path / "a.png")
