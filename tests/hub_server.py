@@ -96,7 +96,8 @@ class Handler(BaseHTTPRequestHandler):
         if "path" not in found.groupdict():
             if found["what"] == "tree":
                 return self.answer([{"type": "file", "path": n, "size": len(c), "oid": "0"} for n, c in files.items()])
-            return self.answer({"id": found["repo"], "sha": sha, "siblings": [{"rfilename": name} for name in files]})
+            about = {"id": found["repo"], "sha": sha, "private": False, "downloads": 0, "likes": 0, "tags": []}
+            return self.answer({**about, "siblings": [{"rfilename": name} for name in files]})
         if found["path"] not in files:
             return self.fail(404, "EntryNotFound")
         contents = files[found["path"]]
