@@ -3,6 +3,7 @@
     python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 [--recipes recipe vq ...] [--seeds 1 2 3]
     python benchmarks/equal_time.py esc10 DATA --work WORK --minutes 10
     python benchmarks/equal_time.py clothes DATA --work WORK --minutes 10
+    python benchmarks/equal_time.py digits VIDEOS --work WORK --minutes 10
     python benchmarks/equal_time.py keywords DATA --work WORK --minutes 10 --recipes recipe --seeds 1 2 3 --test
 
 keywords: DATA is the folder of Arabic Speech Commands. Pretraining uses the train split without labels; the probe is
@@ -10,15 +11,17 @@ fitted to the same clips and validated on the six speakers of the validation spl
 arabic-speech-commands and fsdd, as for esc10.py. Pretraining uses folds 1 to 3 of ESC-10 and the training splits of the
 speech sets without labels; the probe is fitted to folds 1 to 3 and validated on folds 4 and 5. clothes: DATA is the
 folder of images.py. Pretraining uses 85 % of the training images without labels; the probe is fitted to the same images
-and validated on the others.
+and validated on the others. digits: the videos of moving_digits.py, which are made in the folder VIDEOS; probed for the
+direction and for the digit.
 
 A recipe is `small` with the overrides of RECIPES. Its updates are those that take --minutes of CPU time with one
 thread, the data loader's worker included: a run of 60 updates is compared with one of 20. The table shows the minutes
 that each run took. --overrides are added to every recipe, and the name of the run gets --name.
 
 --test is for the recipe that was chosen: it also tests each run once, with the pooling that validates best, beside
-the untrained encoder and statistics of the input. keywords: on six speakers more; clothes: on the test images. esc10.py
-tests on ESC-10.
+the untrained encoder and statistics of the input. keywords: on six speakers more; clothes, digits: on the test split.
+esc10.py tests on ESC-10. --finetune does the same with `finetuning/small`, beside training from scratch: the checkpoint
+that is best on the validation split is tested.
 
 Finished runs are not repeated.
 """
@@ -27,28 +30,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import keywords
-from runs import (
-    best_rows,
-    bridle,
-    decode,
-    mean_and_deviation,
-    measure_statistics,
-    read_table,
-    train,
-    write_labelled,
-    write_manifest,
-)
+from corpora import CORPORA, Corpus
+from runs import best_rows, finetune, mean_and_deviation, measure_statistics, train, untrained
 
-SPEECH = {"arabic-speech-commands": "opus", "fsdd": "flac"}
 WINDOWS = ("model.decoder_kind=attention", "model.decoder_window=[4,4]", "model.decoder_heads=4")
 RECIPES: dict[str, Sequence[str]] = {
     "recipe": (),  # small as it is
@@ -62,6 +55,12 @@ RECIPES: dict[str, Sequence[str]] = {
     "vq": ("+variant=vq",),
     "one codebook": ("model.num_codebooks=1", "model.codebook_size=1024"),
     "parallel": ("model.num_books=4",),
+    "1 level": ("model.num_codebooks=1",),
+    "2 levels": ("model.num_codebooks=2",),
+    "3 levels": ("model.num_codebooks=3",),
+    "2 iterations": (),
+    "2 iterations, random tokenizer": ("model.tokenizer_init=random",),
+    "3 iterations": (),
     "lr 5e-4": ("optimization.lr=[0.0005]",),
     "lr 2e-3": ("optimization.lr=[0.002]",),
     "mask 0.6": ("model.mask_ratio=0.6",),
@@ -72,55 +71,11 @@ RECIPES: dict[str, Sequence[str]] = {
     "patches 4 x 32": ("model.patch_size=[4,32]",),
     "patches 4 x 128": ("model.patch_size=[4,128]",),
 }
-OF_SOUND = ("mean", "statistics", "frequency", "frequency_statistics", "segments")
-OF_PIXELS = ("mean", "statistics", "class_token", "regions")
-
-
-class Corpus(NamedTuple):
-    """A set of clips."""
-
-    options: tuple[str, ...]  # overrides of `small`
-    splits: tuple[str, str] = ("train", "valid")  # to which the probe is fitted; on which it is validated
-    examples: str = "audio"
-    poolings: tuple[str, ...] = OF_SOUND
-    statistics: tuple[object, ...] = ()  # options of `bridle stats`
-
-    def probe(self, *arguments: object) -> None:
-        """`bridle probe` with the ridge probe of these poolings."""
-        bridle("probe", *arguments, "--probes", "ridge", "--layers", "3,4,5,6", "--pooling", *self.poolings, threads=1)
-
-
-LONGER = ("task.max_sample_size=80000", "model.patch_size=[16,16]", "dataset.max_tokens=2048000")
-CORPORA = {
-    "keywords": Corpus(("task.roll=false",)),
-    "esc10": Corpus(LONGER, ("fitted", "chosen")),
-    "clothes": Corpus(
-        (), examples="images", poolings=OF_PIXELS, statistics=("--modality", "image", "--image-size", 64)
-    ),
-}
+ITERATIONS = {"2 iterations": 2, "2 iterations, random tokenizer": 2, "3 iterations": 3}  # of the others: 1
+TOKENIZER_SHARE = 0.25  # of the updates of an encoder stage
+Results = dict[str, list[dict]]  # of the seeds of each recipe
 QUIET = ("optimization.lr=[0.001]", "dataset.disable_validation=true", "checkpoint.save_interval_updates=1000000")
 SHORT, LONG = 20, 60  # updates of the runs that are timed
-
-
-def prepare(name: str, data: Path, work: Path) -> None:
-    """Decode the sounds; write the manifests of pretraining and of the probe."""
-    if name == "clothes":
-        bridle("manifest", data, "--modality", "image", "--dest", work, "--valid-percent", "0.15", "--class-folders")
-        return
-    if name == "keywords":
-        keywords.prepare(data, work, "flac")
-        return
-    tables = {part: read_table(data / part / "meta.csv") for part in ("esc10", *SPEECH)}
-    sounds = work / "sounds"
-    for part, kind in {"esc10": "opus", **SPEECH}.items():
-        decode([data / part / kind / f"{row['name']}.{kind}" for row in tables[part]], sounds / part, "flac")
-    speech = [f"{part}/{row['name']}.flac" for part in SPEECH for row in tables[part] if row["split"] == "train"]
-    splits = {
-        split: [(f"esc10/{row['name']}.flac", row["category"]) for row in tables["esc10"] if row["fold"] in folds]
-        for split, folds in (("fitted", "123"), ("chosen", "45"))
-    }
-    write_labelled(work, sounds, splits)
-    write_manifest(work / "train.tsv", sounds, [file for file, _ in splits["fitted"]] + speech)
 
 
 def cpu_seconds(folder: Path, examples: str, overrides: Sequence[str]) -> float:
@@ -131,108 +86,183 @@ def cpu_seconds(folder: Path, examples: str, overrides: Sequence[str]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def stages(updates: int) -> str:
-    """The cold start alone; its peak learning rate is ``optimization.lr``."""
-    return f"model.stages=[{{kind: encoder, updates: {updates}, warmup_updates: {max(1, updates // 12)}}}]"
+def stages(updates: int, iterations: int = 1) -> str:
+    """Encoder stages of equal length with a shorter tokenizer stage between them; about this number of updates."""
+    length = updates / (iterations + (iterations - 1) * TOKENIZER_SHARE)
+    encoder = f"{{kind: encoder, {_length(length)}}}"  # its peak learning rate is optimization.lr
+    tokenizer = f"{{kind: tokenizer, lr: 5.0e-4, {_length(length * TOKENIZER_SHARE)}}}"
+    return f"model.stages=[{', '.join([encoder, *[tokenizer, encoder] * (iterations - 1)])}]"
 
 
-def updates_in(seconds: float, work: Path, examples: str, overrides: Sequence[str]) -> int:
-    """Number of updates that take this CPU time, by two short runs."""
-    taken = []
-    for updates in (SHORT, LONG):
-        folder = work / "timing"
+def _length(updates: float) -> str:
+    return f"updates: {round(updates)}, warmup_updates: {max(1, round(updates / 12))}"
+
+
+def updates_in(seconds: float, work: Path, examples: str, overrides: Sequence[str], iterations: int = 1) -> int:
+    """Number of updates that take this CPU time, by two short runs, each done twice: the shorter time counts."""
+    taken = {SHORT: math.inf, LONG: math.inf}
+    folder = work / "timing"
+    for updates in (SHORT, LONG, SHORT, LONG):
         shutil.rmtree(folder, ignore_errors=True)
-        taken.append(cpu_seconds(folder, examples, [*overrides, stages(updates), "checkpoint.no_save=true"]))
-    shutil.rmtree(work / "timing")
-    return max(LONG, round((seconds - taken[0]) / (taken[1] - taken[0]) * (LONG - SHORT)) + SHORT)
+        own = [*overrides, stages(updates, iterations), "checkpoint.no_save=true"]
+        taken[updates] = min(taken[updates], cpu_seconds(folder, examples, own))
+    shutil.rmtree(folder)
+    return max(LONG, round((seconds - taken[SHORT]) / (taken[LONG] - taken[SHORT]) * (LONG - SHORT)) + SHORT)
 
 
-def pretrain_and_probe(corpus: Corpus, work: Path, folder: Path, overrides: Sequence[str], minutes: float) -> dict:
+class Run(NamedTuple):
+    """A recipe with a seed."""
+
+    work: Path  # the manifests
+    folder: Path
+    planned: Path  # number of updates, the same for all seeds
+    examples: str
+    overrides: Sequence[str]
+    iterations: int
+    minutes: float
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last one."""
+        return self.folder / "run" / "checkpoints" / "checkpoint_last.pt"
+
+    def plan(self) -> None:
+        """Measure how many updates there is time for."""
+        if not (self.planned.exists() or (self.folder / "result.json").exists()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            updates = updates_in(60 * self.minutes, self.folder, self.examples, self.overrides, self.iterations)
+            self.planned.write_text(json.dumps(updates), encoding="utf-8")
+
+
+def pretrain_and_probe(corpus: Corpus, run: Run) -> dict:
     """One run and its probe: updates, CPU minutes, and the validation accuracy of each pooling."""
-    result = folder / "result.json"
+    result = run.folder / "result.json"
     if result.exists():
         return json.loads(result.read_text(encoding="utf-8"))
-    folder.mkdir(parents=True, exist_ok=True)
-    planned = folder / "updates.json"
-    if not planned.exists():
-        planned.write_text(json.dumps(updates_in(60 * minutes, folder, corpus.examples, overrides)), "utf-8")
-    updates = json.loads(planned.read_text(encoding="utf-8"))
-    seconds = cpu_seconds(folder / "run", corpus.examples, [*overrides, stages(updates)])
+    updates = json.loads(run.planned.read_text(encoding="utf-8"))
+    seconds = cpu_seconds(run.folder / "run", run.examples, [*run.overrides, stages(updates, run.iterations)])
     fitted, chosen = corpus.splits
     splits = ("--train", fitted, "--valid", chosen, "--test", chosen)
-    out = folder / "probe"
-    checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
-    corpus.probe(checkpoint, work, "--out", out, *splits, "--no-baselines", "--resamples", "0")
-    rows = json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]
-    accuracy = {row["pooling"]: {"valid": row["valid"], "layer": row["layer"]} for row in rows}
+    accuracy = {}
+    for labels in corpus.labels:
+        out = run.folder / f"probe{labels}"
+        corpus.probe(run.checkpoint, run.work / labels, "--out", out, *splits, "--no-baselines", "--resamples", "0")
+        for row in json.loads((out / "probe.json").read_text(encoding="utf-8"))["rows"]:
+            accuracy[f"{labels} {row['pooling']}".strip()] = {"valid": row["valid"], "layer": row["layer"]}
     content = {"updates": updates, "minutes": seconds / 60, "accuracy": accuracy}
     result.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return content
 
 
-def test_once(corpus: Corpus, work: Path, folder: Path, seed: int) -> dict[str, dict]:
-    """The rows of a probe that validate best, with their test accuracy."""
-    out = folder / "test"
-    if not (out / "probe.json").exists():
-        checkpoint = folder / "run" / "checkpoints" / "checkpoint_last.pt"
-        corpus.probe(checkpoint, work, "--out", out, "--seed", seed)
-    return best_rows(out)
+def runs_of(args: argparse.Namespace, corpus: Corpus, work: Path) -> dict[tuple[str, int], Run]:
+    """(recipe, seed) -> run, of the command line's recipes and seeds."""
+    own = [*measure_statistics(work / "train.tsv", *corpus.statistics), f"task.data={work}", *corpus.options, *QUIET]
+    runs = {}
+    for seed in args.seeds:
+        for recipe in args.recipes:
+            label = f"{recipe}{args.name and f' {args.name}'}"
+            name = f"{label} {args.minutes:g}".replace(" ", "-").replace(",", "")
+            overrides = [*own, f"common.seed={seed}", *RECIPES[recipe], *args.overrides]
+            runs[label, seed] = Run(
+                work=work,
+                folder=work / "runs" / f"{name}-{seed}",
+                planned=work / "runs" / f"{name}.updates.json",
+                examples=corpus.examples,
+                overrides=overrides,
+                iterations=ITERATIONS.get(recipe, 1),
+                minutes=args.minutes,
+            )
+    return runs
 
 
-def show_tests(label: str, tests: list[dict[str, dict]]) -> None:
-    """Mean and deviation of the test accuracies over the seeds."""
-    for name in tests[0]:
-        rows = [test[name] for test in tests]
-        listed = ", ".join(f"{row['test']:.3f} ({row['pooling']})" for row in rows)
-        print(f"{label}, {name}: test {mean_and_deviation([row['test'] for row in rows])}  {listed}")
+def perform(corpus: Corpus, runs: dict[tuple[str, int], Run], pool: Executor) -> Results:
+    """Pretrain and probe: label -> the results of the seeds."""
+    for run in runs.values():
+        pool.submit(run.plan).result()  # one at a time
+    jobs = {key: pool.submit(pretrain_and_probe, corpus, run) for key, run in runs.items()}
+    results: Results = {}
+    for (label, _), job in jobs.items():
+        results.setdefault(label, []).append(job.result())
+    return results
+
+
+def test_once(corpus: Corpus, run: Run, seed: int) -> dict[str, float | str]:
+    """Test accuracy of the encoder, an untrained one and statistics of the input, with the pooling that is chosen."""
+    scores: dict[str, float | str] = {}
+    for labels in corpus.labels:
+        out = run.folder / f"test{labels}"
+        if not (out / "probe.json").exists():
+            corpus.probe(run.checkpoint, run.work / labels, "--out", out, "--seed", seed)
+        for name, row in best_rows(out).items():
+            scores[f"{labels} {name}".strip()] = row["test"]
+            scores[f"{labels} {name} pooling".strip()] = row["pooling"]
+    return scores
+
+
+def finetune_once(corpus: Corpus, run: Run, seed: int) -> dict[str, float]:
+    """Test accuracy after fine-tuning, and after training from scratch for as many updates."""
+    scores = {}
+    for labels in corpus.labels:
+        for name in ("fine-tuned", "from scratch"):
+            folder = run.folder / f"{name} {labels}".strip().replace(" ", "-")
+            start = untrained(folder, run.checkpoint, seed) if name == "from scratch" else run.checkpoint
+            options = [f"common.seed={seed}", *corpus.finetuning]
+            data, config = run.work / labels, "finetuning/small"
+            scores[f"{labels} {name}".strip()] = finetune(folder, start, data, options, 1, corpus.examples, config)
+    return scores
+
+
+def add_arguments(parser: argparse.ArgumentParser, recipes: Sequence[str] = tuple(RECIPES)) -> None:
+    """Add the arguments that say which runs there are."""
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of a run (10)")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(recipes))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
+    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of the configuration")
+    parser.add_argument("--name", default="", help="of runs with these overrides")
+
+
+def process_pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that begin anew, so that the CPU time of their children is that of one run."""
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
 def main() -> None:
     """Pretrain and probe each recipe with each seed; print a row for each recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=list(CORPORA))
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of a run (10)")
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
-    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides of the configuration")
-    parser.add_argument("--name", default="", help="of runs with these overrides")
-    parser.add_argument("--test", action="store_true", help="test as well (keywords, clothes)")
+    add_arguments(parser)
+    parser.add_argument("--test", action="store_true", help="test as well (not esc10)")
+    parser.add_argument("--finetune", action="store_true", help="fine-tune and test as well (not esc10)")
     args = parser.parse_args()
-    if args.test and args.set == "esc10":
-        parser.error("--test with esc10; esc10.py tests on it")
+    if (args.test or args.finetune) and args.set == "esc10":
+        parser.error("--test or --finetune with esc10; esc10.py tests on it")
     corpus = CORPORA[args.set]
     work = args.work.resolve() / args.set
-    prepare(args.set, args.data.resolve(), work)
-    own = [*measure_statistics(work / "train.tsv", *corpus.statistics), f"task.data={work}", *corpus.options, *QUIET]
-    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = {}
-        for seed in args.seeds:
-            for recipe in args.recipes:
-                label = f"{recipe}{args.name and f' {args.name}'}"
-                folder = work / "runs" / f"{label} {args.minutes:g} {seed}".replace(" ", "-").replace(",", "")
-                overrides = [*own, f"common.seed={seed}", *RECIPES[recipe], *args.overrides]
-                job = pool.submit(pretrain_and_probe, corpus, work, folder, overrides, args.minutes)
-                jobs[label, seed] = folder, job
-        rows: dict[str, list[dict]] = {}
-        for (label, _), (_, job) in jobs.items():
-            rows.setdefault(label, []).append(job.result())
-        tests: dict[str, list[dict]] = {}
-        if args.test:
-            started = [
-                (label, pool.submit(test_once, corpus, work, jobs[label, seed][0], seed)) for label, seed in jobs
-            ]
-            for label, job in started:
-                tests.setdefault(label, []).append(job.result())
-    print(f"{'recipe':24} updates  minutes  " + "  ".join(f"{pooling:>22}" for pooling in corpus.poolings))
+    corpus.prepare(args.data.resolve(), work)
+    runs = runs_of(args, corpus, work)
+    measures = [test_once] * args.test + [finetune_once] * args.finetune
+    tests: dict[str, list[dict]] = {}
+    with process_pool(args.jobs) as pool:
+        rows = perform(corpus, runs, pool)
+        jobs = {key: [pool.submit(measure, corpus, run, key[1]) for measure in measures] for key, run in runs.items()}
+        for (label, _), of_run in jobs.items():
+            scores = {name: score for job in of_run for name, score in job.result().items()}
+            tests.setdefault(label, []).append(scores)
+    poolings = list(next(iter(rows.values()))[0]["accuracy"])
+    print(f"{'recipe':24} updates  minutes  " + "  ".join(f"{pooling:>22}" for pooling in poolings))
     for label, results in rows.items():
         minutes = sum(result["minutes"] for result in results) / len(results)
-        cells = [mean_and_deviation([r["accuracy"][pooling]["valid"] for r in results]) for pooling in corpus.poolings]
+        cells = [mean_and_deviation([r["accuracy"][pooling]["valid"] for r in results]) for pooling in poolings]
         print(f"{label:24} {results[0]['updates']:7}  {minutes:7.1f}  " + "  ".join(f"{cell:>22}" for cell in cells))
     for label, of_seeds in tests.items():
-        show_tests(label, of_seeds)
+        for name in of_seeds[0]:
+            values = [scores[name] for scores in of_seeds]
+            listed = ", ".join(value if isinstance(value, str) else f"{value:.3f}" for value in values)
+            mean = "" if isinstance(values[0], str) else f"test {mean_and_deviation(values)}  "
+            print(f"{label}, {name}: {mean}{listed}")
 
 
 if __name__ == "__main__":

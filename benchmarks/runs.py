@@ -161,19 +161,25 @@ def update_times(folder: Path) -> list[float]:
 
 
 def finetune(
-    folder: Path, checkpoint: Path, data: Path, overrides: Sequence[str], threads: int, examples: str = "audio"
+    folder: Path,
+    checkpoint: Path,
+    data: Path,
+    overrides: Sequence[str],
+    threads: int,
+    examples: str = "audio",
+    config: str = "finetuning/tiny",
 ) -> float:
-    """Test accuracy of the checkpoint of a run with ``finetuning/tiny`` that is best on the validation split.
+    """Test accuracy of the checkpoint of a run of fine-tuning that is best on the validation split.
 
     Args:
-        folder, overrides, threads, examples: see :func:`train`.
+        folder, overrides, threads, examples, config: see :func:`train`.
         checkpoint: pretrained.
         data: folder with train, valid and test .tsv and .lbl, and labels.csv.
     """
     from bridle_fairseq.training.finetuning import score_split
 
     own = [f"task.data={data}", f"model.checkpoint={checkpoint}"]
-    best = train(folder, "finetuning/tiny", [*own, *overrides], threads, examples) / "checkpoint_best.pt"
+    best = train(folder, config, [*own, *overrides], threads, examples) / "checkpoint_best.pt"
     return score_split(best, data, "test", 64, "cpu")[0]
 
 

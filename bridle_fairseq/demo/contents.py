@@ -53,8 +53,8 @@ def table_note(comparison: Comparison | None) -> str:
             "No labels were given, so there is nothing to probe. Run the demo with --labels CSV (columns file, label)."
         )
     return (
-        "Logistic regression on standardized features. The layer and the regularization C were chosen on the "
-        "validation clips alone."
+        "Ridge regression on standardized features. The layer and the regularization were chosen on the validation "
+        "clips alone."
     )
 
 

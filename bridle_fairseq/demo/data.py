@@ -76,7 +76,7 @@ def _with_splits(entries: Sequence[Entry | None], labels: str, seed: int) -> lis
     return [None if entry is None else replace(entry, split=split[row]) for row, entry in enumerate(entries)]
 
 
-def write_classes(write: Callable[[str, Path], list[str]], classes: list[str], folder: Path) -> Path:
+def write_classes(write: Callable[[str, Path], list[str]], classes: Sequence[str], folder: Path) -> Path:
     """Write each class in its own process, and the table of all files; path of the table.
 
     Args:

@@ -57,7 +57,7 @@ MEDIA = {
         modality="audio",
         many="sounds",
         one="clip",
-        made="synthetic sounds, which differ in how they move rather than in their spectrum",
+        made="synthetic words: the same six phonemes in another order, each clip in another voice",
         baseline="log-mel",
         shown=(
             "Sound and its codes",

@@ -25,6 +25,7 @@ from bridle_fairseq.nn.pooling_kinds import POOLINGS
 if TYPE_CHECKING:
     from bridle_fairseq.tasks.base import MediaTask
 
+PROBE = "ridge"  # linear, in seconds
 RESAMPLES = 1000  # bootstrap over the test clips
 SPLITS = ("train", "valid", "test")
 STATISTICS_NAMES = {"deviation": "mean and deviation", "segments": "means of four segments"}  # of the log-mel
@@ -49,7 +50,7 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
     """Probe the encoder and its baselines; every choice is made on the validation split."""
     options = BatchOptions(workers=2, max_skipped=1.0, device=str(next(model.parameters()).device))
     splits = read_labelled_splits(manifests, SPLITS)
-    poolings = ("mean", "class_token" if model.front_end.rows is None else "frequency")
+    poolings = ("mean", "class_token") if model.front_end.rows is None else ("frequency", "frequency_statistics")
     extractors = probe_extractors(model, range(1, model.encoder.depth + 1), poolings, seed)
     features = extract_splits(
         extractors,
@@ -59,7 +60,7 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
         on_split=lambda name, clips: say(f"  features of {clips} {name} clips"),
     )
     data = probe_data(features, splits, SPLITS, manifests)
-    rows = probe_table.compare(data.features, data.labels, ["linear"])
+    rows = probe_table.compare(data.features, data.labels, [PROBE])
     return _comparison(rows, data, len(splits["train"].labels.classes), seed)
 
 
@@ -73,7 +74,7 @@ def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed:
     chance = data.majority_accuracy()
     rows.append(ResultRow("always the most frequent class", chance))
     max(rows, key=lambda row: row.accuracy).best = True
-    best = paired.best_rows(probes, "linear")
+    best = paired.best_rows(probes, PROBE)
     minus = {one.second.name: one.difference for one in paired.comparisons(probes, data.multi_label, RESAMPLES, seed)}
     return Comparison(
         rows,

@@ -1,4 +1,4 @@
-"""The synthetic sounds: file formats, and classes that only their change over time distinguishes."""
+"""The synthetic sounds: file formats, and words that only the order of their phonemes distinguishes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bridle_fairseq.demo import synthesize
 
 
 def test_clips_are_deterministic_and_depend_on_the_seed() -> None:
-    one, rate = synthesize.synthesize_clip("siren", 3, seed=1)
-    again, again_rate = synthesize.synthesize_clip("siren", 3, seed=1)
-    other, _ = synthesize.synthesize_clip("siren", 3, seed=2)
+    one, rate = synthesize.synthesize_clip("samitu", 3, seed=1)
+    again, again_rate = synthesize.synthesize_clip("samitu", 3, seed=1)
+    other, _ = synthesize.synthesize_clip("samitu", 3, seed=2)
     assert rate == again_rate
     np.testing.assert_array_equal(one, again)
     assert one.shape != other.shape or not np.array_equal(one, other)
@@ -44,57 +44,6 @@ def test_every_format_rate_and_channel_count_is_written_with_its_label(tmp_path)
     assert {info.channels for info in infos} == {1, 2}
 
 
-def spectrum(name: str, clips: int = 40) -> np.ndarray:
-    """Mean power in eight octave bands, as shares, over clips of a class."""
-    total = np.zeros(8)
-    for index in range(clips):
-        wave, rate = synthesize.synthesize_clip(name, index, seed=5)
-        power = np.abs(np.fft.rfft(wave[:, 0])) ** 2
-        band = np.clip(np.log2(np.fft.rfftfreq(len(wave), 1 / rate)[1:] / 60), 0, 7).astype(int)
-        shares = np.bincount(band, power[1:], minlength=8)
-        total += shares / shares.sum()
-    return total / clips
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("sweep_up", "sweep_down"), ("notes_up", "notes_down"), ("pluck", "swell"), ("pulses_hurrying", "pulses_slowing")],
-)
-def test_classes_of_a_pair_have_the_same_spectrum(one: str, other: str) -> None:
-    assert np.abs(spectrum(one) - spectrum(other)).max() < 0.2
-    assert np.abs(spectrum(one) - spectrum("tremolo_slow")).max() > 0.15 or "pulses" in one
-
-
-def loudness_steps(name: str, index: int) -> np.ndarray:
-    """Changes of the loudness (dB) from one hundredth of a second to the next, where there is sound."""
-    wave, rate = synthesize.synthesize_clip(name, index, seed=3)
-    hop = rate // 100
-    power = (wave[: len(wave) // hop * hop, 0] ** 2).reshape(-1, hop).mean(axis=1)
-    return np.diff(10 * np.log10(power + 1e-9))[2:-2]
-
-
-def test_plucks_decay_and_swells_are_their_reversal() -> None:
-    pluck = np.concatenate([loudness_steps("pluck", index) for index in range(20)])
-    swell = np.concatenate([loudness_steps("swell", index) for index in range(20)])
-    assert np.median(pluck) < -0.3 and np.median(swell) > 0.3
-
-
-def test_pulses_speed_up_in_one_class_and_slow_down_in_the_other() -> None:
-    def trend(name: str) -> float:
-        """How often a gap between pulses is shorter than the one before it."""
-        shorter = []
-        for index in range(20):
-            loud = loudness_steps(name, index).cumsum()
-            onsets = np.flatnonzero(np.diff((loud > np.percentile(loud, 60)).astype(int)) == 1)
-            shorter += (np.diff(onsets, 2) < 0).tolist()
-        return float(np.mean(shorter))
-
-    assert trend("pulses_hurrying") > 0.55 and trend("pulses_slowing") < 0.45
-
-
-def test_pitch_rises_in_one_sweep_and_falls_in_the_other() -> None:
-    time = np.arange(16000) / 16000
-    cycle = synthesize._cycle_position(np.random.default_rng(0), time)
-    up = synthesize.CLASSES["sweep_up"].keywords["shape"](cycle)
-    down = synthesize.CLASSES["sweep_down"].keywords["shape"](cycle)
-    assert np.median(np.diff(up)) > 0 > np.median(np.diff(down))
+def test_all_words_have_the_same_phonemes_in_another_order() -> None:
+    assert len(set(synthesize.CLASSES)) == 12
+    assert {"".join(sorted(word)) for word in synthesize.CLASSES} == {"aimstu"}
