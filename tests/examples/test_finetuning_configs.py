@@ -51,9 +51,10 @@ def composed(compose_config):
 
 
 def test_list_of_configurations() -> None:
-    audio = [f"audio/{name}" for name in ("audioset_20k", "audioset_2m", "esc50", "speech_commands", "tiny")]
+    audio = [f"audio/{name}" for name in ("audioset_20k", "audioset_2m", "esc50", "small", "speech_commands", "tiny")]
     speech = [f"speech/{name}" for name in ("librispeech_100h", "librispeech_10h", "tiny")]
-    assert NAMES == [*audio, "images/imagenet", "images/tiny", *speech, "video/kinetics", "video/tiny"]
+    images, video = (("images/imagenet", "images/small", "images/tiny"), ("video/kinetics", "video/small", "video/tiny"))
+    assert NAMES == [*audio, *images, *speech, *video]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +88,7 @@ TABLE = {  # lr, clips per update, epochs, epochs of warm-up, updates per epoch
 }
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("/tiny")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(("/tiny", "/small"))])
 def test_settings_are_those_of_the_method(name, composed) -> None:
     cfg = composed(name)
     model = cfg.model
