@@ -20,23 +20,19 @@ from pathlib import Path
 from runs import command, decode, measure_statistics, read_table, train, write_manifest
 
 SETS = {"esc10": "opus", "arabic-speech-commands": "opus", "fsdd": "flac"}
-UPDATES = 1600
+UPDATES = 2500
 PRETRAINING = (
     "task.max_sample_size=80000",
-    "dataset.batch_size=64",
-    "dataset.max_tokens=960000",  # 60 s of sound per update
     "model.patch_size=[16,16]",
-    f"model.stages=[{{kind: encoder, updates: {UPDATES}, lr: 1.0e-3, warmup_updates: 150}}]",
-    "checkpoint.save_interval_updates=400",
-    "dataset.validate_interval_updates=400",
+    "dataset.max_tokens=2048000",  # 128 s of sound per update
+    f"model.stages=[{{kind: encoder, updates: {UPDATES}, lr: 1.0e-3, warmup_updates: {UPDATES // 12}}}]",
+    "dataset.disable_validation=true",
 )
 FINETUNING = (
     "task.max_sample_size=80000",
     "dataset.batch_size=16",
-    "optimization.max_update=300",  # about 17 epochs
-    "lr_scheduler.warmup_updates=30",
-    "criterion.mixup=0.5",
-    "model.pooling=frequency",
+    "optimization.max_update=600",  # about 33 epochs
+    "lr_scheduler.warmup_updates=60",
 )
 
 
@@ -56,7 +52,6 @@ def prepare(data: Path, work: Path) -> list[str]:
         others = [f"esc10/{row['name']}.wav" for row in tables["esc10"] if row["fold"] != fold]
         folder = work / "pretraining" / f"fold{fold}"
         write_manifest(folder / "train.tsv", sounds, others + speech)
-        write_manifest(folder / "valid.tsv", sounds, files("arabic-speech-commands", "val")[::4])
     return folds
 
 
@@ -64,7 +59,7 @@ def pretrain(work: Path, fold: str, seed: int, threads: int) -> Path:
     """Pretrain the encoder of a fold; return the folder of its checkpoints."""
     folder = work / "pretraining" / f"fold{fold}"
     own = [f"common.seed={seed}", f"task.data={folder}", *measure_statistics(folder / "train.tsv")]
-    checkpoints = train(folder, "pretraining/small", [*PRETRAINING, *own], threads)
+    checkpoints = train(folder, "pretraining/small", [*PRETRAINING, *own], threads, earlier=False)
     print(f"fold {fold}: pretrained", flush=True)
     return checkpoints
 
@@ -73,20 +68,22 @@ def crossvalidate(data: Path, work: Path, seed: int, folds: list[str]) -> None:
     """Run all comparisons in turn."""
     checkpoint = str(work / "pretraining" / "fold{fold}" / "checkpoints" / "checkpoint_last.pt")
     probe = ["--checkpoint", checkpoint, "--layers", "3,4,5,6", "--chunk-seconds", "5"]
-    finetune = ["--mode", "finetune", "--checkpoint", checkpoint]
+    finetune = ["--mode", "finetune", "--checkpoint", checkpoint, "--config-name", "small"]
     overrides = ["--", f"common.seed={seed}", *FINETUNING]
-    comparisons = {
-        "logmel": ["--mode", "logmel"],
-        "probe": probe,
-        "probe-untrained": [*probe, "--untrained"],
-        "finetune": [*finetune, *overrides],
-        "scratch": [*finetune, "--untrained", *overrides],
+    comparisons = {  # name -> arguments, and the finished ones to compare with on the same clips
+        "logmel": (["--mode", "logmel"], ()),
+        "probe-untrained": ([*probe, "--untrained"], ()),
+        "probe": (probe, ("probe-untrained", "logmel")),
+        "scratch": ([*finetune, "--untrained", *overrides], ()),
+        "finetune": ([*finetune, *overrides], ("scratch", "logmel")),
     }
-    for name, arguments in comparisons.items():
-        print(f"\n{name}", flush=True)
+    for name, (arguments, others) in comparisons.items():
         table, sounds = str(data / "esc10" / "meta.csv"), str(work / "sounds" / "esc10")
         own = ["--out", str(work / name), "--seed", str(seed), "--folds", *folds]
-        subprocess.run([command("bridle"), "crossval", table, sounds, *own, *arguments], check=True)
+        for other in others or (None,):
+            against = ["--against", str(work / other)] if other else []
+            print(f"\n{name}", flush=True)
+            subprocess.run([command("bridle"), "crossval", table, sounds, *own, *against, *arguments], check=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Augmentation of batches in fine-tuning, on their device: mixup and SpecAugment.
+"""Augmentation of batches in fine-tuning, on their device: mixup, SpecAugment and other lengths of the vocal tract.
 
 Random numbers come from torch's global generator. fairseq seeds it at every update, so a resumed run draws the same.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bridle_fairseq.nn.fbank import scaled_bins
 from bridle_fairseq.nn.frontend import unit_range
 
 
@@ -67,6 +68,25 @@ def spec_augment(fbank: Tensor, frame_padding: Tensor | None, max_frames: int, m
     masked = _span(clip_frames, frames, max_frames)[:, :, None]  # B x M x 1
     masked = masked | _span(torch.full_like(every, bins), bins, max_bins)[:, None, :]  # B x M x mel bins
     return fbank.masked_fill(masked, 0.0)
+
+
+def warp_frequency(fbank: Tensor, sample_rate: int, largest: float) -> Tensor:
+    """Scale each clip's frequency axis by a random factor, as a vocal tract of another length does.
+
+    Args:
+        fbank: B x M x mel bins, interpolated between bins.
+        sample_rate: of the sound, in Hz.
+        largest: factors lie between 1 / (1 + largest) and 1 + largest, uniform in their logarithm.
+
+    Source: vocal tract length perturbation (Jaitly and Hinton 2013).
+    """
+    bins = fbank.shape[2]
+    power = 2 * torch.rand(len(fbank), device=fbank.device) - 1
+    positions = scaled_bins(bins, sample_rate, (1 + largest) ** power).clamp(0, bins - 1)  # B x bins
+    lower = positions.floor().clamp(max=bins - 2)
+    weight = (positions - lower).to(fbank.dtype)[:, None, :]
+    lower = lower.long()[:, None, :].expand(fbank.shape)  # B x M x bins
+    return torch.lerp(fbank.gather(2, lower), fbank.gather(2, lower + 1), weight)
 
 
 def _span(sizes: Tensor, length: int, longest: int) -> Tensor:

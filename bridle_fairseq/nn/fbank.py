@@ -52,6 +52,14 @@ def mel_edges(num_mel_bins: int, sample_rate: int) -> Tensor:
     return 700.0 * ((edges / 1127.0).exp() - 1.0)
 
 
+def scaled_bins(num_mel_bins: int, sample_rate: int, factors: Tensor) -> Tensor:
+    """Where the filters' centre frequencies times a factor lie among the filters: B -> B x num_mel_bins, fractions."""
+    low, step = _mel_steps(num_mel_bins, sample_rate)
+    centres = low + torch.arange(1, num_mel_bins + 1, device=factors.device) * step
+    hz = 700.0 * ((centres / 1127.0).exp() - 1.0) * factors[:, None]
+    return (1127.0 * (1.0 + hz / 700.0).log() - low) / step - 1.0
+
+
 def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Tensor:
     """Triangular filters, equally spaced in mel from 20 Hz to Nyquist: num_mel_bins x (fft_length / 2 + 1).
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.batch_augment import spec_augment
+from bridle_fairseq.nn.batch_augment import spec_augment, warp_frequency
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.pooling_kinds import POOLINGS
@@ -30,6 +30,9 @@ class EncoderRegularization:
     )
     spec_augment_mel_bins: int = field(default=0, metadata={"help": "SpecAugment: largest number of mel bins to mask"})
     spec_augment_frames: int = field(default=0, metadata={"help": "SpecAugment: largest number of frames to mask"})
+    warp_frequency: float = field(
+        default=0.0, metadata={"help": "sound: scale frequencies by random factors up to 1 + this, as other voices do"}
+    )
 
 
 @dataclass
@@ -65,9 +68,12 @@ def check_regularization(s: EncoderRegularization, freeze_encoder: bool, modalit
     for name, value in given("spec_augment_mel_bins", "spec_augment_frames").items():
         if value < 0:
             raise InputError(f"model.{name} is {value}; expected 0 or more")
+    if not 0 <= s.warp_frequency <= 1:
+        raise InputError(f"model.warp_frequency is {s.warp_frequency}; expected 0 to 1")
     if not 0 < s.layer_decay <= 1:
         raise InputError(f"model.layer_decay is {s.layer_decay}; expected more than 0 and at most 1")
-    for name, value in given("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency").items():
+    of_sound = ("spec_augment_mel_bins", "spec_augment_frames", "warp_frequency", "mask_time", "mask_frequency")
+    for name, value in given(*of_sound).items():
         if modality != "audio" and value:
             raise InputError(f"model.{name} is {value} with modality {modality}; expected 0: it is for sound")
     for name, value in given("drop_path", "layer_decay", "mask_time", "mask_frequency").items():
@@ -131,14 +137,19 @@ class PretrainedEncoder(nn.Module):
         return self
 
     def patches(self, source: Tensor, padding_mask: Tensor | None = None) -> Patches:
-        """Patches of a batch, in training with SpecAugment."""
-        masks = self.regularization.spec_augment_frames or self.regularization.spec_augment_mel_bins
-        return self.front_end(source, padding_mask, self._spec_augment if self.training and masks else None)
-
-    def _spec_augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
-        """B x 1 x M x mel -> the same."""
+        """Patches of a batch, in training with warped frequencies and SpecAugment."""
         s = self.regularization
-        return spec_augment(x.squeeze(1), frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins).unsqueeze(1)
+        augments = s.spec_augment_frames or s.spec_augment_mel_bins or s.warp_frequency
+        return self.front_end(source, padding_mask, self._augment if self.training and augments else None)
+
+    def _augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
+        """B x 1 x M x mel -> the same."""
+        s, x = self.regularization, x.squeeze(1)
+        if s.warp_frequency:
+            x = warp_frequency(x, self.settings.sample_rate, s.warp_frequency)
+        if s.spec_augment_frames or s.spec_augment_mel_bins:
+            x = spec_augment(x, frame_padding, s.spec_augment_frames, s.spec_augment_mel_bins)
+        return x.unsqueeze(1)
 
     def encoding(self, device: torch.device) -> ExitStack:
         """Context for the encoder's forward pass: its precision, and no gradient if it is frozen."""

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPEECH = "speech/"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/*.yaml"))
 AUDIO_ONLY = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"}
-AUDIO_ONLY |= {"spec_augment_mel_bins", "spec_augment_frames"}
+AUDIO_ONLY |= {"spec_augment_mel_bins", "spec_augment_frames", "warp_frequency"}
 VIDEO_ONLY = {f.name for f in fields(VideoOptions)}
 OTHER_MODALITIES = {  # settings of task and model that do not apply
     "audio": {f.name for f in fields(ImageOptions)} | VIDEO_ONLY | {"pixel_mean", "pixel_std", "cutmix"},
@@ -53,7 +53,10 @@ def composed(compose_config):
 def test_list_of_configurations() -> None:
     audio = [f"audio/{name}" for name in ("audioset_20k", "audioset_2m", "esc50", "small", "speech_commands", "tiny")]
     speech = [f"speech/{name}" for name in ("librispeech_100h", "librispeech_10h", "tiny")]
-    images, video = (("images/imagenet", "images/small", "images/tiny"), ("video/kinetics", "video/small", "video/tiny"))
+    images, video = (
+        ("images/imagenet", "images/small", "images/tiny"),
+        ("video/kinetics", "video/small", "video/tiny"),
+    )
     assert NAMES == [*audio, *images, *speech, *video]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.nn.batch_augment import mixup, spec_augment
+from bridle_fairseq.nn.batch_augment import mixup, spec_augment, warp_frequency
+from bridle_fairseq.nn.fbank import LogMel
 
 
 def batch(clips: int = 6, samples: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -98,3 +99,30 @@ def test_spec_augment_of_0_masks_nothing(frames, bins) -> None:
     torch.manual_seed(0)
     zero = hidden(torch.ones(50, 30, 20), None, frames, bins)
     assert zero.all(2).any() == (frames > 0) and zero.all(1).any() == (bins > 0)
+
+
+def test_warped_frequencies_are_those_of_the_scaled_tone() -> None:
+    """A tone whose frequency is scaled, against the warped log-mel of the tone itself."""
+    log_mel, time = LogMel(16000, 128), torch.arange(16000) / 16000
+    tones = torch.stack([0.3 * torch.sin(2 * torch.pi * hz * time) for hz in (400.0, 1000.0, 2500.0)])
+    fbank = log_mel(tones, None)[0]
+    torch.manual_seed(5)
+    power = 2 * torch.rand(3) - 1
+    torch.manual_seed(5)
+    warped = warp_frequency(fbank, 16000, 0.25)
+    for clip, hz in enumerate((400.0, 1000.0, 2500.0)):
+        scaled = hz / 1.25 ** power[clip].item()  # a bin shows what lay at its frequency times the factor
+        expected = log_mel(0.3 * torch.sin(2 * torch.pi * scaled * time)[None], None)[0][0]
+        assert abs(warped[clip].mean(0).argmax() - expected.mean(0).argmax()) <= 1
+        assert abs(fbank[clip].mean(0).argmax() - expected.mean(0).argmax()) > 1
+
+
+def test_warping_stays_between_the_values_of_neighbouring_bins_and_keeps_constants() -> None:
+    torch.manual_seed(1)
+    fbank = torch.randn(4, 7, 64)
+    warped = warp_frequency(fbank, 16000, 0.2)
+    assert warped.shape == fbank.shape and warped.min() >= fbank.min() and warped.max() <= fbank.max()
+    assert not torch.equal(warped, fbank) and len({row.tobytes() for row in warped[:, 0].numpy()}) == 4
+    constant = torch.full((2, 3, 64), 0.5)
+    torch.testing.assert_close(warp_frequency(constant, 16000, 0.2), constant)
+    torch.testing.assert_close(warp_frequency(fbank, 16000, 0.0), fbank, atol=1e-4, rtol=0)
