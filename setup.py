@@ -14,7 +14,7 @@ PTH = "fairseq_compat.pth"
 class build_py(_build_py):
     """Puts fairseq_compat.pth at the top of the wheel, so into site-packages, and data files into the package.
 
-    An editable install has the .pth file, too; it finds configurations and weights in the checkout.
+    An editable install has the .pth file, too; it finds them in the checkout.
     """
 
     def _pth_folder(self):
@@ -31,7 +31,8 @@ class build_py(_build_py):
         if getattr(self, "editable_mode", False):
             return
         weights = [path for path in Path("weights").glob("*/*") if (path.parent / "config.json").exists()]
-        for path in sorted([*Path("examples").glob("*/config/**/*.yaml"), *weights]):
+        pictures = [Path("docs") / "method.svg"]  # on the demo's page
+        for path in sorted([*Path("examples").glob("*/config/**/*.yaml"), *weights, *pictures]):
             target = Path(self.build_lib, "bridle_fairseq", path)
             self.mkpath(str(target.parent))
             self.copy_file(str(path), str(target), preserve_mode=0)

@@ -1,38 +1,30 @@
-"""Texts, numbers and clips of the demo's page."""
+"""Texts and numbers of the demo's page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bridle_fairseq.data.artifacts.codes import CachedCodes
-from bridle_fairseq.data.manifests.labels import Classes, Labels
 from bridle_fairseq.data.manifests.manifest import Manifest
-from bridle_fairseq.data.modalities import modality_of
 from bridle_fairseq.demo.media import Media
 from bridle_fairseq.demo.probing import Comparison
+from bridle_fairseq.demo.report import Bar
 from bridle_fairseq.evaluation.scores import Difference
-from bridle_fairseq.nn.bridle import Bridle
-from bridle_fairseq.report.examples import Example, example
-
-if TYPE_CHECKING:
-    from bridle_fairseq.tasks.base import MediaTask
+from bridle_fairseq.report.examples import Map
 
 
 def headline(comparison: Comparison | None, media: Media) -> str:
     """The result in one sentence, whoever won."""
     if comparison is None:
         return "A trained encoder and tokenizer"
+    mine = percent(comparison.pretrained)
     best = max(comparison.untrained, comparison.baseline)
-    mine = f"{comparison.pretrained:.2f}"
     if comparison.pretrained > best:
-        others = f"Untrained: {comparison.untrained:.2f}, {media.baseline}: {comparison.baseline:.2f}."
-        return f"Pretrained: {mine} of the test {media.one}s right. {others}"
+        return f"{mine} of the test {media.one}s named right, after learning without labels"
     who = "the untrained encoder" if comparison.untrained >= comparison.baseline else f"the {media.baseline}"
-    return f"This run did not beat {who}: {mine} of the test {media.one}s right, against {best:.2f}."
+    return f"This run did not beat {who}: {mine} of the test {media.one}s named right, against {percent(best)}"
 
 
 def summary(comparison: Comparison | None, media: Media, synthetic: bool) -> str:
@@ -41,9 +33,35 @@ def summary(comparison: Comparison | None, media: Media, synthetic: bool) -> str
     if comparison is None:
         return f"Pretrained without labels on {what}, then turned into codes."
     return (
-        f"{comparison.classes} classes of {what}. The encoder learned without labels; a linear classifier on its "
-        f"frozen features then names the class of {comparison.test_clips} held-out {media.one}s."
+        f"{comparison.classes} classes of {what}. The encoder learned without labels. Then a linear classifier learned "
+        f"to name the class from the encoder's features, and was tested on {comparison.test_clips} other {media.one}s."
     )
+
+
+def bars(comparison: Comparison | None, media: Media) -> list[Bar]:
+    """The accuracies that the page compares."""
+    if comparison is None:
+        return []
+    found = [
+        Bar(name, getattr(comparison, field), comparison.intervals.get(field))
+        for name, field in (
+            ("pretrained encoder", "pretrained"),
+            ("the same encoder, untrained", "untrained"),
+            (f"{media.baseline}, no encoder", "baseline"),
+        )
+    ]
+    return [*found, Bar("always the most frequent class", comparison.chance, None)]
+
+
+def named_maps(comparison: Comparison | None, maps: Mapping[str, Map], media: Media) -> list[tuple[str, float, Map]]:
+    """Title, accuracy and points of each map."""
+    names = {"pretrained": "Pretrained encoder", "baseline": f"{media.baseline}, no encoder"}
+    return [(names[field], getattr(comparison, field), points) for field, points in maps.items()]
+
+
+def percent(share: float) -> str:
+    """A share for readers: 0.614 -> ``61 %``."""
+    return f"{100 * share:.0f} %"
 
 
 def table_note(comparison: Comparison | None) -> str:
@@ -53,8 +71,8 @@ def table_note(comparison: Comparison | None) -> str:
             "No labels were given, so there is nothing to probe. Run the demo with --labels CSV (columns file, label)."
         )
     return (
-        "Ridge regression on standardized features. The layer and the regularization were chosen on the validation "
-        "clips alone."
+        "The classifiers are linear (ridge regression) on standardized features. Pooling, layer and regularization "
+        "were chosen on validation clips alone. Thin lines: 95 % intervals over the test clips."
     )
 
 
@@ -91,29 +109,3 @@ def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> 
             rates = [read_info(manifest.path(row)).sample_rate for row in range(len(manifest))]
             seconds += float((manifest.sizes / np.array(rates)).sum())
     return clips, seconds
-
-
-def clips_with_codes(
-    model: Bridle, task: MediaTask, manifests: Path, codes_folder: Path, split: str, count: int
-) -> list[Example]:
-    """Up to ``count`` clips of medium length; of different classes if there are labels."""
-    manifest = Manifest.read(manifests / f"{split}.tsv")
-    codes = CachedCodes(codes_folder / f"{split}.codes", manifest)
-    info = codes.info
-    dataset = modality_of(task.cfg).dataset(manifest, task.cfg)
-    labels = None
-    if (manifests / f"{split}.lbl").exists():
-        classes = Classes.read(manifests / "labels.csv")
-        labels = Labels.read(manifests / f"{split}.lbl", manifest, classes)
-    patches = np.array([len(codes.segment_codes(row, 0)) for row in range(len(manifest))])
-    wanted = 0.0
-    if "sample_rate" in info.grid:
-        wanted = 1.8 * info.grid["sample_rate"] / 160 / info.grid["patch_frames"] * info.grid["frequency_patches"]
-    shown: dict[str | int, Example] = {}
-    for row in np.argsort(np.abs(patches - wanted), kind="stable").tolist():
-        label = labels.classes.names[labels[row][0]] if labels is not None else ""
-        source = dataset[row]["source"]
-        if len(shown) == count or source is None or patches[row] == 0 or (label or row) in shown:
-            continue
-        shown[label or row] = example(model, manifest.relative_path(row), label, source, row)
-    return list(shown.values())

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from bridle_fairseq.demo.report import ResultRow
 from bridle_fairseq.evaluation import paired, probe_table
 from bridle_fairseq.evaluation.probe_data import (
@@ -15,8 +17,8 @@ from bridle_fairseq.evaluation.probe_data import (
     probe_extractors,
     read_labelled_splits,
 )
-from bridle_fairseq.evaluation.probe_table import ProbeRow
-from bridle_fairseq.evaluation.scores import Difference
+from bridle_fairseq.evaluation.probe_table import ProbeRow, finite_rows
+from bridle_fairseq.evaluation.scores import Difference, Outcome
 from bridle_fairseq.inference.chunking import ChunkOptions, choose_chunking
 from bridle_fairseq.inference.pipeline import BatchOptions
 from bridle_fairseq.nn.bridle import Bridle
@@ -44,6 +46,9 @@ class Comparison(NamedTuple):
     chance: float  # of always predicting the most frequent class
     test_clips: int
     classes: int
+    intervals: dict[str, tuple[float, float] | None] = {}  # of the three accuracies, by their names above
+    outcomes: dict[str, Outcome] = {}  # what the probes of ``pretrained`` and ``baseline`` say of the test clips
+    test_rows: Sequence[int] = ()  # the test clips in their manifest
 
 
 def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Callable[[str], object]) -> Comparison:
@@ -60,11 +65,14 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
         on_split=lambda name, clips: say(f"  features of {clips} {name} clips"),
     )
     data = probe_data(features, splits, SPLITS, manifests)
-    rows = probe_table.compare(data.features, data.labels, [PROBE])
-    return _comparison(rows, data, len(splits["train"].labels.classes), seed)
+    rows = probe_table.compare(data.features, data.labels, [PROBE], resamples=RESAMPLES, seed=seed)
+    test_rows = np.flatnonzero(finite_rows(features["test"])).tolist()
+    return _comparison(rows, data, len(splits["train"].labels.classes), seed, test_rows)
 
 
-def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed: int) -> Comparison:
+def _comparison(
+    probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed: int, test_rows: Sequence[int]
+) -> Comparison:
     rows = []
     for probe in probes:
         of_encoder = probe.features in SOURCE_NAMES
@@ -75,6 +83,7 @@ def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed:
     rows.append(ResultRow("always the most frequent class", chance))
     max(rows, key=lambda row: row.accuracy).best = True
     best = paired.best_rows(probes, PROBE)
+    named = {"pretrained": paired.ENCODER, "untrained": paired.UNTRAINED, "baseline": paired.BASELINE}
     minus = {one.second.name: one.difference for one in paired.comparisons(probes, data.multi_label, RESAMPLES, seed)}
     return Comparison(
         rows,
@@ -86,4 +95,7 @@ def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed:
         chance=chance,
         test_clips=len(data.labels.test),
         classes=classes,
+        intervals={name: best[kind].interval for name, kind in named.items()},
+        outcomes={name: best[kind].outcomes[0] for name, kind in named.items() if name != "untrained"},
+        test_rows=test_rows,
     )

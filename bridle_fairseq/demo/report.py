@@ -5,15 +5,19 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Band
-from bridle_fairseq.report.examples import Example
-from bridle_fairseq.report.images import code_colours
+from bridle_fairseq.report.examples import Example, Map
+from bridle_fairseq.report.images import code_colours, data_uri, png_uri
 from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
 from bridle_fairseq.training.log import Record
+
+if TYPE_CHECKING:
+    from bridle_fairseq.demo.clips import Neighbours
 
 
 @dataclass
@@ -26,6 +30,14 @@ class ResultRow:
     best: bool = False
 
 
+class Bar(NamedTuple):
+    """An accuracy that the page compares with others."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+
+
 @dataclass
 class Page:
     """The contents of the page."""
@@ -35,14 +47,20 @@ class Page:
     facts: list[tuple[str, str]]  # value, description
     records: Sequence[Record]
     bands: list[Band]  # the stages
+    bars: list[Bar]  # the first one is the pretrained encoder; empty without labels
     rows: list[ResultRow]  # empty without labels
     table_note: str
-    differences: list[str]  # sentences below the table
+    differences: list[str]  # sentences below the bars
+    maps: list[tuple[str, float, Map]]  # whose scores, their accuracy, the clips
+    neighbours: list[Neighbours]
     clips: list[Example]
     shown: tuple[str, str]  # title and text above the clips
     codebooks: list[np.ndarray]  # K arrays, C x D
     codebook_size: int
+    predictions: list[Example]  # at the end of the encoder stage; empty if its checkpoint is gone
     mask_ratio: float  # fraction of masked patches
+    one: str  # name of an item, such as "clip"
+    method: str  # SVG
     files: list[tuple[str, str]]  # description, path
     commands: list[tuple[str, str]]  # description, command
     footer: str = ""
@@ -53,9 +71,13 @@ def render(page: Page) -> str:
     body = [
         header("bridle demo", page.headline, page.summary, page.facts),
         _result(page),
+        _method(page),
+        _maps(page),
+        _neighbours(page),
+        _predictions(page),
+        _clips(page),
         curves(page.records, page.bands),
         codebooks(page.records, page.bands, page.codebook_size),
-        _clips(page),
         _next(page),
         f"<footer>{html.escape(page.footer)}</footer>",
     ]
@@ -63,36 +85,115 @@ def render(page: Page) -> str:
 
 
 def _result(page: Page) -> str:
-    title = "<h2>Linear probes of the frozen encoder</h2>"
+    title = "<h2>What the encoder learned</h2>"
     if not page.rows:
         return f'{title}<p class="soft">{html.escape(page.table_note)}</p>'
+    bars = "".join(_bar(bar, "best" if number == 0 else "") for number, bar in enumerate(page.bars))
     rows = "".join(
         f"<tr{' class=best' if row.best else ''}><th>{html.escape(row.name)}</th>"
-        f'<td class="value">{_meter(row.accuracy)}</td><td class="note">{html.escape(row.chosen)}</td></tr>'
+        f'<td class="value">{row.accuracy:.3f}</td><td class="note">{html.escape(row.chosen)}</td></tr>'
         for row in page.rows
     )
     differences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in page.differences)
     return (
-        f'{title}<p class="soft">{html.escape(page.table_note)}</p><div class="card scroll"><table><thead><tr>'
-        f"<th>Features</th><th>Accuracy</th><th>Chosen</th></tr></thead><tbody>{rows}</tbody></table></div>{differences}"
+        f'{title}<p class="soft">Share of the test {html.escape(page.one)}s whose class is named right. '
+        f'{html.escape(page.table_note)}</p><div class="card bars-of">{bars}</div>{differences}'
+        "<details><summary>All features that were probed</summary>"
+        '<div class="card scroll"><table><thead><tr><th>Features</th><th>Accuracy</th><th>Chosen</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></details>"
     )
 
 
-def _meter(accuracy: float) -> str:
-    return f'<b>{accuracy:.3f}</b><span class="meter"><i style="width:{100 * accuracy:.1f}%"></i></span>'
+def _bar(bar: Bar, kind: str) -> str:
+    whisker = ""
+    if bar.interval:
+        low, high = bar.interval
+        whisker = f'<u style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></u>'
+    return (
+        f'<div class="bar {kind}"><span>{html.escape(bar.name)}</span><b>{100 * bar.value:.0f} %</b>'
+        f'<span class="meter"><i style="width:{100 * bar.value:.1f}%"></i>{whisker}</span></div>'
+    )
+
+
+def _method(page: Page) -> str:
+    if not page.method:
+        return ""
+    source = data_uri("image/svg+xml", page.method.encode())
+    return (
+        "<h2>How it learned</h2><p class=soft>The encoder sees a part of the patches, and a decoder predicts the codes "
+        "of the others. The codes come from a random projection at first, later from a tokenizer that learns from the "
+        f'encoder.</p><img class="method" src="{source}" alt="The data flow of both stages">'
+    )
+
+
+def _maps(page: Page) -> str:
+    if not page.maps:
+        return ""
+    cards = "".join(
+        f'<div class="card"><h3>{html.escape(name)}</h3><div class="note">{100 * accuracy:.0f} % right; '
+        f"{embeddings.method} of the scores of {len(embeddings.labels)} test {html.escape(page.one)}s</div>"
+        f"{figures.scatter(embeddings)}</div>"
+        for name, accuracy, embeddings in page.maps
+    )
+    text = (
+        f"Each mark is a test {page.one}, in the colour of its class, near to others to which the linear classifier "
+        "gives similar scores. The pointer shows which one it is."
+    )
+    return (
+        f'<h2>Maps of the test {page.one}s</h2><p class="soft">{html.escape(text)}</p><div class="grid2">{cards}</div>'
+    )
+
+
+def _neighbours(page: Page) -> str:
+    if not page.neighbours:
+        return ""
+    cards = []
+    for query, nearest in page.neighbours:
+        kinds = ["same" if clip.label == query.label else "other" for clip in nearest]
+        items = "".join(
+            f'<li class="{kind}"><b>{html.escape(clip.label)}</b>{clip.html}</li>'
+            for kind, clip in zip(kinds, nearest, strict=True)
+        )
+        cards.append(
+            f'<div class="card"><div class="query"><b>{html.escape(query.label)}</b>{query.html}</div>'
+            f'<div class="note">most similar</div><ol class="nearest">{items}</ol></div>'
+        )
+    text = f"Test {page.one}s drawn at random, and those of most similar scores. Another class is struck out."
+    return f'<h2>Neighbours</h2><p class="soft">{html.escape(text)}</p><div class="grid3">{"".join(cards)}</div>'
+
+
+def _predictions(page: Page) -> str:
+    if not page.predictions:
+        return ""
+    cards = []
+    for clip, predicted in page.predictions:
+        name = html.escape(clip.label or clip.name)
+        pictures = "".join(
+            f'<span>{title}</span><img class="{clip.style}" src="{png_uri(picture)}" alt="{title} of {name}">'
+            for title, picture in ((clip.kind, clip.picture), ("what it saw", figures.hide(clip.picture, predicted)))
+        )
+        cards.append(
+            f'<figure class="clip card"><figcaption><b>{name}</b>{clip.player}</figcaption>'
+            f'<div class="maps of-{clip.style}">{pictures}{figures.prediction_rows(predicted)}</div></figure>'
+        )
+    text = (
+        f"At the end of the encoder's stage. {100 * page.mask_ratio:.0f} % of the patches are hidden, and the decoder "
+        f"predicts their codes from the rest. Guessing among {page.codebook_size} codes would be right in "
+        f"{100 / page.codebook_size:.1g} %. Later levels are finer, and harder."
+    )
+    return (
+        f'<h2>What it predicts of hidden patches</h2><p class="soft">{html.escape(text)}</p>'
+        f'{figures.prediction_legend()}<div class="grid2">{"".join(cards)}</div>'
+    )
 
 
 def _clips(page: Page) -> str:
     if not page.clips:
         return ""
     colours = [code_colours(codebook) for codebook in page.codebooks]
-    clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in page.clips)
+    clips = "".join(clip_figure(example.clip, colours) for example in page.clips)
     title, text = page.shown
-    text += f" Below, {100 * page.mask_ratio:.0f} % of the patches are masked, and their codes predicted:"
-    return (
-        f"<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p>"
-        f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
-    )
+    return f'<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p><div class="grid2">{clips}</div>'
 
 
 def _next(page: Page) -> str:

@@ -24,13 +24,14 @@ from bridle_fairseq.training.progress import train_with_bar
 from bridle_fairseq.utils.errors import InputError
 from bridle_fairseq.utils.files import atomic_text
 from bridle_fairseq.utils.json_files import parse_json
+from bridle_fairseq.utils.packaged import packaged
 
 if TYPE_CHECKING:
     from bridle_fairseq.demo.probing import Comparison
     from bridle_fairseq.nn.bridle import Bridle
     from bridle_fairseq.tasks.base import MediaTask
 
-CLIPS_SHOWN = 4
+CLIPS_SHOWN, PREDICTIONS_SHOWN = 4, 2
 SETTINGS_FILE = "demo.json"
 say = partial(print, flush=True)
 
@@ -210,10 +211,19 @@ class Demo:
         statistics: Sequence[str],
         comparison: Comparison | None,
     ) -> Path:
+        from bridle_fairseq.data.artifacts.codes import CachedCodes
+        from bridle_fairseq.demo import clips as shown
         from bridle_fairseq.demo import contents
         from bridle_fairseq.demo.report import Page, render
+        from bridle_fairseq.report.examples import Items
         from bridle_fairseq.report.run import stage_bands
 
+        model = model.cpu()
+        items = Items(str(self.manifests / f"{splits[-1]}.tsv"), task.cfg)
+        codes = CachedCodes(self.folder / "codes" / f"{splits[-1]}.codes", items.manifest)
+        rows = shown.chosen_rows(items, codes, CLIPS_SHOWN)
+        encoder = self._after_encoder_stage(plan)
+        maps = {} if comparison is None else shown.maps(comparison, items)
         clips, sound = contents.clips_and_seconds(self.manifests, splits, self.media.modality)
         page = Page(
             headline=contents.headline(comparison, self.media),
@@ -227,16 +237,20 @@ class Demo:
             ],
             records=records,
             bands=stage_bands(plan),
+            bars=contents.bars(comparison, self.media),
             rows=[] if comparison is None else comparison.rows,
             table_note=contents.table_note(comparison),
             differences=contents.differences(comparison, self.media),
-            clips=contents.clips_with_codes(
-                model.cpu(), task, self.manifests, self.folder / "codes", splits[-1], CLIPS_SHOWN
-            ),
+            maps=contents.named_maps(comparison, maps, self.media),
+            neighbours=[] if comparison is None else shown.neighbours(comparison, items, model, self.settings.seed),
+            clips=shown.drawn(model, items, rows),
             shown=self.media.shown,
-            codebooks=list(model.quantizer.codebooks.codes.cpu().numpy()),
+            codebooks=list(model.quantizer.codebooks.codes.numpy()),
             codebook_size=model.settings.codebook_size,
+            predictions=shown.drawn(encoder, items, rows[:PREDICTIONS_SHOWN]) if encoder else [],
             mask_ratio=model.settings.mask_ratio,
+            one=self.media.one,
+            method=(packaged("docs") / "method.svg").read_text(encoding="utf-8"),
             files=self.files(),
             commands=self.next_commands(statistics),
             footer=f"Made by bridle demo, seed {self.settings.seed}.",
@@ -246,6 +260,13 @@ class Demo:
             file.write(render(page))
         say(f"  {page.headline}")
         return path
+
+    def _after_encoder_stage(self, plan: Sequence[Stage]) -> Bridle | None:
+        """The model whose decoder knows its codes; those of the tokenizer's stage are new to it."""
+        from bridle_fairseq.models.checkpoints import load_model
+
+        path = training.checkpoint_after(self.folder, plan[0].updates)
+        return None if path is None else load_model(path, "cpu")[0]
 
     # -- files and next commands --------------------------------------------------------------------------------------
 

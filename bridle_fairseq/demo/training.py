@@ -9,19 +9,23 @@ from bridle_fairseq.nn.schedule import Stage
 from bridle_fairseq.training.launch import TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
-# share of the updates of each stage; a second iteration from a teacher of so few updates would cost accuracy
-SHARES = (("encoder", 0.85), ("tokenizer", 0.15))
+# the tokenizer's share; a second iteration from a teacher of so few updates would cost accuracy
+TOKENIZER_SHARE = 0.2
 LEARNING_RATE = 1e-3
 BATCH_SIZE, MASKS = 16, 2  # few clips, for many updates in little time; reading them costs more than a second mask
 MASK_RATIO = 0.75
 
 
 def stages(updates: int) -> list[Stage]:
-    """The demo's stages; together they have about ``updates`` updates, each a multiple of 10."""
-    rounded = [max(10, 10 * round(share * updates / 10)) for _, share in SHARES]
+    """The demo's stages; together they have about ``updates`` updates, each a multiple of 10.
+
+    The encoder's is a multiple of the tokenizer's, after which a checkpoint is saved each time.
+    """
+    tokenizer = max(10, 10 * round(TOKENIZER_SHARE * updates / 10))
+    encoder = tokenizer * max(1, round(updates / tokenizer) - 1)
     return [
         Stage(kind, count, lr=LEARNING_RATE, warmup_updates=max(1, count // 10))
-        for (kind, _), count in zip(SHARES, rounded, strict=True)
+        for kind, count in (("encoder", encoder), ("tokenizer", tokenizer))
     ]
 
 
@@ -46,7 +50,7 @@ def pretraining(
         config_dir: folder of the modality's configurations.
     """
     total = sum(stage.updates for stage in plan)
-    interval = max(10, total // 5)
+    interval = plan[-1].updates
     listed = ",".join(
         f"{{kind:{s.kind},updates:{s.updates},lr:{s.lr},warmup_updates:{s.warmup_updates}}}" for s in plan
     )
@@ -83,3 +87,9 @@ def newest_checkpoint(folder: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: pretraining ended without a checkpoint; expected one")
     return str(path)
+
+
+def checkpoint_after(folder: Path, updates: int) -> str | None:
+    """Path of the checkpoint of a finished run after this many updates; None if it is not there."""
+    found = sorted((folder / "checkpoints").glob(f"checkpoint_*_{updates}.pt"))
+    return str(found[-1]) if found else None

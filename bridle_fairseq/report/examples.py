@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ class Map(NamedTuple):
     points: np.ndarray  # n x 2
     labels: list[str]
     method: str  # "PCA" or "t-SNE"
+    names: Sequence[str] = ()  # of the clips, for the pointer
 
 
 class Items:
@@ -128,11 +130,11 @@ def embedding_map(model: Bridle, items: Items, most: int) -> Map | None:
         labels += [items.label(int(row)) or "no label" for row in batch["id"]]
     if len(labels) < 3:
         return None
-    points, method = _project(np.concatenate(vectors))
+    points, method = project(np.concatenate(vectors))
     return Map(points, labels, method)
 
 
-def _project(vectors: np.ndarray) -> tuple[np.ndarray, str]:
+def project(vectors: np.ndarray) -> tuple[np.ndarray, str]:
     """Project vectors, n x D -> n x 2, and the name of the method."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

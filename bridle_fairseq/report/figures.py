@@ -15,7 +15,8 @@ from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map
 from bridle_fairseq.report.images import png_uri
 
 COLOURS, SHAPES = 8, 3
-PREDICTION = {VISIBLE: (128, 122, 116), RIGHT: (22, 148, 168), WRONG: (226, 124, 52)}
+PREDICTION = {VISIBLE: (150, 145, 139), RIGHT: (22, 148, 168), WRONG: (228, 203, 184)}
+HIDDEN = (198, 193, 187)
 _PREDICTION_NAMES = ((RIGHT, "right"), (WRONG, "wrong"), (VISIBLE, "visible"))
 
 
@@ -77,6 +78,13 @@ def prediction_rows(predicted: np.ndarray) -> str:
     return "".join(rows)
 
 
+def hide(picture: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """A picture, height x width x 3, with the masked patches of rows x columns x K predictions blank."""
+    masked = predicted[..., 0] != VISIBLE
+    sides = (np.array(picture.shape[:2]) // masked.shape).tolist()
+    return np.where(np.kron(masked, np.ones(sides, bool))[..., None], np.array(HIDDEN, np.uint8), picture)
+
+
 def prediction_legend() -> str:
     """The legend of :func:`prediction_rows` as HTML."""
     items = "".join(
@@ -94,10 +102,11 @@ def scatter(embeddings: Map) -> str:
     place = (embeddings.points - low) / np.maximum(high - low, 1e-9)
     width, height, edge = charts.WIDTH * 1.6, charts.HEIGHT * 1.6, 10
     marks = []
-    for (x, y), name in zip(place, embeddings.labels, strict=True):
+    titles = [f"{label}: {name}" for label, name in zip(embeddings.labels, embeddings.names, strict=False)]
+    for (x, y), name, title in zip(place, embeddings.labels, titles or embeddings.labels, strict=True):
         number = names.index(name) if name in names else COLOURS * SHAPES - 1
         at = (edge + x * (width - 2 * edge), height - edge - y * (height - 2 * edge))
-        marks.append(_mark(number, *at, html.escape(name)))
+        marks.append(_mark(number, *at, html.escape(title)))
     entries = [(number, name) for number, name in enumerate(names)]
     if rest:
         entries.append((COLOURS * SHAPES - 1, f"{rest} more"))

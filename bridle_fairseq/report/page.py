@@ -137,11 +137,16 @@ def _examples(run: Run, items: Items | None, count: int) -> str:
     if not shown:
         return ""
     colours = [code_colours(codebook) for codebook in run.model.quantizer.codebooks.codes.cpu().numpy()]
+    similar = "Codes that lie close together in a level's codebook have similar colours."
+    if run.bands[-1].name.startswith("tokenizer"):  # its codes are new to the decoder
+        clips = "".join(clip_figure(e.clip, colours) for e in shown)
+        text = f"{similar} The decoder learns to predict these codes in the next encoder stage."
+        return f'{title}<p class="soft">{text}</p><div class="grid2">{clips}</div>'
     clips = "".join(clip_figure(e.clip, colours, figures.prediction_rows(e.predicted)) for e in shown)
-    masked = round(100 * run.model.settings.mask_ratio)
+    settings = run.model.settings
     return (
-        f'{title}<p class="soft">Codes that lie close together in a level\'s codebook have similar colours. Below, '
-        f"{masked} % of the patches are masked and the decoder predicts their codes:</p>"
+        f'{title}<p class="soft">{similar} Below, {100 * settings.mask_ratio:.0f} % of the patches are masked and the '
+        f"decoder predicts their codes. Guessing would be right in {100 / settings.codebook_size:.1g} %.</p>"
         f'{figures.prediction_legend()}<div class="grid2">{clips}</div>'
     )
 

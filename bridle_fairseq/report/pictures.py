@@ -11,7 +11,7 @@ import torch
 
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.frontend import AudioFrontEnd, unit_range
-from bridle_fairseq.report.images import data_uri, heat
+from bridle_fairseq.report.images import data_uri, heat, png_uri
 
 FRAMES_A_SECOND = 100
 
@@ -80,7 +80,6 @@ def _draw_sound(model: Bridle, name: str, label: str, source: torch.Tensor, code
     full = np.full((frames, log_mel.shape[1]), log_mel.min(), np.float32)
     full[: len(log_mel)] = log_mel[:frames]
     seconds = frames / FRAMES_A_SECOND
-    audio = data_uri("audio/wav", _wav(source.numpy(), model.settings.sample_rate))
     return Clip(
         name,
         label,
@@ -89,8 +88,23 @@ def _draw_sound(model: Bridle, name: str, label: str, source: torch.Tensor, code
         kind="log-mel",
         style="sound",
         ticks=("0", f"{seconds / 2:.2g} s", f"{seconds:.2g} s"),
-        player=f'<audio controls preload="none" src="{audio}"></audio>',
+        player=_player(source, model.settings.sample_rate),
     )
+
+
+def shown(model: Bridle, source: torch.Tensor) -> str:
+    """An item as HTML in a list: a player of a sound, an image, or the middle frame of a video."""
+    if model.settings.modality == "audio":
+        return _player(source, model.settings.sample_rate)
+    pixels = (unit_range(source) * 255).round().byte().cpu().numpy()
+    if model.settings.modality == "video":
+        pixels = pixels[:, pixels.shape[1] // 2]
+    return f'<img class="item" src="{png_uri(pixels.transpose(1, 2, 0))}" alt="">'
+
+
+def _player(waveform: torch.Tensor, sample_rate: int) -> str:
+    audio = data_uri("audio/wav", _wav(waveform.numpy(), sample_rate))
+    return f'<audio controls preload="none" src="{audio}"></audio>'
 
 
 def _wav(waveform: np.ndarray, sample_rate: int) -> bytes:

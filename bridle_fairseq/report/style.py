@@ -45,12 +45,26 @@ th, td { padding: 9px 14px 9px 0; text-align: left; border-top: 1px solid var(--
 thead th { border-top: 0; padding-top: 0; font-size: 13px; font-weight: 500; color: var(--soft); }
 tbody th { font-weight: 500; }
 tr.best th, tr.best b { color: var(--accent); }
-td.value { width: 32%; min-width: 108px; }
-.meter {
-  display: block; height: 7px; border-radius: 4px; margin-top: 4px; overflow: hidden; background: var(--band-odd);
+td.value { min-width: 76px; }
+.bars-of { display: grid; gap: 12px; margin-top: 14px; }
+.bar { display: grid; grid-template-columns: minmax(0, 16em) 3.2em 1fr; gap: 4px 12px; align-items: center; }
+.bar b { text-align: right; font-variant-numeric: tabular-nums; }
+.bar.best b, .bar.best > span:first-child { color: var(--accent); font-weight: 600; }
+.meter { position: relative; display: block; height: 18px; border-radius: 4px; background: var(--band); }
+.meter i { display: block; height: 100%; border-radius: 4px; background: var(--bar); }
+.meter u { position: absolute; top: 50%; border-top: 1.5px solid var(--ink); }
+.bar.best .meter i { background: var(--accent); }
+img.method { display: block; width: 100%; max-width: 960px; margin-top: 14px; }
+.grid3 {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 260px), 1fr)); gap: 16px; margin-top: 14px;
 }
-.meter i { display: block; height: 100%; background: var(--bar); }
-tr.best .meter i { background: var(--accent); }
+.query, .nearest li { display: flex; align-items: center; justify-content: space-between; gap: 10px; min-height: 38px; }
+.query { border-bottom: 1px solid var(--edge); padding-bottom: 8px; margin-bottom: 8px; }
+.nearest { margin: 4px 0 0; padding: 0; list-style: none; }
+.nearest .same b { color: var(--line-3); }
+.nearest .other b { color: var(--soft); font-weight: 400; text-decoration: line-through; }
+.query audio, .nearest audio { height: 32px; width: 150px; }
+img.item { height: 64px; border-radius: 4px; image-rendering: pixelated; }
 
 svg.chart { display: block; width: 100%; height: auto; overflow: visible; touch-action: pan-y; }
 svg text { font: 11px var(--sans); fill: var(--soft); }
@@ -119,6 +133,8 @@ footer { margin-top: 52px; padding-top: 14px; border-top: 1px solid var(--edge);
   main { padding: 20px 14px 48px; }
   .card { padding: 13px; }
   th, td { padding-right: 9px; }
+  .bar { grid-template-columns: 1fr 3.2em; }
+  .bar .meter { grid-column: 1 / -1; }
   .maps { grid-template-columns: 1fr; }
   .maps .axis { grid-column: 1; }
   .maps.of-image { grid-template-columns: max-content 1fr; }

@@ -1,4 +1,4 @@
-"""Folders of data files that belong to the package: configurations and weights."""
+"""Folders of data files that belong to the package: configurations, weights and pictures."""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from bridle_fairseq.demo import report
-from bridle_fairseq.report import pictures, sections
+from bridle_fairseq.demo.clips import Neighbour, Neighbours
+from bridle_fairseq.report import figures, pictures, sections
 from bridle_fairseq.report.charts import Band
-from bridle_fairseq.report.examples import Example
+from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Example, Map
 from bridle_fairseq.report.images import code_colours
 from bridle_fairseq.training.log import Record
 
@@ -42,8 +43,14 @@ def make_page(**changes) -> report.Page:
         bands=[Band("encoder", "E", 0, 30)],
         rows=[report.ResultRow("pretrained", 0.75, "layer 3", best=True), report.ResultRow("untrained", 0.5)],
         table_note="n",
+        bars=[report.Bar("pretrained <encoder>", 0.75, (0.7, 0.8)), report.Bar("chance", 0.1, None)],
         differences=["9 % more right than <others>"],
+        maps=[("Encoder", 0.75, Map(rng.normal(size=(4, 2)), ["a", "b", "a", "<c>"], "PCA", ["1", "2", "3", "4<"]))],
+        neighbours=[Neighbours(Neighbour("a", "1", "<i>1</i>"), [Neighbour("a", "2", ""), Neighbour("<c>", "4", "")])],
         clips=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
+        predictions=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
+        one="clip",
+        method="<svg xmlns='http://www.w3.org/2000/svg'/>",
         shown=("Sound and its codes", "Codes that lie close together"),
         codebooks=[rng.normal(size=(16, 4)) for _ in range(2)],
         codebook_size=16,
@@ -58,8 +65,10 @@ def test_page_is_well_formed_and_self_contained(structure_of) -> None:
     text = report.render(make_page())
     structure = structure_of(text)
     assert structure.open == []
-    assert len(structure.addresses) == 7  # icon, spectrogram, two maps, two of predictions, sound
-    assert "75 % of the patches are masked" in text and text.count("% right") == 4  # as text and in words
+    # icon, figure of the method; spectrogram, two maps, sound; spectrogram twice, two of predictions, sound
+    assert len(structure.addresses) == 11
+    assert "75 % of the patches are hidden" in text and text.count("% right<") == 2
+    assert "Guessing among 16 codes would be right in 6 %" in text
     assert all(address.startswith("data:") for address in structure.addresses)
     assert "@import" not in text and "url(" not in text
     assert "a &lt;b&gt;.wav" in text and "ls -l &lt;here&gt;" in text
@@ -68,14 +77,17 @@ def test_page_is_well_formed_and_self_contained(structure_of) -> None:
 def test_page_shows_the_numbers_and_a_map_for_each_level() -> None:
     text = report.render(make_page())
     assert "<p>9 % more right than &lt;others&gt;</p>" in text
-    assert "<b>0.750</b>" in text and "<b>0.500</b>" in text
+    assert "<b>75 %</b>" in text and "<b>10 %</b>" in text and "left:70.0%;width:10.0%" in text
+    assert '<td class="value">0.500</td>' in text
+    assert "<title>&lt;c&gt;: 4&lt;</title>" in text
+    assert '<li class="same"><b>a</b>' in text and '<li class="other"><b>&lt;c&gt;</b>' in text
     assert text.count('alt="codes of level') == 2
     assert text.count('<svg class="chart"') >= 4
 
 
 def test_page_without_labels_has_a_note() -> None:
-    text = report.render(make_page(rows=[], table_note="No labels were given."))
-    assert "No labels were given." in text and "<table>" not in text
+    text = report.render(make_page(rows=[], maps=[], neighbours=[], table_note="No labels were given."))
+    assert "No labels were given." in text and "<table>" not in text and "Neighbours" not in text
 
 
 def test_maps_have_the_layout_of_the_spectrogram() -> None:
@@ -88,3 +100,12 @@ def test_maps_have_the_layout_of_the_spectrogram() -> None:
     assert images[0].shape[:2] == (128, 48)  # 3 steps of 16 frames
     assert images[1].shape[:2] == (8, 3)
     np.testing.assert_array_equal(images[1], colours[0][page.clips[0].clip.codes[..., 0]])
+
+
+def test_masked_patches_are_blank() -> None:
+    picture = np.full((4, 6, 3), 7, np.uint8)
+    predicted = np.array([[VISIBLE, RIGHT, WRONG], [WRONG, VISIBLE, VISIBLE]])[..., None]
+    shown = figures.hide(picture, predicted)
+    blank = (shown == figures.HIDDEN).all(-1)
+    np.testing.assert_array_equal(blank, np.kron(predicted[..., 0] != VISIBLE, np.ones((2, 2), bool)))
+    assert (shown[~blank] == 7).all() and (picture == 7).all()

@@ -20,6 +20,7 @@ def test_stages_share_the_updates(updates: int) -> None:
     plan = training.stages(updates)
     assert [stage.kind for stage in plan] == ["encoder", "tokenizer"]
     assert sum(stage.updates for stage in plan) == pytest.approx(updates, abs=15)
+    assert plan[0].updates % plan[1].updates == 0  # a checkpoint at the end of the encoder stage
     assert all(stage.updates % 10 == 0 and 0 < stage.warmup_updates <= stage.updates for stage in plan)
 
 
@@ -64,3 +65,11 @@ def test_failure_is_reported_with_its_last_error_and_the_log(tmp_path, monkeypat
 def test_run_without_a_checkpoint_is_reported(tmp_path) -> None:
     with pytest.raises(InputError, match="checkpoint_last.pt: pretraining ended without a checkpoint"):
         training.newest_checkpoint(tmp_path)
+
+
+def test_checkpoint_after_a_stage_is_found(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert training.checkpoint_after(tmp_path, 80) is None
+    (tmp_path / "checkpoints" / "checkpoint_3_80.pt").touch()
+    (tmp_path / "checkpoints" / "checkpoint_5_180.pt").touch()
+    assert training.checkpoint_after(tmp_path, 80) == str(tmp_path / "checkpoints" / "checkpoint_3_80.pt")

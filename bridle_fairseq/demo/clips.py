@@ -1,0 +1,91 @@
+"""The clips on the demo's page: with their codes, with predictions, on a map, and beside their neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bridle_fairseq.data.artifacts.codes import CachedCodes
+from bridle_fairseq.demo.probing import Comparison
+from bridle_fairseq.nn.bridle import Bridle
+from bridle_fairseq.report.examples import Example, Items, Map, example, project
+from bridle_fairseq.report.pictures import shown
+
+SECONDS_SHOWN = 1.8  # preferred length of sounds
+QUERIES, NEAREST = 3, 3
+
+
+class Neighbour(NamedTuple):
+    """A clip on the page."""
+
+    label: str
+    name: str
+    html: str  # to hear or see it
+
+
+class Neighbours(NamedTuple):
+    """A clip, and those whose scores are most like its own, the most similar first."""
+
+    query: Neighbour
+    nearest: list[Neighbour]
+
+
+def chosen_rows(items: Items, codes: CachedCodes, count: int) -> list[int]:
+    """Up to ``count`` clips of medium length that are readable; of different classes if there are labels."""
+    patches = np.array([len(codes.segment_codes(row, 0)) for row in range(len(items.manifest))])
+    grid, wanted = codes.info.grid, 0.0
+    if "sample_rate" in grid:
+        wanted = SECONDS_SHOWN * grid["sample_rate"] / 160 / grid["patch_frames"] * grid["frequency_patches"]
+    chosen: dict[str | int, int] = {}
+    for row in np.argsort(np.abs(patches - wanted), kind="stable").tolist():
+        key = items.label(row) or row
+        if len(chosen) < count and key not in chosen and patches[row] and items.dataset[row]["source"] is not None:
+            chosen[key] = row
+    return list(chosen.values())
+
+
+def drawn(model: Bridle, items: Items, rows: Sequence[int]) -> list[Example]:
+    """Clips with their codes and with predictions, by a model on the CPU."""
+    return [
+        example(model, items.manifest.relative_path(row), items.label(row), items.dataset[row]["source"], row)
+        for row in rows
+    ]
+
+
+def maps(comparison: Comparison, test: Items) -> dict[str, Map]:
+    """The test clips where the probes' scores place them: of the pretrained encoder, and of the baseline."""
+    labels = [test.label(row) for row in comparison.test_rows]
+    names = [test.manifest.relative_path(row) for row in comparison.test_rows]
+    found = {}
+    for name, outcome in comparison.outcomes.items():
+        points, method = project(outcome.scores)
+        found[name] = Map(points, labels, method, names)
+    return found
+
+
+def neighbours(comparison: Comparison, test: Items, model: Bridle, seed: int) -> list[Neighbours]:
+    """Random test clips of different classes, with the clips of most similar scores by the pretrained encoder's probe.
+
+    Similarity is the cosine of scores after each class's mean is subtracted.
+    """
+    scores = comparison.outcomes["pretrained"].scores
+    scores = scores - scores.mean(0)
+    unit = scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
+
+    def clip(number: int) -> Neighbour:
+        row = comparison.test_rows[number]
+        return Neighbour(test.label(row), test.manifest.relative_path(row), shown(model, test.dataset[row]["source"]))
+
+    found: dict[str, Neighbours] = {}
+    for number in np.random.default_rng(seed).permutation(len(scores)).tolist():
+        label = test.label(comparison.test_rows[number])
+        if label in found:
+            continue
+        others = np.argsort(-(unit @ unit[number]), kind="stable")
+        nearest = [clip(other) for other in others[others != number][:NEAREST].tolist()]
+        found[label] = Neighbours(clip(number), nearest)
+        if len(found) == QUERIES:
+            break
+    return list(found.values())
