@@ -15,6 +15,8 @@ from bridle_fairseq.report.pictures import shown
 
 SECONDS_SHOWN = 1.8  # preferred length of sounds
 QUERIES, NEAREST = 3, 3
+MOST_PLACES = 16  # on a circle
+TEMPERATURE = 0.1  # of scores that are 1 for the right class, else 0
 
 
 class Neighbour(NamedTuple):
@@ -60,9 +62,26 @@ def maps(comparison: Comparison, test: Items) -> dict[str, Map]:
     names = [test.manifest.relative_path(row) for row in comparison.test_rows]
     found = {}
     for name, outcome in comparison.outcomes.items():
-        points, method = project(outcome.scores)
-        found[name] = Map(points, labels, method, names)
+        if len(comparison.columns) > MOST_PLACES:
+            points, method = project(outcome.scores)
+            found[name] = Map(points, labels, method, names)
+        else:
+            found[name] = between_classes(outcome.scores, comparison.columns)._replace(labels=labels, names=names)
     return found
+
+
+def between_classes(scores: np.ndarray, classes: Sequence[str]) -> Map:
+    """Points between the places of the classes on a circle, the nearer to a place the higher its score.
+
+    Args:
+        scores: n x C.
+        classes: names of the C columns.
+    """
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(classes)) / len(classes)
+    places = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # C x 2
+    weights = np.exp((scores - scores.max(1, keepdims=True)) / TEMPERATURE)
+    points = weights / weights.sum(1, keepdims=True) @ places
+    return Map(points, [], "place", places=dict(zip(classes, map(tuple, places.tolist()), strict=True)))
 
 
 def neighbours(comparison: Comparison, test: Items, model: Bridle, seed: int) -> list[Neighbours]:

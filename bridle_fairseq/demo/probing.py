@@ -48,6 +48,7 @@ class Comparison(NamedTuple):
     classes: int
     intervals: dict[str, tuple[float, float] | None] = {}  # of the three accuracies, by their names above
     outcomes: dict[str, Outcome] = {}  # what the probes of ``pretrained`` and ``baseline`` say of the test clips
+    columns: Sequence[str] = ()  # classes of the scores
     test_rows: Sequence[int] = ()  # the test clips in their manifest
 
 
@@ -66,13 +67,16 @@ def compare(model: Bridle, task: MediaTask, manifests: Path, seed: int, say: Cal
     )
     data = probe_data(features, splits, SPLITS, manifests)
     rows = probe_table.compare(data.features, data.labels, [PROBE], resamples=RESAMPLES, seed=seed)
-    test_rows = np.flatnonzero(finite_rows(features["test"])).tolist()
-    return _comparison(rows, data, len(splits["train"].labels.classes), seed, test_rows)
+    compared = _comparison(rows, data, len(splits["train"].labels.classes), seed)
+    names, train = splits["train"].labels.classes.names, data.labels.train
+    numbers = range(train.shape[1]) if data.multi_label else np.unique(train).tolist()
+    return compared._replace(
+        columns=[names[number] for number in numbers],
+        test_rows=np.flatnonzero(finite_rows(features["test"])).tolist(),
+    )
 
 
-def _comparison(
-    probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed: int, test_rows: Sequence[int]
-) -> Comparison:
+def _comparison(probes: Sequence[ProbeRow], data: ProbeData, classes: int, seed: int) -> Comparison:
     rows = []
     for probe in probes:
         of_encoder = probe.features in SOURCE_NAMES
@@ -97,5 +101,4 @@ def _comparison(
         classes=classes,
         intervals={name: best[kind].interval for name, kind in named.items()},
         outcomes={name: best[kind].outcomes[0] for name, kind in named.items() if name != "untrained"},
-        test_rows=test_rows,
     )

@@ -130,18 +130,18 @@ def _maps(page: Page) -> str:
     if not page.maps:
         return ""
     cards = "".join(
-        f'<div class="card"><h3>{html.escape(name)}</h3><div class="note">{100 * accuracy:.0f} % right; '
-        f"{embeddings.method} of the scores of {len(embeddings.labels)} test {html.escape(page.one)}s</div>"
+        f'<div class="card"><h3>{html.escape(name)}</h3><div class="note">{100 * accuracy:.0f} % right</div>'
         f"{figures.scatter(embeddings)}</div>"
         for name, accuracy, embeddings in page.maps
     )
-    text = (
-        f"Each mark is a test {page.one}, in the colour of its class, near to others to which the linear classifier "
-        "gives similar scores. The pointer shows which one it is."
-    )
-    return (
-        f'<h2>Maps of the test {page.one}s</h2><p class="soft">{html.escape(text)}</p><div class="grid2">{cards}</div>'
-    )
+    _, _, first = page.maps[0]
+    if first.places:
+        where = "the nearer to a class on the circle the surer the linear classifier is of it"
+    else:
+        where = f"near to others to which the linear classifier gives similar scores ({first.method})"
+    text = f"Each mark is a test {page.one}, in the colour of its class, {where}. The pointer shows which one it is."
+    title = f"<h2>Maps of the test {html.escape(page.one)}s</h2>"
+    return f'{title}<p class="soft">{html.escape(text)}</p><div class="grid2">{cards}</div>'
 
 
 def _neighbours(page: Page) -> str:

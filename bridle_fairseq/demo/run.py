@@ -219,8 +219,9 @@ class Demo:
         from bridle_fairseq.report.run import stage_bands
 
         model = model.cpu()
-        items = Items(str(self.manifests / f"{splits[-1]}.tsv"), task.cfg)
-        codes = CachedCodes(self.folder / "codes" / f"{splits[-1]}.codes", items.manifest)
+        split = "test" if "test" in splits else splits[-1]
+        items = Items(str(self.manifests / f"{split}.tsv"), task.cfg)
+        codes = CachedCodes(self.folder / "codes" / f"{split}.codes", items.manifest)
         rows = shown.chosen_rows(items, codes, CLIPS_SHOWN)
         encoder = self._after_encoder_stage(plan)
         maps = {} if comparison is None else shown.maps(comparison, items)

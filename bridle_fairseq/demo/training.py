@@ -10,7 +10,7 @@ from bridle_fairseq.training.launch import TrainingRun, override
 from bridle_fairseq.utils.errors import InputError
 
 # the tokenizer's share; a second iteration from a teacher of so few updates would cost accuracy
-TOKENIZER_SHARE = 0.2
+TOKENIZER_SHARE = 0.14
 LEARNING_RATE = 1e-3
 BATCH_SIZE, MASKS = 16, 2  # few clips, for many updates in little time; reading them costs more than a second mask
 MASK_RATIO = 0.75
@@ -19,7 +19,7 @@ MASK_RATIO = 0.75
 def stages(updates: int) -> list[Stage]:
     """The demo's stages; together they have about ``updates`` updates, each a multiple of 10.
 
-    The encoder's is a multiple of the tokenizer's, after which a checkpoint is saved each time.
+    The encoder's are a multiple of the tokenizer's, so that a checkpoint is saved after the encoder stage.
     """
     tokenizer = max(10, 10 * round(TOKENIZER_SHARE * updates / 10))
     encoder = tokenizer * max(1, round(updates / tokenizer) - 1)
@@ -71,6 +71,7 @@ def pretraining(
             "common.log_format=json",
             f"common.log_interval={10 if total < 2000 else 50}",
             f"checkpoint.save_interval_updates={interval}",
+            "checkpoint.keep_interval_updates=2",  # the last one, and that after the encoder stage
             f"dataset.validate_interval_updates={interval}",
         ],
         name="pretraining",

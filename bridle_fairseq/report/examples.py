@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +39,9 @@ class Map(NamedTuple):
 
     points: np.ndarray  # n x 2
     labels: list[str]
-    method: str  # "PCA" or "t-SNE"
+    method: str  # "PCA", "t-SNE", or how else
     names: Sequence[str] = ()  # of the clips, for the pointer
+    places: Mapping[str, tuple[float, float]] = {}  # of classes on the unit circle; empty: points lie anywhere
 
 
 class Items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map
 from bridle_fairseq.report.images import png_uri
 
 COLOURS, SHAPES = 8, 3
+MAP, MAP_EDGE, RADIUS = (charts.WIDTH * 1.6, charts.HEIGHT * 1.6), 10, 160
 PREDICTION = {VISIBLE: (150, 145, 139), RIGHT: (22, 148, 168), WRONG: (228, 203, 184)}
 HIDDEN = (198, 193, 187)
 _PREDICTION_NAMES = ((RIGHT, "right"), (WRONG, "wrong"), (VISIBLE, "visible"))
@@ -94,20 +95,24 @@ def prediction_legend() -> str:
 
 
 def scatter(embeddings: Map) -> str:
-    """A map of embeddings with a colour and a shape for each label, and its legend."""
+    """A map of embeddings with a colour and a shape for each label, and its legend or the classes on a circle."""
     counts = Counter(embeddings.labels)
-    names = sorted(name for name, _ in counts.most_common(COLOURS * SHAPES - 1))
-    rest = len(counts) - len(names)
-    low, high = embeddings.points.min(0), embeddings.points.max(0)
-    place = (embeddings.points - low) / np.maximum(high - low, 1e-9)
-    width, height, edge = charts.WIDTH * 1.6, charts.HEIGHT * 1.6, 10
-    marks = []
+    names = list(embeddings.places) or sorted(name for name, _ in counts.most_common(COLOURS * SHAPES - 1))
+    rest = len(counts) - len(set(counts) & set(names))
+    width, height = MAP
+    if embeddings.places:
+        place = width / 2 + embeddings.points * [RADIUS, -RADIUS]
+        place[:, 1] += (height - width) / 2
+    else:
+        low, high = embeddings.points.min(0), embeddings.points.max(0)
+        share = (embeddings.points - low) / np.maximum(high - low, 1e-9)
+        place = MAP_EDGE + np.stack([share[:, 0], 1 - share[:, 1]], 1) * (np.array(MAP) - 2 * MAP_EDGE)
     titles = [f"{label}: {name}" for label, name in zip(embeddings.labels, embeddings.names, strict=False)]
+    marks = [_circle(embeddings.places)] if embeddings.places else []
     for (x, y), name, title in zip(place, embeddings.labels, titles or embeddings.labels, strict=True):
         number = names.index(name) if name in names else COLOURS * SHAPES - 1
-        at = (edge + x * (width - 2 * edge), height - edge - y * (height - 2 * edge))
-        marks.append(_mark(number, *at, html.escape(title)))
-    entries = [(number, name) for number, name in enumerate(names)]
+        marks.append(_mark(number, x, y, html.escape(title)))
+    entries = [] if embeddings.places else [(number, name) for number, name in enumerate(names)]
     if rest:
         entries.append((COLOURS * SHAPES - 1, f"{rest} more"))
     legend = "".join(
@@ -119,6 +124,18 @@ def scatter(embeddings: Map) -> str:
         f'<ul class="legend">{legend}</ul><svg class="map" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{label}">{"".join(marks)}</svg>'
     )
+
+
+def _circle(places: Mapping[str, tuple[float, float]]) -> str:
+    """The circle, and the names of the classes around it with their marks."""
+    width, height = MAP
+    elements = [f'<circle class="rim" cx="{width / 2:g}" cy="{height / 2:g}" r="{RADIUS:g}"/>']
+    for number, (name, (x, y)) in enumerate(places.items()):
+        anchor = "middle" if abs(x) < 0.2 else "start" if x > 0 else "end"
+        at = [(width / 2 + x * r, height / 2 - y * r) for r in (RADIUS, RADIUS + 14)]
+        elements.append(f'{_mark(number, *at[0])}<text x="{at[1][0]:.1f}" y="{at[1][1] + 4:.1f}" ')
+        elements.append(f'text-anchor="{anchor}">{html.escape(name)}</text>')
+    return "".join(elements)
 
 
 def _mark(number: int, x: float, y: float, title: str = "") -> str:

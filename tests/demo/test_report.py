@@ -67,7 +67,7 @@ def test_page_is_well_formed_and_self_contained(structure_of) -> None:
     assert structure.open == []
     # icon, figure of the method; spectrogram, two maps, sound; spectrogram twice, two of predictions, sound
     assert len(structure.addresses) == 11
-    assert "75 % of the patches are hidden" in text and text.count("% right<") == 2
+    assert "75 % of the patches are hidden" in text and text.count("% right<") == 3  # and of the map
     assert "Guessing among 16 codes would be right in 6 %" in text
     assert all(address.startswith("data:") for address in structure.addresses)
     assert "@import" not in text and "url(" not in text
