@@ -27,11 +27,11 @@ def kind(request) -> str:
 
 @pytest.fixture(scope="module")
 def media(kind, tmp_path_factory) -> tuple[Path, Path]:
-    """Forty short clips, images or videos of two kinds, and their table."""
+    """Sixty short clips, images or videos of two kinds, and their table; three batches to learn from."""
     folder = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     rows = []
-    for number in range(40):
+    for number in range(60):
         label = list(KINDS)[number % 2]
         if kind == "video":
             name = f"a clip {number}.mp4"
@@ -90,10 +90,12 @@ def test_one_table_of_all_features(demo, kind) -> None:
 def test_page_shows_what_was_trained(demo, kind) -> None:
     folder, printed = demo
     page = (folder / "report.html").read_text()
-    assert page.count('class="chart"') >= 4 and page.count('class="clip card"') == 2
-    assert page.count('alt="codes of level') == 2 * 4
+    assert page.count('class="chart"') >= 4 and page.count('class="clip card"') == 2 * 2  # codes, predictions
+    assert page.count('alt="codes of level') == 2 * 4 and page.count('alt="predictions of level') == 2 * 4
+    assert "Guessing among 256 codes would be right in 0.4 %" in page
     accuracy = re.search(rf"{BASELINE[kind]} +(\d\.\d+)", printed)
-    assert accuracy and f"<b>{accuracy[1]}</b>" in page
+    assert accuracy and f'<td class="value">{accuracy[1]}</td>' in page
+    assert page.count('<svg class="map"') == 2 and page.count('class="nearest"') == 2
     sentences = re.findall(r"^  (Of the same .*)$", printed, re.MULTILINE)
     assert len(sentences) == 2 and all(f"<p>{sentence}</p>" in page for sentence in sentences)
     assert "than an untrained encoder: with 95 % confidence between" in sentences[0]
