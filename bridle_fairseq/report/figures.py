@@ -15,7 +15,7 @@ from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Map
 from bridle_fairseq.report.images import png_uri
 
 COLOURS, SHAPES = 8, 3
-MAP, MAP_EDGE, RADIUS = (charts.WIDTH * 1.6, charts.HEIGHT * 1.6), 10, 160
+MAP, MAP_EDGE, RADIUS = (charts.WIDTH * 1.6, charts.HEIGHT * 1.6), 10, 162
 PREDICTION = {VISIBLE: (150, 145, 139), RIGHT: (22, 148, 168), WRONG: (228, 203, 184)}
 HIDDEN = (198, 193, 187)
 _PREDICTION_NAMES = ((RIGHT, "right"), (WRONG, "wrong"), (VISIBLE, "visible"))
@@ -132,7 +132,7 @@ def _circle(places: Mapping[str, tuple[float, float]]) -> str:
     elements = [f'<circle class="rim" cx="{width / 2:g}" cy="{height / 2:g}" r="{RADIUS:g}"/>']
     for number, (name, (x, y)) in enumerate(places.items()):
         anchor = "middle" if abs(x) < 0.2 else "start" if x > 0 else "end"
-        at = [(width / 2 + x * r, height / 2 - y * r) for r in (RADIUS, RADIUS + 14)]
+        at = [(width / 2 + x * r, height / 2 - y * r) for r in (RADIUS, RADIUS + 16)]
         elements.append(f'{_mark(number, *at[0])}<text x="{at[1][0]:.1f}" y="{at[1][1] + 4:.1f}" ')
         elements.append(f'text-anchor="{anchor}">{html.escape(name)}</text>')
     return "".join(elements)

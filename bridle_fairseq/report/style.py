@@ -90,7 +90,7 @@ svg.bars .even { stroke: var(--ink); stroke-dasharray: 5 4; opacity: .7; }
 svg.map { display: block; width: 100%; height: auto; max-height: 560px; overflow: visible; }
 svg.map > :not(text) { stroke: var(--card); stroke-width: 1; }
 svg.map > .rim { fill: var(--band); stroke: var(--edge); }
-svg.map text { font-size: 13px; }
+svg.map text { font-size: 17px; }
 table.confusion { width: auto; font-size: 13px; }
 table.confusion caption { text-align: left; color: var(--soft); padding-bottom: 8px; }
 table.confusion thead th { vertical-align: bottom; padding: 0; }
