@@ -46,14 +46,19 @@ def seconds(function, device: str) -> float:
     return clock() - start
 
 
-def compare(clips: int, longest: float, device: str) -> None:
-    """Time a padded batch whose clips have half the longest length to the longest, and print one line."""
+def padded_batch(clips: int, longest: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noise from half the longest length to the longest (in seconds), its padding mask, and the lengths in samples."""
     random = torch.Generator().manual_seed(0)
     sizes = (
         torch.linspace(0.5, 1.0, clips).mul(longest * 16000).long() if clips > 1 else torch.tensor([longest * 16000])
     )
     source = 0.1 * torch.randn(clips, int(sizes.max()), generator=random)
-    padding_mask = torch.arange(source.shape[1]) >= sizes[:, None]
+    return source, torch.arange(source.shape[1]) >= sizes[:, None], sizes
+
+
+def compare(clips: int, longest: float, device: str) -> None:
+    """Time a padded batch, and print one line."""
+    source, padding_mask, sizes = padded_batch(clips, longest)
     single_clips = [clip[: int(size)].to(device) for clip, size in zip(source, sizes, strict=True)]
     source, padding_mask = source.to(device), padding_mask.to(device)
     log_mel = LogMel().to(device)

@@ -1,20 +1,22 @@
 """Training speed of `base` on a GPU in clips per second, and utilization of the GPU.
 
     sh scripts/peers.sh
-    PYTHONPATH=peers python benchmarks/gpu_step.py [--batch-size 64] [--updates 20] [--rounds 5] [--no-compile]
+    PYTHONPATH=peers python benchmarks/gpu_step.py [--batch-size 64] [--updates 20] [--rounds 5] [--budget 120]
 
 BRIDLE and timm's ViT-B/16 run in bfloat16 (autocast) on the same input, both compiled. An update consists of front
 end, targets, forward, backward, gradient clipping, fused AdamW and the commit of the codebooks. Each round times all
 candidates in turn; results are medians over rounds. *Used* is the speed of an update's matrix products and attention
 (counted by torch, forward and backward), divided by the peak speed of a bfloat16 matrix product, which is measured
-first.
+first, as is the speed of a product of the encoder's sizes. "log-mel" is the front end alone, without its operations.
 
---dry-run runs all steps on a CPU at the smallest sizes. Its timings are meaningless.
+With --budget, no further candidate is compiled after two thirds of so many seconds, and no round begins after them.
+Without timm, its row is missing. --dry-run runs all steps on a CPU at the smallest sizes; its timings are meaningless.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -22,8 +24,9 @@ from typing import Any, NamedTuple
 
 import torch
 from configs import model_settings
+from results import result
 from torch import nn
-from train_step import COLD, LIVE, PEER, TOKENIZER, load_peer, operations, samples_and_frames
+from train_step import COLD, LIVE, PEER, PRODUCT, TOKENIZER, load_peer, operations, samples_and_frames
 
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.schedule import Stage
@@ -33,6 +36,13 @@ from bridle_fairseq.nn.transformer import compile_blocks
 SECONDS = 10.24
 DRY = {"encoder_width": 48, "encoder_depth": 2, "encoder_heads": 2, "decoder_width": 32, "decoder_depth": 2}
 DRY |= {"decoder_heads": 2, "tokenizer_depth": 2, "estimator_depth": 1, "codebook_size": 16, "codebook_dim": 16}
+GOALS = {  # of docs/gpu.md, on an H100: clips/s and used
+    "encoder, cached codes": "1700, 0.45",
+    "encoder, live tokenizer": "1100",
+    "encoder, cold start": "1700, 0.45",
+    "tokenizer": "0.45",
+    "base_fast, cached codes": "4000",
+}
 DRY_PEER = {"embed_dim": 48, "depth": 2, "num_heads": 2}
 
 
@@ -99,14 +109,22 @@ def _candidate(
     return Candidate(update, flops)
 
 
-def matmul_peak(device: torch.device, size: int) -> float:
-    """Peak speed of a product of two bfloat16 matrices, in floating point operations per second."""
-    a, b = (torch.randn(size, size, device=device).bfloat16() for _ in "ab")
-    best = min(_seconds(lambda: a @ b, device, 10) for _ in range(5))
-    return 2 * size**3 / best
+def front_end(args: argparse.Namespace) -> Candidate:
+    """The front end of ``base``."""
+    samples, _ = samples_and_frames(args.seconds)
+    module = Bridle(BridleSettings(**DRY)).front_end.to(args.device)
+    waveform = 0.1 * torch.randn(args.batch_size, samples, device=args.device)
+    return Candidate(lambda: module(waveform), 0)
 
 
-def _seconds(run: Callable[[], Any], device: torch.device, times: int) -> float:
+def product_speed(device: torch.device, rows: int, width: int, columns: int) -> float:
+    """Speed of a product of two bfloat16 matrices, in floating point operations per second."""
+    a, b = (torch.randn(*size, device=device).bfloat16() for size in ((rows, width), (width, columns)))
+    best = min(seconds_of(lambda: a @ b, device, 10) for _ in range(5))
+    return 2 * rows * width * columns / best
+
+
+def seconds_of(run: Callable[[], Any], device: torch.device, times: int) -> float:
     """Mean seconds per run over ``times`` runs, without synchronization between them."""
     run()
     _wait(device)
@@ -128,30 +146,45 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--updates", type=int, default=20, help="updates of each candidate per round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--budget", type=float, default=float("inf"), metavar="SECONDS", help="see above")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--dry-run", action="store_true", help="smallest sizes, on a CPU")
     args = parser.parse_args()
     if not args.dry_run and not torch.cuda.is_available():
         parser.error("no GPU found; --dry-run runs the same steps on a CPU")
+    begin = time.perf_counter()
     args.device = torch.device("cpu" if args.dry_run else "cuda")
     args.backend, args.seconds = "inductor", SECONDS
     if args.dry_run:
         args.batch_size, args.updates, args.rounds, args.backend, args.seconds = 2, 1, 2, "eager", 1.0
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
-    peak = matmul_peak(args.device, 256 if args.dry_run else 8192)
-    runs = {
-        f"{PEER}, forward and backward": peer(args),
-        "encoder, cached codes": ours(args, LIVE, cached=True),
-        "encoder, live tokenizer": ours(args, LIVE, cached=False),
-        "encoder, cold start": ours(args, COLD, cached=False),
-        "tokenizer": ours(args, TOKENIZER, cached=False),
-        "base_fast, cached codes": ours(args, LIVE, cached=True, **model_settings("base_fast")),
+    size = 256 if args.dry_run else 8192
+    peak = product_speed(args.device, size, size, size)
+    shape = (64, 64, 64) if args.dry_run else (PRODUCT[0][0] * args.batch_size // 4, PRODUCT[0][1], PRODUCT[1][0])
+    result(f"bf16 product of {size} x {size}", f"{peak / 1e12:.0f} TFLOP/s")
+    result(f"bf16 product of {' x '.join(map(str, shape))}", f"{product_speed(args.device, *shape) / 1e12:.0f} TFLOP/s")
+    makers: dict[str, Callable[[], Candidate]] = {
+        "encoder, cached codes": lambda: ours(args, LIVE, cached=True),
+        "encoder, cold start": lambda: ours(args, COLD, cached=False),
+        "log-mel": lambda: front_end(args),
+        "base_fast, cached codes": lambda: ours(args, LIVE, cached=True, **model_settings("base_fast")),
+        "encoder, live tokenizer": lambda: ours(args, LIVE, cached=False),
+        "tokenizer": lambda: ours(args, TOKENIZER, cached=False),
     }
+    if importlib.util.find_spec("timm") is not None:
+        makers = {f"{PEER}, forward and backward": lambda: peer(args), **makers}
+    runs: dict[str, Candidate] = {}
+    for name, make in makers.items():
+        if time.perf_counter() - begin < args.budget * 2 / 3:
+            runs[name] = make()
+            seconds_of(runs[name].update, args.device, 1)  # compiles
+            print(f"{name}: compiled after {time.perf_counter() - begin:.0f} s", flush=True)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(args.rounds):
+    for number in range(args.rounds):
         for name, run in runs.items():
-            seconds[name].append(_seconds(run.update, args.device, args.updates))
+            if number == 0 or time.perf_counter() - begin < args.budget:
+                seconds[name].append(seconds_of(run.update, args.device, args.updates))
     _print_table(args, peak, runs, seconds)
 
 
@@ -160,17 +193,22 @@ def _print_table(
 ) -> None:
     name = "CPU, smallest sizes: timings are meaningless" if args.dry_run else torch.cuda.get_device_name()
     compiled = "compiled" if args.compile else "not compiled"
+    rounds = len(next(iter(seconds.values())))
     print(f"{name}; torch {torch.__version__}, bfloat16, {compiled}, batch {args.batch_size} x {args.seconds} s")
-    print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; medians of {args.rounds} rounds of {args.updates} updates\n")
+    print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; medians of {rounds} rounds of {args.updates} updates\n")
     print("| an update of | clips/s | ms | TFLOP/s | used | used, of timm's |\n|---|---|---|---|---|---|")
-    rates = {name: run.flops / statistics.median(seconds[name]) for name, run in runs.items()}
-    first = next(iter(rates.values()))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    rates = {name: run.flops / medians[name] for name, run in runs.items()}
+    peers = rates.get(f"{PEER}, forward and backward")
     for name, rate in rates.items():
-        median = statistics.median(seconds[name])
-        row = [f"{args.batch_size / median:.0f}", f"{1e3 * median:.1f}", f"{rate / 1e12:.1f}"]
-        print("| " + " | ".join([name, *row, f"{rate / peak:.2f}", f"{rate / first:.2f}"]) + " |")
+        row = [f"{args.batch_size / medians[name]:.0f}", f"{1e3 * medians[name]:.2f}", f"{rate / 1e12:.1f}"]
+        row += [f"{rate / peak:.2f}", f"{rate / peers:.2f}" if peers else ""]
+        print("| " + " | ".join([name, *row]) + " |")
+    for name, rate in rates.items():
+        speed = f"{args.batch_size / medians[name]:.0f} clips/s, {1e3 * medians[name]:.2f} ms"
+        result(name, f"{speed}, {rate / peak:.2f} of the product", GOALS.get(name, ""))
     if args.device.type == "cuda":
-        print(f"\npeak memory, all models together: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        result("peak memory, all models together", f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":

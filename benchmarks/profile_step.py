@@ -42,8 +42,8 @@ def kind_of(operator: str) -> str:
     return "all else"
 
 
-def shares(model: Bridle, stage: Stage, waveform: torch.Tensor) -> tuple[dict[str, float], int, int]:
-    """Time share of each kind, number of operators and number of reads in one update."""
+def profiled(model: Bridle, stage: Stage, waveform: torch.Tensor) -> profile:
+    """The profile of one update."""
 
     def update() -> None:
         out = model(waveform, None, stage)
@@ -57,6 +57,11 @@ def shares(model: Bridle, stage: Stage, waveform: torch.Tensor) -> tuple[dict[st
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
     with profile(activities=activities) as profiler:
         update()
+    return profiler
+
+
+def shares(profiler: profile, device: str) -> tuple[dict[str, float], int, int]:
+    """Time share of each kind, number of operators and number of reads in a profiled update."""
     seconds = dict.fromkeys([*KINDS, "all else"], 0.0)
     operators = reads = 0
     for event in profiler.key_averages():
@@ -86,7 +91,7 @@ def main() -> None:
     names = [*KINDS, "all else"]
     print("| " + " | ".join(["an update of", *names, "operators", "reads"]) + " |\n|" + "---|" * (len(names) + 3))
     for title, stage in STAGES.items():
-        kinds, operators, reads = shares(model, stage, waveform)
+        kinds, operators, reads = shares(profiled(model, stage, waveform), waveform.device.type)
         print("| " + " | ".join([title, *(f"{kinds[name]:.3f}" for name in names), str(operators), str(reads)]) + " |")
 
 

@@ -81,11 +81,15 @@ def seconds(run: Run, z: torch.Tensor) -> float:
     return clock() - start
 
 
-def measure(setting: tuple[int, int, int, int], device: str, rounds: int) -> dict[tuple[str, str], list[float]]:
+def measure(
+    setting: tuple[int, int, int, int], device: str, rounds: int, with_peer: bool = True
+) -> dict[tuple[str, str], list[float]]:
     """Seconds of each (side, call), one value per round."""
     vectors, width, levels, codes = setting
     torch.manual_seed(0)
-    sides = {"ours": ours(width, levels, codes), "peer": peer(width, levels, codes, vectors)}
+    sides = {"ours": ours(width, levels, codes)}
+    if with_peer:
+        sides["peer"] = peer(width, levels, codes, vectors)
     for module, _ in sides.values():
         module.to(device)
     clouds = torch.randn(2 * codes, width, device=device)
