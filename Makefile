@@ -9,7 +9,7 @@ export VENV
 # Tests run in parallel processes: more threads in each would only compete for the cores.
 test tests matrix adapters soak: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
-.PHONY: help setup demo test tests lint style types format bench bench-gpu lock matrix adapters soak
+.PHONY: help setup demo test tests lint style types format bench bench-gpu gpu-check lock matrix adapters soak
 
 help:
 	@echo "make setup    create the environment in $(VENV) from requirements.lock (other targets do it when needed)"
@@ -19,9 +19,11 @@ help:
 	@echo "make format   format the code and apply lint fixes"
 	@echo "make bench    time a training step, the front end and the quantizer against peers (ARGS: options of the first)"
 	@echo "make bench-gpu    measure clips/s and utilization on a GPU, compared with timm"
+	@echo "make gpu-check    test and measure on a GPU, with a log of each section (ARGS: sections, or --dry-run for a CPU)"
 	@echo "make matrix   run the tests on every installed Python from 3.10 to 3.13"
 	@echo "make adapters    test the adapters with X-ARES, mteb and s3prl, installed beside the environment"
-	@echo "make soak     attack the package at random for MINUTES=30: kills, full disks, damaged and hostile files [SEED=n]"
+	@echo "make soak     attack the package at random for MINUTES=30: kills, full disks, damaged and hostile files [SEED=n];"
+	@echo "              then make gpu-check ARGS=--dry-run"
 	@echo "make lock     update the versions in requirements.lock"
 
 setup:
@@ -60,6 +62,9 @@ bench-gpu: setup
 	@sh scripts/peers.sh
 	@PYTHONPATH=peers $(BIN)/python benchmarks/gpu_step.py $(ARGS)
 
+gpu-check: setup
+	@scripts/gpu_check.sh $(ARGS)
+
 lock: setup
 	@sh scripts/lock.sh
 
@@ -71,3 +76,4 @@ adapters: setup
 
 soak: setup
 	@$(BIN)/python tests/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@scripts/gpu_check.sh --dry-run

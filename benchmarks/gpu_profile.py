@@ -42,7 +42,7 @@ def updates(args: argparse.Namespace) -> None:
             kinds, operators, reads = shares(profiler, args.device)
             text = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in kinds.items())
             result(f"{size}, {title}", f"{text}; {operators} operators, {reads} reads", "0 reads")
-            by = "self_cuda_time_total" if args.device == "cuda" else "self_cpu_time_total"
+            by = "self_device_time_total" if args.device == "cuda" else "self_cpu_time_total"
             print(profiler.key_averages().table(sort_by=by, row_limit=LONGEST, max_name_column_width=70))
         del model
 

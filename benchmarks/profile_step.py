@@ -12,6 +12,7 @@ import argparse
 
 import torch
 from configs import model_settings
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from bridle_fairseq.nn.bridle import Bridle
@@ -65,6 +66,8 @@ def shares(profiler: profile, device: str) -> tuple[dict[str, float], int, int]:
     seconds = dict.fromkeys([*KINDS, "all else"], 0.0)
     operators = reads = 0
     for event in profiler.key_averages():
+        if event.device_type != DeviceType.CPU:
+            continue  # a kernel, whose time is that of the operator that started it
         self_time = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
         seconds[kind_of(event.key)] += self_time
         operators += event.count * event.key.startswith("aten::")

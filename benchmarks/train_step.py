@@ -72,7 +72,8 @@ class _NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def load_peer(frames: int, **sizes: int) -> torch.nn.Module:
     """timm's ViT-B/16 on inputs of 1 x frames x 128; ``sizes`` (``depth`` and so on) override its sizes."""
-    sys.meta_path.insert(0, _NoTorchvision())
+    if torch.version.cuda is None:
+        sys.meta_path.insert(0, _NoTorchvision())
     try:
         import timm
     except ImportError:
