@@ -1,6 +1,6 @@
 """Real training on a GPU: `base_fast` and `small` from FLAC by stock fairseq-hydra-train, killed and resumed, probed.
 
-    python benchmarks/gpu_run.py DATA --work WORK [--seconds 165] [--workers 12] [--dry-run]
+    python benchmarks/gpu_run.py DATA --work WORK [--seconds 150] [--workers 12] [--dry-run]
 
 DATA is a folder of gpu_data.py. `base_fast` (bfloat16, compiled) trains on clips of 10.24 s for a quarter of the time.
 Its clips per second, without the beginning, stand beside those of the loader alone and of the update alone. `small`
@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="folder for runs; emptied first")
-    parser.add_argument("--seconds", type=float, default=165, help="of all together, about")
+    parser.add_argument("--seconds", type=float, default=150, help="of all together, about")
     parser.add_argument("--workers", type=int, default=12, help="loader processes")
     parser.add_argument("--dry-run", action="store_true", help="smallest models, on a CPU")
     args = parser.parse_args()

@@ -38,7 +38,7 @@ def main() -> None:
     wheels, folder = sorted(Path(sys.argv[1]).glob("*.whl")), Path(sys.argv[2]).absolute()
     if not wheels:
         sys.exit(f"{sys.argv[1]}: no wheels; expected those of scripts/gpu_check.sh --prepare")
-    venv.create(folder, system_site_packages=True, with_pip=False, clear=True)
+    venv.create(folder, system_site_packages=True, clear=True, symlinks=True)  # a copy may not find its library
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     python = folder / "bin" / "python"
     for wheel in wheels:

@@ -69,7 +69,7 @@ command_of() { # SECTION: its command line, in `command`
         [ -n "$dry" ] || command+=(-n 6 --dist loadfile)
         ;;
     step) command=("$python" benchmarks/gpu_step.py --budget 120 $dry) ;;
-    run) command=("$python" benchmarks/gpu_run.py "$data" --work "$scratch/run" --seconds 165 $dry) ;;
+    run) command=("$python" benchmarks/gpu_run.py "$data" --work "$scratch/run" --seconds 150 $dry) ;;
     loader) command=("$python" benchmarks/gpu_loader.py "$data" --seconds 45 $dry) ;;
     profile) command=("$python" benchmarks/gpu_profile.py $dry) ;;
     esac
@@ -86,9 +86,9 @@ check() { # SECTION
     command_of "$1"
     timeout --signal=INT --kill-after=10 "$limit" "${command[@]}" >"$log" 2>&1
     code=$?
-    sed -n "s/^= \(.*\)/| $1 | \1 |/p" "$log" >>"$OUT/table.md"
+    sed -n "s/^\(.*UserWarning: \)\{0,1\}= \(.*\)/| $1 | \2 |/p" "$log" >>"$OUT/table.md"
     local summary
-    summary=$(grep -E '^[0-9]+ (passed|failed)|^no tests ran' "$log" | tail -n 1)
+    summary=$(grep -E '^[0-9]+ (passed|failed|skipped|error).* in [0-9]' "$log" | tail -n 1)
     [ "$code" != 124 ] && [ "$code" != 137 ] || summary="stopped at its limit of $limit s${summary:+; $summary}"
     echo "| $1 | exit code $code after $((SECONDS - begin)) s | ${summary:-}| |" >>"$OUT/table.md"
     [ "$code" = 0 ] || { failed="$failed $1" && echo "--- $log" && tail -n 25 "$log" | cut -c 1-200; }

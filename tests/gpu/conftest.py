@@ -3,6 +3,7 @@
 With ``BRIDLE_TEST_DEVICE=cpu`` they compare the CPU with itself, so that they are known to work before there is a GPU.
 """
 
+import contextlib
 import os
 
 import pytest
@@ -30,6 +31,23 @@ def device():
     if DEVICE == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU; BRIDLE_TEST_DEVICE=cpu runs these tests on the CPU")
     return torch.device(DEVICE)
+
+
+@pytest.fixture
+def no_waits(device):
+    """``with no_waits():`` a call that synchronizes with a GPU raises."""
+
+    @contextlib.contextmanager
+    def watch():
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+
+    return watch
 
 
 @pytest.fixture(scope="session")
