@@ -5,14 +5,21 @@ With ``BRIDLE_TEST_DEVICE=cpu`` they compare the CPU with itself, so that they a
 
 import contextlib
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from bridle_fairseq.data.manifests.manifest import Manifest
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.nn.masking import MASKINGS, Mask, Targets, choose_targets
 from bridle_fairseq.nn.settings import BridleSettings
+from bridle_fairseq.training.log import read_log
 
+ROOT = Path(__file__).resolve().parents[2]
+DETERMINISTIC = ROOT / "tests/gpu/deterministic.py"
 DEVICE = os.environ.get("BRIDLE_TEST_DEVICE", "cuda")
 SIZES = {"encoder_width": 64, "encoder_depth": 2, "encoder_heads": 4, "tokenizer_depth": 2, "estimator_depth": 1}
 SIZES |= {"decoder_width": 32, "decoder_depth": 2, "decoder_heads": 4, "mask_ratio": 0.6}
@@ -119,3 +126,76 @@ def distance(found, expected):
 def relative():
     """See :func:`distance`."""
     return distance
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+STAGES = [("encoder", 4), ("tokenizer", 4), ("encoder", 4), ("joint", 3)]
+SAVED = 7  # in the second stage, in the middle of an epoch
+MODEL = ["encoder_width=32", "encoder_depth=2", "encoder_heads=2", "decoder_width=16", "decoder_heads=2"]
+MODEL += ["tokenizer_depth=2", "num_codebooks=2", "codebook_size=12", "codebook_dim=8", "precision=float32"]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Tones of two classes in noise, with labels and transcripts."""
+    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    (folder / "labels.csv").write_text("index,mid,display_name\n0,low,low\n1,high,high\n")
+    (folder / "dict.ltr.txt").write_text("| 3\nA 2\nB 1\n")
+    for split, count in (("train", 24), ("valid", 8)):
+        sizes = random.integers(5000, 16000, count)
+        for number, size in enumerate(sizes):
+            wave = 0.3 * np.sin(np.arange(size) * (0.1 + 0.7 * (number % 2))) + 0.02 * random.standard_normal(size)
+            soundfile.write(folder / f"clip {split} {number}.flac", wave, 16000)
+        names = [f"clip {split} {number}.flac" for number in range(count)]
+        Manifest(str(folder), names, sizes.tolist()).write(folder / f"{split}.tsv")
+        (folder / f"{split}.lbl").write_text("".join(f"{('low', 'high')[number % 2]}\n" for number in range(count)))
+        (folder / f"{split}.ltr").write_text("".join(f"{'AB'[number % 2]} |\n" for number in range(count)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(forker, device):
+    """``start(folder, config, *overrides, **options)`` starts fairseq-hydra-train; options are its environment."""
+    jobs = []
+
+    def begin(folder, config, *overrides, before=DETERMINISTIC, **env):
+        examples, kind = config.split("/")
+        command = ["fairseq-hydra-train", "--config-dir", ROOT / "examples" / examples / "config" / kind]
+        command += ["--config-name", "tiny", f"common.user_dir={ROOT / 'bridle_fairseq'}", "hydra.run.dir=."]
+        command += [f"common.cpu={str(device.type == 'cpu').lower()}", "common.log_interval=1"]
+        command += ["common.no_progress_bar=true", "dataset.num_workers=0", "dataset.batch_size=8", *overrides]
+        if device.type == "cuda":
+            env |= {"CUDA_VISIBLE_DEVICES": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        job = forker.start(command, folder, env=env, before=before)
+        jobs.append(job)
+        return job
+
+    yield begin
+    for job in jobs:
+        if job.running():
+            job.kill()
+
+
+@pytest.fixture(scope="session")
+def pretraining(data):
+    """Overrides of the pretraining runs."""
+    stages = ",".join(f"{{kind:{kind},updates:{updates},lr:1e-3,tokenizer_every:2}}" for kind, updates in STAGES)
+    options = [f"checkpoint.save_interval_updates={SAVED}", "checkpoint.keep_interval_updates=-1"]
+    options += ["task.max_sample_size=8000", "dataset.validate_interval_updates=0", "dataset.validate_interval=9"]
+    return [*options, f"task.data={data}", f"model.stages=[{stages}]", *(f"model.{option}" for option in MODEL)]
+
+
+def losses_of(job, folder):
+    """Wait for a run; update -> loss."""
+    codes = job.wait()
+    assert codes == [0], f"exit codes {codes}:\n{job.log()[-3000:]}"
+    losses = {record.update: record.values["loss"] for record in read_log(folder / "log") if record.split == "train"}
+    assert losses and np.isfinite(list(losses.values())).all()
+    return losses
+
+
+@pytest.fixture(scope="session")
+def finished():
+    """See :func:`losses_of`."""
+    return losses_of
