@@ -38,6 +38,11 @@ def main() -> None:
     wheels, folder = sorted(Path(sys.argv[1]).glob("*.whl")), Path(sys.argv[2]).absolute()
     if not wheels:
         sys.exit(f"{sys.argv[1]}: no wheels; expected those of scripts/gpu_check.sh --prepare")
+    version = f"{sys.version_info[0]}{sys.version_info[1]}"
+    for wheel in wheels:
+        tag = wheel.name.split("-")[-3]
+        if tag.startswith("cp") and version not in tag:
+            sys.exit(f"{wheel.name} is for another Python; this is Python {sys.version.split()[0]}")
     venv.create(folder, system_site_packages=True, clear=True, symlinks=True)  # a copy may not find its library
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     python = folder / "bin" / "python"

@@ -20,7 +20,7 @@ fail() {
 
 prepare() { # DATA: a folder with audio/arabic-speech-commands
     local words=$1/audio/arabic-speech-commands versions="" name python=${PYTHON:-python3.12}
-    [ -f "$words/meta.csv" ] || fail "$words/meta.csv: no such file; expected the corpus of README.md in that folder"
+    [ -f "$words/meta.csv" ] || fail "$words/meta.csv: no such file; expected Arabic Speech Commands: meta.csv and opus/"
     "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null ||
         fail "$python is no Python 3.12; name that of the machine with the GPU: PYTHON=/path/to/python3.12"
     rm -rf "$carried" && mkdir -p "$carried" || exit
