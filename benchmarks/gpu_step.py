@@ -9,7 +9,7 @@ candidates in turn; results are medians over rounds. *Used* is the speed of an u
 (counted by torch, forward and backward), divided by the peak speed of a bfloat16 matrix product, which is measured
 first, as is the speed of a product of the encoder's sizes. "log-mel" is the front end alone, without its operations.
 
-With --budget, no further candidate is compiled after two thirds of so many seconds, and no round begins after them.
+With --budget, no further candidate is compiled after two thirds of so many seconds, and nothing is timed after them.
 Without timm, its row is missing. --dry-run runs all steps on a CPU at the smallest sizes; its timings are meaningless.
 """
 
@@ -175,17 +175,22 @@ def main() -> None:
     if importlib.util.find_spec("timm") is not None:
         makers[f"{PEER}, forward and backward"] = lambda: peer(args)  # last: compiles as a whole, which takes longest
     runs: dict[str, Candidate] = {}
-    for name, make in makers.items():
-        if time.perf_counter() - begin < args.budget * 2 / 3:
-            runs[name] = make()
-            seconds_of(runs[name].update, args.device, 1)  # compiles
-            print(f"{name}: compiled after {time.perf_counter() - begin:.0f} s", flush=True)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(args.rounds):
-        for name, run in runs.items():
-            if number == 0 or time.perf_counter() - begin < args.budget:
-                seconds[name].append(seconds_of(run.update, args.device, args.updates))
-    _print_table(args, peak, runs, seconds)
+    seconds: dict[str, list[float]] = {}
+    try:
+        for name, make in makers.items():
+            if time.perf_counter() - begin < args.budget * 2 / 3:
+                run = make()
+                seconds_of(run.update, args.device, 1)  # compiles
+                runs[name], seconds[name] = run, [seconds_of(run.update, args.device, args.updates)]
+                print(f"{name}: compiled after {time.perf_counter() - begin:.0f} s", flush=True)
+        for _ in range(args.rounds - 1):
+            for name, run in runs.items():
+                if time.perf_counter() - begin < args.budget:
+                    seconds[name].append(seconds_of(run.update, args.device, args.updates))
+    except KeyboardInterrupt:  # a time limit; what has been measured is shown
+        print(f"stopped after {time.perf_counter() - begin:.0f} s")
+    if runs:
+        _print_table(args, peak, runs, seconds)
 
 
 def _print_table(
@@ -193,7 +198,7 @@ def _print_table(
 ) -> None:
     name = "CPU, smallest sizes: timings are meaningless" if args.dry_run else torch.cuda.get_device_name()
     compiled = "compiled" if args.compile else "not compiled"
-    rounds = len(next(iter(seconds.values())))
+    rounds = max(map(len, seconds.values()))
     print(f"{name}; torch {torch.__version__}, bfloat16, {compiled}, batch {args.batch_size} x {args.seconds} s")
     print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; medians of {rounds} rounds of {args.updates} updates\n")
     print("| an update of | clips/s | ms | TFLOP/s | used | used, of timm's |\n|---|---|---|---|---|---|")
