@@ -111,7 +111,7 @@ done
 mkdir -p "$OUT" "$scratch"
 OUT=$(cd "$OUT" && pwd)
 export OUT TORCHINDUCTOR_CACHE_DIR=$scratch/compiled/inductor TRITON_CACHE_DIR=$scratch/compiled/triton PYTHONUNBUFFERED=1
-[ -z "$dry" ] || export BRIDLE_TEST_DEVICE=cpu CUDA_VISIBLE_DEVICES=""
+[ -z "$dry" ] || export BRIDLE_TEST_DEVICE=cpu CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 printf '| section | what | measured | goal |\n|---|---|---|---|\n' >"$OUT/table.md"
 failed=""
 set_up
