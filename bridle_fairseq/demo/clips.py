@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.demo.probing import Comparison
+from bridle_fairseq.demo.report import ShownClip, SimilarClips
 from bridle_fairseq.nn.bridle import Bridle
 from bridle_fairseq.report.examples import Example, Items, Map, example, project
 from bridle_fairseq.report.pictures import shown
@@ -17,21 +17,6 @@ SECONDS_SHOWN = 1.8  # preferred length of sounds
 QUERIES, NEAREST = 3, 3
 MOST_PLACES = 16  # on a circle
 TEMPERATURE = 0.1  # of scores that are 1 for the right class, else 0
-
-
-class Neighbour(NamedTuple):
-    """A clip on the page."""
-
-    label: str
-    name: str
-    html: str  # to hear or see it
-
-
-class Neighbours(NamedTuple):
-    """A clip, and those whose scores are most like its own, the most similar first."""
-
-    query: Neighbour
-    nearest: list[Neighbour]
 
 
 def chosen_rows(items: Items, codes: CachedCodes, count: int) -> list[int]:
@@ -84,7 +69,7 @@ def between_classes(scores: np.ndarray, classes: Sequence[str]) -> Map:
     return Map(points, [], "place", places=dict(zip(classes, map(tuple, places.tolist()), strict=True)))
 
 
-def neighbours(comparison: Comparison, test: Items, model: Bridle, seed: int) -> list[Neighbours]:
+def neighbours(comparison: Comparison, test: Items, model: Bridle, seed: int) -> list[SimilarClips]:
     """Random test clips of different classes, with the clips of most similar scores by the pretrained encoder's probe.
 
     Similarity is the cosine of scores after each class's mean is subtracted.
@@ -93,18 +78,18 @@ def neighbours(comparison: Comparison, test: Items, model: Bridle, seed: int) ->
     scores = scores - scores.mean(0)
     unit = scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
 
-    def clip(number: int) -> Neighbour:
+    def clip(number: int) -> ShownClip:
         row = comparison.test_rows[number]
-        return Neighbour(test.label(row), test.manifest.relative_path(row), shown(model, test.dataset[row]["source"]))
+        return ShownClip(test.label(row), test.manifest.relative_path(row), shown(model, test.dataset[row]["source"]))
 
-    found: dict[str, Neighbours] = {}
+    found: dict[str, SimilarClips] = {}
     for number in np.random.default_rng(seed).permutation(len(scores)).tolist():
         label = test.label(comparison.test_rows[number])
         if label in found:
             continue
         others = np.argsort(-(unit @ unit[number]), kind="stable")
         nearest = [clip(other) for other in others[others != number][:NEAREST].tolist()]
-        found[label] = Neighbours(clip(number), nearest)
+        found[label] = SimilarClips(clip(number), nearest)
         if len(found) == QUERIES:
             break
     return list(found.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from bridle_fairseq.report.examples import Example, Map
 from bridle_fairseq.report.images import code_colours, data_uri, png_uri
 from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
 from bridle_fairseq.training.log import Record
-
-if TYPE_CHECKING:
-    from bridle_fairseq.demo.clips import Neighbours
 
 
 @dataclass
@@ -38,6 +35,21 @@ class Bar(NamedTuple):
     interval: tuple[float, float] | None
 
 
+class ShownClip(NamedTuple):
+    """A clip on the page."""
+
+    label: str
+    name: str
+    html: str  # to hear or see it
+
+
+class SimilarClips(NamedTuple):
+    """A clip, and those whose scores are most like its own, the most similar first."""
+
+    query: ShownClip
+    nearest: list[ShownClip]
+
+
 @dataclass
 class Page:
     """The contents of the page."""
@@ -52,7 +64,7 @@ class Page:
     table_note: str
     differences: list[str]  # sentences below the bars
     maps: list[tuple[str, float, Map]]  # whose scores, their accuracy, the clips
-    neighbours: list[Neighbours]
+    neighbours: list[SimilarClips]
     clips: list[Example]
     shown: tuple[str, str]  # title and text above the clips
     codebooks: list[np.ndarray]  # K arrays, C x D

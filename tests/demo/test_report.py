@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from bridle_fairseq.demo import report
-from bridle_fairseq.demo.clips import Neighbour, Neighbours
 from bridle_fairseq.report import figures, pictures, sections
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import RIGHT, VISIBLE, WRONG, Example, Map
@@ -46,7 +45,12 @@ def make_page(**changes) -> report.Page:
         bars=[report.Bar("pretrained <encoder>", 0.75, (0.7, 0.8)), report.Bar("chance", 0.1, None)],
         differences=["9 % more right than <others>"],
         maps=[("Encoder", 0.75, Map(rng.normal(size=(4, 2)), ["a", "b", "a", "<c>"], "PCA", ["1", "2", "3", "4<"]))],
-        neighbours=[Neighbours(Neighbour("a", "1", "<i>1</i>"), [Neighbour("a", "2", ""), Neighbour("<c>", "4", "")])],
+        neighbours=[
+            report.SimilarClips(
+                report.ShownClip("a", "1", "<i>1</i>"),
+                [report.ShownClip("a", "2", ""), report.ShownClip("<c>", "4", "")],
+            )
+        ],
         clips=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
         predictions=[Example(clip, rng.integers(0, 3, (8, 3, 2)))],
         one="clip",
