@@ -9,7 +9,7 @@ export VENV
 # Tests run in parallel processes: more threads in each would only compete for the cores.
 test tests matrix adapters soak: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
-.PHONY: help setup demo test tests lint style types format bench bench-gpu gpu-check lock matrix adapters soak
+.PHONY: help setup demo test tests lint style types format bench bench-gpu gpu-check lock matrix adapters docs soak
 
 help:
 	@echo "make setup    create the environment in $(VENV) from requirements.lock (other targets do it when needed)"
@@ -22,6 +22,7 @@ help:
 	@echo "make gpu-check    test and measure on a GPU, with a log of each section (ARGS: sections, or --dry-run for a CPU)"
 	@echo "make matrix   run the tests on every installed Python from 3.10 to 3.13"
 	@echo "make adapters    test the adapters with X-ARES, mteb and s3prl, installed beside the environment"
+	@echo "make docs     build the documentation site in build/docs/html (ARGS: options of Sphinx, such as -b linkcheck)"
 	@echo "make soak     attack the package at random for MINUTES=30: kills, full disks, damaged and hostile files [SEED=n];"
 	@echo "              then make gpu-check ARGS=--dry-run"
 	@echo "make lock     update the versions in requirements.lock"
@@ -73,6 +74,9 @@ matrix:
 
 adapters: setup
 	@sh scripts/adapters.sh $(ARGS)
+
+docs: setup
+	@sh scripts/docs.sh $(ARGS)
 
 soak: setup
 	@$(BIN)/python tests/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -67,6 +67,7 @@ TRANSFORMERS = ["transformers>=4.57,<6", "pillow>=10.1"]
 COMPLETION = ["shtab>=1.7"]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "torchaudio>=2.6", "matplotlib>=3.7"]
 LINT = ["ruff>=0.12", "mypy>=1.10"]
+DOCS = ["sphinx>=8.1,<10", "furo>=2024.8.6", "myst-parser>=4,<6"]  # scripts/docs.sh reads this line
 
 setup(
     name="bridle_fairseq",
@@ -101,6 +102,7 @@ setup(
         "completion": COMPLETION,
         "test": TEST,
         "lint": LINT,
+        "docs": DOCS,
         "dev": TRAIN + IMAGES + VIDEO + SPEECH + UNITS + ONNX + PARQUET + HUB + TRANSFORMERS + COMPLETION + TEST + LINT,
     },
     entry_points={"console_scripts": ["bridle = bridle_fairseq.cli.main:main"]},

@@ -75,7 +75,8 @@ class Pretrained:
         sample_rate: sample rate of a model for sound, in Hz.
         image_size: height and width of images or frames in validation (0: original size); None for sound.
         valid_crop: fraction of their shorter side that validation shows.
-        num_frames, frame_stride: frames of a clip, and the distance between two of them in the file; only for video.
+        num_frames: frames of a clip; only for video.
+        frame_stride: distance between two of them in the file; only for video.
         core: input and padding mask -> features. :meth:`embed` uses what you assign here, such as
             ``torch.compile(model.core)``. None without an encoder.
     """
