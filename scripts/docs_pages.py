@@ -181,7 +181,6 @@ def tree(entries: list[str], caption: str = "") -> str:
 def trees() -> dict[Path, str]:
     """Page -> the navigation below it: of the first page all sections, of others the pages that only they link to."""
     first, below = ROOT / "README.md", {}
-    named = {first: "", INDEX: ""} | {page: title for rows in navigation().values() for title, page in rows}
     sections = [tree(["All pages <docs/README>"])]
     for section, rows in navigation().items():
         entries = [f"{title} <{page.relative_to(ROOT).with_suffix('')}>" for title, page in rows if page != first]
@@ -189,11 +188,11 @@ def trees() -> dict[Path, str]:
     sections.append(tree([f"bridle {name} <commands/{name}>" for name in commands()], "Commands"))
     modules = [f"{module.removeprefix('bridle_fairseq.')} <api/{module}>" for module in PYTHON_API]
     sections.append(tree(["Settings of a configuration <settings>", *modules], "Settings and Python"))
-    for page in pages():
-        if page.suffix == ".md":
-            children = [link for link in sorted(local_links(page)) if link in pages() and link not in named]
-            named |= {child: "" for child in children}
-            below[page] = tree([f"/{child.relative_to(ROOT).with_suffix('')}" for child in children]) * bool(children)
+    placed = {first, INDEX, *(page for rows in navigation().values() for _, page in rows)}
+    for page in [page for page in pages() if page.suffix == ".md"]:
+        children = sorted(link for link in local_links(page) - placed if link.suffix == ".md" and link.is_file())
+        placed |= set(children)
+        below[page] = tree([f"/{child.relative_to(ROOT).with_suffix('')}" for child in children]) * bool(children)
     return below | {first: "".join(sections)}
 
 
