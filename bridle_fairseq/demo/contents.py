@@ -88,13 +88,13 @@ def _difference(name: str, difference: Difference, clips: int, one: str) -> str:
     value, low, high = difference
     told = "" if low > 0 or high < 0 else f" These {clips} {one}s do not tell the two apart."
     return (
-        f"Of the same {clips} test {one}s, the pretrained encoder gets {_more(value)} right than {name}: with 95 % "
-        f"confidence between {_more(low)} and {_more(high)}.{told}"
+        f"Of 100 test {one}s, the pretrained encoder gets {_more(value)} right than {name}: with 95 % confidence "
+        f"between {_more(low)} and {_more(high)}.{told}"
     )
 
 
 def _more(share: float) -> str:
-    return f"{abs(100 * share):.0f} % {'fewer' if share < 0 else 'more'}"
+    return f"{abs(100 * share):.0f} {'fewer' if share < 0 else 'more'}"
 
 
 def clips_and_seconds(manifests: Path, splits: Sequence[str], modality: str) -> tuple[int, float]:

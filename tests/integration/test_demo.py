@@ -96,7 +96,7 @@ def test_page_shows_what_was_trained(demo, kind) -> None:
     accuracy = re.search(rf"{BASELINE[kind]} +(\d\.\d+)", printed)
     assert accuracy and f'<td class="value">{accuracy[1]}</td>' in page
     assert page.count('<svg class="map"') == 2 and page.count('class="nearest"') == 2
-    sentences = re.findall(r"^  (Of the same .*)$", printed, re.MULTILINE)
+    sentences = re.findall(r"^  (Of 100 test .*)$", printed, re.MULTILINE)
     assert len(sentences) == 2 and all(f"<p>{sentence}</p>" in page for sentence in sentences)
     assert "than an untrained encoder: with 95 % confidence between" in sentences[0]
 
