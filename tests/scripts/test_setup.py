@@ -188,7 +188,8 @@ def test_cuda_packages_are_constraints_only():
 
 def test_lock_has_all_that_setup_py_and_builds_need():
     wanted = re.findall(r'"([A-Za-z][\w.-]*)[>=<]=', (ROOT / "setup.py").read_text())
-    wanted = {name.lower() for name in wanted} - {"faiss-cpu"} | {"uv", "setuptools", "wheel", "cython"}
+    outside = {"faiss-cpu", "sphinx", "furo", "myst-parser"}  # not in the environment of the tests
+    wanted = {name.lower() for name in wanted} - outside | {"uv", "setuptools", "wheel", "cython"}
     assert len(wanted) > 20 and wanted <= {name for name, _ in packages("requirements.lock")}
 
 
