@@ -107,10 +107,10 @@ def of_levels(work: Path, checkpoint: Path, file: Path) -> dict[str, np.ndarray]
 
     @torch.inference_mode()
     def pooled(source: torch.Tensor) -> Pooled:
-        patches = model.front_end(source, None)
-        latents = model._latents_for_codes(patches, True)  # B x N x D
-        latents = torch.nn.functional.normalize(latents.float(), dim=-1)
-        codes = model.quantizer.encode(latents, None)  # B x N x K
+        patches = model.patches(source)
+        latents = model.latents(patches, from_tokenizer=True)  # B x N x D
+        latents = torch.nn.functional.normalize(latents.float(), dim=-1)  # as the quantizer takes them
+        codes = model.quantizer.encode(latents)  # B x N x K
         vectors = {k: model.quantizer.decode(codes, torch.full((len(codes),), k)) for k in range(1, depth + 1)}
         features = {}
         for level, x in {**vectors, depth + 1: latents}.items():

@@ -66,7 +66,7 @@ def between_classes(scores: np.ndarray, classes: Sequence[str]) -> Map:
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # C x 2
     weights = np.exp((scores - scores.max(1, keepdims=True)) / TEMPERATURE)
     points = weights / weights.sum(1, keepdims=True) @ places
-    return Map(points, [], "place", places=dict(zip(classes, map(tuple, places.tolist()), strict=True)))
+    return Map(points, [], "scores", places=dict(zip(classes, map(tuple, places.tolist()), strict=True)))
 
 
 def neighbours(comparison: Comparison, test: Items, model: Bridle, seed: int) -> list[SimilarClips]:

@@ -13,7 +13,7 @@ from bridle_fairseq.report import figures
 from bridle_fairseq.report.charts import Band
 from bridle_fairseq.report.examples import Example, Map
 from bridle_fairseq.report.images import code_colours, data_uri, png_uri
-from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header
+from bridle_fairseq.report.sections import clip_figure, codebooks, curves, document, header, section
 from bridle_fairseq.training.log import Record
 
 
@@ -97,9 +97,9 @@ def render(page: Page) -> str:
 
 
 def _result(page: Page) -> str:
-    title = "<h2>What the encoder learned</h2>"
+    title = "What the encoder learned"
     if not page.rows:
-        return f'{title}<p class="soft">{html.escape(page.table_note)}</p>'
+        return section(title, page.table_note, "")
     bars = "".join(_bar(bar, "best" if number == 0 else "") for number, bar in enumerate(page.bars))
     rows = "".join(
         f"<tr{' class=best' if row.best else ''}><th>{html.escape(row.name)}</th>"
@@ -107,12 +107,12 @@ def _result(page: Page) -> str:
         for row in page.rows
     )
     differences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in page.differences)
-    return (
-        f'{title}<p class="soft">Share of the test {html.escape(page.one)}s whose class is named right. '
-        f'{html.escape(page.table_note)}</p><div class="card bars-of">{bars}</div>{differences}'
-        "<details><summary>All features that were probed</summary>"
+    return section(
+        title,
+        f"Share of the test {page.one}s whose class is named right. {page.table_note}",
+        f'<div class="card bars-of">{bars}</div>{differences}<details><summary>All features that were probed</summary>'
         '<div class="card scroll"><table><thead><tr><th>Features</th><th>Accuracy</th><th>Chosen</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></details>"
+        f"<tbody>{rows}</tbody></table></div></details>",
     )
 
 
@@ -131,10 +131,11 @@ def _method(page: Page) -> str:
     if not page.method:
         return ""
     source = data_uri("image/svg+xml", page.method.encode())
-    return (
-        "<h2>How it learned</h2><p class=soft>The encoder sees a part of the patches, and a decoder predicts the codes "
-        "of the others. The codes come from a random projection at first, later from a tokenizer that learns from the "
-        f'encoder.</p><img class="method" src="{source}" alt="The data flow of both stages">'
+    return section(
+        "How it learned",
+        "The encoder sees a part of the patches, and a decoder predicts the codes of the others. The codes come from a "
+        "random projection at first, later from a tokenizer that learns from the encoder.",
+        f'<img class="method" src="{source}" alt="The data flow of both stages">',
     )
 
 
@@ -152,8 +153,7 @@ def _maps(page: Page) -> str:
     else:
         where = f"near to others to which the linear classifier gives similar scores ({first.method})"
     text = f"Each mark is a test {page.one}, in the colour of its class, {where}. The pointer shows which one it is."
-    title = f"<h2>Maps of the test {html.escape(page.one)}s</h2>"
-    return f'{title}<p class="soft">{html.escape(text)}</p><div class="grid2">{cards}</div>'
+    return section(f"Maps of the test {page.one}s", text, f'<div class="grid2">{cards}</div>')
 
 
 def _neighbours(page: Page) -> str:
@@ -171,7 +171,7 @@ def _neighbours(page: Page) -> str:
             f'<div class="note">most similar</div><ol class="nearest">{items}</ol></div>'
         )
     text = f"Test {page.one}s drawn at random, and those of most similar scores. Another class is struck out."
-    return f'<h2>Neighbours</h2><p class="soft">{html.escape(text)}</p><div class="grid3">{"".join(cards)}</div>'
+    return section("Neighbours", text, f'<div class="grid3">{"".join(cards)}</div>')
 
 
 def _predictions(page: Page) -> str:
@@ -179,24 +179,16 @@ def _predictions(page: Page) -> str:
         return ""
     cards = []
     for clip, predicted in page.predictions:
-        name = html.escape(clip.label or clip.name)
-        pictures = "".join(
-            f'<span>{title}</span><img class="{clip.style}" src="{png_uri(picture)}" alt="{title} of {name}">'
-            for title, picture in ((clip.kind, clip.picture), ("what it saw", figures.hide(clip.picture, predicted)))
-        )
-        cards.append(
-            f'<figure class="clip card"><figcaption><b>{name}</b>{clip.player}</figcaption>'
-            f'<div class="maps of-{clip.style}">{pictures}{figures.prediction_rows(predicted)}</div></figure>'
-        )
+        seen = png_uri(figures.hide(clip.picture, predicted))
+        rows = f'<span>what it saw</span><img class="{clip.style}" src="{seen}" alt="what the encoder saw">'
+        cards.append(clip_figure(clip, (), rows + figures.prediction_rows(predicted)))
     text = (
         f"At the end of the encoder's stage. {100 * page.mask_ratio:.0f} % of the patches are hidden, and the decoder "
         f"predicts their codes from the rest. Guessing among {page.codebook_size} codes would be right in "
         f"{100 / page.codebook_size:.1g} %. Later levels are finer, and harder."
     )
-    return (
-        f'<h2>What it predicts of hidden patches</h2><p class="soft">{html.escape(text)}</p>'
-        f'{figures.prediction_legend()}<div class="grid2">{"".join(cards)}</div>'
-    )
+    body = f'{figures.prediction_legend()}<div class="grid2">{"".join(cards)}</div>'
+    return section("What it predicts of hidden patches", text, body)
 
 
 def _clips(page: Page) -> str:
@@ -205,7 +197,7 @@ def _clips(page: Page) -> str:
     colours = [code_colours(codebook) for codebook in page.codebooks]
     clips = "".join(clip_figure(example.clip, colours) for example in page.clips)
     title, text = page.shown
-    return f'<h2>{html.escape(title)}</h2><p class=soft>{html.escape(text)}</p><div class="grid2">{clips}</div>'
+    return section(title, text, f'<div class="grid2">{clips}</div>')
 
 
 def _next(page: Page) -> str:

@@ -151,14 +151,19 @@ def codebooks(records: Sequence[Record], bands: Sequence[Band], size: int, more:
     return f'<h2>How the codebooks are used</h2><div class="grid2">{"".join([*cards, *more])}</div>'
 
 
+def section(title: str, text: str, body: str) -> str:
+    """A heading, a paragraph about what follows, and that as HTML."""
+    return f'<h2>{html.escape(title)}</h2><p class="soft">{html.escape(text)}</p>{body}'
+
+
 def clip_figure(clip: Clip, colours: Sequence[np.ndarray], more: str = "") -> str:
-    """The picture of a clip above its codes, one map for each level, and ``more`` rows."""
+    """The picture of a clip above its codes, one map for each level that has ``colours``, and ``more`` rows."""
     name = html.escape(clip.label or clip.name)
     rows = [
         f'<span>{clip.kind}</span><img class="{clip.style}" src="{png_uri(clip.picture)}" alt="{clip.kind} of {name}">'
     ]
-    for level in range(clip.codes.shape[2]):
-        source = png_uri(colours[level][clip.codes[..., level]])
+    for level, of_codes in enumerate(colours):
+        source = png_uri(of_codes[clip.codes[..., level]])
         rows.append(
             f'<span>level {level + 1}</span><img class="codes" src="{source}" alt="codes of level {level + 1}">'
         )
