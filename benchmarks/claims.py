@@ -51,14 +51,17 @@ def right_clips(features: list[Mapping[int, np.ndarray]], labels: list[np.ndarra
         features: of the three splits, by layer: n x d.
         labels: of the three splits: n.
     """
-    from bridle_fairseq.evaluation.probe import Split, ridge_probe
+    from bridle_fairseq.evaluation.ridge import REGULARIZATIONS, Ridge
 
-    right = []
-    for order in ((0, 2, 1), (0, 1, 2)):  # the last one is tested
-        candidates = {layer: Split(*(features[split][layer] for split in order)) for layer in features[0]}
-        scores, targets = ridge_probe(candidates, Split(*(labels[split] for split in order))).outcome
-        right.append(targets[np.arange(len(scores)), scores.argmax(1)])
-    return np.concatenate(right)
+    tried = []  # settings x 2 splits x clips
+    for layer, train in features[0].items():
+        mean, deviation = train.mean(0), np.maximum(train.std(0), 1e-6)
+        fitted, *tested = ((split[layer] - mean) / deviation for split in features)
+        ridge = Ridge(fitted, np.eye(labels[0].max() + 1)[labels[0]])
+        for fit in map(ridge.fit, REGULARIZATIONS):
+            tried.append([fit(x).argmax(1) == y for x, y in zip(tested, labels[1:], strict=True)])
+    best = np.mean(tried, axis=2).argmax(0)  # by validation, by test
+    return np.concatenate([tried[best[1]][0], tried[best[0]][1]])
 
 
 def probe(work: Path, file: Path, pooled: Callable[[torch.Tensor], Pooled], by_layer: bool) -> dict[str, np.ndarray]:
