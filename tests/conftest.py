@@ -246,8 +246,7 @@ def forker():
         from processes import Forker
     forker = Forker()
     yield forker
-    forker.process.stdin.close()
-    forker.process.wait()
+    forker.end()
 
 
 @pytest.fixture

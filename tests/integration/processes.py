@@ -73,6 +73,13 @@ class Forker:
             print(json.dumps(request), file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
 
+    def end(self):
+        """End the process, also while others hold its standard input: its forks have copies."""
+        with self.lock:
+            print(file=self.process.stdin, flush=True)
+            self.process.stdin.close()
+            self.process.wait(timeout=30)
+
     def start(self, argv, folder, ranks=1, env=None, before=None, programs=None, errors=None):
         """Start a command in a folder. Several ranks get the environment that torchrun sets.
 

@@ -76,8 +76,7 @@ class Workshop:
         if "reader" in self.__dict__:
             self.reader.close()
         if "forker" in self.__dict__ and self.given is None:
-            self.forker.process.stdin.close()
-            self.forker.process.wait()
+            self.forker.end()
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
