@@ -1,0 +1,427 @@
+"""What embed.py and tokenize_clips.py share: a corpus in blocks, which a Ray cluster computes.
+
+A block is some rows of a manifest, an archive, or a row group of a parquet file. The division depends on the input
+only. Each finished block is one parquet file that appears atomically, so a run that was killed goes on with what is
+missing. Ray's own writer is of no use for that: it divides the rows as they come, and a kill leaves half a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridle_fairseq.cli.arguments import MODEL, add_max_skipped_argument, read_manifest
+from bridle_fairseq.data.artifacts.sharding import plan_blocks
+from bridle_fairseq.data.manifests.archive import COMPRESSED, archive_members
+from bridle_fairseq.data.manifests.manifest import Manifest
+from bridle_fairseq.data.manifests.skipped import above_limit
+from bridle_fairseq.data.modalities import modality_named
+from bridle_fairseq.data.modality import Modality
+from bridle_fairseq.inference.embed import list_files
+from bridle_fairseq.inference.pipeline import BatchOptions
+from bridle_fairseq.prepare.scan import FoundFile, read_sizes
+from bridle_fairseq.utils.errors import InputError, sentence_of
+from bridle_fairseq.utils.files import atomic_binary, atomic_text, check_writable
+from bridle_fairseq.utils.json_files import parse_json
+from bridle_fairseq.utils.optional import optional_import
+
+with optional_import("parquet files need pyarrow", "'bridle_fairseq[parquet]'"):
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+# Readers of folders of parquet files, such as pandas and pyarrow, ignore names that begin with an underscore.
+SETTINGS, SKIPPED = "_settings.json", "_skipped.tsv"
+METADATA = b"bridle_skipped"  # of a block's file: a JSON list of (file, reason)
+KINDS = (".tsv", ".tar", ".parquet")
+ROWS_AT_ONCE = 64
+TASKS_PER_ACTOR = 64  # blocks that are given to an actor at once are 1/64 of its share
+
+
+class Block(NamedTuple):
+    """A block of the input."""
+
+    number: int
+    source: str  # a manifest, an archive or a parquet file
+    group: int  # row group of a parquet file
+    first: int  # rows of a manifest or a parquet file, [first, stop)
+    stop: int
+
+
+class Clips(NamedTuple):
+    """The files of a block, as the package reads them."""
+
+    manifest: Manifest
+    rows: list[range]  # of the manifest; no batch has clips of two ranges, as in the commands
+    names: dict[int, str]  # row of the manifest -> name of the file
+    numbers: dict[int, int]  # row of the manifest -> row of the source
+    skipped: list[tuple[str, str]]  # (name, reason) of files that the manifest lacks
+
+
+# -- the input -------------------------------------------------------------------------------------------------------
+
+
+def plan(sources: Sequence[str], column: str | None) -> tuple[list[Block], str | None, str]:
+    """The blocks of an input, the column with the media of parquet files, and a hash of the input.
+
+    Raises:
+        InputError: no such file, files of two kinds, or a manifest beside others.
+    """
+    paths = [path for source in sources for path in _files(source)]
+    kinds = sorted({Path(path).suffix.lower() for path in paths})
+    if kinds == [".tsv"] and len(paths) == 1:
+        manifest = read_manifest(paths[0])
+        ranges = plan_blocks(manifest.sizes)
+        return [Block(n, paths[0], 0, r.start, r.stop) for n, r in enumerate(ranges)], None, manifest.fingerprint()
+    if len(kinds) != 1 or kinds == [".tsv"]:
+        raise InputError(f"{' '.join(sources)}: expected one manifest, or files of one kind, .tar or .parquet")
+    if kinds == [".parquet"]:
+        blocks, column = _row_groups(paths, column)
+    else:
+        blocks = [Block(number, path, 0, 0, 0) for number, path in enumerate(paths)]
+    sizes = "".join(f"{os.path.basename(path)}\t{os.path.getsize(path)}\n" for path in paths)
+    return blocks, column, hashlib.sha256(sizes.encode()).hexdigest()
+
+
+def _files(source: str) -> list[str]:
+    """The file, or the .tar and .parquet files of a folder, sorted."""
+    if os.path.isdir(source):
+        found = sorted(str(path) for kind in KINDS[1:] for path in Path(source).rglob(f"*{kind}"))
+        if not found:
+            raise InputError(
+                f"{source}: no .tar or .parquet file in this folder; list other files with bridle manifest"
+            )
+        return found
+    if source.lower().endswith(COMPRESSED):
+        raise InputError(f"{source}: a compressed archive; expected .tar, whose files have offsets")
+    if not source.lower().endswith(KINDS):
+        raise InputError(f"{source}: expected a manifest .tsv, .tar or .parquet files, or a folder of these")
+    if not os.path.isfile(source):
+        raise InputError(f"{source}: no such file")
+    return [source]
+
+
+def _row_groups(paths: Sequence[str], column: str | None) -> tuple[list[Block], str]:
+    blocks: list[Block] = []
+    for path in paths:
+        with _reading(path), parquet.ParquetFile(path) as file:
+            column = _media_column(path, file.schema_arrow, column)
+            first = 0
+            for group in range(file.num_row_groups):
+                stop = first + file.metadata.row_group(group).num_rows
+                blocks.append(Block(len(blocks), path, group, first, stop))
+                first = stop
+    if not blocks:
+        raise InputError(f"{', '.join(paths)}: no rows")
+    assert column is not None
+    return blocks, column
+
+
+def _media_column(path: str, schema: Any, wanted: str | None) -> str:
+    """The column with encoded files: binary, or a struct with ``bytes`` as in Hugging Face data sets."""
+
+    def is_binary(kind: Any) -> bool:
+        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+
+    def has_media(kind: Any) -> bool:
+        struct = pyarrow.types.is_struct(kind)
+        return is_binary(kind) or (
+            struct and kind.get_field_index("bytes") >= 0 and is_binary(kind.field("bytes").type)
+        )
+
+    media = [field.name for field in schema if has_media(field.type)]
+    if wanted is None and len(media) == 1:
+        return media[0]
+    if wanted in media:
+        return str(wanted)
+    expected = f"{wanted!r} with encoded files" if wanted else "one with encoded files (binary, or a struct with bytes)"
+    several = f"; --column chooses among {', '.join(media)}" if media else ""
+    raise InputError(f"{path}: columns {', '.join(schema.names)}; expected {expected}{several}")
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path}: cannot read this parquet file: {str(error).splitlines()[0][:200]}") from None
+
+
+@contextmanager
+def open_block(block: Block, modality: Modality, column: str | None, workers: int) -> Iterator[Clips]:
+    """The files of a block. Those of a parquet file are copied to a temporary archive, which the package can read.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    if block.source.lower().endswith(".tsv"):
+        manifest, rows = _manifest(block.source), range(block.first, block.stop)
+        yield Clips(manifest, [rows], {row: manifest.path(row) for row in rows}, {row: row for row in rows}, [])
+    elif block.source.lower().endswith(".tar"):
+        files = list_files([block.source], modality, workers)
+        numbers = {row: row for row in range(len(files.names))}
+        yield Clips(
+            files.manifest, plan_blocks(files.manifest.sizes), dict(enumerate(files.names)), numbers, files.skipped
+        )
+    else:
+        assert column is not None
+        with tempfile.TemporaryDirectory(prefix="bridle-") as folder:
+            yield _from_parquet(block, modality, column, workers, folder)
+
+
+_manifests: dict[str, Manifest] = {}  # of this process: it is read once
+
+
+def _manifest(path: str) -> Manifest:
+    if path not in _manifests:
+        _manifests[path] = Manifest.read(path)
+    return _manifests[path]
+
+
+def _from_parquet(block: Block, modality: Modality, column: str, workers: int, folder: str) -> Clips:
+    names: dict[int, str] = {}  # row of the parquet file -> name
+    skipped: list[tuple[str, str]] = []
+    archive = os.path.join(folder, "clips.tar")
+    with _reading(block.source), parquet.ParquetFile(block.source) as file, tarfile.open(archive, "w") as tar:
+        batches = file.iter_batches(ROWS_AT_ONCE, row_groups=[block.group], columns=[column])
+        values = (value for batch in batches for value in batch.column(0).to_pylist())
+        for row, value in enumerate(values, start=block.first):
+            content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+            names[row] = f"{block.source}/{path or row}"
+            if not content:
+                skipped.append((names[row], f"no bytes in column {column}, row {row}"))
+                continue
+            member = tarfile.TarInfo(str(row))
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    files = [FoundFile(name, f"{archive}:{place[0]}:{place[1]}") for name, *place in archive_members(archive)]
+    scan = read_sizes("", files, modality.measure, workers)
+    rows = {file.location(""): int(file.name) for file in files}
+    skipped += [(names[rows[location]], reason) for location, reason in scan.failures]
+    numbers = {row: int(file.name) for row, file in enumerate(scan.files)}
+    manifest = Manifest("", [file.path for file in scan.files], scan.sizes)
+    return Clips(manifest, plan_blocks(manifest.sizes), {row: names[n] for row, n in numbers.items()}, numbers, skipped)
+
+
+# -- the output ------------------------------------------------------------------------------------------------------
+
+
+def block_path(out: str, number: int) -> str:
+    """The parquet file of a block."""
+    return os.path.join(out, f"{number:06d}.parquet")
+
+
+def keep_settings(out: str, settings: dict[str, Any]) -> None:
+    """Write the settings beside the blocks, or compare them with those that are there.
+
+    Raises:
+        InputError: blocks of other settings are there.
+    """
+    path = os.path.join(out, SETTINGS)
+    expected = json.loads(json.dumps(settings))
+    try:
+        stored = parse_json(Path(path).read_bytes())
+    except FileNotFoundError:
+        if any(Path(out).glob("*.parquet")):
+            raise InputError(f"{out}: parquet files without {SETTINGS}; expected a new folder for --out") from None
+        with atomic_text(path) as file:
+            json.dump(settings, file, indent=2)
+            file.write("\n")
+        return
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise InputError(f"{path}: damaged; expected the settings of the blocks in this folder")
+    for name, value in expected.items():
+        if stored.get(name) != value:
+            raise InputError(
+                f"{path}: {name} {str(stored.get(name))[:80]}; expected {str(value)[:80]}, or another --out"
+            )
+
+
+class Worker:
+    """An actor that computes blocks. A subclass loads a model, and has ``column``, ``type`` and :meth:`compute`.
+
+    Args:
+        args: the command line.
+        modality: name of the model's modality.
+        media: column of the media of parquet files.
+    """
+
+    column: str  # name of the column with the results
+    type: Any  # its pyarrow type
+
+    def __init__(self, args: argparse.Namespace, modality: str, media: str | None) -> None:
+        self.args, self.modality, self.media = args, modality_named(modality), media
+        self.options = BatchOptions(args.batch_size, args.max_tokens, args.workers, device=device_of(args))
+
+    def compute(self, manifest: Manifest, rows: range) -> tuple[dict[int, np.ndarray], list[tuple[int, str]]]:
+        """Row -> its result, for rows of a manifest; (row, reason) of those that cannot be read."""
+        raise NotImplementedError
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Compute and write blocks, given as a batch of Ray Data; a sentence for each that cannot be computed."""
+        errors = []
+        for values in zip(*(batch[name].tolist() for name in Block._fields), strict=True):
+            block = Block(*values)
+            try:
+                if not os.path.exists(block_path(self.args.out, block.number)):  # an actor that died may have done it
+                    self.write(block, *self.make(block))
+                errors.append("")
+            except InputError as error:  # of a damaged archive; the other blocks are computed
+                errors.append(str(error))
+        return {"error": errors}
+
+    def make(self, block: Block) -> tuple[Any, list[tuple[str, str]]]:
+        """The table of a block, and (name, reason) of the files without a row."""
+        files: list[str] = []
+        numbers: list[int] = []
+        results: list[np.ndarray] = []
+        with open_block(block, self.modality, self.media, self.options.workers) as clips:
+            skipped = list(clips.skipped)
+            for rows in filter(len, clips.rows):
+                found, bad = self.compute(clips.manifest, rows)
+                skipped += [(clips.names[row], reason) for row, reason in bad]
+                for row, result in found.items():
+                    files.append(clips.names[row])
+                    numbers.append(clips.numbers[row])
+                    results.append(result)
+        columns = {
+            "file": pyarrow.array(files, pyarrow.string()),
+            "row": pyarrow.array(numbers, pyarrow.int64()),
+            self.column: pyarrow.array(results, self.type),
+        }
+        return pyarrow.table(columns), skipped
+
+    def write(self, block: Block, table: Any, skipped: list[tuple[str, str]]) -> None:
+        """Write a block, completely or not at all."""
+        table = table.replace_schema_metadata({METADATA: json.dumps(skipped).encode()})
+        with atomic_binary(block_path(self.args.out, block.number)) as file:
+            parquet.write_table(table, file)
+
+
+# -- the run ---------------------------------------------------------------------------------------------------------
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """The device of an actor; Ray shows it its own GPUs only."""
+    return "cuda" if args.gpus else "cpu"
+
+
+def script_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that both scripts have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="a manifest .tsv; or .tar or .parquet files, or folders of them"
+    )
+    parser.add_argument("--model", required=True, help=MODEL)
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets a parquet file for each block")
+    parser.add_argument("--column", metavar="NAME", help="parquet: column of encoded files (default: the only one)")
+    parser.add_argument("--actors", type=int, default=1, metavar="N", help="processes with a model (%(default)s)")
+    parser.add_argument("--gpus", type=float, default=0, metavar="X", help="GPUs of each actor (0: it uses CPUs)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="CPUs of each actor, for its threads (1)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips of a batch (%(default)s)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=3_200_000, metavar="N", help="sound: samples of a padded batch (%(default)s)"
+    )
+    add_max_skipped_argument(parser, "exit with code 1", "files")
+    return parser
+
+
+def run(worker: type[Worker], args: argparse.Namespace, modality: Modality, settings: dict[str, Any]) -> int:
+    """Compute what is missing and report the whole; the exit code.
+
+    Args:
+        worker: class of the actors.
+        args: the command line.
+        modality: the model's.
+        settings: what the results depend on, besides the input.
+
+    Raises:
+        InputError: a mistake of the user, or a block that cannot be computed.
+    """
+    BatchOptions(args.batch_size, args.max_tokens, args.workers)  # checks them
+    if args.actors < 1 or args.gpus < 0:
+        raise InputError(f"--actors is {args.actors} and --gpus {args.gpus}; expected at least 1 and 0")
+    args.out = os.path.abspath(args.out)  # actors have folders of their own
+    args.sources = [os.path.abspath(source) for source in args.sources]
+    blocks, media, input_sha256 = plan(args.sources, args.column)
+    check_writable(args.out)
+    keep_settings(args.out, settings | {"blocks": len(blocks), "input_sha256": input_sha256})
+    missing = [block for block in blocks if not os.path.exists(block_path(args.out, block.number))]
+    errors = compute(worker, args, modality.name, media, missing) if missing else []
+    if errors:
+        rest = "the other blocks are written; run it again for the rest"
+        raise InputError(f"{len(errors)} of {len(missing)} blocks failed: {errors[0]}; {rest}")
+    return report(args, blocks, len(missing))
+
+
+def compute(
+    worker: type[Worker], args: argparse.Namespace, modality: str, media: str | None, blocks: list[Block]
+) -> list[str]:
+    """Compute blocks on the cluster that RAY_ADDRESS names, else on this machine; sentences of those that failed."""
+    with optional_import("this script needs Ray", "'ray[data]'"):
+        import ray
+        import ray.data
+        import ray.exceptions
+    ray.init()
+    try:
+        _check_room(ray.nodes(), args)
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the nodes need not have this folder
+        tasks = min(len(blocks), TASKS_PER_ACTOR * args.actors)
+        data = ray.data.from_items([block._asdict() for block in blocks], override_num_blocks=tasks).map_batches(
+            worker,
+            fn_constructor_args=(args, modality, media),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=args.actors),  # an actor that dies is started again
+            num_cpus=args.workers,
+            num_gpus=args.gpus or None,
+        )
+        return [row["error"] for row in data.iter_rows() if row["error"]]
+    except ray.exceptions.RayTaskError as error:
+        sentence = sentence_of(error.cause)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from None
+    finally:
+        ray.shutdown()
+
+
+def _check_room(nodes: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Check that one of the nodes has room for an actor: Ray would wait for one."""
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(r.get("CPU", 0) >= args.workers and r.get("GPU", 0) >= args.gpus for r in resources):
+        there = "; ".join(f"{r.get('CPU', 0):g} CPUs, {r.get('GPU', 0):g} GPUs" for r in resources)
+        raise InputError(
+            f"an actor needs {args.workers} CPUs (--workers) and {args.gpus:g} GPUs (--gpus); the nodes have {there}"
+        )
+
+
+def report(args: argparse.Namespace, blocks: Sequence[Block], computed: int) -> int:
+    """List the skipped files of all blocks, and print a summary; the exit code is 1 if these are too many."""
+    used, skipped = 0, []
+    for block in blocks:
+        with _reading(block_path(args.out, block.number)):
+            metadata = parquet.read_metadata(block_path(args.out, block.number))
+        used += metadata.num_rows
+        skipped += json.loads(metadata.metadata[METADATA])
+    listed = os.path.join(args.out, SKIPPED)
+    with atomic_text(listed) as file:
+        file.writelines(f"{name}\t{' '.join(reason.split())}\n" for name, reason in [("file", "reason"), *skipped])
+    left_out = f"{len(skipped)} skipped" + (f", see {listed}" if skipped else "")
+    print(f"{args.out}: {len(blocks)} blocks, {computed} of them new; {used} files, {left_out}")
+    too_many = above_limit(len(skipped), used + len(skipped), args.max_skipped)
+    if too_many:
+        print(f"error: {len(skipped)} of {used + len(skipped)} files are unusable, {too_many}", file=sys.stderr)
+    return 1 if too_many else 0
