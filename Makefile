@@ -21,7 +21,7 @@ help:
 	@echo "make bench-gpu    measure clips/s and utilization on a GPU, compared with timm"
 	@echo "make gpu-check    test and measure on a GPU, with a log of each section (ARGS: sections, or --dry-run for a CPU)"
 	@echo "make matrix   run the tests on every installed Python from 3.10 to 3.13"
-	@echo "make adapters    test the adapters with X-ARES, mteb and s3prl, installed beside the environment"
+	@echo "make adapters    test the adapters with X-ARES, mteb and s3prl, and examples/ray with Ray, beside the environment"
 	@echo "make docs     build the documentation site in build/docs/html (ARGS: options of Sphinx, such as -b linkcheck)"
 	@echo "make soak     attack the package at random for MINUTES=30: kills, full disks, damaged and hostile files [SEED=n];"
 	@echo "              then make gpu-check ARGS=--dry-run"

@@ -120,7 +120,8 @@ def _row_groups(paths: Sequence[str], column: str | None) -> tuple[list[Block], 
             first = 0
             for group in range(file.num_row_groups):
                 stop = first + file.metadata.row_group(group).num_rows
-                blocks.append(Block(len(blocks), path, group, first, stop))
+                if stop > first:
+                    blocks.append(Block(len(blocks), path, group, first, stop))
                 first = stop
     if not blocks:
         raise InputError(f"{', '.join(paths)}: no rows")

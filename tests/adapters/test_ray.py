@@ -27,31 +27,46 @@ CLIPS = 600  # three blocks of a manifest
 SHARDS = 3
 BROKEN = 7  # the clip that cannot be read
 
-# A driver whose actor dies once, in block 1: with half of its file written, or together with the driver.
+# A driver whose actor dies once, with half of a file written: alone, with its node, or with the driver.
 DYING = """
-import os, signal, sys, time
+import glob, os, signal, sys, time
 sys.path.insert(0, {examples!r})
 import blocks, embed, ray
 from bridle_fairseq.utils.files import atomic_binary
 
 ray.cloudpickle.register_pickle_by_value(embed)
-DRIVER, WHO, LOG = os.getpid(), {who!r}, {log!r}
+DRIVER, WHO, NODE, LOG = os.getpid(), {who!r}, {node!r}, {log!r}
+
+
+def on_node():
+    return ray.get_runtime_context().get_node_id() == NODE
+
+
+def dies(number, out):
+    \"""Whether this is the process that dies: the first one that asks, in the right place.\"""
+    if not (on_node() if WHO == "node" else glob.glob(out + "/*.parquet")):
+        return False
+    try:
+        with open(LOG + ".died", "x") as file:
+            print(number, os.getpid(), file=file)
+        return True
+    except FileExistsError:
+        return False
 
 
 class Dying(embed.Embedder):
     def write(self, block, table, skipped):
         with open(LOG, "a") as file:
             print(block.number, os.getpid(), file=file)
-        if block.number == 1 and not os.path.exists(LOG + ".died"):
-            open(LOG + ".died", "x").close()
-            while not os.path.exists(blocks.block_path(self.args.out, 0)):
-                time.sleep(0.05)
-            with atomic_binary(blocks.block_path(self.args.out, 1)) as file:
+        if dies(block.number, self.args.out):
+            with atomic_binary(blocks.block_path(self.args.out, block.number)) as file:
                 file.write(b"PAR1 half")
                 file.flush()
-                os.kill(DRIVER if WHO == "driver" else os.getppid() if WHO == "node" else os.getpid(), signal.SIGKILL)
+                os.kill({{"driver": DRIVER, "node": os.getppid(), "actor": os.getpid()}}[WHO], signal.SIGKILL)
                 time.sleep(600)
         super().write(block, table, skipped)
+        while WHO == "node" and not os.path.exists(LOG + ".died"):
+            time.sleep(0.05)  # leaves blocks to the other node
 
 
 embed.Embedder = Dying
@@ -86,7 +101,7 @@ def cluster(tmp_path_factory):
 
 def run(*command: object, code: int = 0) -> SimpleNamespace:
     """What a script printed itself, without the log of Ray."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=200)
     assert done.returncode == code, done.stderr[-4000:]
     own = [line for line in done.stderr.splitlines() if "error: " in line]
     return SimpleNamespace(out=done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "", err=own)
@@ -101,7 +116,8 @@ def corpus(tmp_path_factory) -> Path:
     folder, random = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     contents, sizes = [], []
     for number in range(CLIPS):
-        samples = 0.1 * random.standard_normal(int(random.integers(1500, 4000)))
+        length = 20000 if number % 50 == 0 else random.integers(1500, 4000)  # the first are longer than a chunk
+        samples = 0.1 * random.standard_normal(int(length))
         file = BytesIO()
         soundfile.write(file, samples, (16000, 11025)[number % 2], format=("WAV", "FLAC")[number % 3 == 0])
         contents.append(b"no sound" if number == BROKEN else file.getvalue())
@@ -181,36 +197,45 @@ def test_results_are_those_of_the_command(
         np.testing.assert_array_equal(codes.reshape(-1, info["num_codebooks"]), expected.codes[name])
 
 
+def write_dying(folder: Path, who: str, node: str = "") -> Path:
+    """The driver, as a script; ``log`` gets a line for each block that is written, ``log.died`` that of the death."""
+    text = DYING.format(examples=str(EXAMPLES), who=who, node=node, log=str(folder / "log"))
+    (folder / "dying.py").write_text(text)
+    return folder / "dying.py"
+
+
 @pytest.mark.parametrize("who", ["actor", "node"])
 def test_a_worker_that_is_killed_changes_nothing(cluster, corpus, expected, exported, tmp_path, who) -> None:
-    out, log = tmp_path / "out", tmp_path / "log"
-    (tmp_path / "dying.py").write_text(DYING.format(examples=str(EXAMPLES), who=who, log=str(log)))
-    arguments = [tmp_path / "dying.py", corpus / "train.tsv", "--model", exported / "all", "--out", out, "--actors", 2]
-    done = run(*arguments)
-    writers = [pid for number, pid in (line.split() for line in log.read_text().splitlines()) if number == "1"]
-    assert len(writers) == 2 and writers[0] != writers[1]
-    assert "3 blocks, 3 of them new" in done.out
-    assert not list(out.glob(".*")), "the half of a file is left"
-    check_vectors(out, expected)
+    out, script = tmp_path / "out", write_dying(tmp_path, who, cluster.second.node_id)
+    done = run(script, corpus / "parquet", "--model", exported / "all", "--out", out, "--actors", 2)
+    number, pid = (tmp_path / "log.died").read_text().split()
+    writers = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines() if line.split()[0] == number]
+    assert len(writers) == 2 and writers[0] == pid != writers[1]
+    assert "6 blocks, 6 of them new" in done.out
+    check_vectors(out, expected, 1e-5)
+    if who == "actor":
+        assert not list(out.glob(".*")), "the half of a file is left"
+    else:  # there its process may live a little longer, and hold its temporary file
+        cluster.cluster.remove_node(cluster.second, allow_graceful=False)
+        cluster.second = cluster.cluster.add_node(**cluster.options)
 
 
 def test_a_run_that_is_killed_goes_on(cluster, corpus, expected, exported, tmp_path) -> None:
-    out, log = tmp_path / "out", tmp_path / "log"
-    (tmp_path / "dying.py").write_text(DYING.format(examples=str(EXAMPLES), who="driver", log=str(log)))
-    arguments = [corpus / "tar", "--model", exported / "all", "--out", out, "--actors", 2]
-    run(tmp_path / "dying.py", *arguments, code=-9)
+    out = tmp_path / "out"
+    arguments = [corpus / "parquet", "--model", exported / "all", "--out", out, "--actors", 2]
+    run(write_dying(tmp_path, "driver"), *arguments, code=-9)
     time.sleep(2)  # Ray ends the actors of a driver that is gone
     before = {path.name: path.stat() for path in out.glob("*.parquet")}
-    assert "000000.parquet" in before and "000001.parquet" not in before
+    assert 0 < len(before) < 6 and list(out.glob(".*")), "whole files, and the half of one"
     done = run(EXAMPLES / "embed.py", *arguments)
-    assert f"{SHARDS} blocks, {SHARDS - len(before)} of them new" in done.out
+    assert f"6 blocks, {6 - len(before)} of them new" in done.out and not list(out.glob(".*"))
     for name, status in before.items():
         now = (out / name).stat()
         assert (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns), "computed again"
     check_vectors(out, expected, 1e-5)
-    assert f"{SHARDS} blocks, 0 of them new" in run(EXAMPLES / "embed.py", *arguments).out
+    assert "6 blocks, 0 of them new" in run(EXAMPLES / "embed.py", *arguments).out
     (out / "000002.parquet").unlink()
-    assert f"{SHARDS} blocks, 1 of them new" in run(EXAMPLES / "embed.py", *arguments).out
+    assert "6 blocks, 1 of them new" in run(EXAMPLES / "embed.py", *arguments).out
     other = run(EXAMPLES / "embed.py", *arguments, "--pooling", "statistics", code=2)
     assert len(other.err) == 1 and "_settings.json: embedding ['mean.layer2']; expected ['statistics" in other.err[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,15 @@ def test_missing_pyarrow_is_said_before_the_model_runs(folder, tmp_path, monkeyp
     assert embed(folder, "--model", "none", "--out", tmp_path / "x.parquet") == 2
     printed = capsys.readouterr().err
     assert "x.parquet needs pyarrow" in printed and "bridle_fairseq[parquet]" in printed
+
+
+def test_an_archive_has_the_vectors_of_its_files(checkpoint, folder, tmp_path) -> None:
+    files = [folder / "a.wav", folder / "b.wav"]
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for file in files:
+            tar.add(file, file.name)
+        tar.add(folder / "notes.txt", "a.txt")
+    assert embed(tmp_path / "x.tar", "--model", checkpoint, "--out", tmp_path / "x.npy") == 0
+    assert embed(*files, "--model", checkpoint, "--out", tmp_path / "y.npy") == 0
+    assert (tmp_path / "x.files.txt").read_text() == f"{tmp_path}/x.tar/a.wav\n{tmp_path}/x.tar/b.wav\n"
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))

@@ -75,8 +75,8 @@ def test_onnx_graph_gives_the_same_features(made, tmp_path) -> None:
         expected = model.features(source, 16000, lengths)
         valid = ~padding
         assert torch.equal(padding, torch.zeros_like(padding) if clips == 1 else expected.padding_mask)
-        torch.testing.assert_close(features[valid], expected.x[valid], rtol=0, atol=1e-3)
-        torch.testing.assert_close(token, expected.class_token, rtol=0, atol=1e-3)
+        torch.testing.assert_close(features[valid], expected.x[valid], rtol=0, atol=1e-5)
+        torch.testing.assert_close(token, expected.class_token, rtol=0, atol=1e-5)
     assert "encoder.onnx" in (out / "README.md").read_text()
 
 
