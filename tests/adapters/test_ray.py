@@ -22,6 +22,7 @@ from bridle_fairseq.data.artifacts.codes import CachedCodes
 from bridle_fairseq.data.manifests.manifest import Manifest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "ray"
+PAGE = EXAMPLES.parents[1] / "docs" / "scaling.md"
 SCRIPTS = {"embed": "embed.py", "tokenize": "tokenize_clips.py"}
 CLIPS = 600  # three blocks of a manifest
 SHARDS = 3
@@ -31,8 +32,7 @@ BROKEN = 7  # the clip that cannot be read
 DYING = """
 import glob, os, signal, sys, time
 sys.path.insert(0, {examples!r})
-import blocks, embed, ray
-from bridle_fairseq.utils.files import atomic_binary
+import blocks, embed, pyarrow.parquet, ray
 
 ray.cloudpickle.register_pickle_by_value(embed)
 DRIVER, WHO, NODE, LOG = os.getpid(), {who!r}, {node!r}, {log!r}
@@ -54,16 +54,19 @@ def dies(number, out):
         return False
 
 
+def half_a_file(table, file):
+    file.write(b"PAR1 half")
+    file.flush()
+    os.kill({{"driver": DRIVER, "node": os.getppid(), "actor": os.getpid()}}[WHO], signal.SIGKILL)
+    time.sleep(600)
+
+
 class Dying(embed.Embedder):
     def write(self, block, table, skipped):
         with open(LOG, "a") as file:
             print(block.number, os.getpid(), file=file)
         if dies(block.number, self.args.out):
-            with atomic_binary(blocks.block_path(self.args.out, block.number)) as file:
-                file.write(b"PAR1 half")
-                file.flush()
-                os.kill({{"driver": DRIVER, "node": os.getppid(), "actor": os.getpid()}}[WHO], signal.SIGKILL)
-                time.sleep(600)
+            pyarrow.parquet.write_table = half_a_file
         super().write(block, table, skipped)
         while WHO == "node" and not os.path.exists(LOG + ".died"):
             time.sleep(0.05)  # leaves blocks to the other node
@@ -195,6 +198,12 @@ def test_results_are_those_of_the_command(
     for name, codes in found.items():
         assert codes.dtype == np.uint8
         np.testing.assert_array_equal(codes.reshape(-1, info["num_codebooks"]), expected.codes[name])
+    (python,) = [
+        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "pyarrow" in block
+    ]
+    variables: dict = {}
+    exec(re.sub("/runs/(vectors|codes)", str(out), python), variables)
+    np.testing.assert_array_equal(variables["codes"], expected.codes[os.path.basename(next(iter(found)))])
 
 
 def write_dying(folder: Path, who: str, node: str = "") -> Path:

@@ -70,3 +70,13 @@ def test_adapters(here, library) -> None:
         assert names["model"].scene_embedding_size == 64
     else:
         assert names["upstream"].get_downsample_rates("hidden_states") == 1280
+
+
+def test_every_interface_has_a_test_that_is_there() -> None:
+    table = re.search(r"^\| interface \|.*?\n\n", (DOCS / "adapters.md").read_text(), re.MULTILINE | re.DOTALL)
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table[0].strip().splitlines()[2:]]
+    names = " ".join(name for name, *_ in rows)
+    for name in ("transformers", "Hub", "X-ARES", "HEAR", "s3prl", "mteb", "timm", "W&B", "tensorboard", "ONNX", "Ray"):
+        assert name in names
+    for *_, path in rows:
+        assert re.search(r"^def test_", (DOCS.parent / path.strip("`")).read_text(), re.MULTILINE), path

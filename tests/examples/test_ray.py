@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import sys
 import tarfile
 from argparse import Namespace
@@ -208,3 +210,12 @@ def test_without_ray_the_sentence_says_so(scripts, arguments, inputs, monkeypatc
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"this script needs Ray .*install it: pip install 'ray\[data\]'"):
         scripts.embed.run(arguments(inputs / "x.tsv"))
+
+
+def test_commands_of_the_page(scripts) -> None:
+    page = (EXAMPLES.parents[1] / "docs" / "scaling.md").read_text()
+    commands = [shlex.split(line) for line in re.findall(r"^python examples/ray/.*", page, re.MULTILINE)]
+    assert [Path(script).stem for _, script, *_ in commands] == ["embed", "tokenize_clips"]
+    for _, script, *options in commands:
+        assert (EXAMPLES.parents[1] / script).is_file()
+        assert scripts.blocks.script_parser("").parse_args(options).out.startswith("/runs/")
