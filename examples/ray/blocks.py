@@ -37,9 +37,11 @@ from bridle_fairseq.utils.files import atomic_binary, atomic_text, check_writabl
 from bridle_fairseq.utils.json_files import parse_json
 from bridle_fairseq.utils.optional import optional_import
 
-with optional_import("parquet files need pyarrow", "'bridle_fairseq[parquet]'"):
+try:
     import pyarrow
     import pyarrow.parquet as parquet
+except ModuleNotFoundError:
+    sys.exit("error: this script needs pyarrow; install it: pip install 'bridle_fairseq[parquet]'")
 
 # Readers of folders of parquet files, such as pandas and pyarrow, ignore names that begin with an underscore.
 SETTINGS, SKIPPED = "_settings.json", "_skipped.tsv"
@@ -272,17 +274,22 @@ class Worker:
         raise NotImplementedError
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Compute and write blocks, given as a batch of Ray Data; a sentence for each that cannot be computed."""
-        errors = []
+        """Compute and write a batch of blocks; a sentence for each that failed, and whether to stop."""
+        errors, stops = [], []
         for values in zip(*(batch[name].tolist() for name in Block._fields), strict=True):
             block = Block(*values)
             try:
                 if not os.path.exists(block_path(self.args.out, block.number)):  # an actor that died may have done it
                     self.write(block, *self.make(block))
                 errors.append("")
-            except InputError as error:  # of a damaged archive; the other blocks are computed
-                errors.append(str(error))
-        return {"error": errors}
+                stops.append(False)
+            except Exception as error:
+                sentence = sentence_of(error)
+                if sentence is None:
+                    raise
+                errors.append(sentence)
+                stops.append(not isinstance(error, InputError))  # a full disk stops all; a damaged archive does not
+        return {"error": errors, "stop": stops}
 
     def make(self, block: Block) -> tuple[Any, list[tuple[str, str]]]:
         """The table of a block, and (name, reason) of the files without a row."""
@@ -355,15 +362,17 @@ def run(worker: type[Worker], args: argparse.Namespace, modality: Modality, sett
     BatchOptions(args.batch_size, args.max_tokens, args.workers)  # checks them
     if args.actors < 1 or args.gpus < 0:
         raise InputError(f"--actors is {args.actors} and --gpus {args.gpus}; expected at least 1 and 0")
-    args.out = os.path.abspath(args.out)  # actors have folders of their own
+    args.out = os.path.abspath(args.out)  # the present folder of an actor may be another one
     args.sources = [os.path.abspath(source) for source in args.sources]
+    if os.path.exists(args.model):
+        args.model = os.path.abspath(args.model)
     blocks, media, input_sha256 = plan(args.sources, args.column)
     check_writable(args.out)
     keep_settings(args.out, settings | {"blocks": len(blocks), "input_sha256": input_sha256})
     missing = [block for block in blocks if not os.path.exists(block_path(args.out, block.number))]
     errors = compute(worker, args, modality.name, media, missing) if missing else []
     if errors:
-        rest = "the other blocks are written; run it again for the rest"
+        rest = "finished blocks are kept; run it again for the rest"
         raise InputError(f"{len(errors)} of {len(missing)} blocks failed: {errors[0]}; {rest}")
     return report(args, blocks, len(missing))
 
@@ -375,7 +384,6 @@ def compute(
     with optional_import("this script needs Ray", "'ray[data]'"):
         import ray
         import ray.data
-        import ray.exceptions
     ray.init()
     try:
         _check_room(ray.nodes(), args)
@@ -389,12 +397,12 @@ def compute(
             num_cpus=args.workers,
             num_gpus=args.gpus or None,
         )
-        return [row["error"] for row in data.iter_rows() if row["error"]]
-    except ray.exceptions.RayTaskError as error:
-        sentence = sentence_of(error.cause)
-        if sentence is None:
-            raise
-        raise InputError(sentence) from None
+        errors = []
+        for row in data.iter_rows():
+            errors += [row["error"]] if row["error"] else []
+            if row["stop"]:
+                break
+        return errors
     finally:
         ray.shutdown()
 
@@ -413,8 +421,11 @@ def report(args: argparse.Namespace, blocks: Sequence[Block], computed: int) -> 
     """List the skipped files of all blocks, and print a summary; the exit code is 1 if these are too many."""
     used, skipped = 0, []
     for block in blocks:
-        with _reading(block_path(args.out, block.number)):
-            metadata = parquet.read_metadata(block_path(args.out, block.number))
+        path = block_path(args.out, block.number)
+        with _reading(path):
+            metadata = parquet.read_metadata(path)
+        if METADATA not in (metadata.metadata or {}):
+            raise InputError(f"{path}: not of this script; expected a block, or no such file")
         used += metadata.num_rows
         skipped += json.loads(metadata.metadata[METADATA])
     listed = os.path.join(args.out, SKIPPED)

@@ -102,9 +102,10 @@ def cluster(tmp_path_factory):
         cluster.shutdown()
 
 
-def run(*command: object, code: int = 0) -> SimpleNamespace:
+def run(*command: object, code: int = 0, cwd: Path | None = None) -> SimpleNamespace:
     """What a script printed itself, without the log of Ray."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=200)
+    argv = [sys.executable, *map(str, command)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, cwd=cwd)
     assert done.returncode == code, done.stderr[-4000:]
     own = [line for line in done.stderr.splitlines() if "error: " in line]
     return SimpleNamespace(out=done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "", err=own)
@@ -184,8 +185,9 @@ def test_results_are_those_of_the_command(
     cluster, corpus, expected, exported, tmp_path, command, source, blocks
 ) -> None:
     script, out = EXAMPLES / SCRIPTS[command], tmp_path / "out"
-    arguments = [script, corpus / source, "--model", exported / "all", "--out", out, "--actors", 2]
-    done = run(*arguments)
+    model = os.path.relpath(exported / "all", corpus)  # the present folder of an actor is another one
+    arguments = [script, source, "--model", model, "--out", os.path.relpath(out, corpus), "--actors", 2]
+    done = run(*arguments, cwd=corpus)
     assert done.out.startswith(f"{out}: {blocks} blocks, {blocks} of them new; {CLIPS - 1} files, 1 skipped")
     header, skipped = (out / "_skipped.tsv").read_text().splitlines()
     assert header == "file\treason" and re.search(rf"{BROKEN:04d}\.wav\t.*(sound|format)", skipped, re.IGNORECASE)

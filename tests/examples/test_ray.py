@@ -111,7 +111,7 @@ def test_a_block_without_a_usable_file_has_no_rows(scripts, arguments, tmp_path)
     args = arguments(tmp_path / "x.tar")
     embedder = scripts.embed.Embedder(args, "audio", None)
     columns = batch_of(scripts.blocks.Block(0, *args.sources, 0, 0, 0))
-    assert embedder(columns) == {"error": [""]}
+    assert embedder(columns) == {"error": [""], "stop": [False]}
     stored = parquet.read_table(scripts.blocks.block_path(args.out, 0))
     assert (len(stored), str(stored.schema.field("embedding").type)) == (0, "fixed_size_list<element: float>[32]")
     args.max_skipped = 0.0
@@ -124,8 +124,37 @@ def test_a_block_that_is_there_is_left(scripts, arguments, tmp_path) -> None:
     Path(scripts.blocks.block_path(args.out, 0)).write_text("as it was")
     worker = scripts.blocks.Worker(args, "audio", None)  # cannot compute
     columns = batch_of(scripts.blocks.Block(0, *args.sources, 0, 0, 0))
-    assert worker(columns) == {"error": [""]}
+    assert worker(columns) == {"error": [""], "stop": [False]}
     assert Path(scripts.blocks.block_path(args.out, 0)).read_text() == "as it was"
+
+
+def test_a_full_disk_stops_the_run_and_a_damaged_archive_does_not(scripts, arguments, tmp_path, monkeypatch) -> None:
+    (tmp_path / "x.tar").write_bytes(b"no archive" * 100)
+    worker = scripts.blocks.Worker(arguments(tmp_path / "x.tar"), "audio", None)
+    columns = batch_of(scripts.blocks.Block(0, str(tmp_path / "x.tar"), 0, 0, 0))
+    result = worker(columns)
+    assert "x.tar: cannot read this archive" in result["error"][0] and result["stop"] == [False]
+
+    def full(block):
+        raise OSError(28, "No space left on device", "000000.parquet")
+
+    monkeypatch.setattr(worker, "make", full)
+    result = worker(columns)
+    assert "000000.parquet: No space left on device" in result["error"][0] and result["stop"] == [True]
+    monkeypatch.setattr(worker, "make", lambda block: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        worker(columns)
+
+
+def test_a_file_of_others_in_place_of_a_block_is_named(scripts, arguments, tmp_path) -> None:
+    args = arguments(tmp_path / "none.tar")
+    block = scripts.blocks.Block(0, *args.sources, 0, 0, 0)
+    parquet.write_table(pyarrow.table({"a": [1]}), scripts.blocks.block_path(args.out, 0))
+    with pytest.raises(InputError, match=r"000000\.parquet: not of this script; expected a block, or no such file"):
+        scripts.blocks.report(args, [block], 0)
+    Path(scripts.blocks.block_path(args.out, 0)).write_text("no parquet")
+    with pytest.raises(InputError, match=r"000000\.parquet: cannot read this parquet file: "):
+        scripts.blocks.report(args, [block], 0)
 
 
 @pytest.fixture
@@ -204,6 +233,13 @@ def test_wrong_arguments_are_said_before_anything_starts(scripts, arguments, inp
     with pytest.raises(InputError, match=sentence):
         scripts.embed.run(arguments(inputs / "x.tsv", **more))
     assert not list((inputs / "out").iterdir())
+
+
+def test_without_pyarrow_the_sentence_says_so(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SystemExit, match=r"needs pyarrow; install it: pip install 'bridle_fairseq\[parquet\]'"):
+        importlib.import_module("embed")
 
 
 def test_without_ray_the_sentence_says_so(scripts, arguments, inputs, monkeypatch) -> None:
