@@ -82,7 +82,8 @@ def cluster(tmp_path_factory):
     """Two nodes of one CPU each, and the environment in which a script finds them."""
     pytest.importorskip("ray", reason="Ray is not installed: make adapters")
     pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
-    path = os.pathsep.join(filter(None, [str(EXAMPLES.parents[1]), os.environ.get("PYTHONPATH")]))
+    folders = [str(EXAMPLES.parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    path = os.pathsep.join(map(os.path.abspath, folders))  # scripts run in other folders
     settings = {
         "HOME": str(tmp_path_factory.mktemp("home")),  # Ray keeps a token of its clusters there
         "PYTHONPATH": path,
