@@ -1,4 +1,4 @@
-"""Augmentation of batches in fine-tuning, on their device: mixup, SpecAugment and other lengths of the vocal tract.
+"""Augmentation of batches in fine-tuning, on their device: mixup, SpecAugment, other voices, other rates, noise.
 
 Random numbers come from torch's global generator. fairseq seeds it at every update, so a resumed run draws the same.
 """
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bridle_fairseq.nn.fbank import scaled_bins
 from bridle_fairseq.nn.frontend import unit_range
+
+NOISE_DECIBELS = (5.0, 40.0)  # below the clip
 
 
 def mixup(
@@ -81,12 +83,74 @@ def warp_frequency(fbank: Tensor, sample_rate: int, largest: float) -> Tensor:
     Source: vocal tract length perturbation (Jaitly and Hinton 2013).
     """
     bins = fbank.shape[2]
-    power = 2 * torch.rand(len(fbank), device=fbank.device) - 1
-    positions = scaled_bins(bins, sample_rate, (1 + largest) ** power).clamp(0, bins - 1)  # B x bins
+    positions = scaled_bins(bins, sample_rate, _factors(fbank, largest)).clamp(0, bins - 1)  # B x bins
     lower = positions.floor().clamp(max=bins - 2)
     weight = (positions - lower).to(fbank.dtype)[:, None, :]
     lower = lower.long()[:, None, :].expand(fbank.shape)  # B x M x bins
     return torch.lerp(fbank.gather(2, lower), fbank.gather(2, lower + 1), weight)
+
+
+def warp_time(fbank: Tensor, frame_padding: Tensor | None, largest: float) -> Tensor:
+    """Play each clip slower or faster by a random factor, at its pitch, around a random frame.
+
+    A clip keeps its length. What no longer fits is cut off; where frames are missing, the first or the last one is
+    repeated.
+
+    Args:
+        fbank: B x M x mel bins, interpolated between frames; 0 at padding.
+        frame_padding: B x M or None.
+        largest: factors lie between 1 / (1 + largest) and 1 + largest, uniform in their logarithm.
+
+    Source: time stretching (Salamon and Bello, arXiv 1608.04363, section II.C), here of the log-mel.
+    """
+    batch, frames, bins = fbank.shape
+    last = torch.full((batch, 1), frames - 1, device=fbank.device)
+    if frame_padding is not None:
+        last = (~frame_padding).sum(1, keepdim=True) - 1
+    fixed = last * torch.rand(batch, 1, device=fbank.device)
+    frame = torch.arange(frames, device=fbank.device)
+    positions = fixed + (frame - fixed) * _factors(fbank, largest)[:, None]  # B x M
+    positions = torch.minimum(positions.clamp(min=0), last)
+    lower = positions.floor()
+    weight = (positions - lower).to(fbank.dtype)[:, :, None]
+    lower, upper = (at.long()[:, :, None].expand(fbank.shape) for at in (lower, torch.minimum(lower + 1, last)))
+    warped = torch.lerp(fbank.gather(1, lower), fbank.gather(1, upper), weight)
+    return warped if frame_padding is None else warped.masked_fill(frame_padding[:, :, None], 0.0)
+
+
+def add_noise(waveform: Tensor, padding_mask: Tensor | None, share: float) -> Tensor:
+    """Add noise of a random colour, from white to brown, 5 to 40 dB below the clip.
+
+    Args:
+        waveform: B x S.
+        padding_mask: B x S or None; the level of a clip is that of its valid samples.
+        share: probability with which a clip gets noise.
+    """
+    batch, samples = waveform.shape
+    device = waveform.device
+    frequencies = torch.arange(samples // 2 + 1, device=device).clamp(min=1) / samples
+    slope = torch.rand(batch, 1, device=device)  # amplitude ~ 1 / frequency ** slope; white: 0, brown: 1
+    spectrum = torch.randn(batch, samples // 2 + 1, dtype=torch.complex64, device=device) * frequencies**-slope
+    noise = torch.fft.irfft(spectrum, n=samples)
+    least, most = NOISE_DECIBELS
+    decibels = least + (most - least) * torch.rand(batch, 1, device=device)
+    level = _rms(waveform, padding_mask) / _rms(noise, padding_mask).clamp(min=1e-12) * 10 ** (-decibels / 20)
+    level = level * (torch.rand(batch, 1, device=device) < share)
+    return waveform + (level * noise).to(waveform.dtype)
+
+
+def _rms(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Root mean square of the valid samples: B x S -> B x 1, float32."""
+    energy = x.float().square()
+    if padding_mask is None:
+        return energy.mean(1, keepdim=True).sqrt()
+    valid = (~padding_mask).sum(1, keepdim=True).clamp(min=1)
+    return (energy.masked_fill(padding_mask, 0.0).sum(1, keepdim=True) / valid).sqrt()
+
+
+def _factors(x: Tensor, largest: float) -> Tensor:
+    """A random factor for each clip, between 1 / (1 + largest) and 1 + largest, uniform in its logarithm."""
+    return (1 + largest) ** (2 * torch.rand(len(x), device=x.device) - 1)
 
 
 def _span(sizes: Tensor, length: int, longest: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bridle_fairseq.nn.batch_augment import warp_time
 from bridle_fairseq.nn.frontend import Patches
 from bridle_fairseq.nn.masking import GridMask, grid_mask
 from bridle_fairseq.nn.pooling import pool_patches, pooled_width
@@ -68,6 +69,12 @@ class Classifier(PretrainedEncoder):
         if mask is None:
             return pool_patches(out, patches.grid, patches.padding_mask, self.pooling)
         return pool_patches(out, mask.grid, mask.visible_padding, self.pooling)
+
+    def augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
+        """:meth:`PretrainedEncoder.augment`, after other rates."""
+        if largest := self.regularization.warp_time:
+            x = warp_time(x.squeeze(1), frame_padding, largest).unsqueeze(1)
+        return super().augment(x, frame_padding)
 
     def _patch_mask(self, patches: Patches) -> GridMask | None:
         """The patches to encode, in training with ``mask_time`` or ``mask_frequency``; None for all of them."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridle_fairseq.nn.batch_augment import spec_augment, warp_frequency
+from bridle_fairseq.nn.batch_augment import add_noise, spec_augment, warp_frequency
 from bridle_fairseq.nn.encoder import Encoder
 from bridle_fairseq.nn.frontend import Patches, front_end_of
 from bridle_fairseq.nn.pooling_kinds import POOLINGS
@@ -33,16 +33,30 @@ class EncoderRegularization:
     warp_frequency: float = field(
         default=0.0, metadata={"help": "sound: scale frequencies by random factors up to 1 + this, as other voices do"}
     )
+    noise: float = field(default=0.0, metadata={"help": "sound: fraction of the clips to which noise is added"})
+
+    @property
+    def changes_spectrum(self) -> bool:
+        """Whether :meth:`PretrainedEncoder.augment` has something to do."""
+        return bool(self.spec_augment_mel_bins or self.spec_augment_frames or self.warp_frequency)
 
 
 @dataclass
 class ClassifierRegularization(EncoderRegularization):
-    """Regularization of a classifier, which can also leave out patches."""
+    """Regularization of a classifier, which can also leave out patches, and change the rate: no transcript is cut."""
 
+    warp_time: float = field(
+        default=0.0, metadata={"help": "sound: play clips slower or faster by random factors up to 1 + this"}
+    )
     mask_time: float = field(default=0.0, metadata={"help": "fraction of the time steps of patches to leave out"})
     mask_frequency: float = field(
         default=0.0, metadata={"help": "fraction of the frequency rows of patches to leave out"}
     )
+
+    @property
+    def changes_spectrum(self) -> bool:
+        """Whether :meth:`Classifier.augment` has something to do."""
+        return bool(self.warp_time) or super().changes_spectrum
 
 
 class LayerGroup(NamedTuple):
@@ -68,12 +82,13 @@ def check_regularization(s: EncoderRegularization, freeze_encoder: bool, modalit
     for name, value in given("spec_augment_mel_bins", "spec_augment_frames").items():
         if value < 0:
             raise InputError(f"model.{name} is {value}; expected 0 or more")
-    if not 0 <= s.warp_frequency <= 1:
-        raise InputError(f"model.warp_frequency is {s.warp_frequency}; expected 0 to 1")
+    for name, value in given("warp_frequency", "warp_time", "noise").items():
+        if not 0 <= value <= 1:
+            raise InputError(f"model.{name} is {value}; expected 0 to 1")
     if not 0 < s.layer_decay <= 1:
         raise InputError(f"model.layer_decay is {s.layer_decay}; expected more than 0 and at most 1")
-    of_sound = ("spec_augment_mel_bins", "spec_augment_frames", "warp_frequency", "mask_time", "mask_frequency")
-    for name, value in given(*of_sound).items():
+    spectral = ("spec_augment_mel_bins", "spec_augment_frames", "mask_time", "mask_frequency")
+    for name, value in given(*spectral, "warp_frequency", "warp_time", "noise").items():
         if modality != "audio" and value:
             raise InputError(f"model.{name} is {value} with modality {modality}; expected 0: it is for sound")
     for name, value in given("drop_path", "layer_decay", "mask_time", "mask_frequency").items():
@@ -137,13 +152,14 @@ class PretrainedEncoder(nn.Module):
         return self
 
     def patches(self, source: Tensor, padding_mask: Tensor | None = None) -> Patches:
-        """Patches of a batch, in training with warped frequencies and SpecAugment."""
+        """Patches of a batch, in training with noise, other voices, other rates and SpecAugment."""
         s = self.regularization
-        augments = s.spec_augment_frames or s.spec_augment_mel_bins or s.warp_frequency
-        return self.front_end(source, padding_mask, self._augment if self.training and augments else None)
+        if self.training and s.noise:
+            source = add_noise(source, padding_mask, s.noise)
+        return self.front_end(source, padding_mask, self.augment if self.training and s.changes_spectrum else None)
 
-    def _augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
-        """B x 1 x M x mel -> the same."""
+    def augment(self, x: Tensor, frame_padding: Tensor | None) -> Tensor:
+        """B x 1 x M x mel bins -> the same shape, with other voices and SpecAugment."""
         s, x = self.regularization, x.squeeze(1)
         if s.warp_frequency:
             x = warp_frequency(x, self.settings.sample_rate, s.warp_frequency)

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPEECH = "speech/"
 NAMES = sorted(f"{path.parents[2].name}/{path.stem}" for path in EXAMPLES.glob("*/config/finetuning/*.yaml"))
 AUDIO_ONLY = {f.name for f in fields(AudioOptions)} | {"fbank_mean", "fbank_std", "mask_time", "mask_frequency"}
-AUDIO_ONLY |= {"spec_augment_mel_bins", "spec_augment_frames", "warp_frequency"}
+AUDIO_ONLY |= {"spec_augment_mel_bins", "spec_augment_frames", "warp_frequency", "warp_time", "noise"}
 VIDEO_ONLY = {f.name for f in fields(VideoOptions)}
 OTHER_MODALITIES = {  # settings of task and model that do not apply
     "audio": {f.name for f in fields(ImageOptions)} | VIDEO_ONLY | {"pixel_mean", "pixel_std", "cutmix"},

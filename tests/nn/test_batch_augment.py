@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridle_fairseq.nn.batch_augment import mixup, spec_augment, warp_frequency
+from bridle_fairseq.nn.batch_augment import add_noise, mixup, spec_augment, warp_frequency, warp_time
 from bridle_fairseq.nn.fbank import LogMel
 
 
@@ -126,3 +126,75 @@ def test_warping_stays_between_the_values_of_neighbouring_bins_and_keeps_constan
     constant = torch.full((2, 3, 64), 0.5)
     torch.testing.assert_close(warp_frequency(constant, 16000, 0.2), constant)
     torch.testing.assert_close(warp_frequency(fbank, 16000, 0.0), fbank, atol=1e-4, rtol=0)
+
+
+def test_warped_time_is_the_clip_at_another_rate() -> None:
+    frames, largest = 400, 0.3
+    times = torch.arange(frames, dtype=torch.float64)
+
+    def tone(rate, fixed):  # at each frame, where the clip is in its slow sine
+        positions = (fixed + (times - fixed) * rate).clamp(0, frames - 1)
+        return torch.sin(positions / 30)
+
+    clip = tone(1.0, 0.0).float()[None, :, None].repeat(5, 1, 3)
+    torch.manual_seed(4)
+    fixed, power = (frames - 1) * torch.rand(5, 1), 2 * torch.rand(5) - 1
+    torch.manual_seed(4)
+    warped = warp_time(clip, None, largest)
+    for number in range(5):
+        expected = tone((1 + largest) ** power[number].double(), fixed[number].double())
+        torch.testing.assert_close(warped[number, :, 1].double(), expected, atol=1e-3, rtol=0)
+        assert (warped[number] - clip[number]).abs().max() > 0.1
+    torch.testing.assert_close(warp_time(clip, None, 0.0), clip, atol=1e-5, rtol=0)
+
+
+def test_warped_time_takes_nothing_from_padding_and_leaves_it_zero() -> None:
+    torch.manual_seed(2)
+    lengths = torch.tensor([1, 2, 17, 40])
+    padding = torch.arange(40) >= lengths[:, None]
+    fbank = (torch.rand(4, 40, 3) + 1).masked_fill(padding[:, :, None], 0.0)
+    for _ in range(20):
+        warped = warp_time(fbank, padding, 0.5)
+        assert torch.equal(warped == 0, padding[:, :, None].expand(4, 40, 3))
+        for clip, length in enumerate(lengths.tolist()):
+            inside, valid = warped[clip, :length], fbank[clip, :length]
+            assert inside.min() >= valid.min() and inside.max() <= valid.max()
+    assert torch.equal(warped[0], fbank[0])  # a single frame
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_noise_is_5_to_40_decibels_below_the_clip(padded) -> None:
+    torch.manual_seed(0)
+    waveform = 0.1 * torch.randn(200, 1601) * torch.rand(200, 1)
+    padding = (torch.arange(1601) >= torch.randint(300, 1602, (200, 1))) if padded else None
+    if padded:
+        waveform = waveform.masked_fill(padding, 0.0)
+    noise = add_noise(waveform, padding, 1.0) - waveform
+    valid = torch.ones_like(waveform) if padding is None else (~padding).float()
+
+    def decibels(x):
+        return 10 * ((x.double().square() * valid).sum(1) / valid.sum(1)).log10()
+
+    below = decibels(waveform) - decibels(noise)
+    assert 4.9 < below.min() < 8 and 37 < below.max() < 40.1
+    assert abs(below.mean() - 22.5) < 2.5  # uniform
+
+
+def test_noise_is_between_white_and_brown() -> None:
+    torch.manual_seed(0)
+    noise = add_noise(torch.ones(300, 8000), None, 1.0) - 1
+    power = torch.fft.rfft(noise.double()).abs().square()
+    octave = power[:, 2000:4000].mean(1) / power[:, 1000:2000].mean(1)  # 1 for white, 1/4 for brown
+    assert 0.2 < octave.min() < 0.3 and 0.9 < octave.max() < 1.15
+
+
+def test_noise_leaves_the_other_clips_and_silence_as_they_are() -> None:
+    torch.manual_seed(0)
+    waveform = torch.rand(400, 50) + 0.1
+    noisy = (add_noise(waveform, None, 0.3) != waveform).any(1)
+    assert 80 < noisy.sum() < 160
+    assert torch.equal(add_noise(waveform, None, 0.0), waveform)
+    silence = torch.zeros(3, 50)
+    assert torch.equal(add_noise(silence, None, 1.0), silence)
+    padding = torch.ones(1, 50, dtype=torch.bool)
+    assert torch.isfinite(add_noise(torch.ones(1, 50), padding, 1.0)).all()

@@ -20,6 +20,8 @@ MISTAKES = [
     ({"layer_decay": 0.0}, "mean", False, "model.layer_decay is 0.0; expected more than 0 and at most 1"),
     ({"spec_augment_frames": -1}, "mean", False, "model.spec_augment_frames is -1; expected 0 or more"),
     ({"warp_frequency": 1.5}, "mean", False, "model.warp_frequency is 1.5; expected 0 to 1"),
+    ({"warp_time": -0.1}, "mean", False, "model.warp_time is -0.1; expected 0 to 1"),
+    ({"noise": 2.0}, "mean", False, "model.noise is 2.0; expected 0 to 1"),
     ({"mask_frequency": 0.2}, "frequency", False, "model.mask_frequency is 0.2 with model.pooling frequency"),
     ({"mask_frequency": 0.2}, "segments", False, "model.mask_frequency is 0.2 with model.pooling segments"),
     ({"drop_path": 0.1}, "mean", True, "model.drop_path is 0.1 with model.freeze_encoder, .* expected 0.0"),
@@ -70,6 +72,8 @@ def test_regularization_acts_in_training_only() -> None:
         {"spec_augment_frames": 30},
         {"spec_augment_mel_bins": 30},
         {"warp_frequency": 0.2},
+        {"warp_time": 0.2},
+        {"noise": 1.0},
         {"mask_time": 0.3},
         {"mask_frequency": 0.3},
     ):
@@ -86,8 +90,8 @@ def test_regularization_acts_in_training_only() -> None:
 
 def test_regularization_is_off_by_default() -> None:
     off = {"drop_path": 0.0, "layer_decay": 1.0, "spec_augment_mel_bins": 0, "spec_augment_frames": 0}
-    off["warp_frequency"] = 0.0
-    assert asdict(ClassifierRegularization()) == {**off, "mask_time": 0.0, "mask_frequency": 0.0}
+    off |= {"warp_frequency": 0.0, "noise": 0.0}
+    assert asdict(ClassifierRegularization()) == {**off, "warp_time": 0.0, "mask_time": 0.0, "mask_frequency": 0.0}
 
 
 def test_heads_draw_the_recorded_random_numbers() -> None:
