@@ -52,6 +52,7 @@ def prepare_esc10(data: Path, work: Path) -> None:
     }
     write_labelled(work, sounds, splits)
     write_manifest(work / "train.tsv", sounds, [file for file, _ in splits["fitted"]] + speech)
+    write_manifest(work / "valid.tsv", sounds, [file for file, _ in splits["chosen"]])  # fairseq opens it
 
 
 def prepare_clothes(data: Path, work: Path) -> None:
