@@ -125,7 +125,7 @@ def of_levels(work: Path, checkpoint: Path, file: Path) -> dict[str, np.ndarray]
     return probe(work, file, pooled, by_layer=False)
 
 
-def difference(first: np.ndarray, second: np.ndarray, resamples: int = 5000) -> tuple[float, float, float]:
+def difference(first: np.ndarray, second: np.ndarray, resamples: int = 50_000) -> tuple[float, float, float]:
     """Mean of the first minus the second, and its 95 % interval.
 
     Args:
