@@ -84,10 +84,7 @@ def warp_frequency(fbank: Tensor, sample_rate: int, largest: float) -> Tensor:
     """
     bins = fbank.shape[2]
     positions = scaled_bins(bins, sample_rate, _factors(fbank, largest)).clamp(0, bins - 1)  # B x bins
-    lower = positions.floor().clamp(max=bins - 2)
-    weight = (positions - lower).to(fbank.dtype)[:, None, :]
-    lower = lower.long()[:, None, :].expand(fbank.shape)  # B x M x bins
-    return torch.lerp(fbank.gather(2, lower), fbank.gather(2, lower + 1), weight)
+    return _values_at(fbank, positions, 2)
 
 
 def warp_time(fbank: Tensor, frame_padding: Tensor | None, largest: float) -> Tensor:
@@ -103,7 +100,7 @@ def warp_time(fbank: Tensor, frame_padding: Tensor | None, largest: float) -> Te
 
     Source: time stretching (Salamon and Bello, arXiv 1608.04363, section II.C), here of the log-mel.
     """
-    batch, frames, bins = fbank.shape
+    batch, frames, _ = fbank.shape
     last = torch.full((batch, 1), frames - 1, device=fbank.device)
     if frame_padding is not None:
         last = (~frame_padding).sum(1, keepdim=True) - 1
@@ -111,10 +108,7 @@ def warp_time(fbank: Tensor, frame_padding: Tensor | None, largest: float) -> Te
     frame = torch.arange(frames, device=fbank.device)
     positions = fixed + (frame - fixed) * _factors(fbank, largest)[:, None]  # B x M
     positions = torch.minimum(positions.clamp(min=0), last)
-    lower = positions.floor()
-    weight = (positions - lower).to(fbank.dtype)[:, :, None]
-    lower, upper = (at.long()[:, :, None].expand(fbank.shape) for at in (lower, torch.minimum(lower + 1, last)))
-    warped = torch.lerp(fbank.gather(1, lower), fbank.gather(1, upper), weight)
+    warped = _values_at(fbank, positions, 1)
     return warped if frame_padding is None else warped.masked_fill(frame_padding[:, :, None], 0.0)
 
 
@@ -146,6 +140,15 @@ def _rms(x: Tensor, padding_mask: Tensor | None) -> Tensor:
         return energy.mean(1, keepdim=True).sqrt()
     valid = (~padding_mask).sum(1, keepdim=True).clamp(min=1)
     return (energy.masked_fill(padding_mask, 0.0).sum(1, keepdim=True) / valid).sqrt()
+
+
+def _values_at(fbank: Tensor, positions: Tensor, axis: int) -> Tensor:
+    """B x M x mel bins, interpolated linearly along an axis at positions within it, B x its size."""
+    lower = positions.floor()
+    weight = (positions - lower).to(fbank.dtype).unsqueeze(3 - axis)
+    upper = (lower + 1).clamp(max=fbank.shape[axis] - 1)
+    below, above = (fbank.gather(axis, at.long().unsqueeze(3 - axis).expand(fbank.shape)) for at in (lower, upper))
+    return torch.lerp(below, above, weight)
 
 
 def _factors(x: Tensor, largest: float) -> Tensor:

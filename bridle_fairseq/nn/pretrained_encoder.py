@@ -43,7 +43,7 @@ class EncoderRegularization:
 
 @dataclass
 class ClassifierRegularization(EncoderRegularization):
-    """Regularization of a classifier, which can also leave out patches, and change the rate: no transcript is cut."""
+    """Regularization of a classifier, which can also leave out patches, or cut off parts of a clip at another rate."""
 
     warp_time: float = field(
         default=0.0, metadata={"help": "sound: play clips slower or faster by random factors up to 1 + this"}

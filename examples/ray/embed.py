@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import Any
 
-import blocks
+import cluster
 import numpy as np
 import pyarrow
 
@@ -35,7 +35,7 @@ def load(args: argparse.Namespace, device: str) -> tuple[OpenedModel, EncoderFea
     return opened, extractor, choose_chunking(chunk_options(args), opened.model.front_end, opened.inputs)
 
 
-class Embedder(blocks.Worker):
+class Embedder(cluster.Worker):
     """An actor with an encoder."""
 
     column = "embedding"
@@ -46,7 +46,7 @@ class Embedder(blocks.Worker):
         self.type = pyarrow.list_(pyarrow.float32(), sum(array.width for array in self.extractor.arrays))
 
     def compute(self, manifest: Manifest, rows: range) -> tuple[dict[int, np.ndarray], list[tuple[int, str]]]:
-        """See :meth:`blocks.Worker.compute`."""
+        """See :meth:`cluster.Worker.compute`."""
         chunking, options = self.chunking, self.options
         with SegmentReader(manifest, chunking.reader, chunking, options.workers) as reader:
             maker = FeatureMaker(chunking.front_end, [self.extractor], reader, options.limits, device=options.device)
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
         "width": sum(array.width for array in extractor.arrays),
         "chunks": chunking.layout,
     }
-    return blocks.run(Embedder, args, modality_of(opened.inputs), settings)
+    return cluster.run(Embedder, args, modality_of(opened.inputs), settings)
 
 
 def main() -> int:
     """Parse the command line and run."""
-    parser = blocks.script_parser(__doc__)
+    parser = cluster.script_parser(__doc__)
     add_layers_argument(parser, "last")
     parser.add_argument(
         "--pooling", nargs="+", choices=POOLINGS, metavar="NAME", default=["mean"], help=f"{POOLINGS_HELP} (mean)"

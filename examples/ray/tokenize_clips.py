@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from typing import Any
 
-import blocks
+import cluster
 import numpy as np
 import pyarrow
 
@@ -31,11 +31,11 @@ from bridle_fairseq.utils.process import run_script
 def load(args: argparse.Namespace, device: str) -> tuple[OpenedModel, CodesInfo]:
     """The model, and the description of its codes."""
     opened = open_model(args.model, "codes", device)
-    no_rows = Manifest("", (), ())  # the input is compared by blocks.py
+    no_rows = Manifest("", (), ())  # the input is compared by cluster.py
     return opened, describe_codes(opened.model, opened.inputs, no_rows, args.model, args.segment_seconds)
 
 
-class Tokenizer(blocks.Worker):
+class Tokenizer(cluster.Worker):
     """An actor with a tokenizer."""
 
     column = "codes"
@@ -46,7 +46,7 @@ class Tokenizer(blocks.Worker):
         self.type = pyarrow.list_(pyarrow.uint8() if self.info.codebook_size <= 256 else pyarrow.uint16())
 
     def compute(self, manifest: Manifest, rows: range) -> tuple[dict[int, np.ndarray], list[tuple[int, str]]]:
-        """See :meth:`blocks.Worker.compute`."""
+        """See :meth:`cluster.Worker.compute`."""
         reader, options = self.modality.reader(self.opened.inputs), self.options
         with SegmentReader(manifest, reader, segments_of_codes(self.info), options.workers) as segments:
             result = CodeMaker(self.opened.model, segments, options.limits).make(rows)
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     opened, info = load(args, "cpu")  # finds mistakes before anything is started
     settings = dataclasses.asdict(info)
     del settings["manifest_sha256"]
-    return blocks.run(Tokenizer, args, modality_of(opened.inputs), settings)
+    return cluster.run(Tokenizer, args, modality_of(opened.inputs), settings)
 
 
 def main() -> int:
     """Parse the command line and run."""
-    parser = blocks.script_parser(__doc__)
+    parser = cluster.script_parser(__doc__)
     parser.add_argument(
         "--segment-seconds",
         type=float,

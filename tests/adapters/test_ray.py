@@ -32,7 +32,7 @@ BROKEN = 7  # the clip that cannot be read
 DYING = """
 import glob, os, signal, sys, time
 sys.path.insert(0, {examples!r})
-import blocks, embed, pyarrow.parquet, ray
+import embed, pyarrow.parquet, ray
 
 ray.cloudpickle.register_pickle_by_value(embed)
 DRIVER, WHO, NODE, LOG = os.getpid(), {who!r}, {node!r}, {log!r}

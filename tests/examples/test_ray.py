@@ -25,12 +25,12 @@ from bridle_fairseq.utils.errors import InputError
 pyarrow = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "ray"
-NAMES = ("blocks", "embed", "tokenize_clips")
+NAMES = ("blocks", "cluster", "embed", "tokenize_clips")
 
 
 @pytest.fixture
 def scripts(monkeypatch):
-    """The three modules, as they are imported when a script of the folder runs."""
+    """The modules, as they are imported when a script of the folder runs."""
     monkeypatch.syspath_prepend(EXAMPLES)
     yield Namespace(**{name: importlib.import_module(name) for name in NAMES})
     for name in NAMES:
@@ -43,7 +43,7 @@ def arguments(scripts, exported, tmp_path):
 
     def parse(*sources, **more):
         (tmp_path / "out").mkdir(exist_ok=True)
-        args = scripts.blocks.script_parser("").parse_args(
+        args = scripts.cluster.script_parser("").parse_args(
             [*map(str, sources), "--model", str(exported / "all"), "--out", str(tmp_path / "out")]
         )
         own = {"layers": ["last"], "pooling": ["mean"], "chunk_seconds": None, "overlap_seconds": None}
@@ -112,25 +112,25 @@ def test_a_block_without_a_usable_file_has_no_rows(scripts, arguments, tmp_path)
     embedder = scripts.embed.Embedder(args, "audio", None)
     columns = batch_of(scripts.blocks.Block(0, *args.sources, 0, 0, 0))
     assert embedder(columns) == {"error": [""], "stop": [False]}
-    stored = parquet.read_table(scripts.blocks.block_path(args.out, 0))
+    stored = parquet.read_table(scripts.cluster.block_path(args.out, 0))
     assert (len(stored), str(stored.schema.field("embedding").type)) == (0, "fixed_size_list<element: float>[32]")
     args.max_skipped = 0.0
-    assert scripts.blocks.report(args, [scripts.blocks.Block(0, *args.sources, 0, 0, 0)], 1) == 1
+    assert scripts.cluster.report(args, [scripts.blocks.Block(0, *args.sources, 0, 0, 0)], 1) == 1
     assert (Path(args.out) / "_skipped.tsv").read_text().splitlines()[1].startswith(f"{tmp_path}/x.tar/a.wav\t")
 
 
 def test_a_block_that_is_there_is_left(scripts, arguments, tmp_path) -> None:
     args = arguments(tmp_path / "none.tar")
-    Path(scripts.blocks.block_path(args.out, 0)).write_text("as it was")
-    worker = scripts.blocks.Worker(args, "audio", None)  # cannot compute
+    Path(scripts.cluster.block_path(args.out, 0)).write_text("as it was")
+    worker = scripts.cluster.Worker(args, "audio", None)  # cannot compute
     columns = batch_of(scripts.blocks.Block(0, *args.sources, 0, 0, 0))
     assert worker(columns) == {"error": [""], "stop": [False]}
-    assert Path(scripts.blocks.block_path(args.out, 0)).read_text() == "as it was"
+    assert Path(scripts.cluster.block_path(args.out, 0)).read_text() == "as it was"
 
 
 def test_a_full_disk_stops_the_run_and_a_damaged_archive_does_not(scripts, arguments, tmp_path, monkeypatch) -> None:
     (tmp_path / "x.tar").write_bytes(b"no archive" * 100)
-    worker = scripts.blocks.Worker(arguments(tmp_path / "x.tar"), "audio", None)
+    worker = scripts.cluster.Worker(arguments(tmp_path / "x.tar"), "audio", None)
     columns = batch_of(scripts.blocks.Block(0, str(tmp_path / "x.tar"), 0, 0, 0))
     result = worker(columns)
     assert "x.tar: cannot read this archive" in result["error"][0] and result["stop"] == [False]
@@ -149,12 +149,12 @@ def test_a_full_disk_stops_the_run_and_a_damaged_archive_does_not(scripts, argum
 def test_a_file_of_others_in_place_of_a_block_is_named(scripts, arguments, tmp_path) -> None:
     args = arguments(tmp_path / "none.tar")
     block = scripts.blocks.Block(0, *args.sources, 0, 0, 0)
-    parquet.write_table(pyarrow.table({"a": [1]}), scripts.blocks.block_path(args.out, 0))
+    parquet.write_table(pyarrow.table({"a": [1]}), scripts.cluster.block_path(args.out, 0))
     with pytest.raises(InputError, match=r"000000\.parquet: not of this script; expected a block, or no such file"):
-        scripts.blocks.report(args, [block], 0)
-    Path(scripts.blocks.block_path(args.out, 0)).write_text("no parquet")
+        scripts.cluster.report(args, [block], 0)
+    Path(scripts.cluster.block_path(args.out, 0)).write_text("no parquet")
     with pytest.raises(InputError, match=r"000000\.parquet: cannot read this parquet file: "):
-        scripts.blocks.report(args, [block], 0)
+        scripts.cluster.report(args, [block], 0)
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_folder_has_the_files_of_all_levels(scripts, inputs) -> None:
 
 
 def test_settings_are_compared(scripts, tmp_path) -> None:
-    keep = scripts.blocks.keep_settings
+    keep = scripts.cluster.keep_settings
     keep(str(tmp_path), {"a": [1, 2], "b": "x"})
     keep(str(tmp_path), {"a": (1, 2), "b": "x"})
     with pytest.raises(InputError, match=r"_settings\.json: a \[1, 2\]; expected \[3\], or another --out"):
@@ -254,4 +254,4 @@ def test_commands_of_the_page(scripts) -> None:
     assert [Path(script).stem for _, script, *_ in commands] == ["embed", "tokenize_clips"]
     for _, script, *options in commands:
         assert (EXAMPLES.parents[1] / script).is_file()
-        assert scripts.blocks.script_parser("").parse_args(options).out.startswith("/runs/")
+        assert scripts.cluster.script_parser("").parse_args(options).out.startswith("/runs/")
